@@ -1,0 +1,37 @@
+# Thin: each target is a line or two. `make demo` and `make test` are all that a newcomer needs.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: install demo test check serve clean
+
+install: .venv/.train          ## everything that training and serving need, in .venv
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/.train: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet -e '.[train,demo]'
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/.train
+	$(BIN)/pip install --quiet -e '.[train,demo,dev]'
+	@touch $@
+
+demo: install                  ## fine-tune, prove, package and serve the BBC news classifier
+	$(BIN)/bentune run recipes/bbc-news.yaml
+	$(BIN)/bentune smoke bbc-news
+
+test: .venv/.dev               ## every test
+	$(BIN)/pytest
+
+check: .venv/.dev              ## ruff, mypy, import law
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: install                 ## serve the newest BBC news Bento on port 3000
+	$(BIN)/bentune serve bbc-news
+
+clean:
+	rm -rf .venv runs

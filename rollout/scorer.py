@@ -1,0 +1,20 @@
+"""The service's own predictor, wrapped for scoring files."""
+
+from collections.abc import Sequence
+
+from service.contract import Bundle
+from service.hardware import visible_cores
+from service.predictor import Predictor
+from service.scores import Prediction
+
+
+class BundleScorer:
+    """Scores texts with the variant and provider of the bundle's plan, on every core."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.digest = bundle.digest
+        self._predictor = Predictor.from_bundle(bundle, threads=visible_cores())
+
+    def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
+        """Predictions of texts or pairs, best label first, in their order."""
+        return self._predictor.score(texts)

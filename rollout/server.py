@@ -1,0 +1,86 @@
+"""Starts a built Bento as a process of its own, waits until it is ready, and stops it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from service.errors import BentuneError
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
+
+
+def serve_command(tag: str, host: str, port: int) -> list[str]:
+    """The command that serves a Bento in production: nothing bounds the drain of BentoML unless it is told."""
+    return [
+        sys.executable,
+        *("-m", "bentoml", "serve", tag),
+        *("--host", host, "--port", str(port), "--timeout-graceful-shutdown", str(int(STOP_TIMEOUT_S))),
+    ]
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(tag: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> Iterator[str]:
+    """Serve `tag` on a free port of this machine and yield its address once it is ready; then stop it.
+
+    Raises BentuneError with the end of the server's log when it does not become ready.
+    """
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            serve_command(tag, "127.0.0.1", port),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=os.environ | {"BENTOML_DO_NOT_TRACK": "1"} | (env or {}),
+            start_new_session=True,
+        )
+        try:
+            _wait_until_ready(process, url)
+            yield url
+        except BentuneError as error:
+            log.seek(0)
+            tail = log.read().decode("utf-8", "replace")[-2000:]
+            raise BentuneError(f"{error}; the end of its log:\n{tail}") from None
+        finally:
+            _stop(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise BentuneError(f"the server exited with {process.returncode} before it was ready")
+        # While the model loads, the port is bound and the answer is late.
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
+                return
+        time.sleep(0.1)
+    raise BentuneError(f"the server was not ready after {START_TIMEOUT_S:.0f} s")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,290 @@
+"""Token-aware batching: a free slot takes the oldest waiting item and fills its batch with those nearest in length.
+
+A padded batch costs its size times its longest item, so items are batched by length, not by arrival. Nothing waits for
+a timer: an idle slot serves at once, and batches grow only while all slots are busy. All state belongs to one event
+loop, so nothing is locked; runners alone work in threads.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Generic, TypeAlias, TypeVar
+
+from service.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    InferenceFailed,
+    Overloaded,
+    RequestError,
+    ShuttingDown,
+    TooLarge,
+)
+from service.waiting import BatchShape, QueueLimits, WaitingRoom
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Runner: TypeAlias = Callable[[Sequence[Item]], Sequence[Result]]
+"""Computes one batch in a thread: one result per item, in the items' order."""
+
+RETRY_AFTER_S = (1.0, 60.0)
+"""The shortest and the longest wait that a refused client is asked for."""
+
+RATE_MEMORY = 0.9
+"""How much of the measured drain rate's weight outlives each further batch: about the last ten count."""
+
+
+class DrainRate:
+    """How fast the slots compute, measured on finished batches, the latest weighing most."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._tokens = 0.0
+        self._slot_seconds = 0.0
+
+    def record(self, tokens: int, slot_seconds: float) -> None:
+        """Count a batch of `tokens` tokens that took `slot_seconds`: its seconds times the slots it occupied."""
+        self._tokens = RATE_MEMORY * self._tokens + tokens
+        self._slot_seconds = RATE_MEMORY * self._slot_seconds + slot_seconds
+
+    def retry_after_s(self, tokens: int) -> float:
+        """When all slots will have computed `tokens` tokens, in seconds, within RETRY_AFTER_S."""
+        shortest, longest = RETRY_AFTER_S
+        if not self._tokens:
+            return shortest
+        return min(max(tokens * self._slot_seconds / (self._tokens * self._slots), shortest), longest)
+
+
+class Observer:
+    """Is told, on the event loop, what the scheduler does. This one ignores it; the metrics override it."""
+
+    def batch_started(self, n_items: int, tokens: int, padded_tokens: int) -> None:
+        """A batch of `n_items` items with `tokens` tokens, `padded_tokens` with padding, went to its slot."""
+
+    def batch_finished(self, seconds: float) -> None:
+        """A batch came back after `seconds`."""
+
+    def queued(self, seconds: float) -> None:
+        """One item started `seconds` after it was submitted."""
+
+    def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
+        """The queue or the slots changed to this."""
+
+    def rejected(self, reason: str) -> None:
+        """One submission, however many its items, got no answer; `reason` is the error's."""
+
+
+@dataclass(eq=False, slots=True)
+class _Request(Generic[Item, Result]):
+    """One submission.
+
+    What waits is (request, index). Were it an object that the request holds too, each request would be a reference
+    cycle, and those cost pauses of the garbage collector under load.
+    """
+
+    items: Sequence[tuple[Item, int]]
+    deadline: float
+    submitted: float
+    answer: asyncio.Future[list[Result]]
+    results: dict[int, Result] = field(default_factory=dict)
+
+
+_Batch: TypeAlias = list[tuple[_Request[Item, Result], int]]
+
+
+class Scheduler(Generic[Item, Result]):
+    """Runs submitted items in batches on its slots. Use it from one event loop only.
+
+    `runners` has one runner per slot, each with its own share of the cores. `wide` is a runner with all the cores: it
+    serves an item that finds everything idle, and occupies all the slots meanwhile. `clock` counts seconds.
+    `executor` runs the runners and is shut down with the scheduler; by default it is a thread for each slot.
+    """
+
+    def __init__(
+        self,
+        runners: Sequence[Runner[Item, Result]],
+        *,
+        limits: QueueLimits,
+        shape: BatchShape,
+        wide: Runner[Item, Result] | None = None,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
+    ) -> None:
+        if not runners:
+            raise ValueError("a scheduler needs at least one runner")
+        self._idle = list(runners)
+        self._slots = len(runners)
+        self._limits = limits
+        self._shape = shape
+        self._wide = wide
+        self._observer = observer or Observer()
+        self._clock = clock
+        self._executor = executor or ThreadPoolExecutor(max_workers=len(runners), thread_name_prefix="slot")
+        self._room: WaitingRoom[tuple[_Request[Item, Result], int]] = WaitingRoom()
+        self._computing: dict[asyncio.Future[list[Result | InferenceFailed]], _Batch[Item, Result]] = {}
+        self._rate = DrainRate(self._slots)
+        self._draining = False
+
+    @property
+    def waiting_items(self) -> int:
+        """Items admitted and not yet started."""
+        return len(self._room)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of the waiting items."""
+        return self._room.tokens
+
+    @property
+    def busy_slots(self) -> int:
+        """Slots with a batch; all of them while `wide` runs."""
+        return self._slots - len(self._idle)
+
+    async def submit(self, items: Sequence[tuple[Item, int]], *, deadline: float | None = None) -> list[Result]:
+        """Compute `items`, each with its length in tokens, at least 1; return one result per item, in order.
+
+        All of them are admitted, or none; when one fails, all fail. `deadline` is a time on the scheduler's clock.
+        A cancelled submission leaves the queue at once; what of it already runs is computed and thrown away.
+
+        Raises Overloaded, TooLarge, ShuttingDown, DeadlineExceeded or InferenceFailed.
+        """
+        if not items or min(tokens for _, tokens in items) < 1:
+            raise ValueError("a submission needs at least one item, and each item at least one token")
+        self._admit(len(items), sum(tokens for _, tokens in items))
+        lone = len(items) == 1 and self.busy_slots == 0
+        loop = asyncio.get_running_loop()
+        now = self._clock()
+        request = _Request(items, math.inf if deadline is None else deadline, now, answer=loop.create_future())
+        for index, (_, tokens) in enumerate(items):
+            self._room.add((request, index), tokens)
+        self._dispatch(self._wide if lone else None)
+        timer = None if deadline is None else loop.call_later(deadline - now, self._expire, request)
+        try:
+            return await request.answer
+        except asyncio.CancelledError:
+            self._withdraw(request)
+            self._observer.rejected(ClientGone.reason)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Admit nothing more, wait at most `timeout_s` seconds until all that was admitted is done, then `close`."""
+        self._draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._computing:
+                    await asyncio.wait(self._computing)
+        self.close()
+
+    def close(self) -> None:
+        """Admit nothing more, answer what is not done with ShuttingDown, and shut the executor without waiting."""
+        self._draining = True
+        for request, _ in [*self._room, *chain.from_iterable(self._computing.values())]:
+            self._refuse(request, ShuttingDown("the server shut down before this request was done"))
+        self._executor.shutdown(wait=False)
+
+    def _admit(self, items: int, tokens: int) -> None:
+        """Raise, and count, when a submission of `items` items with `tokens` tokens in all may not wait."""
+        error: RequestError
+        if self._draining:
+            error = ShuttingDown("the server is shutting down")
+        elif not self._limits.admit(items, tokens):
+            most = f"{self._limits.max_items} inputs and {self._limits.max_tokens} tokens"
+            error = TooLarge(f"{items} inputs with {tokens} tokens in one request; send at most {most}")
+        elif not self._limits.admit(len(self._room) + items, self._room.tokens + tokens):
+            retry_after_s = self._rate.retry_after_s(self._room.tokens)
+            error = Overloaded(f"the queue is full; retry after {math.ceil(retry_after_s)} s", retry_after_s)
+        else:
+            return
+        self._observer.rejected(error.reason)
+        raise error
+
+    def _dispatch(self, wide: Runner[Item, Result] | None = None) -> None:
+        """Give every idle slot a batch, as long as anything waits; with `wide`, that runner and all slots at once."""
+        while self._idle and self._room:
+            batch = self._room.take(self._shape, len(self._idle))
+            now = self._clock()
+            for request, _ in batch:
+                if now >= request.deadline:
+                    self._expire(request)
+            # Done also when cancelled: the task learns of that, and withdraws, only when it runs next.
+            batch = [(request, index) for request, index in batch if not request.answer.done()]
+            if batch:
+                self._start(batch, now, wide)
+        self._tell()
+
+    def _start(self, batch: _Batch[Item, Result], now: float, wide: Runner[Item, Result] | None) -> None:
+        seats = [self._idle.pop() for _ in range(len(self._idle) if wide else 1)]
+        items, lengths = zip(*(request.items[index] for request, index in batch), strict=True)
+        tokens = sum(lengths)
+        self._observer.batch_started(len(items), tokens, len(items) * max(lengths))
+        for request, _ in batch:
+            self._observer.queued(now - request.submitted)
+        runner = wide or seats[0]
+        computing = asyncio.get_running_loop().run_in_executor(self._executor, _compute, runner, items)
+        self._computing[computing] = batch
+        computing.add_done_callback(partial(self._finish, seats, tokens, now))
+
+    def _finish(
+        self,
+        seats: list[Runner[Item, Result]],
+        tokens: int,
+        started: float,
+        computing: asyncio.Future[list[Result | InferenceFailed]],
+    ) -> None:
+        batch = self._computing.pop(computing)
+        seconds = self._clock() - started
+        self._idle += seats
+        self._rate.record(tokens, seconds * len(seats))
+        self._observer.batch_finished(seconds)
+        for (request, index), outcome in zip(batch, computing.result(), strict=True):
+            if isinstance(outcome, InferenceFailed):
+                self._refuse(request, outcome)
+                continue
+            request.results[index] = outcome
+            if len(request.results) == len(request.items) and not request.answer.done():
+                request.answer.set_result([request.results[i] for i in range(len(request.items))])
+        self._dispatch()
+
+    def _expire(self, request: _Request[Item, Result]) -> None:
+        self._refuse(request, DeadlineExceeded("the deadline passed before the answer was ready"))
+
+    def _refuse(self, request: _Request[Item, Result], error: RequestError) -> None:
+        """Answer `request` with `error`, unless it has its answer; its waiting items leave the queue."""
+        if not request.answer.done():
+            request.answer.set_exception(error)
+            self._observer.rejected(error.reason)
+            self._withdraw(request)
+
+    def _withdraw(self, request: _Request[Item, Result]) -> None:
+        for index in range(len(request.items)):
+            self._room.discard((request, index))
+        self._tell()
+
+    def _tell(self) -> None:
+        self._observer.changed(self.waiting_items, self.waiting_tokens, self.busy_slots)
+
+
+def _compute(run: Runner[Item, Result], items: Sequence[Item]) -> list[Result | InferenceFailed]:
+    """Run a batch in its slot's thread; when it raises, run its items one by one, so that a bad one fails alone."""
+    try:
+        results = run(items)
+    except BaseException as error:  # Whatever a runner raises, its slot must come back.
+        if len(items) > 1:
+            return [outcome for item in items for outcome in _compute(run, [item])]
+        failure = InferenceFailed(f"the model raised {type(error).__name__} on this input")
+        failure.__cause__ = error
+        return [failure]
+    if len(results) != len(items):
+        message = f"the model returned {len(results)} results for {len(items)} inputs"
+        return [InferenceFailed(message) for _ in items]
+    return list(results)

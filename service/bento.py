@@ -1,0 +1,103 @@
+"""The BentoML service: chooses the bundle when the Bento is imported, and the class that serves its task."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml.models import BentoModel
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.contract import MODULE, open_bundle
+from service.errors import InputError
+from service.requests import Incoming, PredictRequest, PredictResponse
+from service.settings import Settings
+
+
+class Arguments(BaseModel):
+    """`bentoml build --arg model=NAME:VERSION`; without it the newest bundle of the store."""
+
+    model: str | None = None
+
+
+def choose_model() -> str:
+    """The tag of the bundle to serve.
+
+    BentoML writes its arguments into a Bento when it builds one and gives them back when it loads it. What was
+    chosen is put there, so that a Bento serves the model it was built with and never one that is newer.
+    Raises InputError when the store has no bundle.
+    """
+    given = bentoml.use_arguments(Arguments).model
+    if given is not None:
+        tag = str(bentoml.models.get(given).tag)
+    else:
+        bundles = [model for model in bentoml.models.list() if model.info.module == MODULE]
+        if not bundles:
+            raise InputError("the BentoML model store has no bundle: `bentune run RECIPE` makes one")
+        tag = str(max(bundles, key=lambda model: (model.creation_time, str(model.tag))).tag)
+    BentoMLContainer.bento_arguments.get()["model"] = tag
+    return tag
+
+
+async def _info(_: Request) -> Response:
+    return Response(to_json(bentoml.get_current_service().info()), media_type="application/json")
+
+
+def text_classification(tag: str) -> Any:
+    """The service class of text and pair classifiers."""
+
+    @bentoml.asgi_app(Starlette(routes=[Route("/info", _info)]), path="/")
+    @bentoml.service(name=tag.partition(":")[0], workers=1)
+    class TextClassification:
+        model = BentoModel(tag)
+
+        def __init__(self) -> None:
+            from service.app import TextClassifier
+
+            self.classifier = TextClassifier(open_bundle(Path(self.model.path)), Settings.from_env(os.environ))
+
+        @bentoml.on_startup
+        async def start(self) -> None:
+            self.classifier.start()
+
+        @bentoml.on_shutdown
+        async def stop(self) -> None:
+            await self.classifier.stop()
+
+        async def __is_ready__(self) -> bool:
+            return self.classifier.ready
+
+        @bentoml.api(route="/predict", output_spec=PredictResponse)
+        async def predict(self, request: PredictRequest, /) -> Any:
+            """Classify texts or pairs, in the shapes of text-embeddings-inference."""
+            incoming: Any = request
+            if not isinstance(incoming, Incoming):
+                raise TypeError("call this service over HTTP")
+            return await self.classifier.answer(incoming)
+
+        def info(self) -> dict[str, Any]:
+            """What GET /info shows."""
+            return self.classifier.info()
+
+    return TextClassification
+
+
+SERVICES = {"text-classification": text_classification}
+
+
+def build() -> Any:
+    """The service of the chosen bundle's task. Raises InputError for a task that this version does not serve."""
+    tag = choose_model()
+    task = bentoml.models.get(tag).info.labels.get("task", "")
+    if task not in SERVICES:
+        raise InputError(f"{tag} has the task {task!r}; this version serves {', '.join(SERVICES)}")
+    return SERVICES[task](tag)
+
+
+service = build()

@@ -1,0 +1,286 @@
+"""The bundle: the contract between training and serving, what is in it and how it is sealed and opened.
+
+manifest.json     what this is, and the sha256 of every other file; written last
+model/            fp32.onnx and other variants
+processor/        tokenizer.json, settings.json
+plan.json         how to run it: variant, provider, slots, threads, token budget, padding bound
+evidence.json     metrics, parity chain, gate verdicts
+golden.jsonl      real inputs with the scores they must give
+baseline.json     histograms of held-out traffic, for drift
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+
+from service.errors import BundleError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+STORE_FILE = "model.yaml"  # BentoML's own description, which its model store puts beside ours
+MODULE = "bentune"  # how a bundle is told from other models in the BentoML model store
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Frozen(BaseModel):
+    """A part of the bundle: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(Frozen):
+    """One file of the bundle: `size` in bytes."""
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+
+
+class BaseModelInfo(Frozen):
+    """The model that was tuned: where it came from, and the sha256 over its weight files."""
+
+    source: str
+    sha256: Sha256
+
+
+class Limits(Frozen):
+    """What one input may be; `max_tokens` counts special tokens."""
+
+    max_tokens: int = Field(ge=1)
+
+
+class Columns(Frozen):
+    """The columns that the training rows had, so that the same file can be scored without naming them again."""
+
+    text: str
+    text_pair: str | None = None
+
+
+class Manifest(Frozen):
+    """What the bundle is, and every file in it."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: Name
+    version: Name
+    created_at: datetime
+    task: Literal["text-classification"]
+    columns: Columns
+    labels: list[str] = Field(min_length=2)
+    limits: Limits
+    base_model: BaseModelInfo
+    method: dict[str, JsonValue]
+    recipe_digest: Sha256
+    data_fingerprint: Sha256
+    code_revision: str
+    tools: dict[str, str]
+    files: dict[str, FileEntry]
+
+
+class ProcessorSettings(Frozen):
+    """What tokenizer.json does not say: how rows of a batch are padded and where a long one is cut."""
+
+    pad_id: int = Field(ge=0)
+    pad_type_id: int = Field(default=0, ge=0)
+    padding_side: Literal["left", "right"] = "right"
+    truncation_side: Literal["left", "right"] = "right"
+
+
+class Plan(Frozen):
+    """How the bundle is run. `slots` and `threads` of None follow the cores that the pod really has.
+
+    `token_budget` bounds the padded tokens of a batch, `padding_bound` the share of them that is padding.
+    `measured` holds every configuration that was tried; it is empty for the default plan.
+    """
+
+    variant: str = "fp32"
+    provider: str = "CPUExecutionProvider"
+    slots: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    token_budget: int = Field(default=1024, ge=1)
+    padding_bound: float = Field(default=0.15, ge=0, lt=1)
+    measured: list[dict[str, JsonValue]] = []
+
+    @property
+    def model_file(self) -> str:
+        """Path of the variant's ONNX file in the bundle."""
+        return f"model/{self.variant}.onnx"
+
+
+class GoldenRow(Frozen):
+    """A held-out input with the probabilities it must get, in the order of the manifest's labels."""
+
+    text: str
+    text_pair: str | None = None
+    label: str
+    scores: list[float]
+    tolerance: float = Field(gt=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle: every hash was right when it was opened.
+
+    `digest` is the sha256 of manifest.json, and so of all that the manifest names.
+    """
+
+    root: Path
+    digest: str
+    manifest: Manifest
+    plan: Plan
+    processor: ProcessorSettings
+    golden: list[GoldenRow]
+
+    @property
+    def tag(self) -> str:
+        """`name:version`, the tag in the BentoML model store."""
+        return f"{self.manifest.name}:{self.manifest.version}"
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX file that the plan chose."""
+        return self.root / self.plan.model_file
+
+    def evidence(self) -> dict[str, Any]:
+        """evidence.json, parsed."""
+        evidence: dict[str, Any] = json.loads((self.root / "evidence.json").read_bytes())
+        return evidence
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of the file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: BaseModel | object) -> None:
+    """Write JSON beside `path` and rename it there, so that a reader never sees half a file."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(plain, file, ensure_ascii=False, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def seal(root: Path, manifest: Manifest) -> Manifest:
+    """Record every file under `root` in the manifest and write it, last.
+
+    Returns the manifest as written. Raises BundleError when a file that the contract asks for is missing.
+    """
+    files = {
+        path.relative_to(root).as_posix(): FileEntry(sha256=sha256_file(path), size=path.stat().st_size)
+        for path in _regular_files(root)
+    }
+    sealed = manifest.model_copy(update={"files": dict(sorted(files.items()))})
+    _require_parts(root, sealed, "fp32")
+    write_json(root / MANIFEST, sealed)
+    return sealed
+
+
+def open_bundle(root: Path) -> Bundle:
+    """Read a bundle and check every byte of it.
+
+    Raises BundleError, with the file's name, for a missing or changed file, a file that the manifest does not
+    name, a path that leaves the directory, and an unknown schema version.
+    """
+    manifest_path = root / MANIFEST
+    if not manifest_path.is_file():
+        raise BundleError(f"{root} is not a bundle: it has no {MANIFEST}; `bentune package` writes one")
+    manifest_bytes = manifest_path.read_bytes()
+    manifest = _parse_manifest(manifest_path, manifest_bytes)
+    for name, entry in manifest.files.items():
+        _check_file(root, name, entry)
+    unnamed = {p.relative_to(root).as_posix() for p in _regular_files(root)} - set(manifest.files)
+    if unnamed:
+        raise BundleError(f"{root / min(unnamed)} is not named in {MANIFEST}: the bundle was changed; package it again")
+    plan = _parse(Plan, root / "plan.json")
+    _require_parts(root, manifest, plan.variant)
+    return Bundle(
+        root=root,
+        digest=hashlib.sha256(manifest_bytes).hexdigest(),
+        manifest=manifest,
+        plan=plan,
+        processor=_parse(ProcessorSettings, root / "processor/settings.json"),
+        golden=[_parse_text(GoldenRow, root / "golden.jsonl", line) for line in _lines(root / "golden.jsonl")],
+    )
+
+
+def _regular_files(root: Path) -> Iterator[Path]:
+    for path in sorted(root.rglob("*")):
+        if path.is_symlink():
+            raise BundleError(f"{path} is a symbolic link: a bundle holds plain files only")
+        if path.is_file() and path.relative_to(root).as_posix() not in (MANIFEST, STORE_FILE):
+            yield path
+
+
+def _require_parts(root: Path, manifest: Manifest, variant: str) -> None:
+    parts = ("plan.json", "evidence.json", "golden.jsonl", "baseline.json")
+    for name in (*parts, f"model/{variant}.onnx", "processor/tokenizer.json", "processor/settings.json"):
+        if name not in manifest.files:
+            raise BundleError(f"{root / name} is missing from the bundle; package it again")
+
+
+def _parse_manifest(path: Path, content: bytes) -> Manifest:
+    try:
+        raw = json.loads(content)
+        version = raw["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is not a manifest: {type(error).__name__}; package the model again") from error
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version!r}, this Bentune reads {SCHEMA_VERSION}: "
+            "install the Bentune that wrote it, or package the model again"
+        )
+    manifest = _parse_text(Manifest, path, content)
+    # The manifest holds the other files' hashes and cannot hold its own: only the one spelling that `seal` writes
+    # is taken, so that a changed byte which JSON would ignore is caught as well.
+    canonical = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
+    if canonical.encode() != content:
+        raise BundleError(f"{path} was changed after it was written; package the model again")
+    return manifest
+
+
+def _check_file(root: Path, name: str, entry: FileEntry) -> None:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name or str(relative) != name:
+        raise BundleError(f"{root / MANIFEST} names {name!r}: a path must stay inside the bundle")
+    path = root / name
+    if path.is_symlink() or not path.resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{path} leads outside the bundle")
+    if not path.is_file():
+        raise BundleError(f"{path} is missing; package the model again")
+    if path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
+        raise BundleError(f"{path} was changed after it was written: its sha256 is not the manifest's")
+
+
+Part = TypeVar("Part", bound=BaseModel)
+
+
+def _parse(model: type[Part], path: Path) -> Part:
+    return _parse_text(model, path, path.read_bytes())
+
+
+def _parse_text(model: type[Part], path: Path, content: bytes | str) -> Part:
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(step) for step in problem["loc"])
+        raise BundleError(f"{path}: {where or 'content'}: {problem['msg']}") from None
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -1,0 +1,41 @@
+"""Replays the bundle's golden rows: real inputs that must get the scores they got when the bundle was proven."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.contract import GoldenRow
+from service.predictor import Predictor
+from service.scores import probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What the replay found: `largest_difference` is in probability; `failed` numbers the rows out of tolerance."""
+
+    rows: int
+    largest_difference: float
+    failed: list[int]
+
+    @property
+    def passed(self) -> bool:
+        """Every row was within its tolerance, and there was one to look at."""
+        return self.rows > 0 and not self.failed
+
+
+def replay(predictor: Predictor, golden: list[GoldenRow]) -> Replay:
+    """Score every golden row alone and compare each label's probability with what the bundle expects."""
+    largest, failed = 0.0, []
+    for number, row in enumerate(golden):
+        tokens = predictor.tokenizer.encode(row.text, row.text_pair, truncate=True)
+        scores = probabilities(predictor.logits([tokens]))[0]
+        difference = (
+            float(np.abs(scores - np.asarray(row.scores, dtype=np.float32)).max())
+            if len(row.scores) == len(scores)
+            else float("inf")
+        )
+        # Written so that a NaN fails too.
+        if not difference <= row.tolerance or predictor.labels[int(scores.argmax())] != row.label:
+            failed.append(number)
+        largest = max(largest, difference) if difference == difference else float("inf")  # noqa: PLR0124
+    return Replay(rows=len(golden), largest_difference=largest, failed=failed)

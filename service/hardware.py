@@ -1,0 +1,155 @@
+"""What this process may really use: cores, memory and CPU instructions, as container limits leave them.
+
+Every function takes the file system's root, so that tests can build one. A file that is missing or malformed never
+raises: it counts as no limit.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# What inference kernels choose their code by, in the kernel's spelling: x86 first, then ARM.
+# fmt: off
+_KERNEL_FLAGS = frozenset({
+    "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx_vnni", "avx512_bf16",
+    "amx_int8", "amx_bf16", "amx_tile",
+    "asimd", "asimddp", "i8mm", "bf16", "sve",
+})
+# fmt: on
+
+# cgroup v1 writes "no limit" as the largest multiple of the page size below 2**63; no machine has an exbibyte.
+_NO_MEMORY_LIMIT = 1 << 60
+
+
+class Cpu(BaseModel):
+    """The CPU that something was measured on; `cores` are the logical CPUs this process may keep busy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    isa: tuple[str, ...]
+    cores: int = Field(ge=1)
+
+
+def describe(root: Path = Path("/")) -> Cpu:
+    """Model, instruction sets and usable cores in one value."""
+    return Cpu(model=cpu_model(root), isa=isa_flags(root), cores=visible_cores(root))
+
+
+def visible_cores(root: Path = Path("/")) -> int:
+    """The logical CPUs this process can keep busy, at least 1: the smaller of its affinity and its cgroup quota."""
+    # The affinity already holds what cpusets and taskset take away. Not every platform has one.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [limit for group in _groups(root, "cpu") for limit in _quotas(group)]
+    return max(min([cores, *limits]), 1)
+
+
+def memory_limit_bytes(root: Path = Path("/")) -> int | None:
+    """The smallest memory limit in bytes on this process's cgroup and its parents; None without one."""
+    limits = [
+        limit
+        for group in _groups(root, "memory")
+        for name in ("memory.max", "memory.limit_in_bytes")
+        if (limit := _positive(_read(group / name))) is not None and limit < _NO_MEMORY_LIMIT
+    ]
+    return min(limits, default=None)
+
+
+def isa_flags(root: Path = Path("/")) -> tuple[str, ...]:
+    """The CPU flags that matter to inference kernels, as /proc/cpuinfo spells them, sorted; empty when unknown."""
+    fields = _cpuinfo(root)
+    present = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
+    return tuple(sorted(_KERNEL_FLAGS.intersection(present)))
+
+
+def cpu_model(root: Path = Path("/")) -> str:
+    """The CPU's name; on ARM, where the kernel knows none, the implementer's and the part's number; or "unknown"."""
+    fields = _cpuinfo(root)
+    if name := fields.get("model name"):
+        return name
+    implementer, part = fields.get("CPU implementer"), fields.get("CPU part")
+    if implementer and part:
+        return f"ARM implementer {implementer} part {part}"
+    return "unknown"
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """The fields of /proc/cpuinfo, as its first processor has them."""
+    fields: dict[str, str] = {}
+    for line in _read(root / "proc/cpuinfo").split("\n"):
+        key, separator, value = line.partition(":")
+        if separator:
+            fields.setdefault(key.strip(), value.strip())
+    return fields
+
+
+def _quotas(group: Path) -> Iterator[int]:
+    """The whole cores that this group's CPU quota pays for; 0 when it pays for less than one."""
+    version_2 = _read(group / "cpu.max").split()
+    version_1 = [_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")]
+    for texts in (version_2, version_1):
+        match [_positive(text) for text in texts]:
+            case [int(quota_us), int(period_us)]:
+                # Rounded down: with one running thread more than the quota pays for, the group uses its quota up
+                # before the period ends, and the kernel then stops all its threads until the next period.
+                yield quota_us // period_us
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Each directory that may hold a limit on this process: its group and all parents, up to the mount's root.
+
+    Inside a container /proc/self/cgroup often names the group as the host sees it, while the container's own group is
+    mounted as the root. The parts that are not there read as no limit, and the walk up ends at the mount's root, so
+    that both views find the limit.
+    """
+    mount = root / "sys/fs/cgroup"
+    joined = _joined_groups(root)
+    # Version 2 is the mount itself, or "unified" beside version 1's hierarchies.
+    hierarchies = [(mount, joined.get("")), (mount / "unified", joined.get(""))]
+    # Version 1 has one hierarchy for each set of controllers, mounted under their names: "cpu", "cpu,cpuacct".
+    hierarchies += [
+        (child, joined.get(controller)) for child in _children(mount) if controller in child.name.split(",")
+    ]
+    for top, group in hierarchies:
+        parts = PurePosixPath(group or "/").parts[1:]
+        # The group lies outside of this cgroup namespace, where its files cannot be seen.
+        if ".." in parts:
+            parts = ()
+        for depth in range(len(parts), -1, -1):
+            yield top.joinpath(*parts[:depth])
+
+
+def _joined_groups(root: Path) -> dict[str, str]:
+    """The path of this process's group for each controller of cgroup v1, and under "" the one of cgroup v2."""
+    groups: dict[str, str] = {}
+    for line in _read(root / "proc/self/cgroup").split("\n"):
+        # A group's name may hold colons: "0::/system.slice:cri-containerd:1f2e".
+        fields = line.split(":", 2)
+        if len(fields) == 3:
+            groups.update(dict.fromkeys(fields[1].split(","), fields[2]))
+    return groups
+
+
+def _children(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> str:
+    """The file's text, or "" where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    # ValueError: a NUL in a path that came from a malformed file.
+    except (OSError, ValueError):
+        return ""
+
+
+def _positive(text: str) -> int | None:
+    """The number in the text; None for "max", -1, 0, what is not a number, or more digits than 2**63 has."""
+    number = int(text) if re.fullmatch(r"\s*[0-9]{1,19}\s*", text) else 0
+    return number or None

@@ -1,0 +1,87 @@
+"""Every metric of the service, with its buckets: the one place that names them.
+
+BentoML serves them at /metrics beside its own. prometheus_client is imported when the metrics are made and not
+before: BentoML must first have set the directory of its multi-process mode, or histograms are lost (BentoML 5602).
+"""
+
+from collections.abc import Sequence
+
+from service.batching import Observer
+from service.errors import REQUEST_ERRORS
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+TOKENIZE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
+BATCH_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
+BATCH_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+RATIO = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75)
+CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+class Metrics(Observer):
+    """One process's metrics; the scheduler tells them what it does."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self.queue_seconds = Histogram(
+            "bentune_request_queue_seconds", "Time from arrival to the start of compute, per input", buckets=SECONDS
+        )
+        self.tokenize_seconds = Histogram(
+            "bentune_tokenize_seconds", "Time to tokenize one request", buckets=TOKENIZE_SECONDS
+        )
+        self.inference_seconds = Histogram("bentune_inference_seconds", "Time to compute one batch", buckets=SECONDS)
+        self.batch_requests = Histogram("bentune_batch_requests", "Inputs in a batch", buckets=BATCH_REQUESTS)
+        self.batch_tokens = Histogram("bentune_batch_tokens", "Padded tokens in a batch", buckets=BATCH_TOKENS)
+        self.batch_padding_ratio = Histogram(
+            "bentune_batch_padding_ratio", "Share of a batch's padded tokens that is padding", buckets=RATIO
+        )
+        # Several workers write to one page: a gauge is the sum over the workers that live.
+        self.queue_requests = Gauge("bentune_queue_requests", "Waiting inputs", multiprocess_mode="livesum")
+        self.queue_tokens = Gauge("bentune_queue_tokens", "Waiting tokens", multiprocess_mode="livesum")
+        self.slots_busy = Gauge("bentune_slots_busy", "Slots that compute", multiprocess_mode="livesum")
+        self.rejected_total = Counter("bentune_rejected_total", "Requests that got no prediction", ["reason"])
+        self.truncated_total = Counter("bentune_truncated_total", "Inputs that were cut to the model's limit")
+        self.predictions_total = Counter("bentune_predictions_total", "Inputs by predicted label", ["label"])
+        self.confidence = Histogram("bentune_confidence", "Score of the predicted label", buckets=CONFIDENCE)
+        self.model_info = Gauge(
+            "bentune_model_info",
+            "The model that is served; always 1",
+            ["name", "version", "task", "variant", "provider", "digest"],
+            multiprocess_mode="max",
+        )
+
+    def batch_started(self, n_items: int, tokens: int, padded_tokens: int) -> None:
+        """A slot takes a batch of `n_items` inputs."""
+        self.batch_requests.observe(n_items)
+        self.batch_tokens.observe(padded_tokens)
+        self.batch_padding_ratio.observe(1 - tokens / padded_tokens)
+
+    def batch_finished(self, seconds: float) -> None:
+        """A batch was computed."""
+        self.inference_seconds.observe(seconds)
+
+    def queued(self, seconds: float) -> None:
+        """An input leaves the queue for a slot."""
+        self.queue_seconds.observe(seconds)
+
+    def rejected(self, reason: str) -> None:
+        """A request gets no prediction."""
+        self.rejected_total.labels(reason).inc()
+
+    def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
+        """The queue or the slots changed to this."""
+        self.queue_requests.set(waiting_items)
+        self.queue_tokens.set(waiting_tokens)
+        self.slots_busy.set(busy_slots)
+
+    def predicted(self, label: str, confidence: float) -> None:
+        """One answer goes out; `confidence` is the probability of its best label."""
+        self.predictions_total.labels(label).inc()
+        self.confidence.observe(confidence)
+
+    def prepare(self, labels: Sequence[str]) -> None:
+        """Show every series at zero from the start, so that a first event is an increase and not a new series."""
+        for label in labels:
+            self.predictions_total.labels(label)
+        for error in REQUEST_ERRORS:
+            self.rejected_total.labels(error.reason)

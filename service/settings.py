@@ -1,0 +1,36 @@
+"""Limits of one serving process that an operator may change, read from the environment."""
+
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import InputError
+
+PREFIX = "BENTUNE_"
+
+
+class Settings(BaseModel):
+    """Each field is the environment variable BENTUNE_<FIELD>."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    request_timeout_ms: int = Field(default=30_000, ge=1, le=600_000, description="deadline of a request without one")
+    max_body_bytes: int = Field(default=4_194_304, ge=1024, description="a larger body is answered 413")
+    max_inputs: int = Field(default=256, ge=1, description="texts or pairs in one request; more are answered 413")
+    queue_inputs: int = Field(default=1024, ge=1, description="waiting texts; more are answered 429")
+    queue_tokens: int = Field(default=131_072, ge=1, description="waiting tokens; more are answered 429")
+    drain_timeout_ms: int = Field(default=25_000, ge=0, description="at shutdown, time for what was accepted")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the variables that are set. Raises InputError that names every wrong one."""
+        given = {name: env[PREFIX + name.upper()] for name in cls.model_fields if PREFIX + name.upper() in env}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            problems = [
+                f"{PREFIX}{str(problem['loc'][0]).upper()}={problem['input']!r}: {problem['msg']}"
+                for problem in error.errors()
+            ]
+            raise InputError("environment: " + "; ".join(problems)) from None

@@ -1,0 +1,117 @@
+"""The scheduler's queue: who waits, by arrival and by length, and how the next batch is chosen among them."""
+
+import math
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Entry = TypeVar("Entry", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchShape:
+    """What a batch may be. Only an item that runs alone may be over `token_budget`."""
+
+    token_budget: int
+    """Padded tokens: items times the longest item."""
+    padding_bound: float
+    """The largest share of the padded tokens that may be padding, 0 to 1."""
+    max_items: int
+
+    def __post_init__(self) -> None:
+        if self.token_budget < 1 or self.max_items < 1 or not 0 <= self.padding_bound <= 1:
+            raise ValueError(f"token_budget and max_items must be at least 1, padding_bound from 0 to 1: {self}")
+
+    def fits(self, items: int, tokens: int, longest: int) -> bool:
+        """Whether a batch of `items` items with `tokens` tokens in all, the longest of `longest`, is within bounds."""
+        padded = items * longest
+        padding_ratio = (padded - tokens) / padded
+        return items <= self.max_items and padded <= self.token_budget and padding_ratio <= self.padding_bound
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many items, and tokens in all, may wait. What already runs does not count."""
+
+    max_items: int
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.max_items < 1 or self.max_tokens < 1:
+            raise ValueError(f"max_items and max_tokens must be at least 1: {self}")
+
+    def admit(self, items: int, tokens: int) -> bool:
+        """Whether `items` items with `tokens` tokens in all may wait together."""
+        return items <= self.max_items and tokens <= self.max_tokens
+
+
+class WaitingRoom(Generic[Entry]):
+    """What waits, by arrival and by length. It knows nothing of time and nothing of asyncio.
+
+    Adding or removing an entry costs a search among the distinct lengths that wait, however many entries do.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        # Not plain dicts: to find its first key, a dict walks over all those deleted before it.
+        self._arrivals: OrderedDict[Entry, int] = OrderedDict()
+        self._by_length: dict[int, OrderedDict[Entry, None]] = {}
+        self._lengths: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Oldest first."""
+        return iter(self._arrivals)
+
+    def add(self, entry: Entry, tokens: int) -> None:
+        """Let `entry` wait, as the youngest; `tokens` is its length, at least 1. It must not be waiting already."""
+        self._arrivals[entry] = tokens
+        self.tokens += tokens
+        if tokens not in self._by_length:
+            self._by_length[tokens] = OrderedDict()
+            insort(self._lengths, tokens)
+        self._by_length[tokens][entry] = None
+
+    def discard(self, entry: Entry) -> None:
+        """Remove `entry` if it waits."""
+        tokens = self._arrivals.pop(entry, None)
+        if tokens is None:
+            return
+        self.tokens -= tokens
+        del self._by_length[tokens][entry]
+        if not self._by_length[tokens]:
+            del self._by_length[tokens]
+            del self._lengths[bisect_left(self._lengths, tokens)]
+
+    def take(self, shape: BatchShape, slots: int = 1) -> list[Entry]:
+        """Remove and return the next batch: the oldest entry, and with it the nearest in length that `shape` allows.
+
+        Of equal lengths the older goes first, of equally near lengths the shorter. With several idle `slots` the batch
+        stops at its share of the waiting tokens, so that the others get theirs. The room must not be empty.
+        """
+        oldest, anchor = next(iter(self._arrivals.items()))
+        share = math.ceil(self.tokens / slots)
+        batch, tokens, longest = [oldest], anchor, anchor
+        self.discard(oldest)
+        while True:
+            # No side is closed for good: what is too short for the padding bound may fit once longer ones have joined.
+            # Two looks are enough: where the nearest item of a side does not fit `shape`, none behind it does.
+            for length in self._nearest(anchor):
+                if tokens + length <= share and shape.fits(len(batch) + 1, tokens + length, max(longest, length)):
+                    break
+            else:
+                return batch
+            entry = next(iter(self._by_length[length]))
+            self.discard(entry)
+            batch.append(entry)
+            tokens += length
+            longest = max(longest, length)
+
+    def _nearest(self, anchor: int) -> list[int]:
+        """The waiting lengths next to `anchor`, at most one below and one not below, nearest first."""
+        place = bisect_left(self._lengths, anchor)
+        return sorted(self._lengths[max(place - 1, 0) : place + 1], key=lambda length: abs(length - anchor))

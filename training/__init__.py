@@ -1,0 +1,1 @@
+"""From labelled data to a proven, packaged bundle: one module per stage."""

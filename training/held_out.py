@@ -1,0 +1,53 @@
+"""What a pod later compares itself with, made from held-out rows: golden rows and the drift baseline."""
+
+from typing import Any
+
+import numpy as np
+
+from service.contract import GoldenRow
+from service.errors import GateError
+from service.scores import probabilities
+from training.parity import Stop
+from training.rows import Rows
+
+
+def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float) -> list[GoldenRow]:
+    """Up to `most` rows with a clear best label, the labels in turn, and the probabilities that they must get.
+
+    Raises GateError when no row is clear.
+    """
+    scores = probabilities(stop.logits)
+    best = np.sort(scores, axis=-1)
+    # A row that is nearly a tie could change its label within the tolerance.
+    clear = np.flatnonzero(best[:, -1] - best[:, -2] > 2 * tolerance)
+    # Every label in turn, so that a wrong label map cannot hide.
+    by_label = [[row for row in clear if stop.logits[row].argmax() == label] for label in range(len(stop.labels))]
+    turns = [group[turn] for turn in range(len(rows)) for group in by_label if turn < len(group)]
+    if not turns:
+        raise GateError("golden", f"verify: none of {len(rows)} rows has a clear best label; train longer")
+    return [
+        GoldenRow(
+            text=rows.texts[row],
+            text_pair=rows.pairs[row] if rows.pairs is not None else None,
+            label=stop.labels[int(scores[row].argmax())],
+            scores=[round(float(score), 7) for score in scores[row]],
+            tolerance=tolerance,
+        )
+        for row in turns[:most]
+    ]
+
+
+def baseline(stop: Stop) -> dict[str, Any]:
+    """Histograms of held-out traffic: token length, predicted label, confidence. Counts of rows."""
+    lengths = np.array([len(ids) for ids in stop.token_ids])
+    confidence = probabilities(stop.logits).max(axis=-1)
+    predicted = np.bincount(stop.logits.argmax(axis=-1), minlength=len(stop.labels))
+    length_edges = np.unique(np.quantile(lengths, np.linspace(0, 1, 11)).astype(int))
+    length_counts, length_edges = np.histogram(lengths, bins=length_edges if len(length_edges) > 1 else 1)
+    confidence_counts, confidence_edges = np.histogram(confidence, bins=10, range=(0, 1))
+    return {
+        "rows": len(lengths),
+        "token_length": {"edges": length_edges.tolist(), "counts": length_counts.tolist()},
+        "confidence": {"edges": confidence_edges.tolist(), "counts": confidence_counts.tolist()},
+        "predicted_label": dict(zip(stop.labels, predicted.tolist(), strict=True)),
+    }

@@ -1,0 +1,55 @@
+"""Finds what a recipe names: `package:NAME/path` in an installed package, a local path, or a name on a hub."""
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from service.errors import InputError
+
+PACKAGE = "package:"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place on this machine (`path`), or else a hub's `name`."""
+
+    name: str
+    path: Path | None
+
+
+def locate(given: str, key: str) -> Location:
+    """Resolve the value of the recipe's `key`.
+
+    Raises InputError when the package is not installed, the path is not there, or the text is no hub name either.
+    """
+    if given.startswith(PACKAGE):
+        return Location(given, _in_package(given, key))
+    path = Path(given).expanduser()
+    if path.exists():
+        return Location(given, path.resolve())
+    if HUB_NAME.fullmatch(given) and path.suffix.lower().lstrip(".") not in KNOWN_SUFFIXES:
+        return Location(given, None)
+    raise InputError(f"{key}: {given} is not there (looked in {Path.cwd()}), and it is no hub name")
+
+
+KNOWN_SUFFIXES = frozenset({"csv", "tsv", "jsonl", "ndjson", "json", "txt", "parquet"})
+
+
+def _in_package(given: str, key: str) -> Path:
+    package, _, inner = given.removeprefix(PACKAGE).partition("/")
+    if not package.isidentifier():
+        raise InputError(f"{key}: {given}: write package:NAME/path, with the name as it is imported")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"{key}: {given}: the package {package} is not installed; try `pip install {package.replace('_', '-')}`"
+        )
+    root = Path(next(iter(spec.submodule_search_locations))).resolve()
+    path = (root / inner).resolve()
+    if not path.is_relative_to(root):
+        raise InputError(f"{key}: {given} leads outside the package")
+    if not path.exists():
+        raise InputError(f"{key}: {given}: the package {package} has no {inner}")
+    return path

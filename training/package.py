@@ -1,0 +1,148 @@
+"""Stage `package`: puts model, processor, plan, evidence and golden rows into a bundle, stores it, builds the Bento."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import bentoml
+
+import service
+from service.contract import (
+    MODULE,
+    BaseModelInfo,
+    Columns,
+    Limits,
+    Manifest,
+    Plan,
+    open_bundle,
+    seal,
+    sha256_file,
+    write_json,
+)
+from service.errors import BentuneError
+from training.recipe_file import digest
+from training.stage import Context, Summary
+from training.tuned import config_labels
+
+TOOLS = ("bentune", "torch", "transformers", "peft", "optimum", "optimum-onnx", "onnxruntime", "tokenizers", "bentoml")
+ROOT = Path(service.__file__).resolve().parent.parent
+BUILD_TIMEOUT_S = 600
+
+
+def run(context: Context) -> Summary:
+    """Store the bundle as `name:version` in the BentoML model store and build a Bento of the same tag.
+
+    Raises BentuneError when BentoML cannot build it.
+    """
+    name = context.recipe.name
+    created_at = datetime.now(UTC).replace(microsecond=0)
+    onnx = context.inputs["export"] / "model/fp32.onnx"
+    version = f"{created_at:%Y%m%d-%H%M%S}-{sha256_file(onnx)[:6]}"
+    tag = f"{name}:{version}"
+    with context.report.task("storing the bundle", None):
+        with bentoml.models.create(tag, module=MODULE, labels={"task": context.recipe.task}) as stored:
+            root = Path(stored.path)
+            _fill(root, context)
+            seal(root, _manifest(context, version, created_at))
+        bundle = open_bundle(Path(bentoml.models.get(tag).path))
+    try:
+        with context.report.task("building the Bento", None):
+            bento = _build(tag, version)
+    except BaseException:
+        bentoml.models.delete(tag)
+        raise
+    artifacts = {
+        "model": tag,
+        "bundle": str(bundle.root),
+        "digest": bundle.digest,
+        "bento": str(bento.tag),
+        "bento_path": str(bento.path),
+    }
+    write_json(context.work / "artifacts.json", artifacts)
+    return artifacts
+
+
+def still_there(directory: Path) -> bool:
+    """Whether the stored bundle and the Bento that this stage made were not deleted since."""
+    artifacts = json.loads((directory / "artifacts.json").read_text(encoding="utf-8"))
+    return all(Path(artifacts[key]).is_dir() for key in ("bundle", "bento_path"))
+
+
+def _fill(root: Path, context: Context) -> None:
+    inputs = context.inputs
+    shutil.copytree(inputs["export"] / "model", root / "model")
+    shutil.copytree(inputs["export"] / "processor", root / "processor")
+    for name in ("golden.jsonl", "baseline.json"):
+        shutil.copyfile(inputs["verify"] / name, root / name)
+    write_json(root / "plan.json", Plan())
+    evidence = {
+        "evaluation": _read(inputs["evaluate"] / "evaluation.json"),
+        "parity": _read(inputs["verify"] / "parity.json"),
+        "data": _summary(inputs["data"]),
+        "training": _summary(inputs["train"]),
+        "recipe": context.recipe.model_dump(mode="json"),
+    }
+    write_json(root / "evidence.json", evidence)
+
+
+def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
+    recipe, inputs = context.recipe, context.inputs
+    return Manifest(
+        name=recipe.name,
+        version=version,
+        created_at=created_at,
+        task=recipe.task,
+        columns=Columns(text=recipe.data.columns.text, text_pair=recipe.data.columns.text_pair),
+        labels=config_labels(inputs["export"]),
+        limits=Limits(max_tokens=recipe.max_tokens),
+        base_model=BaseModelInfo(source=recipe.model, sha256=_summary(inputs["train"])["base_sha256"]),
+        method=recipe.method.model_dump(mode="json"),
+        recipe_digest=digest(recipe),
+        data_fingerprint=_summary(inputs["data"])["fingerprint"],
+        code_revision=_code_revision(),
+        tools={"python": sys.version.split()[0]} | {tool: importlib.metadata.version(tool) for tool in TOOLS},
+        files={},
+    )
+
+
+def _build(tag: str, version: str) -> bentoml.Bento:
+    if not (ROOT / "bentofile.yaml").is_file():
+        raise BentuneError(f"{ROOT} has no bentofile.yaml: run from a checkout (`make install`), a wheel cannot build")
+    command = [sys.executable, "-m", "bentoml", "build", ".", "--version", version, "--arg", f"model={tag}"]
+    outcome = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=BUILD_TIMEOUT_S,
+        cwd=ROOT,  # BentoML reads no bentofile outside the working directory
+        env={**os.environ, "BENTOML_DO_NOT_TRACK": "1"},
+    )
+    if outcome.returncode != 0:
+        raise BentuneError(f"`{' '.join(command)}` failed:\n{(outcome.stderr or outcome.stdout).strip()[-2000:]}")
+    return bentoml.bentos.get(tag)
+
+
+def _code_revision() -> str:
+    outcome = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return outcome.stdout.strip() or f"bentune {importlib.metadata.version('bentune')}"
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _summary(stage: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = _read(stage / "stage.json")["summary"]
+    return summary

@@ -1,0 +1,178 @@
+"""Reads labelled rows from a file, a folder of classes, or a hub data set, one at a time."""
+
+import difflib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from service.errors import InputError
+from service.rows import columns as file_columns
+from service.rows import read_rows
+from training.locate import Location, locate
+from training.recipe import ColumnNames, DataSettings
+
+MAX_TEXT_FILE_BYTES = 10_000_000
+TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A row before any check: `origin` names it for people, `problem` says why it could not even be read."""
+
+    origin: str
+    text: object
+    text_pair: object
+    label: object
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows that can be read more than once; `digest` changes when they do."""
+
+    name: str
+    digest: str
+    read: Callable[[], Iterator[Raw]]
+
+
+def open_source(data: DataSettings, split: str) -> Source:
+    """Find the recipe's data; `split` matters to hub data sets only.
+
+    Raises InputError when it is not there, has an unknown form, or lacks a column.
+    """
+    location = locate(data.source, "data.source")
+    path = location.path
+    if path is None or (path.is_dir() and _looks_like_hub(path)):
+        return _hub(location, data, split)
+    if path.is_dir():
+        return _folder(path, data.columns)
+    if path.suffix.lower() == ".parquet":
+        return _parquet(path, data.columns)
+    return _text_file(path, data.columns)
+
+
+def _text_file(path: Path, names: ColumnNames) -> Source:
+    if path.suffix.lower() not in TEXT_SUFFIXES:
+        raise InputError(
+            f"data.source: {path} has the unknown suffix {path.suffix or 'none'!r}; "
+            f"give one of {', '.join((*TEXT_SUFFIXES, '.parquet'))}, or a folder with a sub-folder per class"
+        )
+    _require_columns(names, file_columns(path), path)
+
+    def read() -> Iterator[Raw]:
+        for row in read_rows(path):
+            yield _raw(f"{path.name} line {row.line}", row.values, names)
+
+    return Source(str(path), _digest([path]), read)
+
+
+def _parquet(path: Path, names: ColumnNames) -> Source:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise InputError(f"data.source: {path} is not a Parquet file: {error}") from error
+    _require_columns(names, file.schema_arrow.names, path)
+    wanted = [name for name in (names.text, names.text_pair, names.label) if name]
+
+    def read() -> Iterator[Raw]:
+        number = 0
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=wanted):
+            for values in batch.to_pylist():
+                yield _raw(f"{path.name} row {number}", values, names)
+                number += 1
+
+    return Source(str(path), _digest([path]), read)
+
+
+def _folder(root: Path, names: ColumnNames) -> Source:
+    files = sorted(
+        path
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and not folder.name.startswith((".", "_"))
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".txt"
+    )
+    if not files:
+        raise InputError(f"data.source: {root} holds no <class>/<text>.txt; give a folder with a sub-folder per class")
+    if names.text_pair is not None:
+        raise InputError(f"data.columns.text_pair: {names.text_pair}: a folder of classes has no second text")
+
+    def read() -> Iterator[Raw]:
+        for path in files:
+            origin = f"{path.parent.name}/{path.name}"
+            if path.stat().st_size > MAX_TEXT_FILE_BYTES:
+                yield Raw(origin, None, None, path.parent.name, f"larger than {MAX_TEXT_FILE_BYTES} bytes")
+                continue
+            content = path.read_bytes()
+            try:
+                yield Raw(origin, content.decode("utf-8-sig"), None, path.parent.name)
+            except UnicodeDecodeError as error:
+                problem = f"not UTF-8 (byte 0x{content[error.start]:02x} at {error.start})"
+                yield Raw(origin, None, None, path.parent.name, problem)
+
+    return Source(str(root), _digest(files), read)
+
+
+def _looks_like_hub(path: Path) -> bool:
+    # The layout of a hub repository: a card, or data files rather than folders of texts.
+    return (path / "README.md").is_file() or any(path.glob("**/*.parquet")) or any(path.glob("*.jsonl"))
+
+
+def _hub(location: Location, data: DataSettings, split: str) -> Source:
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    name = str(location.path or location.name)
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_dataset(name, data.config, split=split)
+    except (DatasetNotFoundError, ConnectionError, OSError) as error:
+        raise InputError(
+            f"data.source: {location.name} could not be loaded ({type(error).__name__}): there is no such path here, "
+            "and the hub did not give it. Check the name and the network, or give a local path or package:NAME/path"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"data.source: {location.name}, split {split!r}: {error}") from error
+    names = data.columns
+    _require_columns(names, table.column_names, location.name)
+    feature = table.features[names.label]
+    classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
+
+    def read() -> Iterator[Raw]:
+        for number, values in enumerate(table):
+            row = _raw(f"{location.name} {split} row {number}", values, names)
+            if classes is not None and isinstance(row.label, int) and 0 <= row.label < len(classes):
+                row = replace(row, label=classes[row.label])
+            yield row
+
+    # The fingerprint that datasets keeps for its cache stands for the rows and the version on the hub.
+    return Source(f"{location.name} ({split})", hashlib.sha256(str(table._fingerprint).encode()).hexdigest(), read)
+
+
+def _raw(origin: str, values: Mapping[str, Any], names: ColumnNames) -> Raw:
+    pair = values.get(names.text_pair) if names.text_pair else None
+    return Raw(origin, values.get(names.text), pair, values.get(names.label))
+
+
+def _require_columns(names: ColumnNames, present: Sequence[str], where: Path | str) -> None:
+    for key, name in names.model_dump().items():
+        if name is not None and name not in present:
+            close = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(
+                f"data.columns.{key}: {where} has no column {name!r}; it has {', '.join(map(repr, present))}{hint}"
+            )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        total.update(path.name.encode() + b"\0" + path.parent.name.encode() + b"\0" + content)
+    return total.hexdigest()

@@ -1,0 +1,107 @@
+"""Stage `verify`: sends the same held-out rows through every hop from the trained model to the served one.
+
+    trained (torch, base + adapter) -> merged (torch) -> fp32 ONNX (the service's own predictor) -> the same in batches
+
+Each hop is compared with the hop before it. The first that is out of bounds stops the run and is named.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from service.contract import ProcessorSettings, write_json
+from service.errors import GateError
+from service.hardware import visible_cores
+from service.predictor import Predictor, Session, batches_by_length
+from service.tokens import TextTokenizer
+from training.base import quiet
+from training.held_out import baseline, golden_rows
+from training.logits import torch_logits
+from training.methods import load_tuned
+from training.parity import Stop, compare, digest, hop_table
+from training.recipe import Recipe
+from training.rows import Rows, read_rows
+from training.stage import Context, Summary
+from training.tuned import config_labels, labels_of, tokenizer_of
+
+BATCH_TOKENS = 2048
+
+
+def run(context: Context) -> Summary:
+    """Write parity.json, golden.jsonl and baseline.json. Raises GateError with the name of the first failing hop."""
+    quiet()
+    recipe = context.recipe
+    everything = read_rows(context.inputs["data"] / "test.parquet")
+    chosen = np.random.default_rng(recipe.seed).permutation(len(everything))[: recipe.verify.rows]
+    rows = everything.take(np.sort(chosen))
+    predictor = served(context.inputs["export"], recipe)
+    with context.report.task("verifying", 4 * len(rows)) as advance:
+        trained = _trained(recipe, context.inputs["train"], rows, advance)
+        merged = _merged(recipe, context.inputs["merge"] / "model", rows, advance)
+        alone = _onnx("fp32 ONNX", predictor, context.inputs["export"], rows, advance, token_budget=1)
+        batched = _onnx("fp32 ONNX in batches", predictor, context.inputs["export"], rows, advance, BATCH_TOKENS)
+    bounds = recipe.verify
+    hops = [
+        compare("merge", trained, merged, bounds.merge_tolerance, bounds.label_flips),
+        compare("export", merged, alone, bounds.export_tolerance, bounds.label_flips),
+        compare("batch", alone, batched, bounds.batch_tolerance, bounds.label_flips),
+    ]
+    parity = {"rows": len(rows), "hops": [hop.model_dump(mode="json") for hop in hops]}
+    write_json(context.work / "parity.json", parity)
+    context.report.say(hop_table(hops))
+    for hop in hops:
+        if hop.problems:
+            raise GateError(
+                hop.hop, f"verify: the hop `{hop.hop}` ({hop.before} -> {hop.after}): " + "; ".join(hop.problems)
+            )
+    golden = golden_rows(rows, alone, bounds.golden_rows, bounds.golden_tolerance)
+    (context.work / "golden.jsonl").write_text(
+        "".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8"
+    )
+    write_json(context.work / "baseline.json", baseline(alone))
+    return {hop.hop: hop.largest_difference for hop in hops} | {"rows": len(rows)}
+
+
+def served(exported: Path, recipe: Recipe) -> Predictor:
+    """The service's predictor on the exported files."""
+    settings = ProcessorSettings.model_validate_json((exported / "processor/settings.json").read_bytes())
+    return Predictor(
+        TextTokenizer(exported / "processor/tokenizer.json", settings, recipe.max_tokens),
+        Session(exported / "model/fp32.onnx", "CPUExecutionProvider", visible_cores()),
+        config_labels(exported),
+    )
+
+
+def _trained(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
+    labels, tokenizer = labels_of(directory), tokenizer_of(directory)
+    logits, ids = torch_logits(load_tuned(recipe, labels, directory), tokenizer, rows, recipe.max_tokens, advance)
+    return Stop("trained", logits, ids, labels, _tokenizer_digest(directory / "tokenizer/tokenizer.json"))
+
+
+def _merged(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
+    model = AutoModelForSequenceClassification.from_pretrained(directory, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
+    logits, ids = torch_logits(model, tokenizer, rows, recipe.max_tokens, advance)
+    return Stop("merged", logits, ids, config_labels(directory), _tokenizer_digest(directory / "tokenizer.json"))
+
+
+def _onnx(
+    name: str, predictor: Predictor, exported: Path, rows: Rows, advance: Callable[[int], None], token_budget: int
+) -> Stop:
+    pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
+    tokens = [predictor.tokenizer.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]
+    logits = np.empty((len(rows), len(predictor.labels)), dtype=np.float32)
+    for batch in batches_by_length([len(row) for row in tokens], token_budget):
+        logits[batch] = predictor.logits([tokens[row] for row in batch])
+        advance(len(batch))
+    digest = _tokenizer_digest(exported / "processor/tokenizer.json")
+    return Stop(name, logits, [row.ids for row in tokens], predictor.labels, digest)
+
+
+def _tokenizer_digest(file: Path) -> str:
+    # Truncation and padding are set anew for every call, and saved in whatever state the last call left them.
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return digest({key: value for key, value in content.items() if key not in ("truncation", "padding")})
