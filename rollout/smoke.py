@@ -9,6 +9,7 @@ from rollout.server import running
 from rollout.store import find_bento, find_bundle
 from service.contract import Bundle, GoldenRow
 from service.errors import BentuneError
+from service.scores import Prediction
 
 SHOWN_METRICS = (
     "bentune_model_info",
@@ -30,8 +31,7 @@ class Report(Protocol):
 def smoke(tag: str, rows: int, report: Report) -> dict[str, Any]:
     """Classify the first golden rows of the Bento's bundle over HTTP.
 
-    Returns the answers, /info, and the metrics that were shown. Raises BentuneError when an answer is not the
-    expected label.
+    Returns the answers, /info, and the metrics that were shown. Raises BentuneError when a score is not the expected.
     """
     bento = find_bento(tag)
     bundle = find_bundle(str(bento.info.all_models[0].tag))
@@ -45,20 +45,26 @@ def smoke(tag: str, rows: int, report: Report) -> dict[str, Any]:
     report.say(_headline(bundle, info))
     for line in metrics:
         report.say(line)
-    wrong = [row.label for row, answer in zip(golden, answers, strict=True) if answer["label"] != row.label]
+    wrong = [n for n, row in enumerate(golden) if not _as_expected(row, answers[n], bundle.manifest.labels)]
     if wrong:
-        raise BentuneError(f"{bento.tag}: {len(wrong)} of {len(golden)} rows got another label than {wrong[0]!r}")
+        raise BentuneError(f"{bento.tag}: the golden rows {wrong} got other scores over HTTP than the bundle holds")
     report.say(f"[green]✓[/] stopped. Serve it again: bentune serve {bento.tag}")
     return {"bento": str(bento.tag), "answers": answers, "info": info, "metrics": metrics}
 
 
-def _classify(client: httpx.Client, row: GoldenRow) -> dict[str, Any]:
+def _classify(client: httpx.Client, row: GoldenRow) -> list[Prediction]:
     inputs: Any = row.text if row.text_pair is None else [row.text, row.text_pair]
-    response = client.post("/predict", json={"inputs": inputs, "truncate": True, "top_k": 1})
+    response = client.post("/predict", json={"inputs": inputs, "truncate": True})
     if response.status_code != httpx.codes.OK:
         raise BentuneError(f"/predict answered {response.status_code}: {response.text[:500]}")
-    answer: dict[str, Any] = response.json()[0]
+    answer: list[Prediction] = response.json()
     return answer
+
+
+def _as_expected(row: GoldenRow, answer: list[Prediction], labels: list[str]) -> bool:
+    scores = {prediction["label"]: prediction["score"] for prediction in answer}
+    expected = dict(zip(labels, row.scores, strict=True))
+    return scores.keys() == expected.keys() and all(abs(scores[k] - expected[k]) <= row.tolerance for k in scores)
 
 
 def _get(client: httpx.Client, path: str) -> httpx.Response:
@@ -68,11 +74,11 @@ def _get(client: httpx.Client, path: str) -> httpx.Response:
     return response
 
 
-def _answers_table(golden: list[GoldenRow], answers: list[dict[str, Any]]) -> Table:
+def _answers_table(golden: list[GoldenRow], answers: list[list[Prediction]]) -> Table:
     table = Table("held-out text", "predicted", "score", "expected", title="POST /predict")
     for row, answer in zip(golden, answers, strict=True):
         text = " ".join(row.text.split())[:SHOWN_CHARACTERS]
-        table.add_row(text, answer["label"], f"{answer['score']:.3f}", row.label)
+        table.add_row(text, answer[0]["label"], f"{answer[0]['score']:.3f}", row.label)
     return table
 
 
@@ -80,8 +86,14 @@ def _headline(bundle: Bundle, info: dict[str, Any]) -> Table:
     table = Table(show_header=False, title="GET /info")
     table.add_row("model", f"{info['name']} {info['version']}  sha256 {info['digest'][:12]}")
     table.add_row("labels", ", ".join(info["labels"]))
-    for key, value in info["evidence"].items():
-        table.add_row(key, str(value))
+    evidence = info["evidence"]
+    for key in ("accuracy_before_tuning", "accuracy"):
+        value = evidence[key]
+        table.add_row(key.replace("_", " "), f"{value['value']:.3f}  [{value['low']:.3f}, {value['high']:.3f}]")
+    for hop, found in evidence["parity"].items():
+        flips = f"{found['label_flips']} label flips"
+        table.add_row(f"hop {hop}", f"largest logit difference {found['largest_difference']:.1e}, {flips}")
+    table.add_row("held-out rows", str(evidence["rows"]))
     table.add_row(
         "golden rows", f"{info['golden']['rows']}, largest difference {info['golden']['largest_difference']:.1e}"
     )
