@@ -1,0 +1,86 @@
+"""A tiny real model and rows that it can learn in seconds, for tests that need a whole run."""
+
+import contextlib
+import csv
+import random
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+WORDS = {
+    "animal": "cat dog horse bird fish cow sheep lion mouse fox".split(),
+    "food": "bread cheese apple soup rice cake bean corn plum salt".split(),
+    "tool": "hammer saw drill wrench nail screw file clamp axe plane".split(),
+}
+FILLER = "the a is was near under with very some and of it here there".split()
+
+
+class Quiet:
+    """A reporter that says nothing but remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+
+    def task(self, description: str, total: int | None) -> Any:
+        return contextlib.nullcontext(lambda steps: None)
+
+    def say(self, renderable: Any) -> None:
+        self.said.append(renderable)
+
+
+def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """(text, label) rows whose label is plain from the words; lengths vary from a few to many words."""
+    generator = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label = sorted(WORDS)[number % len(WORDS)]
+        words = generator.choices(FILLER, k=generator.randint(1, 20)) + generator.choices(WORDS[label], k=3)
+        generator.shuffle(words)
+        rows.append((f"{' '.join(words)} {number}", label))
+    return rows
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] = ("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def make_model(directory: Path, seed: int = 0) -> Path:
+    """A BERT of two layers and its tokenizer, in the layout of a hub repository."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.manual_seed(seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    words = [word for group in WORDS.values() for word in group] + FILLER
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *"0123456789", *(f"##{d}" for d in range(10))]
+    (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    BertTokenizerFast(vocab_file=str(directory / "vocab.txt"), model_max_length=64).save_pretrained(directory)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+def write_recipe(path: Path, model: Path | str, source: Path | str, **more: Any) -> Path:
+    """A recipe that trains the tiny model in a few seconds."""
+    recipe = {
+        "task": "text-classification",
+        "model": str(model),
+        "data": {"source": str(source)},
+        "max_tokens": 24,
+        "method": "full",
+        "train": {"epochs": 10, "learning_rate": 0.003, "checkpoint_steps": 20},
+        "verify": {"rows": 40, "golden_rows": 12},
+        "evaluate": {"resamples": 200},
+    } | more
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return path

@@ -1,0 +1,22 @@
+"""bentofile.yaml packs what pyproject.toml installs to serve, and nothing of training."""
+
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+COMMAND_LINE = ("click", "httpx", "pyyaml", "rich")
+
+
+def test_packages_are_the_serving_dependencies() -> None:
+    base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    serving = [requirement for requirement in base if not requirement.startswith(COMMAND_LINE)]
+    assert yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["packages"] == serving
+
+
+def test_only_the_service_is_included() -> None:
+    bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    included = {str(path.relative_to(ROOT)) for pattern in bentofile["include"] for path in ROOT.glob(pattern)}
+    assert {"service/bento.py", "service/app.py"} <= included
+    assert all(name.startswith("service/") and name.endswith(".py") for name in included)

@@ -1,0 +1,110 @@
+"""What the README and docs/ say is true: their commands run, their tables and the tree match the code."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from tiny import write_csv
+
+from rollout.server import free_port
+from service.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page; the info string `yaml file=NAME` keeps its name as a first line."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def files_of(page: Path) -> dict[str, str]:
+    found = re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return dict(found)
+
+
+def shell(command: str, cwd: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", command], cwd=cwd, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def test_your_data_page(tmp_path: Path) -> None:
+    page = DOCS / "your-data.md"
+    for name, content in files_of(page).items():
+        (tmp_path / name).write_text(content)
+    (commands,) = blocks(page, "sh")
+    output = shell(commands, tmp_path)
+    assert "reviews.csv" in output
+    assert "✓ data" in output
+
+
+def test_serving_page(tiny_tag: str, tmp_path: Path) -> None:
+    name, port = tiny_tag.partition(":")[0], free_port()
+    page = (DOCS / "serving.md").read_text().replace("bbc-news", name).replace("3000", str(port))
+    (tmp_path / "serving.md").write_text(page)
+    starts, asks = blocks(tmp_path / "serving.md", "sh")
+    serve, serve_with_bentoml, build = (line.partition("#")[0].strip() for line in starts.strip().splitlines())
+    assert f"{name}:" in shell(f"{build} --output tag --version from-the-docs", ROOT)
+    assert serve_with_bentoml == f"bentoml serve {name}:latest"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with subprocess.Popen(
+        [*serve.split(), "--port", str(port)], cwd=tmp_path, env=os.environ | {"PATH": path}
+    ) as server:
+        try:
+            wait_until_ready(f"http://127.0.0.1:{port}/readyz")
+            answers = [shell(line, tmp_path) for line in asks.strip().splitlines()]
+        finally:
+            server.terminate()
+    assert len(answers) == 2
+    assert all('"score"' in answer for answer in answers)
+
+
+def wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    pytest.fail(f"{url} did not answer 200")
+
+
+def test_settings_table_is_the_code() -> None:
+    page = (DOCS / "serving.md").read_text()
+    for name, field in Settings.model_fields.items():
+        assert f"| `BENTUNE_{name.upper()}` | {field.default} | {field.description} |" in page
+
+
+def test_readme_commands_for_your_own_csv(tiny_model: Path, tmp_path: Path) -> None:
+    """The README's recipe and overrides are valid for a CSV with its columns, up to the training itself."""
+    commands = next(block for block in blocks(ROOT / "README.md", "sh") if "yelp-stars" in block)
+    run = commands.strip().splitlines()[0].replace(".venv/bin/", "").replace("bentune run", "bentune data")
+    rows = [(f"a review about thing number {number}", str(number % 5 + 1)) for number in range(50)]
+    write_csv(tmp_path / "reviews.csv", rows, ("text", "stars"))
+    assert "✓ data" in shell(run.replace("recipes/", f"{ROOT}/recipes/"), tmp_path)
+
+
+def test_readme_tree_has_a_line_for_every_file() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    (tree,) = blocks(ROOT / "README.md", "text")
+    listed: list[str] = []
+    folder = ""
+    for line in tree.splitlines():
+        name = line.split()[0] if line.strip() else ""
+        if name.endswith("/"):
+            folder = name
+        elif name:
+            listed.append(name if not line.startswith(" ") else folder + name)
+    assert len(listed) == len(set(listed))
+    # Each test file is named for what it tests.
+    assert sorted(listed) == sorted(name for name in tracked if not name.startswith("tests/"))
