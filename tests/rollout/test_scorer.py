@@ -1,0 +1,19 @@
+"""Files are scored with the service's own predictor."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.scorer import BundleScorer
+from service.contract import open_bundle
+
+
+def test_golden_rows_get_their_golden_scores(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    scorer = BundleScorer(bundle)
+    answers = scorer.score([(row.text, row.text_pair) for row in bundle.golden])
+    assert scorer.digest == bundle.digest
+    for row, answer in zip(bundle.golden, answers, strict=True):
+        scores = {prediction["label"]: prediction["score"] for prediction in answer}
+        assert [scores[label] for label in bundle.manifest.labels] == pytest.approx(row.scores, abs=1e-4)
+        assert answer == sorted(answer, key=lambda prediction: -prediction["score"])

@@ -1,0 +1,27 @@
+"""A Bento is started, waited for and stopped; what does not start says why."""
+
+import socket
+
+import httpx
+import pytest
+
+from rollout.server import free_port, running
+from service.errors import BentuneError
+
+
+def test_it_is_ready_inside_and_gone_after(tiny_tag: str) -> None:
+    with running(tiny_tag) as url:
+        assert httpx.get(f"{url}/readyz").status_code == 200
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/readyz", timeout=2)
+
+
+def test_a_server_that_cannot_start_shows_its_log() -> None:
+    message = r"exited with 1 before it was ready; the end of its log:\n[\s\S]*nowhere"
+    with pytest.raises(BentuneError, match=message), running("nowhere:1"):
+        pytest.fail("it is not there")
+
+
+def test_free_port_is_free() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free_port()))
