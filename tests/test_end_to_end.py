@@ -1,0 +1,71 @@
+"""The demo's recipe, shortened: the real encoder, real articles, real commands, a real server."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RECIPE = ROOT / "recipes/bbc-news.yaml"
+SHORT = ("--set", "name=bbc-short", "--set", "max_tokens=48", "--set", "data.rows.train=480")
+
+
+def bentune(*arguments: str, cwd: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bentune", *arguments, "--json"], capture_output=True, text=True, cwd=cwd, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("end-to-end")
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> dict[str, Any]:
+    return bentune("run", str(RECIPE), *SHORT, cwd=place)
+
+
+def test_every_stage_ran_and_the_model_learned(finished: dict[str, Any]) -> None:
+    summaries = {stage["stage"]: stage["summary"] for stage in finished["stages"]}
+    assert list(summaries) == ["data", "train", "evaluate", "merge", "export", "verify", "package"]
+    assert summaries["data"]["rows"] == {"train": 480, "test": 425}
+    assert summaries["data"]["dropped"]["not UTF-8"]["samples"] == ["sports/199.txt"]
+    assert summaries["train"]["parameters"]["trainable"] < 0.05 * summaries["train"]["parameters"]["total"]
+    assert summaries["evaluate"]["tuned"]["value"] >= 0.85 > 0.5 > summaries["evaluate"]["base"]["value"]
+    assert max(summaries["verify"][hop] for hop in ("merge", "export", "batch")) < 1e-4
+
+
+def test_the_second_run_redoes_nothing(finished: dict[str, Any], place: Path) -> None:
+    again = bentune("run", str(RECIPE), *SHORT, cwd=place)
+    assert [stage["stage"] for stage in again["stages"] if stage["redone"]] == []
+    assert again["run"] == finished["run"]
+
+
+def test_the_bento_serves_the_articles(finished: dict[str, Any], place: Path) -> None:
+    found = bentune("smoke", "bbc-short", "--rows", "5", cwd=place)
+    assert {answer[0]["label"] for answer in found["answers"]} == set(found["info"]["labels"])
+    assert found["info"]["evidence"]["rows"] == 425
+
+
+def test_offline_scores_are_the_accuracy_that_was_measured(finished: dict[str, Any], place: Path) -> None:
+    import pyarrow.parquet as pq
+
+    stages = {stage["stage"]: stage for stage in finished["stages"]}
+    rows = pq.read_table(place / stages["data"]["directory"] / "test.parquet").to_pylist()
+    labels = stages["data"]["summary"]["labels"]
+    lines = (json.dumps({"text": row["text"]}) for row in rows)
+    (place / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    bentune("predict", "--model", "bbc-short", "--input", "rows.jsonl", "--output", "out.jsonl", cwd=place)
+    answers = [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
+    right = [
+        answer["prediction"][0]["label"] == labels[row["label"]] for answer, row in zip(answers, rows, strict=True)
+    ]
+    assert [answer["row"] for answer in answers] == list(range(425))
+    assert sum(right) / len(right) == pytest.approx(stages["evaluate"]["summary"]["tuned"]["value"], abs=1e-9)
