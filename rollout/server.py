@@ -37,17 +37,19 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(tag: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> Iterator[str]:
+def running(
+    tag: str, *, cwd: Path | None = None, env: dict[str, str] | None = None, log: Path | None = None
+) -> Iterator[str]:
     """Serve `tag` on a free port of this machine and yield its address once it is ready; then stop it.
 
-    Raises BentuneError with the end of the server's log when it does not become ready.
+    What the server prints goes to the file `log`, or nowhere. Raises BentuneError with the end of the server's log when it does not become ready.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile() as log:
+    with log.open("w+b") if log else tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(
             serve_command(tag, "127.0.0.1", port),
-            stdout=log,
+            stdout=printed,
             stderr=subprocess.STDOUT,
             cwd=cwd,
             env=os.environ | {"BENTOML_DO_NOT_TRACK": "1"} | (env or {}),
@@ -57,8 +59,8 @@ def running(tag: str, *, cwd: Path | None = None, env: dict[str, str] | None = N
             _wait_until_ready(process, url)
             yield url
         except BentuneError as error:
-            log.seek(0)
-            tail = log.read().decode("utf-8", "replace")[-2000:]
+            printed.seek(0)
+            tail = printed.read().decode("utf-8", "replace")[-2000:]
             raise BentuneError(f"{error}; the end of its log:\n{tail}") from None
         finally:
             _stop(process)

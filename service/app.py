@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,18 +15,27 @@ from starlette.responses import Response
 
 from service.batching import Scheduler
 from service.contract import Bundle
-from service.errors import ClientGone, InferenceFailed, NotReady, Overloaded, RequestError
+from service.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    RequestError,
+)
 from service.golden import Replay, replay
 from service.hardware import visible_cores
 from service.metrics import Metrics
 from service.predictor import Predictor, Session
-from service.requests import Incoming, PredictRequest, Row, rows_of
+from service.requests import Incoming, PredictRequest, Row, field_of, rows_of
 from service.scores import Floats, Prediction, probabilities, ranked
 from service.settings import Settings
 from service.tokens import TextTokenizer, Tokens
 from service.waiting import BatchShape, QueueLimits
 
-logger = logging.getLogger("bentune.service")
+# Below "bentoml", whose handlers alone print what is no warning.
+logger = logging.getLogger("bentoml.bentune")
 
 MAX_BATCH_ITEMS = 128
 # Above this many characters, tokenizing would hold up the event loop for longer than another request should wait.
@@ -39,6 +49,7 @@ class TextClassifier:
         self.bundle = bundle
         self.settings = settings
         self.metrics = Metrics()
+        self.evidence = bundle.evidence()
         self.pairs = bundle.manifest.columns.text_pair is not None
         self.replayed: Replay | None = None
         self.scheduler: Scheduler[Tokens, Floats] | None = None
@@ -104,11 +115,16 @@ class TextClassifier:
             body = await self._answer(incoming)
         except RequestError as error:
             return _error(error)
+        except Exception as error:
+            # Where it was raised helps; its message may hold the user's text.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("a request raised %s\n%s", type(error).__name__, where)
+            return _error(self._refused(InferenceFailed("an unexpected error, see the server's log")))
         return Response(to_json(body), media_type="application/json")
 
     def info(self) -> dict[str, Any]:
         """What `/info` shows: the model, its limits, its plan, and the headline of its evidence."""
-        manifest, plan, evidence = self.bundle.manifest, self.bundle.plan, self.bundle.evidence()
+        manifest, plan, evidence = self.bundle.manifest, self.bundle.plan, self.evidence
         tuned, base = evidence["evaluation"]["tuned"], evidence["evaluation"]["base"]
         replayed = self.replayed
         return {
@@ -161,7 +177,7 @@ class TextClassifier:
     async def _answer(self, incoming: Incoming) -> list[Prediction] | list[list[Prediction]]:
         arrived = time.monotonic()
         request, rows, single, timeout_s = await self._admit(incoming)
-        tokens = await self._tokenize(rows, truncate=request.truncate)
+        tokens = await self._tokenize(rows, truncate=request.truncate, single=single)
         if self.scheduler is None:
             raise self._refused(NotReady("the golden rows gave other scores; see the log"))
         work = self.scheduler.submit([(row, len(row)) for row in tokens], deadline=arrived + timeout_s)
@@ -172,27 +188,37 @@ class TextClassifier:
     async def _admit(self, incoming: Incoming) -> tuple[PredictRequest, list[Row], bool, float]:
         try:
             timeout_s = incoming.timeout_ms(self.settings.request_timeout_ms) / 1000
-            request = await incoming.read(self.settings.max_body_bytes)
+            async with asyncio.timeout(timeout_s):
+                request = await incoming.read(self.settings.max_body_bytes)
             rows, single = rows_of(request, pairs=self.pairs, max_inputs=self.settings.max_inputs)
+        except TimeoutError:
+            raise self._refused(DeadlineExceeded("the deadline passed before the body was here")) from None
         except RequestError as error:
             raise self._refused(error) from None
         return request, rows, single, timeout_s
 
-    async def _tokenize(self, rows: list[Row], *, truncate: bool) -> list[Tokens]:
+    async def _tokenize(self, rows: list[Row], *, truncate: bool, single: bool) -> list[Tokens]:
         start = time.perf_counter()
         try:
             if sum(len(text) + len(pair or "") for text, pair in rows) > INLINE_CHARACTERS:
-                tokens = await asyncio.to_thread(self._encode, rows, truncate=truncate)
+                tokens = await asyncio.to_thread(self._encode, rows, truncate=truncate, single=single)
             else:
-                tokens = self._encode(rows, truncate=truncate)
+                tokens = self._encode(rows, truncate=truncate, single=single)
         except RequestError as error:
             raise self._refused(error) from None
         self.metrics.tokenize_seconds.observe(time.perf_counter() - start)
         self.metrics.truncated_total.inc(sum(row.truncated for row in tokens))
         return tokens
 
-    def _encode(self, rows: list[Row], *, truncate: bool) -> list[Tokens]:
-        return [self.tokenizer.encode(text, pair, truncate=truncate) for text, pair in rows]
+    def _encode(self, rows: list[Row], *, truncate: bool, single: bool) -> list[Tokens]:
+        encoded = []
+        for index, (text, pair) in enumerate(rows):
+            field = field_of(index, single=single)
+            tokens = self.tokenizer.encode(text, pair, truncate=truncate, field=field)
+            if not tokens.ids:  # blanks, for a tokenizer that adds no special tokens
+                raise InvalidRequest(f"{field} has no tokens: it must hold more than blanks")
+            encoded.append(tokens)
+        return encoded
 
     def _prediction(self, logits: Floats, request: PredictRequest) -> list[Prediction]:
         scores = probabilities(logits)

@@ -16,8 +16,12 @@ from starlette.routing import Route
 
 from service.contract import MODULE, open_bundle
 from service.errors import InputError
+from service.openapi import corrected
 from service.requests import Incoming, PredictRequest, PredictResponse
 from service.settings import Settings
+
+# BentoML's own time limit answers without our errors and forgets its timers only when they end, so it comes last.
+TIMEOUT_MARGIN_S = 5
 
 
 class Arguments(BaseModel):
@@ -46,21 +50,42 @@ def choose_model() -> str:
 
 
 async def _info(_: Request) -> Response:
-    return Response(to_json(bentoml.get_current_service().info()), media_type="application/json")
+    return _json(bentoml.get_current_service().info())
 
 
-def text_classification(tag: str) -> Any:
+async def _docs(_: Request) -> Response:
+    return _json(corrected(service.openapi_spec.asdict()))
+
+
+def _json(value: Any) -> Response:
+    # JSON has no infinity, and a golden row without scores differs by that much.
+    return Response(to_json(value, inf_nan_mode="null"), media_type="application/json")
+
+
+def text_classification(tag: str, settings: Settings) -> Any:
     """The service class of text and pair classifiers."""
 
-    @bentoml.asgi_app(Starlette(routes=[Route("/info", _info)]), path="/")
-    @bentoml.service(name=tag.partition(":")[0], workers=1)
+    @bentoml.asgi_app(Starlette(routes=[Route("/info", _info), Route("/docs.json", _docs)]), path="/")
+    @bentoml.service(
+        name=tag.partition(":")[0],
+        workers=1,
+        traffic={"timeout": settings.request_timeout_ms / 1000 + TIMEOUT_MARGIN_S},
+    )
     class TextClassification:
         model = BentoModel(tag)
 
         def __init__(self) -> None:
             from service.app import TextClassifier
 
-            self.classifier = TextClassifier(open_bundle(Path(self.model.path)), Settings.from_env(os.environ))
+            # Its pool of threads would take the cores of the slots.
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+            self.classifier = TextClassifier(open_bundle(Path(self.model.path)), settings)
+
+        @bentoml.on_deployment
+        @staticmethod
+        def check() -> None:
+            """Refuse a changed bundle before a worker starts: one that fails is started again and again."""
+            open_bundle(Path(bentoml.models.get(tag).path))
 
         @bentoml.on_startup
         async def start(self) -> None:
@@ -92,12 +117,15 @@ SERVICES = {"text-classification": text_classification}
 
 
 def build() -> Any:
-    """The service of the chosen bundle's task. Raises InputError for a task that this version does not serve."""
+    """The service of the chosen bundle's task.
+
+    Raises InputError for a task that this version does not serve, and for a wrong BENTUNE_* variable.
+    """
     tag = choose_model()
     task = bentoml.models.get(tag).info.labels.get("task", "")
     if task not in SERVICES:
         raise InputError(f"{tag} has the task {task!r}; this version serves {', '.join(SERVICES)}")
-    return SERVICES[task](tag)
+    return SERVICES[task](tag, Settings.from_env(os.environ))
 
 
 service = build()

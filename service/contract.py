@@ -1,6 +1,6 @@
 """The bundle: the contract between training and serving, what is in it and how it is sealed and opened.
 
-manifest.json     what this is, and the sha256 of every other file; written last
+manifest.json     what this is, the sha256 of every other file and of itself; written last
 model/            fp32.onnx and other variants
 processor/        tokenizer.json, settings.json
 plan.json         how to run it: variant, provider, slots, threads, token budget, padding bound
@@ -65,7 +65,10 @@ class Columns(Frozen):
 
 
 class Manifest(Frozen):
-    """What the bundle is, and every file in it."""
+    """What the bundle is, and every file in it.
+
+    `seal` writes `files` and `own_sha256`, which is over manifest.json as it would be with that value empty.
+    """
 
     schema_version: int = SCHEMA_VERSION
     name: Name
@@ -82,6 +85,7 @@ class Manifest(Frozen):
     code_revision: str
     tools: dict[str, str]
     files: dict[str, FileEntry]
+    own_sha256: str = ""
 
 
 class ProcessorSettings(Frozen):
@@ -184,8 +188,9 @@ def seal(root: Path, manifest: Manifest) -> Manifest:
         path.relative_to(root).as_posix(): FileEntry(sha256=sha256_file(path), size=path.stat().st_size)
         for path in _regular_files(root)
     }
-    sealed = manifest.model_copy(update={"files": dict(sorted(files.items()))})
-    _require_parts(root, sealed, "fp32")
+    complete = manifest.model_copy(update={"files": dict(sorted(files.items()))})
+    _require_parts(root, complete, "fp32")
+    sealed = complete.model_copy(update={"own_sha256": _own_sha256(complete)})
     write_json(root / MANIFEST, sealed)
     return sealed
 
@@ -237,7 +242,7 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
     try:
         raw = json.loads(content)
         version = raw["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} is not a manifest: {type(error).__name__}; package the model again") from error
     if version != SCHEMA_VERSION:
         raise BundleError(
@@ -245,12 +250,19 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
             "install the Bentune that wrote it, or package the model again"
         )
     manifest = _parse_text(Manifest, path, content)
-    # The manifest holds the other files' hashes and cannot hold its own: only the one spelling that `seal` writes
-    # is taken, so that a changed byte which JSON would ignore is caught as well.
-    canonical = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
-    if canonical.encode() != content:
+    # Only the spelling that `seal` writes is taken, so that a changed byte which JSON ignores is caught as well.
+    if _spelled(manifest) != content or _own_sha256(manifest) != manifest.own_sha256:
         raise BundleError(f"{path} was changed after it was written; package the model again")
     return manifest
+
+
+def _own_sha256(manifest: Manifest) -> str:
+    return hashlib.sha256(_spelled(manifest.model_copy(update={"own_sha256": ""}))).hexdigest()
+
+
+def _spelled(manifest: Manifest) -> bytes:
+    """The bytes that `write_json` writes."""
+    return (json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def _check_file(root: Path, name: str, entry: FileEntry) -> None:

@@ -117,7 +117,7 @@ def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[l
     rows: list[Row] = []
     for index, item in enumerate(items):
         texts = [item] if isinstance(item, str) else item
-        field = "`inputs`" if single else f"`inputs.{index}`"
+        field = field_of(index, single=single)
         if len(texts) != 1 + pairs:
             wanted = "a pair [text, text]" if pairs else "a single text"
             raise InvalidRequest(f"{field}: this model takes {wanted}, got {len(texts)} text{'s' * (len(texts) > 1)}")
@@ -125,6 +125,11 @@ def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[l
             raise InvalidRequest(f"{field} must not be empty")
         rows.append((texts[0], texts[1] if pairs else None))
     return rows, single
+
+
+def field_of(index: int, *, single: bool) -> str:
+    """How a message names one of the inputs."""
+    return "`inputs`" if single else f"`inputs.{index}`"
 
 
 def _explain(error: ValidationError, content: dict[str, Any]) -> RequestError:

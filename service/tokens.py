@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from service.contract import ProcessorSettings
 from service.errors import BundleError, TooLarge
@@ -45,22 +44,25 @@ class TextTokenizer:
         for tokenizer in (self._whole, self._cut):
             tokenizer.no_padding()
             tokenizer.no_truncation()
+        special = self._cut.num_special_tokens_to_add(is_pair=False)
+        if max_tokens <= special:  # it would then cut nothing, without a word
+            raise BundleError(f"{tokenizer_file} adds {special} special tokens to a text, max_tokens is {max_tokens}")
         self._cut.enable_truncation(max_tokens, direction=settings.truncation_side)
 
-    def encode(self, text: str, text_pair: str | None = None, *, truncate: bool) -> Tokens:
-        """Tokens of one text, or of a pair.
+    def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Tokens:
+        """Tokens of one text, or of a pair; safe to call from several threads, which it does not hold up.
 
-        Raises TooLarge when there are more than `max_tokens` and `truncate` is false.
+        Raises TooLarge, which names `field`, when there are more than `max_tokens` and `truncate` is false.
         """
-        if truncate:
-            return _tokens(self._cut.encode(text, text_pair))
-        encoding = self._whole.encode(text, text_pair)
+        tokenizer = self._cut if truncate else self._whole
+        # `encode` computes the same ids and keeps the interpreter lock: the event loop would stand still meanwhile.
+        (encoding,) = tokenizer.encode_batch_fast([text if text_pair is None else (text, text_pair)])
         if len(encoding) > self.max_tokens:
             raise TooLarge(
-                f"`inputs` must have at most {self.max_tokens} tokens, this one has {len(encoding)}: "
+                f"{field} must have at most {self.max_tokens} tokens, this one has {len(encoding)}: "
                 "shorten it or set `truncate` to true"
             )
-        return _tokens(encoding)
+        return Tokens(ids=encoding.ids, type_ids=encoding.type_ids, truncated=bool(encoding.overflowing))
 
 
 def pad(batch: Sequence[Tokens], settings: ProcessorSettings) -> dict[str, IntMatrix]:
@@ -76,8 +78,3 @@ def pad(batch: Sequence[Tokens], settings: ProcessorSettings) -> dict[str, IntMa
         type_ids[row, place] = tokens.type_ids
         mask[row, place] = 1
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": type_ids}
-
-
-def _tokens(encoding: Encoding) -> Tokens:
-    overflow: list[Any] = encoding.overflowing
-    return Tokens(ids=encoding.ids, type_ids=encoding.type_ids, truncated=bool(overflow))

@@ -18,4 +18,4 @@ def base_files_digest(model: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(file for pattern in PATTERNS for file in path.glob(pattern))
+    return sorted(file for pattern in PATTERNS for file in path.glob(pattern) if file.is_file())

@@ -7,9 +7,9 @@ from rich.table import Table
 
 from service.contract import write_json
 from service.scores import probabilities
-from training.base import load_base, quiet
+from training.base import quiet
 from training.logits import Logits, torch_logits
-from training.methods import load_tuned
+from training.methods import load_same_base, load_tuned
 from training.metrics import Classification, classification, paired
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
@@ -31,7 +31,7 @@ def run(context: Context) -> Summary:
     labels, tokenizer = labels_of(trained), tokenizer_of(trained)
     rows = read_rows(context.inputs["data"] / "test.parquet")
     with context.report.task("evaluating", 2 * len(rows)) as advance:
-        base = load_base(recipe, labels).model
+        base = load_same_base(recipe, labels, trained)
         before, _ = torch_logits(base, tokenizer, rows, recipe.max_tokens, advance)
         after, _ = torch_logits(load_tuned(recipe, labels, trained), tokenizer, rows, recipe.max_tokens, advance)
     settings = recipe.evaluate
@@ -90,8 +90,9 @@ def _table(metrics: dict[str, Classification], rows: int) -> Table:
 
 def _changed_table(changed: list[dict[str, object]]) -> Table:
     table = Table(title="rows whose answer changed", show_lines=False)
-    for name in ("text", "gold", "base", "tuned"):
-        table.add_column(name, no_wrap=name == "text", max_width=60 if name == "text" else None, overflow="ellipsis")
+    table.add_column("text", no_wrap=True, overflow="ellipsis", max_width=60)
+    for name in ("gold", "base", "tuned"):
+        table.add_column(name, overflow="fold", min_width=8)
     for row in changed:
         table.add_row(" ".join(str(row["text"]).split()), str(row["gold"]), str(row["base"]), str(row["tuned"]))
     return table

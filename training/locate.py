@@ -8,6 +8,8 @@ from pathlib import Path
 from service.errors import InputError
 
 PACKAGE = "package:"
+SHOWN_CHARACTERS = 200
+KNOWN_SUFFIXES = frozenset({"csv", "tsv", "jsonl", "ndjson", "json", "txt", "parquet"})
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -26,22 +28,26 @@ def locate(given: str, key: str) -> Location:
     """
     if given.startswith(PACKAGE):
         return Location(given, _in_package(given, key))
-    path = Path(given).expanduser()
-    if path.exists():
+    try:
+        path = Path(given).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError) as error:  # too long, no permission, ~name of nobody
+        raise InputError(f"{key}: {given[:SHOWN_CHARACTERS]}: {error}") from None
+    if there:
         return Location(given, path.resolve())
     if HUB_NAME.fullmatch(given) and path.suffix.lower().lstrip(".") not in KNOWN_SUFFIXES:
         return Location(given, None)
     raise InputError(f"{key}: {given} is not there (looked in {Path.cwd()}), and it is no hub name")
 
 
-KNOWN_SUFFIXES = frozenset({"csv", "tsv", "jsonl", "ndjson", "json", "txt", "parquet"})
-
-
 def _in_package(given: str, key: str) -> Path:
     package, _, inner = given.removeprefix(PACKAGE).partition("/")
     if not package.isidentifier():
         raise InputError(f"{key}: {given}: write package:NAME/path, with the name as it is imported")
-    spec = find_spec(package)
+    try:
+        spec = find_spec(package)
+    except ValueError:  # __main__
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"{key}: {given}: the package {package} is not installed; try `pip install {package.replace('_', '-')}`"

@@ -1,5 +1,7 @@
 """What of the model is tuned: every weight, or low-rank adapters. Loads the tuned model back for later stages."""
 
+import difflib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -9,11 +11,12 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from service.errors import InputError
-from training.base import Base, load_base
+from training.base import Base, base_digest, load_base
 from training.recipe import FullMethod, LoraMethod, Recipe
 
 ADAPTER = "adapter"
 MODEL = "model"
+BASE = "base.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,15 @@ def prepare(base: Base, method: FullMethod | LoraMethod) -> torch.nn.Module:
     """The model to train. Raises InputError when a named target module is not in it."""
     if isinstance(method, FullMethod):
         return base.model
+    whole = _trained_whole(base)
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
-        target_modules=_targets(base, method),
-        # PEFT guesses the head's name for some models only; what has no pretrained weights must be trained and saved.
-        modules_to_save=base.fresh,
+        target_modules=_targets(base, method, whole),
+        # PEFT guesses the head's name for some models only.
+        modules_to_save=whole,
     )
     try:
         return cast("torch.nn.Module", get_peft_model(base.model, config))
@@ -45,8 +49,12 @@ def prepare(base: Base, method: FullMethod | LoraMethod) -> torch.nn.Module:
 
 def count(model: torch.nn.Module) -> ParameterCount:
     """Trainable weights and all of them."""
-    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
-    return ParameterCount(sum(size for size, tuned in sizes if tuned), sum(size for size, _ in sizes))
+    # PEFT keeps the untrained head beside the one that it trains.
+    weights = [weight for name, weight in model.named_parameters() if ".original_module." not in name]
+    return ParameterCount(
+        trainable=sum(weight.numel() for weight in weights if weight.requires_grad),
+        total=sum(weight.numel() for weight in weights),
+    )
 
 
 def save_tuned(model: Any, method: FullMethod | LoraMethod, directory: Path) -> None:
@@ -54,25 +62,60 @@ def save_tuned(model: Any, method: FullMethod | LoraMethod, directory: Path) -> 
     model.save_pretrained(directory / (ADAPTER if isinstance(method, LoraMethod) else MODEL), safe_serialization=True)
 
 
+def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
+    """The base that was tuned. Raises InputError when its files, or its commit on the hub, changed since."""
+    model = load_base(recipe, labels).model
+    if base_digest(recipe, model) != json.loads((directory / BASE).read_text(encoding="utf-8"))["sha256"]:
+        raise InputError(
+            f"model: {recipe.model} is not what it was when it was tuned: run `bentune train` again, or put it back"
+        )
+    return model
+
+
 def load_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel | PeftModel:
     """The model as it was trained: the base with the saved adapter beside it, or the saved model."""
     if isinstance(recipe.method, LoraMethod):
-        return PeftModel.from_pretrained(load_base(recipe, labels).model, directory / ADAPTER, is_trainable=False)
+        base = load_same_base(recipe, labels, directory)
+        return PeftModel.from_pretrained(base, directory / ADAPTER, is_trainable=False)
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         directory / MODEL, use_safetensors=True, dtype=torch.float32
     )
     return model
 
 
-def _targets(base: Base, method: LoraMethod) -> list[str]:
-    if method.target_modules != "auto":
-        return method.target_modules
-    # "all-linear" of PEFT would take the fresh head as well, which is trained whole instead.
+def _trained_whole(base: Base) -> list[str]:
+    """The head, and what else has no pretrained weights: an adapter beside random weights would learn little."""
+    head = {
+        name
+        for name, module in base.model.named_children()
+        if name != base.model.base_model_prefix and any(True for _ in module.parameters())
+    }
+    return sorted(head | set(base.fresh))
+
+
+def _targets(base: Base, method: LoraMethod, whole: list[str]) -> list[str]:
+    # Not PEFT's "all-linear", which takes the head as well.
     linear = [
         name
         for name, module in base.model.named_modules()
-        if isinstance(module, torch.nn.Linear) and not any(part in base.fresh for part in name.split("."))
+        if isinstance(module, torch.nn.Linear) and not any(part in whole for part in name.split("."))
     ]
-    if not linear:
-        raise InputError("method.target_modules: the model has no linear layer; name the layers to adapt")
-    return linear
+    if method.target_modules == "auto":
+        if not linear:
+            raise InputError("method.target_modules: the model has no linear layer; name the layers to adapt")
+        return linear
+    adaptable = [
+        name
+        for name, module in base.model.named_modules()
+        if name and not any(part in whole for part in name.split(".")) and not any(True for _ in module.children())
+    ]
+    for target in method.target_modules:
+        # PEFT itself takes a list in which one name is right.
+        if not any(name == target or name.endswith(f".{target}") for name in adaptable):
+            names = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
+            close = difflib.get_close_matches(target, names, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(
+                f"method.target_modules: no layer below the head is {target!r}; there are {', '.join(names)}{hint}"
+            )
+    return method.target_modules

@@ -28,7 +28,6 @@ from service.contract import (
 from service.errors import BentuneError
 from training.recipe_file import digest
 from training.stage import Context, Summary
-from training.tuned import config_labels
 
 TOOLS = ("bentune", "torch", "transformers", "peft", "optimum", "optimum-onnx", "onnxruntime", "tokenizers", "bentoml")
 ROOT = Path(service.__file__).resolve().parent.parent
@@ -45,13 +44,13 @@ def run(context: Context) -> Summary:
     onnx = context.inputs["export"] / "model/fp32.onnx"
     version = f"{created_at:%Y%m%d-%H%M%S}-{sha256_file(onnx)[:6]}"
     tag = f"{name}:{version}"
-    with context.report.task("storing the bundle", None):
-        with bentoml.models.create(tag, module=MODULE, labels={"task": context.recipe.task}) as stored:
-            root = Path(stored.path)
-            _fill(root, context)
-            seal(root, _manifest(context, version, created_at))
-        bundle = open_bundle(Path(bentoml.models.get(tag).path))
+    new_model = bentoml.models.create(tag, module=MODULE, labels={"task": context.recipe.task})
+    with context.report.task("storing the bundle", None), new_model as stored:
+        root = Path(stored.path)
+        _fill(root, context)
+        seal(root, _manifest(context, version, created_at))
     try:
+        bundle = open_bundle(Path(bentoml.models.get(tag).path))
         with context.report.task("building the Bento", None):
             bento = _build(tag, version)
     except BaseException:
@@ -70,8 +69,12 @@ def run(context: Context) -> Summary:
 
 def still_there(directory: Path) -> bool:
     """Whether the stored bundle and the Bento that this stage made were not deleted since."""
-    artifacts = json.loads((directory / "artifacts.json").read_text(encoding="utf-8"))
-    return all(Path(artifacts[key]).is_dir() for key in ("bundle", "bento_path"))
+    artifacts = _read(directory / "artifacts.json")
+    try:
+        stored = (bentoml.models.get(artifacts["model"]).path, bentoml.bentos.get(artifacts["bento"]).path)
+    except bentoml.exceptions.NotFound:
+        return False
+    return stored == (artifacts["bundle"], artifacts["bento_path"])
 
 
 def _fill(root: Path, context: Context) -> None:
@@ -92,6 +95,8 @@ def _fill(root: Path, context: Context) -> None:
 
 
 def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
+    from training.tuned import config_labels  # here, so that still_there() does not wait for torch
+
     recipe, inputs = context.recipe, context.inputs
     return Manifest(
         name=recipe.name,
@@ -130,13 +135,12 @@ def _build(tag: str, version: str) -> bentoml.Bento:
 
 
 def _code_revision() -> str:
-    outcome = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return outcome.stdout.strip() or f"bentune {importlib.metadata.version('bentune')}"
+    try:
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+        revision = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # no git
+        revision = ""
+    return revision or f"bentune {importlib.metadata.version('bentune')}"
 
 
 def _read(path: Path) -> Any:

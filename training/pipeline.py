@@ -1,9 +1,8 @@
 """The order of the stages, what each depends on, and which of them a run must do again."""
 
 import importlib
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from service.errors import InputError
 from training.recipe import Recipe
 from training.recipe_file import digest
-from training.run_dir import RunDir, StageRecord, explain_full_disk
+from training.run_dir import RunDir, explain_full_disk
 from training.stage import Context, Reporter, Summary
 
 
@@ -19,13 +18,17 @@ from training.stage import Context, Reporter, Summary
 class Stage:
     """One stage: the earlier stages that it reads and the parts of the recipe that it depends on.
 
-    A `resumable` stage finds its unfinished work again; the others start over.
+    A `resumable` stage finds its unfinished work again, what its module's worth_keeping() names; the others start over.
+    A stage that `stores_elsewhere` has a still_there() that looks whether that was deleted. One that `proves` is for
+    finding out what is wrong with its inputs, and so takes them as they are.
     """
 
     name: str
     reads: tuple[str, ...]
     keys: tuple[str, ...]
     resumable: bool = False
+    stores_elsewhere: bool = False
+    proves: bool = False
 
     def load(self) -> Any:
         """The stage's module; imported now, so that a command pays only for what it runs."""
@@ -35,16 +38,23 @@ class Stage:
 STAGES = (
     Stage("data", (), ("data", "seed")),
     Stage("train", ("data",), ("task", "model", "method", "max_tokens", "seed", "train"), resumable=True),
-    Stage("evaluate", ("data", "train"), ("model", "max_tokens", "seed", "evaluate")),
+    Stage("evaluate", ("data", "train"), ("model", "method", "max_tokens", "seed", "evaluate")),
     Stage("merge", ("train",), ("model", "method", "seed")),
     Stage("export", ("merge",), ("task",)),
     Stage(
         "verify",
         ("data", "train", "merge", "export"),
         ("model", "method", "max_tokens", "seed", "verify"),
+        proves=True,
     ),
-    Stage("package", ("data", "train", "evaluate", "export", "verify"), tuple(Recipe.model_fields)),
+    Stage(
+        "package",
+        ("data", "train", "evaluate", "export", "verify"),
+        tuple(Recipe.model_fields),
+        stores_elsewhere=True,
+    ),
 )
+LAYOUT = 2  # of what the stages write; raise it when one writes something else, and old runs are done again
 NAMES = tuple(stage.name for stage in STAGES)
 
 
@@ -62,52 +72,94 @@ class Outcome:
 def run_all(recipe: Recipe, run: RunDir, report: Reporter) -> Iterator[Outcome]:
     """Run every stage whose recipe values or inputs changed, in order, and yield each outcome as it comes."""
     for stage in STAGES:
-        yield run_stage(stage.name, recipe, run, report)
+        with explain_full_disk(run.root):
+            outcome = _run(stage, recipe, run, report, force=False)
+        yield outcome
 
 
 def run_stage(name: str, recipe: Recipe, run: RunDir, report: Reporter, *, force: bool = False) -> Outcome:
     """Run one stage, unless it is done and nothing that it depends on changed.
 
-    Raises InputError when an earlier stage is not done yet.
+    Raises InputError when an earlier stage is not done, was done for other recipe values, or was changed afterwards.
     """
     stage = STAGES[NAMES.index(name)]
+    with explain_full_disk(run.root):
+        changed = _require_inputs(stage, recipe, run)
+        return _run(stage, recipe, run, report, force=force or changed)
+
+
+def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: bool) -> Outcome:
+    """Run a stage whose inputs are there."""
+    directory, record = run.stage(stage.name), run.record(stage.name)
+    key = _key(stage, recipe, run)
+    if not force and record is not None and record.key == key and run.intact(record) and _still_there(stage, directory):
+        return Outcome(stage.name, directory, redone=False, seconds=record.seconds, summary=record.summary)
+    module = stage.load()
+    start = time.monotonic()
     inputs = {earlier: run.stage(earlier) for earlier in stage.reads}
-    records = {earlier: run.record(earlier) for earlier in stage.reads}
-    for earlier, record in records.items():
+    worth_keeping = getattr(module, "worth_keeping", None)
+    with (
+        run.working(stage.name, key, keep=stage.resumable and not force, worth_keeping=worth_keeping) as work,
+        explain_full_disk(run.root),
+    ):
+        summary = module.run(Context(recipe, work, inputs, report))
+        seconds = time.monotonic() - start
+        record = run.finish(stage.name, key, summary, seconds)
+    return Outcome(stage.name, directory, redone=True, seconds=seconds, summary=record.summary)
+
+
+def _still_there(stage: Stage, directory: Path) -> bool:
+    return not stage.stores_elsewhere or bool(stage.load().still_there(directory))
+
+
+def _require_inputs(stage: Stage, recipe: Recipe, run: RunDir) -> bool:
+    """Whether a file that the stage reads was changed since it was written; only a stage that proves may go on then."""
+    for earlier in STAGES[: NAMES.index(stage.name)]:
+        if earlier.name not in _upstream(stage):
+            continue
+        record = run.record(earlier.name)
         if record is None:
             raise InputError(
-                f"{name}: {run.stage(earlier)} is not there yet: run `bentune {earlier}` first, or `bentune run`"
+                f"{stage.name}: {run.stage(earlier.name)} is not there yet: run `bentune {earlier.name}` first, or "
+                "`bentune run`"
             )
-    key = _key(stage, recipe, records)
-    directory, module = run.stage(name), stage.load()
-    still_there: Callable[[Path], bool] = getattr(module, "still_there", lambda _: True)
+        if record.key != _key(earlier, recipe, run):
+            raise InputError(
+                f"{stage.name}: the recipe, the data or the base model is not what it was for `{earlier.name}`: run "
+                f"`bentune {earlier.name}` first, or `bentune run`"
+            )
+    broken = [earlier for earlier in stage.reads if not _intact(earlier, run)]
+    if broken and not stage.proves:
+        raise InputError(
+            f"{stage.name}: {run.stage(broken[0])} was changed after it was written: run `bentune {broken[0]}` again, "
+            "or `bentune run`"
+        )
+    return bool(broken)
+
+
+def _upstream(stage: Stage) -> set[str]:
+    names = set(stage.reads)
+    for earlier in stage.reads:
+        names |= _upstream(STAGES[NAMES.index(earlier)])
+    return names
+
+
+def _intact(name: str, run: RunDir) -> bool:
     record = run.record(name)
-    if not force and record is not None and record.key == key and run.intact(record) and still_there(directory):
-        return Outcome(name, directory, redone=False, seconds=record.seconds, summary=record.summary)
-    work = run.begin(name, key, keep=stage.resumable and not force)
-    start = time.monotonic()
-    with explain_full_disk(run.root):
-        try:
-            summary = module.run(Context(recipe, work, inputs, report))
-            seconds = time.monotonic() - start
-            record = run.finish(name, key, summary, seconds)
-        except Exception:
-            if not stage.resumable:
-                shutil.rmtree(work, ignore_errors=True)
-            raise
-    return Outcome(name, directory, redone=True, seconds=seconds, summary=record.summary)
+    return record is not None and run.intact(record)
 
 
-def _key(stage: Stage, recipe: Recipe, records: Mapping[str, StageRecord | None]) -> str:
+def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
     values = recipe.model_dump(mode="json", include=set(stage.keys))
-    inputs = {earlier: record.digest for earlier, record in records.items() if record is not None}
-    return digest({"stage": stage.name, "recipe": values, "inputs": inputs, "outside": _outside(stage, recipe)})
+    inputs = {earlier: record.digest for earlier in stage.reads if (record := run.record(earlier)) is not None}
+    outside = _outside(stage, recipe)
+    return digest({"layout": LAYOUT, "stage": stage.name, "recipe": values, "inputs": inputs, "outside": outside})
 
 
 def _outside(stage: Stage, recipe: Recipe) -> Sequence[str]:
     """Digests of what a stage reads that no stage wrote: the rows, the base model."""
     if stage.name == "data":
-        digests: list[str] = importlib.import_module("training.data").source_digests(recipe.data)
+        digests: list[str] = importlib.import_module("training.sources").source_digests(recipe.data)
         return digests
     if stage.name == "train":
         return [importlib.import_module("training.base_files").base_files_digest(recipe.model)]

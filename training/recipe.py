@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from service.contract import Name
 
@@ -12,7 +12,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class ColumnNames(Section):
@@ -21,6 +21,13 @@ class ColumnNames(Section):
     text: str = Field(default="text", description="column with the text")
     text_pair: str | None = Field(default=None, description="column with the second text of a pair")
     label: str = Field(default="label", description="column with the label")
+
+    @model_validator(mode="after")
+    def _different(self) -> "ColumnNames":
+        names = [name for name in (self.text, self.text_pair, self.label) if name is not None]
+        if repeated := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise ValueError(f"text, text_pair and label must be different columns, {repeated[0]!r} is given twice")
+        return self
 
 
 class SplitSettings(Section):
@@ -44,17 +51,29 @@ class RowLimits(Section):
     test: int | None = Field(default=None, ge=1, description="held-out rows; all by default")
 
 
+def label_text(label: object) -> str:
+    """A label as it is served: numbers without a needless fraction, so that 5, 5.0 and "5" are one label."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
+
+
 def _texts(value: Any) -> Any:
-    return {str(key): str(name) for key, name in value.items()} if isinstance(value, dict) else value
+    """Labels that YAML read as numbers are texts again; what is neither is left for pydantic to refuse."""
+    if not isinstance(value, dict):
+        return value
+    numbers = {old for old, new in value.items() if isinstance(new, int | float) and not isinstance(new, bool)}
+    return {label_text(old): label_text(new) if old in numbers else new for old, new in value.items()}
+
+
+LabelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class DataSettings(Section):
     """Where the labelled rows come from."""
 
-    source: str = Field(description="hub name, local path, or package:NAME/path")
+    source: str = Field(min_length=1, description="hub name, local path, or package:NAME/path")
     config: str | None = Field(default=None, description="configuration of a hub data set")
     columns: ColumnNames = ColumnNames()
-    labels: Annotated[dict[str, str], BeforeValidator(_texts)] = Field(
+    labels: Annotated[dict[str, LabelName], BeforeValidator(_texts)] = Field(
         default={}, description="new names for labels, old: new"
     )
     split: SplitSettings = SplitSettings()
@@ -75,7 +94,7 @@ class LoraMethod(Section):
     rank: int = Field(default=16, ge=1, description="rank of the adapters")
     alpha: int = Field(default=32, ge=1, description="scale: an adapter counts alpha / rank")
     dropout: Fraction = Field(default=0.05, description="dropout on the adapters' inputs")
-    target_modules: Literal["auto"] | list[str] = Field(
+    target_modules: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = Field(
         default="auto", description="layers that get an adapter; auto takes every linear layer but the head"
     )
 

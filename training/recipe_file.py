@@ -4,10 +4,10 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,7 @@ from service.errors import InputError
 from training.recipe import METHODS, Recipe
 
 MAX_BYTES = 1_000_000
+SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +27,38 @@ class LoadedRecipe:
     origins: dict[str, str]
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets a second key of the same name win silently; a recipe does not."""
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without its traps: plain values as in YAML 1.2, a key only once, and no aliases.
+
+    In YAML 1.1 `no` is a truth value, 2026-01-01 a date and 1e-4 a text; a second key of the same name wins silently;
+    and a few lines of aliases, for which a recipe has no use, stand for more values than memory holds.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            line = self.peek_event().start_mark.line + 1
+            raise InputError(f"line {line}: an alias (*name) is not allowed in a recipe; write the value out")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str | int | float) and key in seen:
+            key = str(self.construct_object(key_node, deep=True))
+            if key in seen:
                 raise InputError(f"line {key_node.start_mark.line + 1}: the key {key!r} is there twice; remove one")
-            seen.add(key if isinstance(key, str | int | float) else str(key))
+            seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", r"[-+]?(0|[1-9][0-9]{0,18})", [*"-+0123456789"]),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", [*"-+.0123456789"]),
+):
+    _PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -49,15 +71,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     for override in overrides:
         key, value = _parse_override(override)
         _place(given, key, value, override)
-        origins = {known: origin for known, origin in origins.items() if not known.startswith(key + ".")}
-        origins[key] = "--set"
+        replaced = {known for known in origins if known == key or known.startswith(key + ".")}
+        origins = {known: origin for known, origin in origins.items() if known not in replaced}
+        origins |= {leaf: "--set" for leaf, _ in _leaves({key: value})}
     if "name" not in given:
-        given["name"] = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._") or "model"
+        given["name"] = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower())[:63].strip("-._") or "model"
         origins["name"] = "the recipe file's name"
     try:
-        return LoadedRecipe(Recipe.model_validate(given), origins)
+        # Strict, so that `true` is no number; from JSON, because strict wants objects for sections otherwise.
+        return LoadedRecipe(Recipe.model_validate_json(json.dumps(given, default=str), strict=True), origins)
     except ValidationError as error:
-        problems = [f"  {line}" for line in dict.fromkeys(_problems(error))]
+        problems = [f"  {line}" for line in _problems(error)]
         raise InputError(
             f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}\n" + "\n".join(problems)
         ) from None
@@ -103,10 +127,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a recipe; is it the data?")
     try:
-        given = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        given = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_PlainLoader)  # noqa: S506 (a SafeLoader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError is a date or a number that is none, like 2026-99-99
         raise InputError(f"{path}: not YAML: {error}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -119,12 +145,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, value = override.partition("=")
-    if not equals or not key.strip():
+    key = key.strip()
+    if not equals or not all(key.split(".")):
         raise InputError(f"--set {override}: write it as key=value, for example --set train.epochs=1")
     try:
-        return key.strip(), yaml.safe_load(value) if value else ""
-    except yaml.YAMLError:
-        return key.strip(), value
+        return key, yaml.load(value, Loader=_PlainLoader) if value else ""  # noqa: S506 (a SafeLoader)
+    except InputError as error:
+        raise InputError(f"--set {override}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return key, value
 
 
 def _place(given: dict[str, Any], key: str, value: Any, override: str) -> None:
@@ -152,40 +181,55 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
+    """A line for each key: what is wrong with it, under every reading that it could have."""
+    messages: dict[str, list[str]] = {}
+    got: dict[str, str] = {}
     for problem in error.errors(include_url=False):
-        # A tagged union puts its tag into the path; the user never wrote it.
-        steps = [str(step) for step in problem["loc"]]
-        if len(steps) > 1 and steps[0] == "method" and steps[1] in METHODS:
-            steps.pop(1)
-        key = ".".join(steps)
-        if problem["type"] == "extra_forbidden":
-            yield f"{key}: no such key{_nearest(problem['loc'])}"
-        elif problem["type"] == "missing":
-            yield f"{key}: is missing; every recipe must give it"
-        elif problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            yield f"{key}: no such method; give `name` as one of {', '.join(METHODS)}"
-        else:
-            yield f"{key}: {problem['msg']}, got {str(problem['input'])[:80]!r}"
+        steps, section = _walk(problem["loc"])
+        key, name = ".".join(steps), steps[-1]
+        match problem["type"]:
+            case "extra_forbidden":
+                message = f"no such key{_nearest(name, section.model_fields)}"
+            case "missing":
+                message = "is missing; every recipe must give it"
+            case "union_tag_invalid":
+                message = f"no such method{_nearest(problem['ctx']['tag'], METHODS)}"
+            case "union_tag_not_found":
+                message = f"no such method; give `name` as one of {', '.join(METHODS)}"
+            case "value_error":
+                message = str(problem["ctx"]["error"])
+            case _:
+                message = problem["msg"]
+                got[key] = f", got {str(problem['input'])[:SHOWN_CHARACTERS]!r}"
+        messages.setdefault(key, []).append(message)
+    for key, found in messages.items():
+        yield f"{key}: {' / '.join(dict.fromkeys(found))}{got.get(key, '')}"
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
-    section = _section_at(location[:-1])
-    if section is None:
-        return ""
-    names = list(section.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean `{close[0]}`?"
-    return f"; valid: {', '.join(names)}"
+def _nearest(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else f"; valid: {', '.join(names)}"
 
 
-def _section_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    section: Any = Recipe
+def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
+    """The steps of a problem's place that the user wrote, and the section that the last of them lies in.
+
+    Pydantic adds the branch of a union that it tried ("lora", "list[str]"), which the user never wrote.
+    """
+    steps: list[str] = []
+    section: type[BaseModel] = Recipe
+    inner: type[BaseModel] | None = Recipe
+    mapping = False
     for step in location:
-        if step in METHODS:
-            section = METHODS[str(step)]
-            continue
-        if not (isinstance(section, type) and issubclass(section, BaseModel)) or step not in section.model_fields:
-            return None
-        section = section.model_fields[str(step)].annotation
-    return section if isinstance(section, type) and issubclass(section, BaseModel) else None
+        if inner is not None:
+            section = inner
+            steps.append(str(step))
+            field = section.model_fields.get(str(step))
+            annotation: Any = field.annotation if field is not None else None
+            inner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+            mapping = get_origin(annotation) is dict
+        elif step in METHODS:
+            inner = METHODS[str(step)]
+        elif mapping or isinstance(step, int):
+            steps.append(str(step))
+    return steps, section

@@ -4,10 +4,12 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +23,9 @@ RECORD = "stage.json"
 KEY = "key"
 PARTIAL = ".partial"
 LOCK = ".lock"
+RUN_ID = re.compile(r"([0-9]{8}-[0-9]{6})(?:-([0-9]+))?")
+# How safetensors, tokenizers and torch report a full disk: in words only.
+FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing", "] . unexpected pos ")
 
 
 class StageRecord(BaseModel):
@@ -44,34 +49,31 @@ class StageRecord(BaseModel):
 class RunDir:
     """runs/<name>/<run id>/, held by this process until it is closed."""
 
-    def __init__(self, root: Path, lock: int) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self._lock = lock
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, runs: Path, name: str, *, new: bool = False) -> Iterator[Self]:
         """Hold the newest run of `name`, or a new one when there is none or `new` says so.
 
-        Raises InputError when another process holds it.
+        A new run in which nothing was done is removed again. Raises InputError when another process holds the run, or
+        `runs` cannot be written.
         """
         parent = runs / name
-        existing = sorted(path for path in parent.glob("*") if path.is_dir()) if parent.is_dir() else []
-        root = existing[-1] if existing and not new else _new_run(parent)
-        with explain_full_disk(root):
-            lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        with explain_full_disk(parent), _explain_no_access(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            # Two processes that start at once choose one after the other.
+            with _held(parent):
+                existing = sorted((number, path) for path in parent.iterdir() if (number := _run_number(path)))
+                root = existing[-1][1] if existing and not new else _new_run(parent)
+                lock = _lock(root)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-                raise InputError(
-                    f"{root} is in use by another process (pid {holder}): wait for it, or start beside it with --new"
-                ) from None
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-            yield cls(root, lock)
+            yield cls(root)
         finally:
+            with contextlib.suppress(OSError), _held(parent):
+                if [path.name for path in root.iterdir()] == [LOCK]:
+                    shutil.rmtree(root)
             os.close(lock)
 
     def stage(self, name: str) -> Path:
@@ -96,12 +98,35 @@ class RunDir:
             for name, entry in record.files.items()
         )
 
+    @contextlib.contextmanager
+    def working(
+        self, name: str, key: str, *, keep: bool, worth_keeping: Callable[[Path], set[str]] | None = None
+    ) -> Iterator[Path]:
+        """A directory to work in until `finish`; what an interrupted run left there is kept only if `keep` is set.
+
+        When the work fails or is interrupted, everything in it is removed but for the names that `worth_keeping` gives.
+        """
+        work = self.root / (name + PARTIAL)
+        try:
+            self.begin(name, key, keep=keep)
+            yield work
+        except BaseException:
+            kept = {KEY} | (worth_keeping(work) if worth_keeping is not None and work.is_dir() else set())
+            for path in work.glob("*"):
+                if path.name not in kept:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if {path.name for path in work.glob("*")} <= {KEY}:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+
     def begin(self, name: str, key: str, *, keep: bool) -> Path:
         """A directory to work in; what an interrupted run left there is kept only if it had the same key."""
         work = self.root / (name + PARTIAL)
-        if work.exists() and not (keep and _read(work / KEY) == key):
+        if keep and _read(work / KEY) == key:
+            return work  # and do not write the key again: on a full disk that would lose it
+        if work.exists():
             shutil.rmtree(work)
-        work.mkdir(exist_ok=True)
+        work.mkdir()
         (work / KEY).write_text(key, encoding="utf-8")
         return work
 
@@ -122,34 +147,94 @@ class RunDir:
         return record
 
 
+class DiskFull(BentuneError):
+    """There is no space left; made by `explain_full_disk`."""
+
+
 @contextlib.contextmanager
 def explain_full_disk(root: Path) -> Iterator[None]:
-    """Turn "no space left", however a library words it, into one clear error."""
+    """Turn "no space left", however a library words it, into one clear error; `root` is where we write."""
     try:
         yield
+    except DiskFull:
+        raise
     except Exception as error:
         chain: BaseException | None = error
         while chain is not None:
-            # safetensors and torch report it in words only.
-            full = isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT)
-            if full or "os error 28" in str(chain) or "No space left on device" in str(chain):
-                free = shutil.disk_usage(root if root.exists() else root.parent).free
-                raise BentuneError(
-                    f"the disk of {root} is full ({free / 1e6:.0f} MB free): make room and give the same command "
+            named = isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT)
+            if named or any(words in str(chain) for words in FULL_DISK):
+                place = _full_place(chain, root)
+                free = shutil.disk_usage(next(path for path in (place, *place.parents) if path.exists())).free
+                raise DiskFull(
+                    f"the disk of {place} is full ({free / 1e6:.1f} MB free): make room and give the same command "
                     "again; finished stages are kept"
                 ) from error
             chain = chain.__cause__ or chain.__context__
         raise
 
 
+def _full_place(error: BaseException, root: Path) -> Path:
+    """`root`, or the file that could not be written: in the cache of the hub, the BentoML stores, /tmp."""
+    name = getattr(error, "filename", None)
+    place = Path(name).absolute() if isinstance(name, str) else root.absolute()
+    return root.absolute() if place.is_relative_to(root.absolute()) else place
+
+
+@contextlib.contextmanager
+def _explain_no_access(parent: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(f"--runs: {parent} cannot be used: {error.strerror}; give another directory") from error
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Hold a directory for a moment, waiting for whoever holds it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(root: Path) -> int:
+    """Hold a run for as long as this process lives, or until the descriptor is closed."""
+    lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError:
+        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock)
+        raise InputError(
+            f"{root} is in use by another process (pid {holder}): wait for it, or start beside it with --new"
+        ) from None
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _run_number(path: Path) -> tuple[str, int] | None:
+    """When a run was started, to sort by; None for what is no run."""
+    match = RUN_ID.fullmatch(path.name)
+    return (match[1], int(match[2] or 0)) if match and path.is_dir() else None
+
+
 def _new_run(parent: Path) -> Path:
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    for suffix in ("", *(f"-{number}" for number in range(1, 100))):
-        root = parent / (stamp + suffix)
-        with contextlib.suppress(FileExistsError):
-            root.mkdir(parents=True)
-            return root
-    raise BentuneError(f"{parent} has a hundred runs of this second; try again")
+    root = next(
+        path
+        for number in itertools.count()
+        if not (path := parent / (f"{stamp}-{number}" if number else stamp)).exists()
+    )
+    root.mkdir()
+    return root
 
 
 def _read(path: Path) -> str:

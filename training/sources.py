@@ -10,6 +10,7 @@ from typing import Any
 from service.errors import InputError
 from service.rows import columns as file_columns
 from service.rows import read_rows
+from training.hub import offline, why_not
 from training.locate import Location, locate
 from training.recipe import ColumnNames, DataSettings
 
@@ -37,6 +38,17 @@ class Source:
     read: Callable[[], Iterator[Raw]]
 
 
+def source_digests(data: DataSettings) -> list[str]:
+    """What the rows are at this moment, a digest for each split that the source itself has."""
+    return [source.digest for source in open_sources(data)]
+
+
+def open_sources(data: DataSettings) -> list[Source]:
+    """The rows to train on and, where `data.split.test` names a split of a hub data set, the held-out rows."""
+    splits = [data.split.train, data.split.test] if isinstance(data.split.test, str) else [data.split.train]
+    return [open_source(data, split) for split in splits]
+
+
 def open_source(data: DataSettings, split: str) -> Source:
     """Find the recipe's data; `split` matters to hub data sets only.
 
@@ -46,6 +58,11 @@ def open_source(data: DataSettings, split: str) -> Source:
     path = location.path
     if path is None or (path.is_dir() and _looks_like_hub(path)):
         return _hub(location, data, split)
+    if isinstance(data.split.test, str):
+        raise InputError(
+            f"data.split.test: {data.split.test!r} is a split of a hub data set, and {path} has no splits: "
+            "give the share of rows to hold out, for example 0.2"
+        )
     if path.is_dir():
         return _folder(path, data.columns)
     if path.suffix.lower() == ".parquet":
@@ -74,17 +91,20 @@ def _parquet(path: Path, names: ColumnNames) -> Source:
 
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise InputError(f"data.source: {path} is not a Parquet file: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"data.source: {path} is not a Parquet file: {_line(error)}") from error
     _require_columns(names, file.schema_arrow.names, path)
     wanted = [name for name in (names.text, names.text_pair, names.label) if name]
 
     def read() -> Iterator[Raw]:
         number = 0
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=wanted):
-            for values in batch.to_pylist():
-                yield _raw(f"{path.name} row {number}", values, names)
-                number += 1
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=wanted):
+                for values in batch.to_pylist():
+                    yield _raw(f"{path.name} row {number}", values, names)
+                    number += 1
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+            raise InputError(f"data.source: {path} cannot be read after row {number}: {_line(error)}") from error
 
     return Source(str(path), _digest([path]), read)
 
@@ -95,7 +115,7 @@ def _folder(root: Path, names: ColumnNames) -> Source:
         for folder in sorted(root.iterdir())
         if folder.is_dir() and not folder.name.startswith((".", "_"))
         for path in folder.iterdir()
-        if path.suffix.lower() == ".txt"
+        if path.suffix.lower() == ".txt" and path.is_file()
     )
     if not files:
         raise InputError(f"data.source: {root} holds no <class>/<text>.txt; give a folder with a sub-folder per class")
@@ -119,39 +139,64 @@ def _folder(root: Path, names: ColumnNames) -> Source:
 
 
 def _looks_like_hub(path: Path) -> bool:
-    # The layout of a hub repository: a card, or data files rather than folders of texts.
-    return (path / "README.md").is_file() or any(path.glob("**/*.parquet")) or any(path.glob("*.jsonl"))
+    # The layout of a hub repository: a card and data files, where a folder of classes has folders of texts.
+    return not any(path.glob("*/*.txt")) and ((path / "README.md").is_file() or any(path.glob("**/*.parquet")))
 
 
 def _hub(location: Location, data: DataSettings, split: str) -> Source:
     import datasets
-    from datasets.exceptions import DatasetNotFoundError
 
+    local = location.path is not None
     name = str(location.path or location.name)
     datasets.disable_progress_bars()
+    if not local:
+        datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE or offline()
     try:
-        table = datasets.load_dataset(name, data.config, split=split)
-    except (DatasetNotFoundError, ConnectionError, OSError) as error:
-        raise InputError(
-            f"data.source: {location.name} could not be loaded ({type(error).__name__}): there is no such path here, "
-            "and the hub did not give it. Check the name and the network, or give a local path or package:NAME/path"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"data.source: {location.name}, split {split!r}: {error}") from error
+        # The cache of datasets does not notice that a local repository's files changed; streaming does without it.
+        table = datasets.load_dataset(name, data.config, split=split, streaming=local)
+        table = table._resolve_features() if local else table
+    except Exception as error:  # of the hub, of pyarrow, of the file system, or of datasets itself
+        if not local and isinstance(error, ConnectionError | FileNotFoundError):
+            raise InputError(f"data.source: {location.name} could not be loaded: {why_not()}") from error
+        raise InputError(f"data.source: {name}, split {split!r}: {_line(error)}") from error
     names = data.columns
     _require_columns(names, table.column_names, location.name)
+    table = table.select_columns([name for name in (names.text, names.text_pair, names.label) if name])
     feature = table.features[names.label]
     classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
 
     def read() -> Iterator[Raw]:
-        for number, values in enumerate(table):
-            row = _raw(f"{location.name} {split} row {number}", values, names)
-            if classes is not None and isinstance(row.label, int) and 0 <= row.label < len(classes):
-                row = replace(row, label=classes[row.label])
-            yield row
+        number = -1
+        try:
+            for number, values in enumerate(table):
+                row = _raw(f"{location.name} {split} row {number}", values, names)
+                if classes is not None and isinstance(row.label, int) and 0 <= row.label < len(classes):
+                    row = replace(row, label=classes[row.label])
+                yield row
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+            raise InputError(f"data.source: {name} cannot be read after row {number}: {_line(error)}") from error
 
-    # The fingerprint that datasets keeps for its cache stands for the rows and the version on the hub.
-    return Source(f"{location.name} ({split})", hashlib.sha256(str(table._fingerprint).encode()).hexdigest(), read)
+    if location.path is not None:
+        digest = _digest(_visible_files(location.path))
+    else:
+        # The fingerprint that datasets keeps for its cache stands for the rows and the version on the hub.
+        digest = hashlib.sha256(str(table._fingerprint).encode()).hexdigest()
+    return Source(f"{location.name} ({split})", digest, read)
+
+
+def _visible_files(root: Path) -> list[Path]:
+    hidden = (".", "_")
+    return [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not any(part.startswith(hidden) for part in path.relative_to(root).parts)
+    ]
+
+
+def _line(error: Exception) -> str:
+    """What a library said, on one line; the cause says more where there is one."""
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _raw(origin: str, values: Mapping[str, Any], names: ColumnNames) -> Raw:

@@ -5,8 +5,9 @@
 Each hop is compared with the hop before it. The first that is out of bounds stops the run and is named.
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from service.predictor import Predictor, Session, batches_by_length
 from service.tokens import TextTokenizer
 from training.base import quiet
 from training.held_out import baseline, golden_rows
-from training.logits import torch_logits
+from training.logits import Logits, torch_logits
 from training.methods import load_tuned
 from training.parity import Stop, compare, digest, hop_table
 from training.recipe import Recipe
@@ -37,12 +38,16 @@ def run(context: Context) -> Summary:
     everything = read_rows(context.inputs["data"] / "test.parquet")
     chosen = np.random.default_rng(recipe.seed).permutation(len(everything))[: recipe.verify.rows]
     rows = everything.take(np.sort(chosen))
-    predictor = served(context.inputs["export"], recipe)
+    exported = context.inputs["export"]
     with context.report.task("verifying", 4 * len(rows)) as advance:
         trained = _trained(recipe, context.inputs["train"], rows, advance)
-        merged = _merged(recipe, context.inputs["merge"] / "model", rows, advance)
-        alone = _onnx("fp32 ONNX", predictor, context.inputs["export"], rows, advance, token_budget=1)
-        batched = _onnx("fp32 ONNX in batches", predictor, context.inputs["export"], rows, advance, BATCH_TOKENS)
+        with _blamed_on("merge"):
+            merged = _merged(recipe, context.inputs["merge"] / "model", rows, advance)
+        with _blamed_on("export"):
+            predictor = served(exported, recipe)
+            alone = _onnx("fp32 ONNX", predictor, exported, rows, advance, token_budget=1)
+        with _blamed_on("batch"):
+            batched = _onnx("fp32 ONNX in batches", predictor, exported, rows, advance, BATCH_TOKENS)
     bounds = recipe.verify
     hops = [
         compare("merge", trained, merged, bounds.merge_tolerance, bounds.label_flips),
@@ -75,6 +80,18 @@ def served(exported: Path, recipe: Recipe) -> Predictor:
     )
 
 
+@contextlib.contextmanager
+def _blamed_on(hop: str) -> Iterator[None]:
+    """A model that cannot even be run is a failure of the hop that made it."""
+    try:
+        yield
+    except Exception as error:  # torch, safetensors, tokenizers and ONNX Runtime raise what they like
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise GateError(
+            hop, f"verify: the hop `{hop}`: what it made cannot be run: {type(error).__name__}: {said}"
+        ) from error
+
+
 def _trained(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
     labels, tokenizer = labels_of(directory), tokenizer_of(directory)
     logits, ids = torch_logits(load_tuned(recipe, labels, directory), tokenizer, rows, recipe.max_tokens, advance)
@@ -93,10 +110,13 @@ def _onnx(
 ) -> Stop:
     pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
     tokens = [predictor.tokenizer.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]
-    logits = np.empty((len(rows), len(predictor.labels)), dtype=np.float32)
+    parts: list[Logits] = []
+    order: list[int] = []
     for batch in batches_by_length([len(row) for row in tokens], token_budget):
-        logits[batch] = predictor.logits([tokens[row] for row in batch])
+        parts.append(predictor.logits([tokens[row] for row in batch]))
+        order += batch
         advance(len(batch))
+    logits = np.concatenate(parts)[np.argsort(order)]
     digest = _tokenizer_digest(exported / "processor/tokenizer.json")
     return Stop(name, logits, [row.ids for row in tokens], predictor.labels, digest)
 

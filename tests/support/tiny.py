@@ -65,6 +65,7 @@ def make_model(directory: Path, seed: int = 0) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
+        initializer_range=0.1,  # so that random weights carry enough signal to learn from
     )
     BertModel(config).save_pretrained(directory, safe_serialization=True)
     return directory
@@ -78,7 +79,7 @@ def write_recipe(path: Path, model: Path | str, source: Path | str, **more: Any)
         "data": {"source": str(source)},
         "max_tokens": 24,
         "method": "full",
-        "train": {"epochs": 10, "learning_rate": 0.003, "checkpoint_steps": 20},
+        "train": {"epochs": 10, "learning_rate": 0.005, "checkpoint_steps": 20},
         "verify": {"rows": 40, "golden_rows": 12},
         "evaluate": {"resamples": 200},
     } | more

@@ -1,0 +1,159 @@
+"""The predictor gives what ONNX Runtime gives when it is asked directly, in the callers' order."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from service.contract import open_bundle
+from service.errors import BundleError
+from service.predictor import Predictor, Session, batches_by_length
+
+WORDS = "cat dog horse bread cheese hammer saw the a is near under with 1 2 3 unknownword".split()
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_bundle: Path) -> Predictor:
+    return Predictor.from_bundle(open_bundle(tiny_bundle), threads=1)
+
+
+@pytest.fixture(scope="module")
+def direct(tiny_bundle: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(str(tiny_bundle / "model/fp32.onnx"), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_bundle: Path) -> Tokenizer:
+    plain = Tokenizer.from_file(str(tiny_bundle / "processor/tokenizer.json"))
+    plain.no_padding()
+    plain.enable_truncation(open_bundle(tiny_bundle).manifest.limits.max_tokens)
+    return plain
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    generator = random.Random(seed)
+    return [" ".join(generator.choices(WORDS, k=generator.randint(1, 40))) for _ in range(count)]
+
+
+def ask_directly(
+    session: ort.InferenceSession, tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]]
+) -> np.ndarray:
+    encodings = [tokenizer.encode(text) if isinstance(text, str) else tokenizer.encode(*text) for text in texts]
+    longest = max(len(encoding) for encoding in encodings)
+    for encoding in encodings:
+        encoding.pad(longest, pad_id=0)
+    feed = {
+        "input_ids": [encoding.ids for encoding in encodings],
+        "attention_mask": [encoding.attention_mask for encoding in encodings],
+        "token_type_ids": [encoding.type_ids for encoding in encodings],
+    }
+    names = [node.name for node in session.get_inputs()]
+    return session.run(["logits"], {name: np.array(feed[name], dtype=np.int64) for name in names})[0]
+
+
+def test_logits_are_those_of_onnxruntime(
+    predictor: Predictor, direct: ort.InferenceSession, tokenizer: Tokenizer
+) -> None:
+    texts = sentences(12)
+    for batch in [*([text] for text in texts), texts]:
+        got = predictor.logits([predictor.tokenizer.encode(text, truncate=True) for text in batch])
+        assert got.dtype == np.float32
+        assert got == pytest.approx(ask_directly(direct, tokenizer, batch), abs=1e-6)
+
+
+def test_logits_of_pairs_are_those_of_onnxruntime(
+    predictor: Predictor, direct: ort.InferenceSession, tokenizer: Tokenizer
+) -> None:
+    pairs = list(zip(sentences(8, seed=1), sentences(8, seed=2), strict=True))
+    got = predictor.logits([predictor.tokenizer.encode(*pair, truncate=True) for pair in pairs])
+    assert got == pytest.approx(ask_directly(direct, tokenizer, pairs), abs=1e-6)
+    swapped = predictor.logits([predictor.tokenizer.encode(second, first, truncate=True) for first, second in pairs])
+    assert np.abs(got - swapped).max() > 1e-3, "the order within a pair matters"
+
+
+@pytest.mark.parametrize("token_budget", [1, 64, 100_000])
+def test_scores_keep_the_order_of_the_texts_however_they_are_batched(
+    predictor: Predictor, direct: ort.InferenceSession, tokenizer: Tokenizer, token_budget: int
+) -> None:
+    texts = sentences(40)
+    results = predictor.score([(text, None) for text in texts], token_budget)
+    assert len(results) == 40
+    for text, result in zip(texts, results, strict=True):
+        logits = ask_directly(direct, tokenizer, [text])[0].astype(np.float64)
+        softmax = np.exp(logits) / np.exp(logits).sum()
+        assert [p["score"] for p in result] == sorted((p["score"] for p in result), reverse=True)
+        got = {p["label"]: p["score"] for p in result}
+        assert got == pytest.approx(dict(zip(["animal", "food", "tool"], softmax, strict=True)), abs=1e-5)
+
+
+def test_no_texts_give_no_scores(predictor: Predictor) -> None:
+    assert predictor.score([]) == []
+
+
+def test_inputs_that_the_graph_does_not_take_are_left_out(tiny_bundle: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["input_ids"], ["ids"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["ids"], ["logits"], keepdims=1),
+        ],
+        "sum",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", "tokens"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1])],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "sum.onnx"
+    )
+    bundle = open_bundle(tiny_bundle)
+    session = Session(tmp_path / "sum.onnx", "CPUExecutionProvider", 1)
+    small = Predictor(Predictor.from_bundle(bundle, 1).tokenizer, session, ["a", "b"])
+    tokens = small.tokenizer.encode("cat dog", truncate=True)
+    assert small.logits([tokens]).tolist() == [[sum(tokens.ids)]]
+
+
+def test_a_missing_provider_is_named_with_those_that_are_there(tiny_bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"NoSuchProvider is not installed; available: .*CPUExecutionProvider"):
+        Session(tiny_bundle / "model/fp32.onnx", "NoSuchProvider", 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph"])
+def test_what_is_no_graph_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match=r"bad\.onnx cannot be loaded"):
+        Session(tmp_path / "bad.onnx", "CPUExecutionProvider", 1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_threads_are_given_and_do_not_spin(tiny_bundle: Path, threads: int) -> None:
+    options = Session(tiny_bundle / "model/fp32.onnx", "CPUExecutionProvider", threads)._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+lengths = st.lists(st.integers(1, 200), max_size=60)
+
+
+@given(lengths, st.integers(1, 1000))
+def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = batches_by_length(lengths, budget)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert all(batches)
+    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget for batch in batches)
+
+
+@given(lengths, st.integers(1, 1000))
+def test_batches_are_of_like_lengths_and_no_smaller_than_they_must_be(lengths: list[int], budget: int) -> None:
+    batches = batches_by_length(lengths, budget)
+    in_order = [lengths[row] for batch in batches for row in batch]
+    assert in_order == sorted(lengths, reverse=True)
+    for batch in batches[:-1]:
+        assert (len(batch) + 1) * lengths[batch[0]] > budget
+    assert batches_by_length(lengths, budget) == batches

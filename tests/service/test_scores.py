@@ -1,0 +1,77 @@
+"""Logits to probabilities and ranked labels."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from service.scores import probabilities, ranked
+
+logits = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=1, max_dims=2, min_side=1, max_side=6),
+    elements=st.floats(-(2.0**99), 2.0**99, width=32),
+)
+
+
+@given(logits)
+def test_probabilities_are_positive_and_sum_to_one(values: np.ndarray) -> None:
+    result = probabilities(values)
+    assert result.shape == values.shape
+    assert result.dtype == np.float32
+    assert ((result >= 0) & (result <= 1)).all()
+    assert result.sum(axis=-1) == pytest.approx(1, abs=1e-5)
+
+
+@given(hnp.arrays(np.float32, (2, 4), elements=st.floats(-50, 50, width=32)))
+def test_probabilities_are_the_softmax(values: np.ndarray) -> None:
+    for row, got in zip(values.tolist(), probabilities(values), strict=True):
+        exponents = [math.exp(value) for value in row]
+        assert got == pytest.approx([e / sum(exponents) for e in exponents], rel=1e-4, abs=1e-7)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    assert probabilities(np.array([1e30, -1e30], dtype=np.float32)).tolist() == [1.0, 0.0]
+
+
+def test_rows_do_not_touch_each_other() -> None:
+    rows = np.array([[1, 2, 3], [300, 2, 1]], dtype=np.float32)
+    together = probabilities(rows)
+    assert [together[0].tolist(), together[1].tolist()] == [probabilities(row).tolist() for row in rows]
+
+
+def test_ranked_is_best_first_and_ties_keep_the_order_of_the_labels() -> None:
+    scores = np.array([0.25, 0.5, 0.25], dtype=np.float32)
+    assert ranked(scores, ["a", "b", "c"]) == [
+        {"label": "b", "score": 0.5},
+        {"label": "a", "score": 0.25},
+        {"label": "c", "score": 0.25},
+    ]
+
+
+def test_ties_keep_the_order_of_the_labels_however_many_there_are() -> None:
+    labels = [f"l{number}" for number in range(200)]
+    scores = np.array([number % 2 for number in range(200)], dtype=np.float32)
+    assert [p["label"] for p in ranked(scores, labels)] == labels[1::2] + labels[::2]
+
+
+@given(
+    st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=8),
+    st.one_of(st.none(), st.integers(1, 10)),
+)
+def test_top_k_keeps_the_best(values: list[float], top_k: int | None) -> None:
+    labels = [f"l{number}" for number in range(len(values))]
+    scores = np.array(values, dtype=np.float32)
+    everything = ranked(scores, labels)
+    assert sorted(p["label"] for p in everything) == sorted(labels)
+    assert [p["score"] for p in everything] == sorted(values, reverse=True)
+    assert ranked(scores, labels, top_k) == everything[:top_k]
+    assert all(p["score"] == values[labels.index(p["label"])] for p in everything)
+
+
+def test_scores_are_plain_floats() -> None:
+    prediction = ranked(np.array([0.1, 0.2], dtype=np.float32), ["a", "b"])[0]
+    assert type(prediction["score"]) is float

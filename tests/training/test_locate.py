@@ -1,0 +1,90 @@
+"""What a recipe names: in a package, on this machine, or on a hub."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.errors import InputError
+from training.locate import locate
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package on the path that ships data; importing it would fail."""
+    root = tmp_path / "packages/shipped_rows"
+    (root / "data").mkdir(parents=True)
+    (root / "__init__.py").write_text("raise SystemExit('imported')")
+    (root / "data/rows.csv").write_text("text,label\n")
+    (root.parent / "secret.csv").write_text("text,label\n")
+    monkeypatch.syspath_prepend(root.parent)
+    return root
+
+
+def test_a_place_in_a_package_is_found_without_importing_it(package: Path) -> None:
+    assert locate("package:shipped_rows/data/rows.csv", "model").path == (package / "data/rows.csv").resolve()
+    assert locate("package:shipped_rows/data", "model").path == (package / "data").resolve()
+    assert locate("package:shipped_rows", "model").path == package.resolve()
+    assert "shipped_rows" not in sys.modules
+
+
+def test_a_path_that_leaves_the_package_is_refused(package: Path) -> None:
+    (package / "link.csv").symlink_to(package.parent / "secret.csv")
+    for inner in ("../secret.csv", "data/../../secret.csv", "link.csv", "/etc/passwd"):
+        with pytest.raises(InputError, match="data.source: .* leads outside the package"):
+            locate(f"package:shipped_rows/{inner}", "data.source")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("package:not_installed_here/x", "is not installed; try `pip install not-installed-here`"),
+        ("package:shipped_rows/nope.csv", "the package shipped_rows has no nope.csv"),
+        ("package:shipped-rows/data", "write package:NAME/path, with the name as it is imported"),
+        ("package:", "write package:NAME/path"),
+        ("package:__main__/x", "is not installed"),
+        ("package:os/x", "is not installed"),
+    ],
+)
+def test_a_package_that_cannot_be_used(package: Path, given: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        locate(given, "data.source")
+    assert str(caught.value).startswith(f"data.source: {given}: ")
+    assert words in str(caught.value)
+
+
+def test_a_local_path_goes_before_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate("org/name", "model").path is None
+    (tmp_path / "org/name").mkdir(parents=True)
+    assert locate("org/name", "model").path == (tmp_path / "org/name").resolve()
+
+
+def test_the_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "rows.csv").touch()
+    assert locate("~/rows.csv", "data.source").path == (tmp_path / "rows.csv").resolve()
+
+
+@pytest.mark.parametrize("given", ["google-bert/bert-base-cased", "gpt2", "Yelp/yelp_review_full", "a.b/c-d_e.f"])
+def test_hub_names(given: str) -> None:
+    location = locate(given, "model")
+    assert (location.name, location.path) == (given, None)
+
+
+@pytest.mark.parametrize(
+    "given", ["reviews.csv", "data/reviews.JSONL", "./model", "/no/such/model", "a/b/c", "-x/y", "a b", "../up", "a/"]
+)
+def test_what_is_neither_there_nor_a_hub_name(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        locate(given, "data.source")
+    assert str(caught.value) == f"data.source: {given} is not there (looked in {tmp_path}), and it is no hub name"
+
+
+@pytest.mark.parametrize("given", ["/" + "x" * 5000, "~nobody-of-this-name/x"])
+def test_a_path_that_the_system_refuses(given: str) -> None:
+    with pytest.raises(InputError) as caught:
+        locate(given, "model")
+    assert str(caught.value).startswith(f"model: {given[:100]}")
+    assert len(str(caught.value)) < 6000
