@@ -41,7 +41,9 @@ class Report:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self.console) as progress:
+        # A spinner is only for whoever watches: it leaves nothing behind.
+        unseen = total is None and not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=total is None, disable=unseen) as progress:
             yield progress, progress.add_task(description, total=total)
 
     def say(self, renderable: Any) -> None:

@@ -42,7 +42,8 @@ def running(
 ) -> Iterator[str]:
     """Serve `tag` on a free port of this machine and yield its address once it is ready; then stop it.
 
-    What the server prints goes to the file `log`, or nowhere. Raises BentuneError with the end of the server's log when it does not become ready.
+    What the server prints goes to the file `log`, or nowhere. Raises BentuneError with the end of it when the server
+    does not become ready.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"

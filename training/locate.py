@@ -32,7 +32,7 @@ def locate(given: str, key: str) -> Location:
         path = Path(given).expanduser()
         there = path.exists()
     except (OSError, RuntimeError) as error:  # too long, no permission, ~name of nobody
-        raise InputError(f"{key}: {given[:SHOWN_CHARACTERS]}: {error}") from None
+        raise InputError(f"{key}: {given[:SHOWN_CHARACTERS]}: {getattr(error, 'strerror', None) or error}") from None
     if there:
         return Location(given, path.resolve())
     if HUB_NAME.fullmatch(given) and path.suffix.lower().lstrip(".") not in KNOWN_SUFFIXES:

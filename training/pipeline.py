@@ -30,9 +30,10 @@ class Stage:
     stores_elsewhere: bool = False
     proves: bool = False
 
-    def load(self) -> Any:
+    def load(self, report: Reporter) -> Any:
         """The stage's module; imported now, so that a command pays only for what it runs."""
-        return importlib.import_module(f"training.{self.name}")
+        with report.task(f"loading what `{self.name}` needs", None):
+            return importlib.import_module(f"training.{self.name}")
 
 
 STAGES = (
@@ -92,9 +93,15 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
     """Run a stage whose inputs are there."""
     directory, record = run.stage(stage.name), run.record(stage.name)
     key = _key(stage, recipe, run)
-    if not force and record is not None and record.key == key and run.intact(record) and _still_there(stage, directory):
+    if (
+        not force
+        and record is not None
+        and record.key == key
+        and run.intact(record)
+        and _still_there(stage, directory, report)
+    ):
         return Outcome(stage.name, directory, redone=False, seconds=record.seconds, summary=record.summary)
-    module = stage.load()
+    module = stage.load(report)
     start = time.monotonic()
     inputs = {earlier: run.stage(earlier) for earlier in stage.reads}
     worth_keeping = getattr(module, "worth_keeping", None)
@@ -108,8 +115,8 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
     return Outcome(stage.name, directory, redone=True, seconds=seconds, summary=record.summary)
 
 
-def _still_there(stage: Stage, directory: Path) -> bool:
-    return not stage.stores_elsewhere or bool(stage.load().still_there(directory))
+def _still_there(stage: Stage, directory: Path, report: Reporter) -> bool:
+    return not stage.stores_elsewhere or bool(stage.load(report).still_there(directory))
 
 
 def _require_inputs(stage: Stage, recipe: Recipe, run: RunDir) -> bool:

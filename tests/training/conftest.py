@@ -1,0 +1,71 @@
+"""Fixtures of the training tests: a hub that cannot be reached, a run with LoRA, copies of runs to change."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import Quiet, write_recipe
+
+from training.recipe import Recipe
+from training.stage import Context
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_hub() -> Iterator[None]:
+    """Every test behaves as on a machine without a network; it also cannot leak what it tests."""
+    from huggingface_hub import constants
+
+    from training import hub
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        hub.offline.cache_clear()
+        yield
+        hub.offline.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def lora_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_csv: Path) -> Path:
+    directory = tmp_path_factory.mktemp("lora-recipe")
+    train = {"epochs": 6, "learning_rate": 0.02, "checkpoint_steps": 30}
+    return write_recipe(directory / "lora.yaml", tiny_model, tiny_csv, method="lora", train=train)
+
+
+@pytest.fixture(scope="session")
+def lora_run(tmp_path_factory: pytest.TempPathFactory, lora_recipe: Path) -> Path:
+    """Directory of a run of LoRA, every stage done but `package`; treat it as read-only (copy it to change it)."""
+    from training.pipeline import NAMES, run_stage
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    recipe = load_recipe(lora_recipe).recipe
+    with RunDir.open(tmp_path_factory.mktemp("lora-runs"), recipe.name) as run:
+        for name in NAMES[:-1]:
+            run_stage(name, recipe, run, Quiet())
+        return run.root
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copy a run; returns the directory of runs that holds the copy, for RunDir.open or --runs."""
+
+    def copy(root: Path) -> Path:
+        shutil.copytree(root, tmp_path / "runs" / root.parent.name / root.name)
+        return tmp_path / "runs"
+
+    return copy
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Callable[..., Context]:
+    """What a stage is given, with a fresh directory to work in."""
+
+    def make(recipe: Recipe, **inputs: Any) -> Context:
+        work = tmp_path / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        return Context(recipe, work, inputs, Quiet())
+
+    return make

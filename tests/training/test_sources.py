@@ -1,0 +1,289 @@
+"""Every form of data gives the same rows; what is wrong with it is said with the file, the column or the row."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from service.errors import InputError
+from training.recipe import DataSettings
+from training.sources import Raw, open_source, open_sources, source_digests
+
+ROWS = [("good food", "5"), ("bad, cold food", "1"), ("dull\nfood", "3")]
+YELP = """---
+configs:
+- config_name: yelp_review_full
+  data_files:
+  - split: train
+    path: yelp_review_full/train-*
+  - split: test
+    path: yelp_review_full/test-*
+  default: true
+dataset_info:
+  config_name: yelp_review_full
+  features:
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': 1 star
+          '1': 2 star
+          '2': 3 stars
+  - name: text
+    dtype: string
+---
+# Reviews
+"""
+
+
+def settings(source: Path | str, **more: Any) -> DataSettings:
+    return DataSettings.model_validate({"source": str(source)} | more)
+
+
+def read(data: DataSettings, split: str = "train") -> list[Raw]:
+    return list(open_source(data, split).read())
+
+
+def texts_and_labels(data: DataSettings, split: str = "train") -> list[tuple[object, object]]:
+    return [(raw.text, raw.label) for raw in read(data, split)]
+
+
+def write_csv(path: Path, delimiter: str = ",") -> Path:
+    lines = [("text", "label"), *ROWS]
+    path.write_text("".join(f'"{text}"{delimiter}{label}\n' for text, label in lines))
+    return path
+
+
+def write_jsonl(path: Path) -> Path:
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS))
+    return path
+
+
+def write_parquet(path: Path) -> Path:
+    pq.write_table(pa.table({"label": [label for _, label in ROWS], "text": [text for text, _ in ROWS]}), path)
+    return path
+
+
+def write_folder(path: Path) -> Path:
+    for number, (text, label) in enumerate(ROWS):
+        (path / label).mkdir(parents=True)
+        (path / label / f"{number}.txt").write_text(text)
+    return path
+
+
+def write_hub(path: Path, train: int = 6, test: int = 3) -> Path:
+    """The layout of Yelp/yelp_review_full: a card with the classes, parquet files in a folder of the configuration."""
+    folder = path / "yelp_review_full"
+    folder.mkdir(parents=True, exist_ok=True)
+    (path / "README.md").write_text(YELP)
+    for split, rows in (("train", train), ("test", test)):
+        labels = pa.array([number % 3 for number in range(rows)], pa.int64())
+        table = pa.table({"label": labels, "text": [f"{split} review {number}" for number in range(rows)]})
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    return path
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda tmp: write_csv(tmp / "rows.csv"),
+        lambda tmp: write_csv(tmp / "ROWS.CSV"),
+        lambda tmp: write_csv(tmp / "rows.tsv", "\t"),
+        lambda tmp: write_jsonl(tmp / "rows.jsonl"),
+        lambda tmp: write_jsonl(tmp / "rows.ndjson"),
+        lambda tmp: write_parquet(tmp / "rows.parquet"),
+        lambda tmp: write_folder(tmp / "rows"),
+    ],
+)
+def test_every_form_gives_the_same_rows(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    data = settings(write(tmp_path))
+    assert sorted(texts_and_labels(data)) == sorted(ROWS)  # type: ignore[type-var]
+    assert sorted(texts_and_labels(data)) == sorted(ROWS)  # type: ignore[type-var]
+
+
+def test_a_row_is_named_by_its_line_row_or_file(tmp_path: Path) -> None:
+    origins = [raw.origin for raw in read(settings(write_csv(tmp_path / "rows.csv")))]
+    assert origins == ["rows.csv line 2", "rows.csv line 3", "rows.csv line 4"]
+    assert [raw.origin for raw in read(settings(write_parquet(tmp_path / "rows.parquet")))][-1] == "rows.parquet row 2"
+    assert [raw.origin for raw in read(settings(write_folder(tmp_path / "rows")))] == ["1/1.txt", "3/2.txt", "5/0.txt"]
+
+
+def test_pairs_have_a_second_text(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("first,second,label\na,b,yes\n")
+    columns = {"text": "first", "text_pair": "second"}
+    (raw,) = read(settings(tmp_path / "pairs.csv", columns=columns))
+    assert (raw.text, raw.text_pair, raw.label) == ("a", "b", "yes")
+    with pytest.raises(InputError, match="data.columns.text_pair: second: a folder of classes has no second text"):
+        open_source(settings(write_folder(tmp_path / "rows"), columns=columns), "train")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
+def test_a_missing_column_names_those_that_are_there_and_the_nearest(name: str, tmp_path: Path) -> None:
+    path = {"rows.csv": write_csv, "rows.jsonl": write_jsonl, "rows.parquet": write_parquet}[name](tmp_path / name)
+    with pytest.raises(InputError) as caught:
+        open_source(settings(path, columns={"text": "txet"}), "train")
+    message = str(caught.value)
+    assert message.startswith(f"data.columns.text: {path} has no column 'txet'; it has ")
+    assert "'text'" in message
+    assert "'label'" in message
+    assert message.endswith("; did you mean 'text'?")
+
+
+def test_a_file_of_an_unknown_form(tmp_path: Path) -> None:
+    (tmp_path / "rows.xlsx").touch()
+    with pytest.raises(InputError, match=r"rows\.xlsx has the unknown suffix '\.xlsx'; give one of \.csv"):
+        open_source(settings(tmp_path / "rows.xlsx"), "train")
+
+
+def test_a_csv_that_is_not_utf_8_is_named_with_line_and_byte(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(b"text,label\ngood,1\ncaf\xe9,2\n")
+    with pytest.raises(
+        InputError, match=r"rows\.csv, line 3: not UTF-8: byte 0xe9 at byte offset 21; convert the file"
+    ):
+        read(settings(tmp_path / "rows.csv"))
+
+
+def test_a_parquet_file_that_is_none_or_broken(tmp_path: Path) -> None:
+    (tmp_path / "none.parquet").write_bytes(b"not parquet at all")
+    with pytest.raises(InputError, match=r"none\.parquet is not a Parquet file"):
+        open_source(settings(tmp_path / "none.parquet"), "train")
+    broken = write_parquet(tmp_path / "broken.parquet")
+    content = bytearray(broken.read_bytes())
+    content[4:80] = bytes(76)
+    broken.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.parquet cannot be read after row 0"):
+        read(settings(broken))
+    pq.write_table(
+        pa.table({"text": pa.array([b"caf\xe9"]).view(pa.string()), "label": ["a"]}), tmp_path / "text.parquet"
+    )
+    with pytest.raises(InputError, match=r"text\.parquet cannot be read after row 0"):
+        read(settings(tmp_path / "text.parquet"))
+
+
+def test_a_folder_names_files_that_cannot_be_used_and_leaves_out_what_is_no_text(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "rows")
+    (folder / "1/latin.txt").write_bytes(b"caf\xe9")
+    (folder / "1/bom.txt").write_bytes(b"\xef\xbb\xbfmarked")
+    with (folder / "1/huge.txt").open("wb") as file:
+        file.truncate(10_000_001)
+    (folder / "1/folder.txt").mkdir()
+    os.mkfifo(folder / "1/pipe.txt")
+    (folder / "1/gone.txt").symlink_to("nowhere")
+    (folder / "1/notes.md").write_text("no text")
+    (folder / "notes.txt").write_text("no class")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden/x.txt").write_text("hidden")
+    found = {raw.origin: raw for raw in read(settings(folder))}
+    assert sorted(found) == ["1/1.txt", "1/bom.txt", "1/huge.txt", "1/latin.txt", "3/2.txt", "5/0.txt"]
+    assert found["1/latin.txt"].problem == "not UTF-8 (byte 0xe9 at 3)"
+    assert found["1/huge.txt"].problem == "larger than 10000000 bytes"
+    assert found["1/bom.txt"].text == "marked"
+
+
+def test_a_folder_without_classes(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("x")
+    with pytest.raises(InputError, match="holds no <class>/<text>.txt; give a folder with a sub-folder per class"):
+        open_source(settings(tmp_path), "train")
+
+
+def test_a_card_beside_the_classes_does_not_make_a_hub_repository_of_them(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "rows")
+    (folder / "README.md").write_text("# What this is")
+    assert sorted(texts_and_labels(settings(folder))) == sorted(ROWS)  # type: ignore[type-var]
+
+
+def test_a_hub_repository_on_this_machine_has_splits_and_names_for_its_classes(tmp_path: Path) -> None:
+    data = settings(write_hub(tmp_path / "yelp"), split={"train": "train", "test": "test"})
+    train, test = open_sources(data)
+    assert [(raw.text, raw.label) for raw in train.read()][:4] == [
+        ("train review 0", "1 star"),
+        ("train review 1", "2 star"),
+        ("train review 2", "3 stars"),
+        ("train review 3", "1 star"),
+    ]
+    assert [raw.text for raw in test.read()] == ["test review 0", "test review 1", "test review 2"]
+    assert next(iter(test.read())).origin.endswith("yelp test row 0")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"split": {"test": "tset"}}, "split 'tset': Bad split: tset. Available splits: ['train', 'test']"),
+        ({"config": "nope"}, "BuilderConfig 'nope' not found. Available: ['yelp_review_full']"),
+        ({"columns": {"text": "txet"}}, "has no column 'txet'; it has 'label', 'text'; did you mean 'text'?"),
+    ],
+)
+def test_what_a_hub_repository_does_not_have(more: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        open_sources(settings(write_hub(tmp_path / "yelp"), **more))
+    assert words in str(caught.value)
+
+
+def test_a_broken_file_of_a_hub_repository(tmp_path: Path) -> None:
+    folder = write_hub(tmp_path / "yelp")
+    (folder / "yelp_review_full/train-00000-of-00001.parquet").write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(InputError, match="data.source: .*yelp"):
+        read(settings(folder))
+
+
+def test_a_file_has_no_splits(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "rows.csv")
+    with pytest.raises(
+        InputError, match=r"data\.split\.test: 'test' is a split of a hub data set, and .* has no splits"
+    ):
+        open_sources(settings(path, split={"test": "test"}))
+
+
+def test_a_hub_name_without_a_network_fails_soon_and_says_why() -> None:
+    start = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        open_source(settings("Yelp/yelp_review_full"), "train")
+    assert time.monotonic() - start < 10
+    assert str(caught.value) == (
+        "data.source: Yelp/yelp_review_full could not be loaded: there is no such path here, and the hub "
+        "(http://127.0.0.1:9) cannot be reached. Check the network, or give a local path or package:NAME/path"
+    )
+
+
+@pytest.mark.parametrize("form", ["csv", "folder", "hub", "parquet"])
+def test_the_digest_changes_with_the_content_and_only_with_it(form: str, tmp_path: Path) -> None:
+    if form == "csv":
+        path = file = write_csv(tmp_path / "rows.csv")
+    elif form == "parquet":
+        path = file = write_parquet(tmp_path / "rows.parquet")
+    elif form == "folder":
+        path = write_folder(tmp_path / "rows")
+        file = path / "1/1.txt"
+    else:
+        path = write_hub(tmp_path / "yelp")
+        file = path / "yelp_review_full/train-00000-of-00001.parquet"
+    before = source_digests(settings(path))
+    os.utime(file, (1, 1))
+    assert source_digests(settings(path)) == before
+    if file.suffix == ".parquet":
+        pq.write_table(pa.table({"label": [0], "text": ["other"]}), file)
+    else:
+        file.write_text(file.read_text().replace("food", "feed"))
+    assert source_digests(settings(path)) != before
+    if form == "hub":
+        # The cache of datasets would still give the rows of before.
+        assert [raw.text for raw in read(settings(path))] == ["other"]
+
+
+def test_the_digest_of_a_folder_changes_when_a_text_changes_its_class(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "rows")
+    before = source_digests(settings(folder))
+    (folder / "1/1.txt").rename(folder / "3/1.txt")
+    assert source_digests(settings(folder)) != before
+
+
+def test_each_split_of_a_hub_repository_has_a_digest(tmp_path: Path) -> None:
+    data = settings(write_hub(tmp_path / "yelp"), split={"test": "test"})
+    assert len(source_digests(data)) == 2
+    assert len(source_digests(settings(tmp_path / "yelp"))) == 1
