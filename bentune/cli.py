@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.report import Report
-from service.errors import BentuneError, GateError
+from service.errors import BentuneError, GateError, InputError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -22,7 +22,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def cli() -> None:
     """Fine-tune a transformer, prove every hop to ONNX, serve it as a Bento.
 
-    Exit codes: 0 fine, 1 a gate said no, 2 wrong usage or input, 3 something broke.
+    Exit codes: 0 fine, 1 a gate said no, 2 wrong usage or input, 3 something broke, 130 interrupted.
     """
 
 
@@ -147,12 +147,19 @@ def predict(
     from rollout.predict import predict_file
     from rollout.scorer import BundleScorer
     from rollout.store import find_bundle
-    from service.rows import read_rows
+    from service.rows import read_rows, text_of
 
     report, bundle = Report(as_json=as_json), find_bundle(tag)
     columns = bundle.manifest.columns
     text, pair = text_column or columns.text, pair_column or columns.text_pair
-    rows = sum(1 for _ in read_rows(input_path))
+    if pair is not None and columns.text_pair is None:
+        raise InputError(f"--pair-column {pair}: {bundle.tag} takes single texts; leave the option out")
+    # Before the first row is scored: a bad one at the end of a long file would cost all the work before it.
+    rows = 0
+    for row in read_rows(input_path):
+        for column in filter(None, (text, pair)):
+            text_of(row, column, input_path)
+        rows += 1
     with report.progress("scoring", rows) as finished:
         summary = predict_file(
             BundleScorer(bundle),
@@ -174,10 +181,16 @@ def predict(
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
 def serve(tag: str, host: str, port: int) -> None:
     """Serve a built Bento with `bentoml serve`."""
-    from rollout.server import serve_command
-    from rollout.store import find_bento
+    from rollout.server import require_free_port, serve_command
+    from rollout.store import find_bento, find_bundle
+    from service.settings import Settings
 
-    command = serve_command(str(find_bento(tag).tag), host, port)
+    bento = find_bento(tag)
+    # What the server would only say in a traceback of its worker.
+    find_bundle(str(bento.info.all_models[0].tag))
+    Settings.from_env(os.environ)
+    require_free_port(host, port)
+    command = serve_command(str(bento.tag), host, port)
     os.execv(command[0], command)  # noqa: S606 (a list, and no shell)
 
 
@@ -197,6 +210,11 @@ def smoke(tag: str, rows: int, as_json: bool) -> None:
 def _say_outcome(report: Report, outcome: Any) -> None:
     done = f"{outcome.seconds:.1f} s" if outcome.redone else "nothing changed"
     report.say(f"[green]✓[/] [bold]{outcome.stage}[/]  {done}  {outcome.directory}")
+    if outcome.stage == "data":
+        rows = ", ".join(f"{count} {split}" for split, count in outcome.summary["rows"].items())
+        report.say(f"  rows: {rows}; labels: {', '.join(outcome.summary['labels'])}")
+        for reason, dropped in outcome.summary["dropped"].items():
+            report.say(f"  left out: {dropped['rows']} {reason}, for example {dropped['samples'][0]}")
 
 
 def _outcome_json(outcome: Any) -> dict[str, Any]:
@@ -217,8 +235,10 @@ def main() -> None:
     except click.exceptions.Abort:
         _fail("interrupted; the same command goes on from here", 130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        if "--json" not in sys.argv:
+            error.show()
+            sys.exit(error.exit_code)
+        _fail(error.format_message(), error.exit_code)
     except BentuneError as error:
         _fail(str(error), error.exit_code, gate=error.gate if isinstance(error, GateError) else None)
     except Exception as error:

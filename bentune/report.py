@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-PIPE_WIDTH = 160
+PIPE_WIDTH = 120
 
 
 class Report:
@@ -18,7 +18,8 @@ class Report:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(stderr=True, quiet=as_json, highlight=False)
+        width = None if sys.stderr.isatty() else PIPE_WIDTH
+        self.console = Console(stderr=True, quiet=as_json, highlight=False, width=width)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int | None) -> Iterator[Callable[[int], None]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from service.errors import BentuneError
+from service.errors import BentuneError, InputError
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
@@ -26,6 +26,18 @@ def serve_command(tag: str, host: str, port: int) -> list[str]:
         *("-m", "bentoml", "serve", tag),
         *("--host", host, "--port", str(port), "--timeout-graceful-shutdown", str(int(STOP_TIMEOUT_S))),
     ]
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Raises InputError when `host`:`port` cannot be listened on."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise InputError(
+            f"{host}:{port} cannot be listened on ({error.strerror}); give another --host or --port"
+        ) from None
 
 
 def free_port() -> int:

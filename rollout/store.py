@@ -7,6 +7,8 @@ import bentoml
 from service.contract import MANIFEST, MODULE, Bundle, open_bundle
 from service.errors import InputError
 
+SHOWN = 8
+
 
 def find_bundle(tag: str) -> Bundle:
     """Open NAME (its newest version), NAME:VERSION, or a bundle's directory. Raises InputError, BundleError."""
@@ -15,9 +17,8 @@ def find_bundle(tag: str) -> Bundle:
     try:
         model = bentoml.models.get(tag)
     except (bentoml.exceptions.BentoMLException, ValueError) as error:
-        known = sorted((str(model.tag) for model in bentoml.models.list() if model.info.module == MODULE), reverse=True)
-        listed = f"it has {', '.join(known[:5])}" if known else "it has none: `bentune run RECIPE` makes one"
-        raise InputError(f"{tag} is not in the BentoML model store; {listed}") from error
+        known = [str(model.tag) for model in bentoml.models.list() if model.info.module == MODULE]
+        raise InputError(f"{tag} is not in the BentoML model store; {_listed(tag, known, 'makes')}") from error
     return open_bundle(Path(model.path))
 
 
@@ -26,6 +27,16 @@ def find_bento(tag: str) -> bentoml.Bento:
     try:
         return bentoml.bentos.get(tag)
     except (bentoml.exceptions.BentoMLException, ValueError) as error:
-        known = sorted((str(bento.tag) for bento in bentoml.bentos.list()), reverse=True)
-        listed = f"it has {', '.join(known[:5])}" if known else "it has none: `bentune run RECIPE` builds one"
-        raise InputError(f"{tag} is not in the BentoML store; {listed}") from error
+        known = [str(bento.tag) for bento in bentoml.bentos.list()]
+        raise InputError(f"{tag} is not in the BentoML store; {_listed(tag, known, 'builds')}") from error
+
+
+def _listed(tag: str, known: list[str], verb: str) -> str:
+    """What the store has instead: other versions of the same name, or else the names."""
+    if not known:
+        return f"it is empty: `bentune run RECIPE` {verb} one"
+    name = tag.partition(":")[0]
+    versions = sorted((other for other in known if other.partition(":")[0] == name), reverse=True)
+    others = versions or sorted({other.partition(":")[0] for other in known})
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    return f"it has {', '.join(others[:SHOWN])}{more}"

@@ -101,10 +101,10 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
         raise _missing(recipe.model, "model", error) from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise InputError(f"model: {recipe.model} is an adapter: {MERGE_FIRST}")
-    _require_weights(recipe.model, model, {*info["missing_keys"]}, {entry[0] for entry in info["mismatched_keys"]})
+    missing, mismatched = set(info["missing_keys"]), set(info["mismatched_keys"])
+    _require_weights(recipe.model, model, missing, mismatched)
     prefix = model.base_model_prefix + "."
-    untrained = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
-    return Base(model, sorted({key.removeprefix(prefix).partition(".")[0] for key in untrained}))
+    return Base(model, sorted({key.removeprefix(prefix).partition(".")[0] for key in missing | mismatched}))
 
 
 def base_digest(recipe: Recipe, model: PreTrainedModel) -> str:
@@ -146,10 +146,10 @@ def _config(recipe: Recipe) -> Any:
         config = AutoConfig.from_pretrained(place, **options)
     except Exception as error:  # a config class raises what it likes on wrong values
         raise _missing(recipe.model, "config", error) from error
-    if "/" in (getattr(config, "_attn_implementation", None) or ""):
+    if "/" in str(config._attn_implementation):
         raise InputError(
             f"model: {recipe.model}: its config.json asks for attention code from a hub, which is never run; "
-            "take `attn_implementation` out"
+            "take `_attn_implementation` out"
         )
     return config
 

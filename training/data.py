@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import math
 import re
 from collections import Counter
@@ -192,7 +193,7 @@ def _label_order(labels: set[str]) -> list[str]:
 
 
 def _key(*parts: str) -> bytes:
-    return hashlib.sha256("\0".join(parts).encode()).digest()[:16]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
 
 def _split(pools: list[Pool], data: DataSettings, seed: int, where: str) -> dict[str, Part]:

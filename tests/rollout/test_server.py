@@ -5,8 +5,8 @@ import socket
 import httpx
 import pytest
 
-from rollout.server import free_port, running
-from service.errors import BentuneError
+from rollout.server import free_port, require_free_port, running
+from service.errors import BentuneError, InputError
 
 
 def test_it_is_ready_inside_and_gone_after(tiny_tag: str) -> None:
@@ -25,3 +25,13 @@ def test_a_server_that_cannot_start_shows_its_log() -> None:
 def test_free_port_is_free() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", free_port()))
+
+
+def test_a_busy_port_is_an_input_error() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(InputError, match=rf"127.0.0.1:{port} cannot be listened on \(Address already in use\)"):
+            require_free_port("127.0.0.1", port)
+    require_free_port("127.0.0.1", free_port())

@@ -51,7 +51,9 @@ class Server:
 
     def metric(self, name: str, /, **labels: str) -> float:
         """The value of one series; 0 when it is not there."""
-        for family in text_string_to_metric_families(self.client.get("/metrics").text):
+        page = self.client.get("/metrics")
+        assert page.status_code == 200, page.text
+        for family in text_string_to_metric_families(page.text):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
                     return sample.value

@@ -21,6 +21,7 @@ def no_hub() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
         hub.offline.cache_clear()
         yield
         hub.offline.cache_clear()

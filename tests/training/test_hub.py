@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import reset_sessions
 
 from training import hub
 
@@ -18,7 +19,9 @@ def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         server.bind(("127.0.0.1", 0))
         server.listen()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub, "TIMEOUT_S", 0.2)
+        reset_sessions()
         hub.offline.cache_clear()
         yield
     hub.offline.cache_clear()
@@ -49,6 +52,8 @@ def test_a_hub_that_answers_is_not_offline(monkeypatch: pytest.MonkeyPatch, tmp_
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        reset_sessions()
         hub.offline.cache_clear()
         assert not hub.offline()
         assert "did not give it. Check the name" in hub.why_not()

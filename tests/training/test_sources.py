@@ -10,36 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_repository import write_hub
 
 from service.errors import InputError
 from training.recipe import DataSettings
 from training.sources import Raw, open_source, open_sources, source_digests
 
 ROWS = [("good food", "5"), ("bad, cold food", "1"), ("dull\nfood", "3")]
-YELP = """---
-configs:
-- config_name: yelp_review_full
-  data_files:
-  - split: train
-    path: yelp_review_full/train-*
-  - split: test
-    path: yelp_review_full/test-*
-  default: true
-dataset_info:
-  config_name: yelp_review_full
-  features:
-  - name: label
-    dtype:
-      class_label:
-        names:
-          '0': 1 star
-          '1': 2 star
-          '2': 3 stars
-  - name: text
-    dtype: string
----
-# Reviews
-"""
 
 
 def settings(source: Path | str, **more: Any) -> DataSettings:
@@ -74,18 +51,6 @@ def write_folder(path: Path) -> Path:
     for number, (text, label) in enumerate(ROWS):
         (path / label).mkdir(parents=True)
         (path / label / f"{number}.txt").write_text(text)
-    return path
-
-
-def write_hub(path: Path, train: int = 6, test: int = 3) -> Path:
-    """The layout of Yelp/yelp_review_full: a card with the classes, parquet files in a folder of the configuration."""
-    folder = path / "yelp_review_full"
-    folder.mkdir(parents=True, exist_ok=True)
-    (path / "README.md").write_text(YELP)
-    for split, rows in (("train", train), ("test", test)):
-        labels = pa.array([number % 3 for number in range(rows)], pa.int64())
-        table = pa.table({"label": labels, "text": [f"{split} review {number}" for number in range(rows)]})
-        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
     return path
 
 

@@ -1,0 +1,63 @@
+"""Golden rows and the drift baseline."""
+
+import numpy as np
+import pytest
+
+from service.scores import probabilities
+from training.held_out import baseline, golden_rows
+from training.parity import Stop
+from training.rows import Rows
+
+LABELS = ["a", "b", "c"]
+PREDICTED = [0, 0, 0, 1, 0, 2, 0, 1]
+
+
+def stop(lengths: list[int] | None = None) -> Stop:
+    logits = np.full((8, 3), -1, dtype=np.float32)
+    logits[np.arange(8), PREDICTED] = np.linspace(0, 4, 8)
+    return Stop("served", logits, [[1] * length for length in lengths or range(1, 9)], LABELS, "digest")
+
+
+def rows(pairs: bool = False) -> Rows:
+    texts = [f"text {row}" for row in range(8)]
+    return Rows(texts, texts[::-1] if pairs else None, np.zeros(8, dtype=np.int64))
+
+
+def test_every_predicted_label_is_there_before_one_comes_again() -> None:
+    golden = golden_rows(rows(), stop(), 5, 0.02)
+    assert [row.label for row in golden] == ["a", "b", "c", "a", "b"]
+    assert [row.text for row in golden] == ["text 0", "text 3", "text 5", "text 1", "text 7"]
+    assert {row.tolerance for row in golden} == {0.02}
+    assert {row.text_pair for row in golden} == {None}
+
+
+def test_scores_are_the_probabilities_of_the_row() -> None:
+    expected = probabilities(stop().logits)
+    for row in golden_rows(rows(), stop(), 8, 0.02):
+        number = int(row.text.removeprefix("text "))
+        assert row.scores == pytest.approx(expected[number].tolist(), abs=1e-6)
+        assert sum(row.scores) == pytest.approx(1, abs=1e-5)
+
+
+def test_no_more_rows_than_there_are() -> None:
+    golden = golden_rows(rows(pairs=True), stop(), 100, 0.02)
+    assert len(golden) == 8
+    assert {(row.text, row.text_pair) for row in golden} == {(f"text {n}", f"text {7 - n}") for n in range(8)}
+
+
+def test_the_baseline_counts_every_row_once() -> None:
+    found = baseline(stop())
+    assert found["rows"] == 8
+    assert found["predicted_label"] == {"a": 5, "b": 2, "c": 1}
+    assert sum(found["token_length"]["counts"]) == 8
+    assert (found["token_length"]["edges"][0], found["token_length"]["edges"][-1]) == (1, 8)
+    assert sum(found["confidence"]["counts"]) == 8
+    assert found["confidence"]["edges"] == pytest.approx([number / 10 for number in range(11)])
+    confident = probabilities(stop().logits).max(axis=-1)
+    assert found["confidence"]["counts"][9] == int((confident >= 0.9).sum()) > 0
+
+
+def test_rows_of_one_length_have_a_histogram_too() -> None:
+    found = baseline(stop([7] * 8))["token_length"]
+    assert found["counts"] == [8]
+    assert found["edges"][0] <= 7 <= found["edges"][1]

@@ -1,0 +1,99 @@
+"""One hop of the parity chain: what is measured, and each reason to say no."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from training.parity import Stop, compare, digest, hop_table
+
+BEFORE = Stop(
+    "trained",
+    np.array([[1, 2], [3, 1], [0, 5]], dtype=np.float32),
+    [[1, 2], [3], [4]],
+    ["bad", "good"],
+    "tokenizer",
+)
+
+
+def after(**changes: Any) -> Stop:
+    return replace(BEFORE, **{"name": "merged", **changes})
+
+
+def shifted(*differences: float) -> Any:
+    """Add a difference to the first logit of each row."""
+    logits = BEFORE.logits.copy()
+    logits[:, 0] += np.array(differences, dtype=np.float32)
+    return logits
+
+
+def test_equal_stops_pass_and_are_recorded() -> None:
+    hop = compare("merge", BEFORE, after(), tolerance=1e-3, flips_allowed=0)
+    assert hop.problems == []
+    assert (hop.hop, hop.before, hop.after, hop.rows) == ("merge", "trained", "merged", 3)
+    assert (hop.largest_difference, hop.mean_difference, hop.label_flips) == (0, 0, 0)
+    assert hop.label_digest == digest(["bad", "good"])
+    assert hop.token_digest == digest([[1, 2], [3], [4]])
+    assert hop.tokenizer_digest == "tokenizer"
+
+
+def test_differences_are_measured() -> None:
+    hop = compare("merge", BEFORE, after(logits=shifted(0.25, -0.5, 0)), tolerance=0.5, flips_allowed=0)
+    assert hop.problems == []
+    assert hop.largest_difference == 0.5
+    assert hop.mean_difference == pytest.approx(0.75 / 6)
+
+
+@pytest.mark.parametrize(
+    ("stop", "problem"),
+    [
+        (after(logits=shifted(0.25, -0.5, 0)), "the largest logit difference is 0.5, the tolerance 0.4"),
+        (after(labels=["good", "bad"]), "the label map changed from ['bad', 'good'] to ['good', 'bad']"),
+        (after(token_ids=[[1, 2], [9], [4]]), "the tokenizer gives other tokens for 1 of 3 rows"),
+        (after(tokenizer_digest="other"), "the tokenizer is not the same, though these rows have the same tokens"),
+    ],
+)
+def test_each_reason_alone(stop: Stop, problem: str) -> None:
+    assert compare("merge", BEFORE, stop, tolerance=0.4, flips_allowed=0).problems == [problem]
+
+
+def test_flips_are_counted_and_may_be_allowed() -> None:
+    stop = after(logits=shifted(1.5, 0, 0))
+    assert compare("x", BEFORE, stop, tolerance=2, flips_allowed=0).problems == ["1 labels changed, 0 may"]
+    assert compare("x", BEFORE, stop, tolerance=2, flips_allowed=1).problems == []
+    assert compare("x", BEFORE, stop, tolerance=2, flips_allowed=1).label_flips == 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_never_in_bounds(bad: float) -> None:
+    hop = compare("x", BEFORE, after(logits=shifted(bad, 0, 0)), tolerance=1e9, flips_allowed=3)
+    assert len(hop.problems) == 1
+    assert hop.largest_difference is None
+    assert hop.mean_difference is None
+    hop.model_dump_json()
+
+
+def test_nan_on_both_sides_is_no_agreement() -> None:
+    both = shifted(np.nan, 0, 0)
+    assert compare("x", replace(BEFORE, logits=both), after(logits=both), tolerance=1e9, flips_allowed=3).problems
+
+
+def test_another_number_of_logits() -> None:
+    hop = compare("x", BEFORE, after(logits=np.zeros((3, 3), np.float32)), tolerance=1e9, flips_allowed=0)
+    assert hop.problems == ["the largest logit difference is inf, the tolerance 1e+09", "3 labels changed, 0 may"]
+
+
+def test_the_table_names_each_hop_and_its_verdict() -> None:
+    good = compare("merge", BEFORE, after(), tolerance=1e-3, flips_allowed=0)
+    bad = compare("export", BEFORE, after(logits=shifted(np.nan, 0, 0)), tolerance=1e-3, flips_allowed=0)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(hop_table([good, bad]))
+    merge, export = [line for line in console.export_text().splitlines() if "trained -> merged" in line]
+    assert "merge " in merge
+    assert "pass" in merge
+    assert "export" in export
+    assert "fail" in export
+    assert "not finite" in export
