@@ -30,7 +30,7 @@ def no_hub() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def lora_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_csv: Path) -> Path:
     directory = tmp_path_factory.mktemp("lora-recipe")
-    train = {"epochs": 6, "learning_rate": 0.02, "checkpoint_steps": 30}
+    train = {"epochs": 6, "learning_rate": 0.005, "checkpoint_steps": 30}
     return write_recipe(directory / "lora.yaml", tiny_model, tiny_csv, method="lora", train=train)
 
 

@@ -1,0 +1,352 @@
+"""Which stages are done again: exactly those that a change touches, and never on top of what is out of date."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import Quiet, make_model, write_csv
+
+from service.contract import sha256_file
+from service.errors import InputError
+from training import pipeline
+from training.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage
+from training.recipe import Recipe
+from training.recipe_file import load_recipe
+from training.run_dir import DiskFull, RunDir
+from training.stage import Context, Summary
+
+AFTER_DATA = NAMES[1:]
+
+
+class Fake:
+    """A stage that writes what it was given; `says` is what it writes for a recipe, everything unless it is replaced."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.says: Callable[[Recipe], object] = lambda recipe: recipe.model_dump(mode="json")
+        self.fails: BaseException | None = None
+        self.stored = True
+        self.found: list[str] = []
+
+    def run(self, context: Context) -> Summary:
+        self.found = sorted(path.name for path in context.work.iterdir())
+        inputs = {name: sha256_file(path / "output") for name, path in context.inputs.items()}
+        (context.work / "output").write_text(json.dumps([self.says(context.recipe), inputs]))
+        (context.work / "scratch").touch()
+        if self.fails is not None:
+            raise self.fails
+        return {"stage": self.name}
+
+    def still_there(self, directory: Path) -> bool:
+        return self.stored
+
+    def worth_keeping(self, work: Path) -> set[str]:
+        return {"scratch"} if self.name == "train" else set()
+
+
+class Watched:
+    """A recipe that remembers which of its parts were looked at."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.seen: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.seen.add(name)
+        return getattr(self.recipe, name)
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fake]:
+    made = {name: Fake(name) for name in NAMES}
+    monkeypatch.setattr(Stage, "load", lambda self, _: made[self.name])
+    return made
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunDir]:
+    with RunDir.open(tmp_path / "runs", "tiny") as opened:
+        yield opened
+
+
+@pytest.fixture
+def recipe(tiny_recipe: Path, tmp_path: Path, tiny_model: Path, tiny_csv: Path) -> Callable[..., Recipe]:
+    """The tiny recipe on files of its own, with overrides."""
+    model, rows = tmp_path / "model", tmp_path / "rows.csv"
+    shutil.copytree(tiny_model, model)
+    shutil.copyfile(tiny_csv, rows)
+
+    def load(*overrides: str) -> Recipe:
+        return load_recipe(tiny_recipe, [f"model={model}", f"data.source={rows}", "method=lora", *overrides]).recipe
+
+    return load
+
+
+def redone(recipe: Recipe, run: RunDir) -> tuple[str, ...]:
+    return tuple(outcome.stage for outcome in run_all(recipe, run, Quiet()) if outcome.redone)
+
+
+def stage(name: str, recipe: Recipe, run: RunDir, **options: Any) -> Outcome:
+    return run_stage(name, recipe, run, Quiet(), **options)
+
+
+MATRIX = {
+    "name=other": ("package",),
+    "seed=1": NAMES,
+    "data.columns={text: text, text_pair: null}": (),
+    "data.labels={animal: beast}": NAMES,
+    "data.split.test=0.3": NAMES,
+    "data.split.validation=0.1": NAMES,
+    "data.rows.train=100": NAMES,
+    "data.invalid_rows=drop": NAMES,
+    "max_tokens=16": AFTER_DATA,
+    "method=full": AFTER_DATA,
+    "method.rank=4": AFTER_DATA,
+    "method.dropout=0.2": AFTER_DATA,
+    "method.target_modules=[query]": AFTER_DATA,
+    "train.epochs=2": AFTER_DATA,
+    "train.learning_rate=0.1": AFTER_DATA,
+    "train.checkpoint_steps=7": AFTER_DATA,
+    "evaluate.resamples=300": ("evaluate", "package"),
+    "evaluate.confidence=0.9": ("evaluate", "package"),
+    "evaluate.examples=1": ("evaluate", "package"),
+    "verify.rows=30": ("verify", "package"),
+    "verify.merge_tolerance=1": ("verify", "package"),
+    "verify.golden_rows=3": ("verify", "package"),
+}
+
+
+@pytest.mark.parametrize(("override", "expected"), MATRIX.items())
+def test_a_changed_value_redoes_exactly_the_stages_it_touches(
+    override: str, expected: tuple[str, ...], fakes: Any, run: RunDir, recipe: Callable[..., Recipe]
+) -> None:
+    assert redone(recipe(), run) == NAMES
+    assert redone(recipe(), run) == ()
+    assert redone(recipe(override), run) == expected
+    assert redone(recipe(override), run) == ()
+    if expected:
+        assert redone(recipe(), run) == expected  # there is no memory of the run before the last
+
+
+def test_every_part_of_a_recipe_is_in_the_matrix() -> None:
+    covered = {override.partition("=")[0].partition(".")[0] for override in MATRIX}
+    assert covered | {"task", "model"} == set(Recipe.model_fields)
+
+
+def test_other_rows_or_another_base_redo_what_reads_them(
+    fakes: Any, run: RunDir, recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    redone(recipe(), run)
+    write_csv(tmp_path / "rows.csv", [("other", "rows")])
+    assert redone(recipe(), run) == NAMES
+    make_model(tmp_path / "model", seed=1)
+    assert redone(recipe(), run) == AFTER_DATA
+
+
+def test_a_stage_that_gives_the_same_again_ends_the_chain(
+    fakes: dict[str, Fake], run: RunDir, recipe: Callable[..., Recipe]
+) -> None:
+    for fake in fakes.values():
+        fake.says = lambda _: "the same"
+    redone(recipe(), run)
+    assert redone(recipe("data.invalid_rows=drop"), run) == ("data", "package")
+    assert redone(recipe("data.invalid_rows=drop", "train.epochs=1"), run) == ("train", "package")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("damage", ["change", "delete", "manifest"])
+def test_output_that_was_tampered_with_is_made_again(
+    damage: str, name: str, fakes: Any, run: RunDir, recipe: Callable[..., Recipe]
+) -> None:
+    redone(recipe(), run)
+    output = run.stage(name) / ("stage.json" if damage == "manifest" else "output")
+    before = output.read_bytes()
+    output.unlink()
+    if damage != "delete":
+        output.write_text("tampered")
+    # It comes out as it was, so that what follows still holds.
+    assert redone(recipe(), run) == (name,)
+    assert damage == "manifest" or output.read_bytes() == before
+
+
+def test_what_was_stored_elsewhere_and_deleted_is_stored_again(
+    fakes: dict[str, Fake], run: RunDir, recipe: Callable[..., Recipe]
+) -> None:
+    redone(recipe(), run)
+    for fake in fakes.values():
+        fake.stored = False
+    assert redone(recipe(), run) == ("package",)
+
+
+def test_a_layout_of_an_older_version_is_done_again(
+    fakes: Any, run: RunDir, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redone(recipe(), run)
+    monkeypatch.setattr(pipeline, "LAYOUT", pipeline.LAYOUT + 1)
+    assert redone(recipe(), run) == NAMES
+
+
+def test_a_stage_can_be_forced(fakes: Any, run: RunDir, recipe: Callable[..., Recipe]) -> None:
+    redone(recipe(), run)
+    assert not stage("merge", recipe(), run).redone
+    assert stage("merge", recipe(), run, force=True).redone
+
+
+def test_an_outcome_says_where_how_long_and_what(fakes: Any, run: RunDir, recipe: Callable[..., Recipe]) -> None:
+    first, again = stage("data", recipe(), run), stage("data", recipe(), run)
+    assert (first.stage, first.directory, first.redone, first.summary) == (
+        *("data", run.root / "data", True),
+        {"stage": "data"},
+    )
+    assert (again.redone, again.seconds, again.summary) == (False, first.seconds, first.summary)
+
+
+@pytest.mark.parametrize(("name", "missing"), [("train", "data"), ("merge", "data"), ("package", "data")])
+def test_a_stage_whose_input_is_not_there(
+    name: str, missing: str, fakes: Any, run: RunDir, recipe: Callable[..., Recipe]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        stage(name, recipe(), run)
+    assert str(caught.value) == (
+        f"{name}: {run.root / missing} is not there yet: run `bentune {missing}` first, or `bentune run`"
+    )
+    assert not (run.root / f"{name}.partial").exists()
+
+
+def test_a_stage_is_not_done_on_top_of_what_is_out_of_date(
+    fakes: Any, run: RunDir, recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    redone(recipe(), run)
+    for name, override, stale in [
+        ("train", "data.split.test=0.3", "data"),
+        ("verify", "data.split.test=0.3", "data"),
+        ("merge", "method.rank=4", "train"),
+        ("package", "verify.rows=30", "verify"),
+        ("package", "evaluate.examples=1", "evaluate"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            stage(name, recipe(override), run)
+        assert str(caught.value) == (
+            f"{name}: the recipe, the data or the base model is not what it was for `{stale}`: run `bentune {stale}` "
+            "first, or `bentune run`"
+        )
+    assert not stage("export", recipe("evaluate.examples=1", "verify.rows=30"), run).redone
+    make_model(tmp_path / "model", seed=1)
+    with pytest.raises(InputError, match="merge: .* is not what it was for `train`"):
+        stage("merge", recipe(), run)
+    write_csv(tmp_path / "rows.csv", [("other", "rows")])
+    with pytest.raises(InputError, match="merge: .* is not what it was for `data`"):
+        stage("merge", recipe(), run)
+
+
+def test_only_verify_takes_an_input_that_was_changed(fakes: Any, run: RunDir, recipe: Callable[..., Recipe]) -> None:
+    redone(recipe(), run)
+    (run.root / "merge/output").write_text("tampered")
+    with pytest.raises(InputError) as caught:
+        stage("export", recipe(), run)
+    assert str(caught.value) == (
+        f"export: {run.root}/merge was changed after it was written: run `bentune merge` again, or `bentune run`"
+    )
+    assert stage("verify", recipe(), run).redone
+    assert not stage("evaluate", recipe(), run).redone
+    (run.root / "verify/output").write_text("tampered")
+    with pytest.raises(InputError, match="package: .*/verify was changed after it was written"):
+        stage("package", recipe(), run, force=True)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("broke"), InputError("wrong")])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_that_ends_early_is_not_there(
+    name: str, error: BaseException, fakes: dict[str, Fake], run: RunDir, recipe: Callable[..., Recipe]
+) -> None:
+    fakes[name].fails = error
+    with pytest.raises(type(error)):
+        redone(recipe(), run)
+    there = sorted(path.name for path in run.root.iterdir())
+    kept = ["train.partial"] if name == "train" else []
+    assert there == sorted([".lock", *NAMES[: NAMES.index(name)], *kept])
+    fakes[name].fails = None
+    assert redone(recipe(), run) == NAMES[NAMES.index(name) :]
+    # Only what train was at is found again.
+    assert fakes[name].found == (["key", "scratch"] if name == "train" else ["key"])
+
+
+def test_a_failure_leaves_what_was_there_before(
+    fakes: dict[str, Fake], run: RunDir, recipe: Callable[..., Recipe]
+) -> None:
+    redone(recipe(), run)
+    before = (run.root / "verify/output").read_bytes()
+    fakes["verify"].fails = RuntimeError("broke")
+    with pytest.raises(RuntimeError):
+        redone(recipe("verify.rows=30"), run)
+    assert (run.root / "verify/output").read_bytes() == before
+    # And what is out of date is not packaged.
+    with pytest.raises(InputError):
+        stage("package", recipe("verify.rows=30"), run)
+
+
+def test_unfinished_training_is_not_found_again_by_another_recipe_or_by_force(
+    fakes: dict[str, Fake], run: RunDir, recipe: Callable[..., Recipe]
+) -> None:
+    fakes["train"].fails = KeyboardInterrupt()
+    for override, options in (("seed=42", {}), ("train.epochs=1", {}), ("train.epochs=1", {"force": True})):
+        stage("data", recipe(override), run)
+        with pytest.raises(KeyboardInterrupt):
+            stage("train", recipe(override), run, **options)
+        assert fakes["train"].found == ["key"]
+
+
+def test_a_disk_that_is_full_while_the_data_is_looked_at(
+    fakes: Any, run: RunDir, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Any) -> list[str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.sources.source_digests", full)
+    for attempt in (lambda: redone(recipe(), run), lambda: stage("data", recipe(), run)):
+        with pytest.raises(DiskFull):
+            attempt()
+
+
+def test_every_stage_reads_only_what_it_says_it_reads(
+    lora_run: Path, lora_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real stages: a part of the recipe that a stage read without saying so would not redo it."""
+    allowed: dict[str, set[str]] = {}
+    for declared in STAGES[:-1]:
+        watched = Watched(load_recipe(lora_recipe, ["train.epochs=0.1"]).recipe)
+        inputs = {earlier: lora_run / earlier for earlier in declared.reads}
+        work = tmp_path / declared.name
+        work.mkdir()
+        declared.load(Quiet()).run(Context(watched, work, inputs, Quiet()))  # type: ignore[arg-type]
+        allowed[declared.name] = set(declared.keys).union(*(allowed[earlier] for earlier in declared.reads))
+        seen = watched.seen - {"learning_rate"}
+        assert seen <= allowed[declared.name], declared.name
+        assert seen, declared.name
+
+
+def test_a_run_with_nothing_to_do_does_not_wait_for_torch(tiny_run: Path, tiny_recipe: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tiny import Quiet\n"
+        "from training.pipeline import run_all; from training.recipe_file import load_recipe\n"
+        "from training.run_dir import RunDir\n"
+        "recipe = load_recipe(Path(sys.argv[1])).recipe\n"
+        "with RunDir.open(Path(sys.argv[2]), recipe.name) as run:\n"
+        "    assert not any(outcome.redone for outcome in run_all(recipe, run, Quiet()))\n"
+        "print(sorted({'torch', 'transformers', 'sklearn', 'optimum', 'datasets'} & sys.modules.keys()))"
+    )
+    support = Path(__file__).parent.parent / "support"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tiny_recipe), str(tiny_run.parent.parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": f"{support}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
