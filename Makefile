@@ -9,12 +9,12 @@ install: .venv/.train          ## everything that training and serving need, in 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
-.venv/.train: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install --quiet -e '.[train,demo]'
+.venv/.train: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,demo]'
 	@touch $@
 
-.venv/.dev: pyproject.toml | .venv/.train
-	$(BIN)/pip install --quiet -e '.[train,demo,dev]'
+.venv/.dev: pyproject.toml constraints.txt | .venv/.train
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,demo,dev]'
 	@touch $@
 
 demo: install                  ## fine-tune, prove, package and serve the BBC news classifier

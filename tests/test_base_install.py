@@ -29,11 +29,13 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("service", "training", "rollout", "bentune"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "bentofile.yaml"):
+    for name in ("pyproject.toml", "README.md", "bentofile.yaml", "constraints.txt"):
         shutil.copyfile(ROOT / name, source / name)
     subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
     python = place / "venv/bin/python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--editable", source], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "-c", source / "constraints.txt", "-e", source], check=True
+    )
     return python
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
 
 import service
 from service.contract import (
@@ -27,6 +28,7 @@ from service.contract import (
 )
 from service.errors import BentuneError
 from training.recipe_file import digest
+from training.run_dir import explain_full_disk
 from training.stage import Context, Summary
 
 TOOLS = ("bentune", "torch", "transformers", "peft", "optimum", "optimum-onnx", "onnxruntime", "tokenizers", "bentoml")
@@ -39,6 +41,11 @@ def run(context: Context) -> Summary:
 
     Raises BentuneError when BentoML cannot build it.
     """
+    with explain_full_disk(Path(BentoMLContainer.bentoml_home.get())):
+        return _store(context)
+
+
+def _store(context: Context) -> Summary:
     name = context.recipe.name
     created_at = datetime.now(UTC).replace(microsecond=0)
     onnx = context.inputs["export"] / "model/fp32.onnx"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from service.contract import ProcessorSettings, write_json
@@ -95,14 +96,14 @@ def _blamed_on(hop: str) -> Iterator[None]:
 def _trained(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
     labels, tokenizer = labels_of(directory), tokenizer_of(directory)
     logits, ids = torch_logits(load_tuned(recipe, labels, directory), tokenizer, rows, recipe.max_tokens, advance)
-    return Stop("trained", logits, ids, labels, _tokenizer_digest(directory / "tokenizer/tokenizer.json"))
+    return Stop("trained", logits, ids, labels, _tokenizer_digest(tokenizer.backend_tokenizer))
 
 
 def _merged(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
     model = AutoModelForSequenceClassification.from_pretrained(directory, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
     logits, ids = torch_logits(model, tokenizer, rows, recipe.max_tokens, advance)
-    return Stop("merged", logits, ids, config_labels(directory), _tokenizer_digest(directory / "tokenizer.json"))
+    return Stop("merged", logits, ids, config_labels(directory), _tokenizer_digest(tokenizer.backend_tokenizer))
 
 
 def _onnx(
@@ -117,11 +118,12 @@ def _onnx(
         order += batch
         advance(len(batch))
     logits = np.concatenate(parts)[np.argsort(order)]
-    digest = _tokenizer_digest(exported / "processor/tokenizer.json")
+    digest = _tokenizer_digest(Tokenizer.from_file(str(exported / "processor/tokenizer.json")))
     return Stop(name, logits, [row.ids for row in tokens], predictor.labels, digest)
 
 
-def _tokenizer_digest(file: Path) -> str:
-    # Truncation and padding are set anew for every call, and saved in whatever state the last call left them.
-    content = json.loads(file.read_text(encoding="utf-8"))
+def _tokenizer_digest(tokenizer: Tokenizer) -> str:
+    # As it is loaded, for tokenizer_config.json can change what tokenizer.json says. Truncation and padding are set
+    # anew for every call, and saved in whatever state the last call left them.
+    content = json.loads(tokenizer.to_str())
     return digest({key: value for key, value in content.items() if key not in ("truncation", "padding")})

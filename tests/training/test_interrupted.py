@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import ask
 from safetensors.numpy import load_file
-from tiny import write_recipe
 
 STAGES = ["data", "train", "evaluate", "merge", "export", "verify", "package"]
 
@@ -42,33 +42,27 @@ def kill_when(happened: Callable[[], bool], stage: str, recipe: Path, runs: Path
         os.kill(process.pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def long_recipe(tmp_path: Path, tiny_model: Path, tiny_csv: Path) -> Path:
-    """Steps enough that a kill comes in the middle."""
-    train = {"epochs": 20, "learning_rate": 0.003, "checkpoint_steps": 20}
-    return write_recipe(tmp_path / "long.yaml", tiny_model, tiny_csv, train=train)
-
-
-def test_killed_in_training_it_goes_on_from_its_checkpoint(long_recipe: Path, tmp_path: Path) -> None:
-    runs, whole = tmp_path / "killed", tmp_path / "whole"
-    for place in (runs, whole):
-        assert bentune("data", long_recipe, place)[0] == 0
+def test_killed_in_training_it_goes_on_from_its_checkpoint(tiny_recipe: Path, tiny_run: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    assert ask("data", tiny_recipe, "--runs", runs).code == 0
 
     def checkpoint_written() -> bool:
-        return any(runs.glob("long/*/train.partial/checkpoints/checkpoint-40/trainer_state.json"))
+        return any(runs.glob("tiny/*/train.partial/checkpoints/checkpoint-40/trainer_state.json"))
 
-    kill_when(checkpoint_written, "train", long_recipe, runs)
-    assert list(runs.glob("long/*/train")) == []
-    code, resumed = bentune("train", long_recipe, runs)
+    kill_when(checkpoint_written, "train", tiny_recipe, runs)
+    assert list(runs.glob("tiny/*/train")) == []
+    code, resumed = bentune("train", tiny_recipe, runs)
     assert code == 0
-    assert resumed["summary"]["resumed_at_step"] >= 40
-    _, uninterrupted = bentune("train", long_recipe, whole)
-    assert uninterrupted["summary"]["resumed_at_step"] == 0
-    assert resumed["summary"]["steps"] == uninterrupted["summary"]["steps"] == 300
+    uninterrupted = json.loads((tiny_run / "train/stage.json").read_text())["summary"]
+    assert 40 <= resumed["summary"]["resumed_at_step"] < resumed["summary"]["steps"] == uninterrupted["steps"] == 150
+    assert resumed["summary"]["loss"] == pytest.approx(uninterrupted["loss"], abs=1e-4)
     # The same seed: what was interrupted ends with the weights that it would have had.
-    weights = [load_file(Path(done["directory"]) / "model/model.safetensors") for done in (resumed, uninterrupted)]
-    for name in weights[0]:
-        np.testing.assert_allclose(weights[0][name], weights[1][name], atol=1e-5)
+    weights, expected = (
+        load_file(place / "model/model.safetensors") for place in (Path(resumed["directory"]), tiny_run / "train")
+    )
+    assert weights.keys() == expected.keys()
+    for name in weights:
+        np.testing.assert_allclose(weights[name], expected[name], atol=1e-4)
 
 
 def test_killed_in_export_only_export_and_what_follows_is_done(
@@ -81,9 +75,9 @@ def test_killed_in_export_only_export_and_what_follows_is_done(
     finished = {stage: (run / stage / "stage.json").stat().st_mtime_ns for stage in STAGES[:4]}
     kill_when((run / "export.partial").exists, "run", tiny_recipe, tmp_path / "runs")
     assert not (run / "export").exists()
-    code, done = bentune("run", tiny_recipe, tmp_path / "runs")
-    assert code == 0
-    assert [stage["stage"] for stage in done["stages"] if stage["redone"]] == ["export", "verify", "package"]
+    done = ask("run", tiny_recipe, "--runs", tmp_path / "runs", "--json")
+    assert done.code == 0
+    assert [stage["stage"] for stage in done.json["stages"] if stage["redone"]] == ["export", "verify", "package"]
     assert {stage: (run / stage / "stage.json").stat().st_mtime_ns for stage in STAGES[:4]} == finished
     assert list(run.glob("*.partial")) == []
 
@@ -109,29 +103,69 @@ def test_a_run_that_another_process_uses_is_refused(tiny_run: Path, tiny_recipe:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a size of its own."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of its own, of 3 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", place], capture_output=True, check=False
-    )
-    if mount.returncode != 0:
-        pytest.skip("only root may mount a small disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root may mount a small disk: unshare -rm pytest tests/training/test_interrupted.py")
     yield place
-    subprocess.run(["umount", place], check=True)
+    subprocess.run(["umount", "-l", place], check=True)  # libraries keep files of it mapped
 
 
-def test_a_full_disk_is_named_and_the_same_command_goes_on(small_disk: Path, tiny_recipe: Path) -> None:
-    assert bentune("data", tiny_recipe, small_disk)[0] == 0
-    code, said = bentune("run", tiny_recipe, small_disk)
-    assert code == 3
-    assert f"the disk of {small_disk}" in said["error"]
-    assert "is full" in said["error"]
-    (run,) = (small_disk / tiny_recipe.stem).iterdir()
-    assert (run / "data/stage.json").is_file()
-    assert not (run / "train").exists()
-    subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
-    code, done = bentune("run", tiny_recipe, small_disk)
-    assert code == 0
-    assert [stage["stage"] for stage in done["stages"] if not stage["redone"]] == ["data"]
+def fill(disk: Path, leave_kb: int) -> Path:
+    """Write a file that leaves so much room."""
+    filler = disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free - leave_kb * 1024))
+    return filler
+
+
+@pytest.mark.parametrize(
+    ("stage", "leave_kb", "goes_on_from"),
+    [
+        *[("data", 0, 0), ("data", 8, 0), ("train", 40, 0), ("train", 150, 0), ("train", 500, 20)],
+        *[("export", 20, 0), ("export", 100, 0), ("verify", 4, 0)],
+    ],
+)
+def test_a_full_disk_is_named_and_the_same_command_goes_on(
+    stage: str, leave_kb: int, goes_on_from: int, small_disk: Path, tiny_recipe: Path
+) -> None:
+    earlier = STAGES[: STAGES.index(stage)]
+    for name in earlier:
+        assert ask(name, tiny_recipe, "--runs", small_disk).code == 0
+    filler = fill(small_disk, leave_kb)
+    answer = ask(stage, tiny_recipe, "--runs", small_disk, "--json")
+    assert answer.code == 3
+    message = answer.json["error"]
+    assert message.startswith(f"the disk of {small_disk}/tiny")
+    assert message.endswith("MB free): make room and give the same command again; finished stages are kept")
+    runs = list((small_disk / "tiny").iterdir())
+    left = {path.name for run in runs for path in run.iterdir()} - {".lock"}
+    assert left == {*earlier, *(["train.partial"] if goes_on_from else [])}
+    finished = {name: (runs[0] / name / "stage.json").stat().st_mtime_ns for name in earlier}
+    filler.unlink()
+    done = ask(stage, tiny_recipe, "--runs", small_disk, "--json")
+    assert done.code == 0
+    assert done.json["summary"].get("resumed_at_step", 0) == goes_on_from
+    (run,) = (small_disk / "tiny").iterdir()
+    assert {name: (run / name / "stage.json").stat().st_mtime_ns for name in earlier} == finished
+    assert {path.name for path in run.iterdir()} == {".lock", stage, *earlier}
+
+
+def test_a_store_on_a_full_disk_is_named(
+    small_disk: Path, tiny_run: Path, tiny_recipe: Path, copied: Callable[[Path], Path]
+) -> None:
+    """The runs have room; the BentoML stores have none."""
+    runs = copied(tiny_run)
+    shutil.rmtree(runs / tiny_run.parent.name / tiny_run.name / "package")
+    program = [sys.executable, "-m", "bentune", "package", str(tiny_recipe), "--runs", str(runs), "--json"]
+    environment = os.environ | {"BENTOML_HOME": str(small_disk / "bentoml")}
+    filler = fill(small_disk, 60)
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 3, done.stderr
+    assert f"the disk of {small_disk}" in json.loads(done.stdout)["error"]
+    filler.unlink()
+    assert not list((small_disk / "bentoml/models").glob("*/*"))
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr

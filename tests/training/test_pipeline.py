@@ -25,7 +25,7 @@ AFTER_DATA = NAMES[1:]
 
 
 class Fake:
-    """A stage that writes what it was given; `says` is what it writes for a recipe, everything unless it is replaced."""
+    """A stage that writes what it was given: of the recipe, what `says` picks, which is everything at first."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -142,6 +142,8 @@ def test_every_part_of_a_recipe_is_in_the_matrix() -> None:
 def test_other_rows_or_another_base_redo_what_reads_them(
     fakes: Any, run: RunDir, recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
+    fakes["data"].says = lambda recipe: Path(recipe.data.source).read_text()
+    fakes["train"].says = lambda recipe: sha256_file(Path(recipe.model) / "model.safetensors")
     redone(recipe(), run)
     write_csv(tmp_path / "rows.csv", [("other", "rows")])
     assert redone(recipe(), run) == NAMES

@@ -1,5 +1,6 @@
 """Whatever changes an answer between training and serving is caught, and the right hop is blamed."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -7,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
+from command import ask
 from safetensors.numpy import load_file, save_file
+from tiny import sentences, write_recipe
 
 from bentune.cli import main
 from service.contract import GoldenRow
+from service.predictor import Predictor
+from training.recipe_file import load_recipe
 
 
 @pytest.fixture
@@ -69,6 +75,21 @@ def swap_words(tokenizer: Path) -> None:
     tokenizer.write_text(json.dumps(content))
 
 
+def change(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def change_onnx_weight(run: Path) -> None:
+    model = onnx.load(run / "export/model/fp32.onnx")
+    weight = next(node for node in model.graph.initializer if node.name.endswith("classifier.weight"))
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.1), weight.name))
+    onnx.save(model, run / "export/model/fp32.onnx")
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
 def lower_nothing(tokenizer: Path) -> None:
     """No token of these rows changes, for they are in lower case; others' would."""
     content = json.loads(tokenizer.read_text())
@@ -102,6 +123,38 @@ def lower_nothing(tokenizer: Path) -> None:
             "tokenizer is not the same",
             id="tokenizer that differs on other rows only",
         ),
+        pytest.param(
+            lambda run: change(run / "merge/model/tokenizer_config.json", do_lower_case=False),
+            "merge",
+            "tokenizer is not the same",
+            id="tokenizer settings at merge",
+        ),
+        pytest.param(
+            lambda run: change(run / "export/processor/settings.json", truncation_side="left"),
+            "export",
+            "other tokens",
+            id="side that long texts are cut on",
+        ),
+        pytest.param(change_onnx_weight, "export", "largest logit difference is", id="weight of the ONNX file"),
+        pytest.param(
+            lambda run: change(run / "export/config.json", id2label={"0": "animal", "1": "food"}),
+            "export",
+            "label map changed",
+            id="label lost at export",
+        ),
+        pytest.param(
+            lambda run: cut(run / "merge/model/model.safetensors"), "merge", "cannot be run", id="half of the weights"
+        ),
+        pytest.param(
+            lambda run: cut(run / "merge/model/tokenizer.json"), "merge", "cannot be run", id="half of the tokenizer"
+        ),
+        pytest.param(lambda run: cut(run / "export/model/fp32.onnx"), "export", "cannot be run", id="half of the ONNX"),
+        pytest.param(
+            lambda run: cut(run / "export/processor/tokenizer.json"),
+            "export",
+            "cannot be run",
+            id="half of the served tokenizer",
+        ),
     ],
 )
 def test_damage_is_blamed_on_its_hop(
@@ -117,6 +170,76 @@ def test_damage_is_blamed_on_its_hop(
     # What was proven before stands as it was; nothing half-written is left beside it.
     assert (run / "verify/parity.json").read_bytes() == before
     assert [path.name for path in run.glob("*.partial")] == []
+
+
+def test_a_merge_that_loses_the_adapter_is_blamed(
+    lora_run: Path, lora_recipe: Path, copied: Callable[[Path], Path]
+) -> None:
+    """The base's own weights where the merged ones should be: every file is whole, only the answers differ."""
+    runs = copied(lora_run)
+    run = runs / lora_run.parent.name / lora_run.name
+    merged, base = load_file(run / "merge/model/model.safetensors"), load_file(base_of(lora_recipe))
+    lost = {name: base.get(name.removeprefix("bert."), weight) for name, weight in merged.items()}
+    save_file(lost, run / "merge/model/model.safetensors", metadata={"format": "pt"})
+    answer = ask("verify", lora_recipe, "--runs", runs, "--json")
+    assert (answer.code, answer.json["gate"], answer.json["exit_code"]) == (1, "merge", 1)
+    answer = ask("verify", lora_recipe, "--runs", runs)
+    assert answer.code == 1
+    assert answer.out == ""
+    assert "error: verify: the hop `merge` (trained -> merged): the largest logit difference is" in answer.err
+    # Nothing is packaged on top of it, and the run mends itself.
+    assert "was changed after it was written" in ask("export", lora_recipe, "--runs", runs).err
+
+
+def base_of(recipe: Path) -> Path:
+    return Path(load_recipe(recipe).recipe.model) / "model.safetensors"
+
+
+def test_answers_that_depend_on_the_batch_are_blamed_on_it(
+    verify: Callable[[], Any], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Predictor.logits
+
+    def dependent(self: Predictor, batch: Any) -> Any:
+        return original(self, batch) + np.float32(0.01) * (len(batch) - 1)
+
+    monkeypatch.setattr(Predictor, "logits", dependent)
+    (run / "verify/stage.json").unlink()
+    code, said = verify()
+    assert (code, said["gate"]) == (1, "batch")
+    assert "the hop `batch` (fp32 ONNX -> fp32 ONNX in batches)" in said["error"]
+
+
+@pytest.mark.parametrize(
+    ("override", "hop"),
+    [("verify.export_tolerance=1e-12", "export"), ("verify.merge_tolerance=1e-12", "merge")],
+)
+def test_the_tolerances_are_those_of_the_recipe(
+    override: str, hop: str, lora_run: Path, lora_recipe: Path, copied: Callable[[Path], Path]
+) -> None:
+    runs = copied(lora_run)
+    answer = ask("verify", lora_recipe, "--runs", runs, "--json", "--set", override)
+    assert answer.code == 1
+    assert answer.json["gate"] == hop
+    flips = "verify.label_flips=40"
+    assert ask("verify", lora_recipe, "--runs", runs, "--set", override, "--set", flips).code == 1
+    assert ask("verify", lora_recipe, "--runs", runs, "--set", "verify.rows=7", "--json").json["summary"]["rows"] == 7
+
+
+def test_pairs_of_texts_go_through_every_hop(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [(first, second, label) for (first, label), (second, _) in zip(sentences(60), sentences(60, 1), strict=True)]
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("first", "second", "label"), *rows])
+    data = {"source": str(tmp_path / "pairs.csv"), "columns": {"text": "first", "text_pair": "second"}}
+    recipe = write_recipe(tmp_path / "pairs.yaml", tiny_model, "", data=data, train={"epochs": 1})
+    for stage in ("data", "train", "merge", "export"):
+        assert ask(stage, recipe, "--runs", tmp_path / "runs").code == 0
+    answer = ask("verify", recipe, "--runs", tmp_path / "runs", "--json")
+    assert answer.code == 0
+    golden = (Path(answer.json["directory"]) / "golden.jsonl").read_text().splitlines()
+    pairs = {(row.text, row.text_pair) for row in map(GoldenRow.model_validate_json, golden)}
+    assert pairs
+    assert pairs <= {(first, second) for first, second, _ in rows}
 
 
 def test_an_undamaged_run_passes_without_being_done_again(verify: Callable[[], Any]) -> None:
