@@ -1,0 +1,39 @@
+"""Writes the model of a Bentune run as the Hugging Face directory that other servers load: the same weights for all."""
+
+import json
+import shutil
+from pathlib import Path
+
+from service.errors import InputError
+
+MERGED = "merge/model"
+EXPORTED = "export/model/fp32.onnx"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+TOKENIZER_SETTINGS = "tokenizer_config.json"
+
+
+def write_model_directory(run: Path, target: Path, max_tokens: int) -> Path:
+    """Fill `target` with config, tokenizer, model.safetensors and model.onnx of the run directory `run`; return it.
+
+    The two files of weights are links into the run. Raises InputError when the run was not exported yet.
+    """
+    merged, onnx = run / MERGED, run / EXPORTED
+    for needed in (merged / WEIGHTS, onnx):
+        if not needed.is_file():
+            raise InputError(f"{needed} is missing: {run} is not a run that was merged and exported")
+    # In the top folder: Optimum and infinity both search every folder, and both stop at the only ONNX file there is.
+    target.mkdir(parents=True)
+    for path in merged.iterdir():
+        if path.name != WEIGHTS:
+            shutil.copyfile(path, target / path.name)
+    (target / WEIGHTS).symlink_to((merged / WEIGHTS).resolve())
+    (target / ONNX).symlink_to(onnx.resolve())
+    _limit_tokens(target / TOKENIZER_SETTINGS, max_tokens)
+    return target
+
+
+def _limit_tokens(settings_file: Path, max_tokens: int) -> None:
+    """A server that truncates without asking how far, as infinity's torch engine does, takes the tokenizer's limit."""
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    settings_file.write_text(json.dumps(settings | {"model_max_length": max_tokens}, indent=2), encoding="utf-8")
