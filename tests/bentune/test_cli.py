@@ -1,14 +1,22 @@
 """The command line: exit codes, one JSON object for machines, and what is refused before anything starts."""
 
 import json
+import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import ask
 
 from bentune.cli import main
+from service.errors import BentuneError, GateError, InputError
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -113,3 +121,142 @@ def test_serve_refuses_wrong_settings_and_a_busy_port_before_it_starts(
     monkeypatch.setenv("BENTUNE_MAX_INPUTS", "many")
     code, _, err = bentune("serve", tiny_tag)
     assert (code, "BENTUNE_MAX_INPUTS='many'" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (GateError("merge", "verify: the hop `merge`: out of bounds"), 1, "verify: the hop `merge`: out of bounds"),
+        (InputError("rows.csv has no column 'text'"), 2, "rows.csv has no column 'text'"),
+        (BentuneError("the disk is full"), 3, "the disk is full"),
+        (ZeroDivisionError("by zero"), 3, "ZeroDivisionError: by zero (BENTUNE_DEBUG=1 shows where)"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
+    ],
+)
+def test_each_kind_of_failure_has_its_exit_code(
+    error: BaseException,
+    code: int,
+    message: str,
+    bentune: Call,
+    tiny_recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("training.pipeline.run_stage", fail)
+    command = ("verify", tiny_recipe, "--runs", tmp_path)
+    found, out, err = bentune(*command)
+    assert (found, out, err.strip()) == (code, "", f"error: {message}")
+    found, out, _ = bentune(*command, "--json")
+    gate = {"gate": "merge"} if isinstance(error, GateError) else {}
+    assert (found, parsed(out)) == (code, {"error": message, "exit_code": code} | gate)
+
+
+def test_where_it_broke_is_shown_on_request(
+    bentune: Call, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("training.pipeline.run_stage", lambda *_, **__: 1 / 0)
+    monkeypatch.setenv("BENTUNE_DEBUG", "1")
+    code, _, err = bentune("verify", tiny_recipe, "--runs", tmp_path)
+    assert code == 3
+    assert "Traceback" in err
+
+
+@pytest.fixture
+def runs(tiny_run: Path, tmp_path: Path) -> Path:
+    """A directory with a copy of the tiny run."""
+    shutil.copytree(tiny_run, tmp_path / "runs/tiny" / tiny_run.name)
+    return tmp_path / "runs"
+
+
+def test_a_run_with_nothing_to_do_says_where_everything_is(bentune: Call, tiny_recipe: Path, runs: Path) -> None:
+    code, out, err = bentune("run", tiny_recipe, "--runs", runs)
+    assert (code, out) == (0, "")
+    assert err.count("nothing changed") == 7
+    (run,) = (runs / "tiny").iterdir()
+    artifacts = json.loads((run / "package/artifacts.json").read_text())
+    assert f"serve it: bentune serve {artifacts['bento']}" in err
+    code, out, err = bentune("run", tiny_recipe, "--runs", runs, "--json")
+    assert (code, err) == (0, "")
+    found = parsed(out)
+    assert found["run"] == str(run)
+    assert [(stage["stage"], stage["redone"]) for stage in found["stages"]] == [
+        (stage, False) for stage in ("data", "train", "evaluate", "merge", "export", "verify", "package")
+    ]
+    assert found["stages"][-1]["summary"] == artifacts
+
+
+def test_a_stage_of_a_new_run_stands_beside_the_others(bentune: Call, tiny_recipe: Path, runs: Path) -> None:
+    code, out, _ = bentune("data", tiny_recipe, "--runs", runs, "--new", "--json")
+    found = parsed(out)
+    assert (code, found["stage"], found["redone"]) == (0, "data", True)
+    assert len(list((runs / "tiny").iterdir())) == 2
+    # The newest goes on, and its next stage has not been done.
+    code, out, _ = bentune("merge", tiny_recipe, "--runs", runs, "--json")
+    assert (code, parsed(out)["error"]) == (
+        2,
+        f"merge: {Path(found['directory']).parent}/train is not there yet: run `bentune train` first, or `bentune run`",
+    )
+
+
+def test_explain_is_a_table_for_people(bentune: Call, tiny_recipe: Path) -> None:
+    code, out, err = bentune("recipe", "explain", tiny_recipe, "--set", "seed=7")
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if "seed" in line and "--set" in line]
+    assert "7" in line
+    code, out, err = bentune("recipe", "explain", tiny_recipe, "--set", "sead=7")
+    assert (code, out) == (2, "")
+    assert "sead: no such key; did you mean `seed`?" in err
+
+
+def test_doctor_names_what_is_missing(bentune: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bentune.doctor.TRAIN", ("not-on-this-machine",))
+    code, out, _ = bentune("doctor", "--json")
+    found = {row["name"]: row for row in parsed(out)}
+    assert code == 0
+    assert found["not-on-this-machine"] == {
+        "name": "not-on-this-machine",
+        "value": "missing",
+        "note": "pip install '.[train]'",
+        "fine": False,
+    }
+    code, out, _ = bentune("doctor")
+    assert "not-on-this-machine" in out
+
+
+def test_help_and_version(bentune: Call) -> None:
+    code, out, _ = bentune("--help")
+    assert code == 0
+    assert "0 fine, 1 a gate said no, 2 wrong usage or input, 3 something broke" in " ".join(out.split())
+    code, out, _ = bentune("--version")
+    assert (code, out.split()[-1]) == (0, version("bentune"))
+    code, out, err = bentune("run", "a.yaml", "--frobnicate")
+    assert (code, out) == (2, "")
+    assert "No such option" in err
+
+
+def test_control_c_in_training_ends_it_and_the_same_command_goes_on(tiny_recipe: Path, tmp_path: Path) -> None:
+    """A real process and a real signal."""
+    runs = tmp_path / "runs"
+    assert ask("data", tiny_recipe, "--runs", runs).code == 0
+    long = ("--set", "train.epochs=50")  # so that it does not end before the signal comes
+    command = [sys.executable, "-m", "bentune", "train", str(tiny_recipe), "--runs", str(runs), "--json", *long]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(runs.glob("tiny/*/train.partial/checkpoints/checkpoint-*/trainer_state.json")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert parsed(out) == {"error": "interrupted; the same command goes on from here", "exit_code": 130}
+    assert "Traceback" not in err
+    (run,) = (runs / "tiny").iterdir()
+    assert {path.name for path in run.iterdir()} == {".lock", "data", "train.partial"}
+    assert {path.name for path in (run / "train.partial").iterdir()} == {"checkpoints", "key"}
+    done = ask("train", tiny_recipe, "--runs", runs, "--json", *long)
+    assert done.code == 0
+    assert done.json["summary"]["resumed_at_step"] >= 20

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bentoml._internal.bento import BentoStore
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
 from command import ask
 from safetensors.numpy import load_file
 
@@ -153,19 +156,31 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
     assert {path.name for path in run.iterdir()} == {".lock", stage, *earlier}
 
 
+@pytest.fixture
+def stores(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The BentoML stores, on the small disk; the process that builds a Bento finds them through the environment."""
+    home = small_disk / "bentoml"
+    monkeypatch.setenv("BENTOML_HOME", str(home))
+    for name in ("models", "bentos"):
+        (home / name).mkdir(parents=True)
+    with (
+        BentoMLContainer.bentoml_home.patch(str(home)),
+        BentoMLContainer.model_store.patch(ModelStore(home / "models")),
+        BentoMLContainer.bento_store.patch(BentoStore(home / "bentos")),
+    ):
+        yield home
+
+
 def test_a_store_on_a_full_disk_is_named(
-    small_disk: Path, tiny_run: Path, tiny_recipe: Path, copied: Callable[[Path], Path]
+    stores: Path, small_disk: Path, tiny_run: Path, tiny_recipe: Path, copied: Callable[[Path], Path]
 ) -> None:
     """The runs have room; the BentoML stores have none."""
-    runs = copied(tiny_run)
-    shutil.rmtree(runs / tiny_run.parent.name / tiny_run.name / "package")
-    program = [sys.executable, "-m", "bentune", "package", str(tiny_recipe), "--runs", str(runs), "--json"]
-    environment = os.environ | {"BENTOML_HOME": str(small_disk / "bentoml")}
+    command = ["package", tiny_recipe, "--runs", copied(tiny_run), "--force", "--json"]
     filler = fill(small_disk, 60)
-    done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 3, done.stderr
-    assert f"the disk of {small_disk}" in json.loads(done.stdout)["error"]
+    answer = ask(*command)
+    assert answer.code == 3
+    assert answer.json["error"].startswith(f"the disk of {small_disk}")
     filler.unlink()
-    assert not list((small_disk / "bentoml/models").glob("*/*"))
-    done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    assert [path.name for path in stores.rglob("*") if path.is_file()] == []
+    assert ask(*command).code == 0
+    assert len(list(stores.glob("bentos/tiny/*/bento.yaml"))) == 1
