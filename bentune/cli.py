@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from bentune.bench import bench
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.report import Report
 from service.errors import BentuneError, GateError, InputError
@@ -81,6 +82,7 @@ for _name, _text in {
     "merge": "Fold the adapter into the base weights.",
     "export": "Write the merged model as ONNX.",
     "verify": "Prove on held-out rows that every hop gives the same answers; exit 1 names the hop that does not.",
+    "plan": "Measure how the model is best run on this CPU without losing accuracy.",
     "package": "Store the bundle in the BentoML model store and build the Bento.",
 }.items():
     _add_stage(_name, _text)
@@ -205,6 +207,9 @@ def smoke(tag: str, rows: int, as_json: bool) -> None:
     report = Report(as_json=as_json)
     findings = run_smoke(tag, rows, report)
     report.result(findings)
+
+
+cli.add_command(bench)
 
 
 def _say_outcome(report: Report, outcome: Any) -> None:

@@ -69,12 +69,13 @@ def running(
             start_new_session=True,
         )
         try:
-            _wait_until_ready(process, url)
+            try:
+                _wait_until_ready(process, url)
+            except BentuneError as error:
+                printed.seek(0)
+                tail = printed.read().decode("utf-8", "replace")[-2000:]
+                raise BentuneError(f"{error}; the end of its log:\n{tail}") from None
             yield url
-        except BentuneError as error:
-            printed.seek(0)
-            tail = printed.read().decode("utf-8", "replace")[-2000:]
-            raise BentuneError(f"{error}; the end of its log:\n{tail}") from None
         finally:
             _stop(process)
 

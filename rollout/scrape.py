@@ -1,0 +1,185 @@
+"""What the server says of itself: /info once, and /metrics before, during and after a load.
+
+A server that has neither, such as another product, is measured all the same: what it does not say is None. However
+much it answers, only a bounded part is read, and only numbers are taken from it.
+"""
+
+import asyncio
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import BaseModel, ConfigDict
+
+MAX_ANSWER_BYTES = 4_000_000
+TIMEOUT_S = 10.0
+SAMPLE_EVERY_S = 0.25
+PLAIN = {"accept-encoding": "identity"}  # a compressed answer has no bound
+PREFIX = "bentune_"
+BATCHES = f"{PREFIX}batch_tokens_count"
+
+
+class ServerSide(BaseModel):
+    """What a load did inside the server, the warm-up included. Means are over batches; queue_ms is over inputs.
+
+    `padding` is the share of a batch's tokens that is padding. `utilization` is the share of the slots' time spent
+    computing; a batch that had all cores to itself counts as one slot, so it is a lower bound.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batches: int
+    batch_requests: float | None
+    batch_tokens: float | None
+    padding: float | None
+    queue_ms: float | None
+    inference_ms: float | None
+    rejected: dict[str, int]
+    utilization: float | None
+
+
+class Signal(BaseModel):
+    """Means of what an autoscaler reads, sampled while the load ran: the share of busy slots, and waiting tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slots_busy: float
+    queue_tokens: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The server's own metrics at one moment: `values` summed over labels, `rejected` by reason."""
+
+    at_s: float
+    values: dict[str, float] = field(default_factory=dict)
+    rejected: dict[str, float] = field(default_factory=dict)
+
+
+def read_info(url: str) -> dict[str, Any] | None:
+    """/info of a Bentune server, or None of any other."""
+    content = _get(f"{url}/info")
+    if content is None:
+        return None
+    with suppress(ValueError, RecursionError):
+        info = httpx.Response(200, content=content).json()
+        if isinstance(info, dict) and isinstance(info.get("plan"), dict) and isinstance(info.get("digest"), str):
+            return info
+    return None
+
+
+def slots_of(info: dict[str, Any] | None) -> int | None:
+    """How many batches the server computes at once, as its /info says."""
+    slots = info["plan"].get("slots") if info else None
+    return slots if isinstance(slots, int) and slots > 0 else None
+
+
+def read_metrics(url: str) -> Reading | None:
+    """The metrics of a Bentune server at this moment, or None of any other."""
+    content = _get(f"{url}/metrics")
+    return None if content is None else parse(content, time.monotonic())
+
+
+def parse(content: bytes, at_s: float) -> Reading | None:
+    """Take our metrics out of an answer; None when there are none or it is no such text."""
+    values: dict[str, float] = {}
+    rejected: dict[str, float] = {}
+    ours = "\n".join(line for line in content.decode("utf-8", "replace").splitlines() if line.startswith(PREFIX))
+    # Whatever the parser raises: the text is a stranger's.
+    with suppress(Exception):
+        for family in text_string_to_metric_families(ours + "\n"):
+            for sample in family.samples:
+                if not math.isfinite(sample.value):
+                    continue
+                values[sample.name] = values.get(sample.name, 0.0) + sample.value
+                if sample.name == f"{PREFIX}rejected_total":
+                    reason = sample.labels.get("reason", "")[:40]
+                    rejected[reason] = rejected.get(reason, 0.0) + sample.value
+    return Reading(at_s, values, rejected) if values else None
+
+
+def between(readings: Sequence[tuple[Reading | None, Reading | None]], slots: int | None) -> ServerSide | None:
+    """What happened within pairs of readings, taken together.
+
+    None when one is missing, or when the server was started again within a pair.
+    """
+    grown: defaultdict[str, float] = defaultdict(float)
+    rejected: Counter[str] = Counter()
+    elapsed = 0.0
+    for before, after in readings:
+        if before is None or after is None:
+            return None
+        if after.values.get(BATCHES, 0.0) < before.values.get(BATCHES, 0.0):
+            return None
+        for name, value in after.values.items():
+            grown[name] += value - before.values.get(name, 0.0)
+        for reason, value in after.rejected.items():
+            rejected[reason] += int(value - before.rejected.get(reason, 0.0))
+        elapsed += after.at_s - before.at_s
+
+    def mean(name: str, scale: float = 1.0) -> float | None:
+        count = grown[f"{PREFIX}{name}_count"]
+        return grown[f"{PREFIX}{name}_sum"] / count * scale if count > 0 else None
+
+    return ServerSide(
+        batches=int(grown[BATCHES]),
+        batch_requests=mean("batch_requests"),
+        batch_tokens=mean("batch_tokens"),
+        padding=mean("batch_padding_ratio"),
+        queue_ms=mean("request_queue_seconds", 1000),
+        inference_ms=mean("inference_seconds", 1000),
+        rejected={reason: count for reason, count in sorted(rejected.items()) if count > 0},
+        utilization=grown[f"{PREFIX}inference_seconds_sum"] / (slots * elapsed) if slots and elapsed > 0 else None,
+    )
+
+
+async def sample(url: str, every_s: float, seconds: float) -> list[Reading]:
+    """Read /metrics again and again for `seconds`, as an autoscaler's Prometheus does, only more often."""
+    pages: list[tuple[float, bytes]] = []
+    ends = time.monotonic() + seconds
+    async with httpx.AsyncClient(timeout=TIMEOUT_S, headers=PLAIN) as client:
+        while (now := time.monotonic()) < ends:
+            with suppress(httpx.HTTPError, TimeoutError):
+                async with asyncio.timeout(TIMEOUT_S), client.stream("GET", f"{url}/metrics") as answer:
+                    content = bytearray()
+                    async for piece in answer.aiter_raw():
+                        content += piece
+                        if len(content) > MAX_ANSWER_BYTES:
+                            break
+                    pages.append((now, bytes(content)))
+            await asyncio.sleep(max(0.0, now + every_s - time.monotonic()))
+    # Parsed at the end, for it would hold up the requests that are measured.
+    return [reading for at_s, page in pages if (reading := parse(page, at_s)) is not None]
+
+
+def signal_of(readings: Sequence[Reading], slots: int | None) -> Signal | None:
+    """Mean over the readings, or None without any or without knowing the slots."""
+    if not readings or not slots:
+        return None
+    busy = [reading.values.get(f"{PREFIX}slots_busy", 0.0) / slots for reading in readings]
+    tokens = [reading.values.get(f"{PREFIX}queue_tokens", 0.0) for reading in readings]
+    return Signal(slots_busy=sum(busy) / len(busy), queue_tokens=sum(tokens) / len(tokens), samples=len(readings))
+
+
+def _get(url: str) -> bytes | None:
+    """The body of an answer 200 that is neither too long nor too slow."""
+    ends = time.monotonic() + TIMEOUT_S
+    try:
+        with httpx.stream("GET", url, timeout=TIMEOUT_S, headers=PLAIN) as answer:
+            if answer.status_code != httpx.codes.OK:
+                return None
+            content = bytearray()
+            for piece in answer.iter_raw():
+                content += piece
+                if len(content) > MAX_ANSWER_BYTES or time.monotonic() > ends:
+                    return None
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return None
+    return bytes(content)

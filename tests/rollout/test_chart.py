@@ -1,0 +1,40 @@
+"""Charts are PNGs, and a missing matplotlib is said before anything is measured."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rollout.chart import draw_latency, require_matplotlib
+from rollout.load import Load
+from service.errors import InputError
+
+
+def load(requests: int) -> Load:
+    return Load(
+        started_s=np.zeros(requests),
+        latency_s=np.random.default_rng(0).exponential(size=requests),
+        status=np.full(requests, 200),
+        texts=np.ones(requests, np.int64),
+        group=np.array([""] * requests),
+        retry_after_s=np.full(requests, np.nan),
+        lag_s=np.zeros(requests),
+        seconds=1.0,
+        answered=requests,
+        answered_texts=requests,
+        cpu_s=0.0,
+    )
+
+
+@pytest.mark.parametrize("requests", [1, 5000])
+def test_a_curve_for_each_server(requests: int, tmp_path: Path) -> None:
+    draw_latency(tmp_path / "bench.png", {"one": load(requests), "two": load(2 * requests)}, "latency")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.png"]
+
+
+def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    with pytest.raises(InputError, match=r"pip install 'bentune\[bench\]'"):
+        require_matplotlib()
