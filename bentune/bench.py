@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 from bentune.options import json_option
 from bentune.report import Report
@@ -126,13 +127,13 @@ def _bench(
     )
     report.say(bench_table(found))
     for warning in warnings(found):
-        report.say(f"[yellow]![/] {warning}")
+        report.say(f"[yellow]![/] {escape(warning)}")
     if out is not None:
         from rollout.chart import draw_latency
 
         write_json(out / "bench.json", found)
         draw_latency(out / "bench.png", {each.served.label: each.whole for each in rounds}, title(found))
-        report.say(f"[green]✓[/] {out / 'bench.json'}, {out / 'bench.png'}")
+        report.say(f"[green]✓[/] {escape(str(out / 'bench.json'))}, {escape(str(out / 'bench.png'))}")
     if verdict is not None and not verdict.held:
         raise GateError(
             str(verdict.objective),
@@ -154,12 +155,12 @@ def _find_knee(
     path = (out or Path()) / "capacity.json"
     write_json(path, capacity)
     report.say(capacity_table(capacity))
-    report.say(f"[green]✓[/] {path}")
+    report.say(f"[green]✓[/] {escape(str(path))}")
     if out is not None:
         from rollout.chart import draw_knee
 
         draw_knee(out / "capacity.png", capacity)
-        report.say(f"[green]✓[/] {out / 'capacity.png'}")
+        report.say(f"[green]✓[/] {escape(str(out / 'capacity.png'))}")
     report.result(capacity.model_dump(mode="json"))
 
 

@@ -1,5 +1,6 @@
 """What a bench found, as tables for people."""
 
+from rich.markup import escape
 from rich.table import Table
 
 from rollout.bench import BenchReport, Measured
@@ -17,7 +18,7 @@ def bench_table(report: BenchReport) -> Table:
     table = Table(title=title(report))
     table.add_column("")
     for measured in report.servers:
-        table.add_column(measured.server, justify="right")
+        table.add_column(escape(measured.server), justify="right")
     if report.ratios:
         table.add_column("first / second [lowest, highest round]", justify="right")
     columns = [_rows(measured) for measured in report.servers]

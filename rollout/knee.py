@@ -150,7 +150,7 @@ def find_knee(
         trials.append(trial)
         signals.append(signal_of(readings, slots_of(served.info)))
         verdict = trial.missed or f"holds with {objective.measured_ms(trial.latency_ms):.1f} ms"
-        tell(f"{rate:8.1f} requests/s for {seconds:.0f} s: {verdict}")
+        tell(f"{rate:8.1f} requests/s for {seconds:.3g} s: {verdict}")
         return trial.holds
 
     tell(f"{ceiling.requests_per_s:.1f} requests/s at most; now at random arrivals, {objective}")
@@ -214,7 +214,7 @@ def _missed(load: Load, ok_share: float, objective: Objective, latency: Latency)
     # shows in the latencies.
     behind = load.requests - load.answered
     if behind > (1 - MIN_KEPT_UP) * load.requests + FEW:
-        return f"{behind} requests behind after {load.seconds:.0f} s"
+        return f"{behind} requests behind after {load.seconds:.3g} s"
     return ""
 
 

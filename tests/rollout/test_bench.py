@@ -45,7 +45,7 @@ def test_one_server_is_measured() -> None:
     with serving(OneWorker(0.01)) as url:
         rounds = measure(served(url), BODIES, Pattern(clients=2, seconds=1.0, warmup_s=0.2), bar)
     measured = rounds.measured()
-    assert measured.summary.requests_per_s == pytest.approx(100, rel=0.15)
+    assert measured.summary.requests_per_s == pytest.approx(100, rel=0.25)
     assert measured.model is None
     assert measured.inside is None
     assert bar.told == sorted(bar.told)
@@ -57,15 +57,15 @@ def test_one_server_is_measured() -> None:
 def test_comparing_finds_the_server_that_is_twice_as_slow(load: dict[str, float]) -> None:
     fast, slow = OneWorker(0.01), OneWorker(0.02)
     with serving(fast) as one, serving(slow) as two:
-        rounds = compare(served(one), served(two), BODIES, Pattern(seconds=1.6, **load), Bar())  # type: ignore[arg-type]
+        rounds = compare(served(one), served(two), BODIES, Pattern(seconds=1.0, **load), Bar())  # type: ignore[arg-type]
     found = ratios(*rounds)
     latency = found["p50"]
     assert latency.value is not None
     assert latency.low is not None
     assert latency.high is not None
     if "clients" in load:
-        assert found["requests_per_s"].value == pytest.approx(2, rel=0.15)
-        assert latency.value == pytest.approx(0.5, rel=0.15)
+        assert found["requests_per_s"].value == pytest.approx(2, rel=0.25)
+        assert latency.value == pytest.approx(0.5, rel=0.25)
     else:
         assert found["requests_per_s"].value == pytest.approx(1, rel=0.15)
         # Waiting comes on top of the service: at 60% of its capacity the slow one is more than twice as slow.

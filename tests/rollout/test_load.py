@@ -56,14 +56,14 @@ def measured(latency_s: list[float], status: list[int] | None = None, **more: ob
 
 @pytest.mark.parametrize("clients", [1, 7])
 def test_a_closed_loop_keeps_exactly_its_clients_under_way(clients: int) -> None:
-    worker = OneWorker(0.005)
+    worker = OneWorker(0.02)
     with serving(worker) as url:
         load = run(closed_loop(Target(url), BODIES, clients=clients, seconds=0.8, warmup_s=0.2))
     assert worker.most_open == clients
     assert load.statuses == {200: load.requests}
-    assert load.requests_per_s == pytest.approx(200, rel=0.15)
+    assert load.requests_per_s == pytest.approx(50, rel=0.25)
     # Little's law: those under way are the throughput times the latency.
-    assert load.requests_per_s * load.latency_s.mean() == pytest.approx(clients, rel=0.15)
+    assert load.requests_per_s * load.latency_s.mean() == pytest.approx(clients, rel=0.25)
     assert load.started_s.min() >= 0
     assert load.seconds == 0.8
 
@@ -88,15 +88,15 @@ def test_the_warm_up_is_not_counted_but_by_requests_that_ended_after_it() -> Non
 
 
 def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides() -> None:
-    with serving(Stalling(0.5, 0.5)) as url:
-        hidden = run(closed_loop(Target(url), BODIES, clients=1, seconds=2))
-    with serving(Stalling(0.5, 0.5)) as url:
-        shown = run(open_loop(Target(url), BODIES, rate=200, seconds=2))
+    with serving(Stalling(0.3, 0.5)) as url:
+        hidden = run(closed_loop(Target(url), BODIES, clients=1, seconds=1.5))
+    with serving(Stalling(0.3, 0.5)) as url:
+        shown = run(open_loop(Target(url), BODIES, rate=200, seconds=1.5))
     assert hidden.percentiles([99])[0] < 0.1
     assert hidden.latency_s.max() > 0.4
-    # A quarter of the arrivals fell into the stall, and waited a quarter of a second on average.
+    # A third of the arrivals fell into the stall, and waited a quarter of a second on average.
     assert shown.percentiles([99])[0] > 0.4
-    assert (shown.latency_s > 0.05).mean() == pytest.approx(0.45 / 2, abs=0.07)
+    assert (shown.latency_s > 0.05).mean() == pytest.approx(0.45 / 1.5, abs=0.1)
 
 
 def test_an_open_loop_counts_from_when_a_request_was_meant_to_start() -> None:
