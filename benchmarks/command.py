@@ -1,0 +1,44 @@
+"""What the commands of the benchmarks share: errors in a line, a table for people and a file for machines."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from service.contract import write_json
+from service.errors import BentuneError
+
+WIDTH = 120
+json_option = click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result there.")
+
+
+class Command(click.Command):
+    """A command whose expected errors are a line on stderr, with the exit codes of `bentune`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BentuneError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+def show(result: BaseModel, table: Table, json_path: Path | None) -> None:
+    """Print the table, and write the result where it was asked for."""
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
+    if json_path is not None:
+        write_json(json_path, result)
+
+
+def say(line: str) -> None:
+    """A line of progress on stderr."""
+    click.echo(line, err=True)
+
+
+Say = Callable[[str], None]

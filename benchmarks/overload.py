@@ -1,0 +1,231 @@
+"""Overload: what the service does with three times the load that it can serve, and with clients that leave."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import numpy as np
+from rich.table import Table
+
+from benchmarks.command import Command, json_option, say, show
+from benchmarks.overload_report import (
+    Disconnects,
+    Memory,
+    Overload,
+    Saturation,
+    failed,
+    kept_share,
+    retry_honesty,
+    table_of,
+    useful_per_s,
+)
+from benchmarks.worker import MemoryWatch, Worker, serving_with, sleep_until
+from rollout.bench import require_answer
+from rollout.bodies import bodies_of, texts_of_golden
+from rollout.latency import Latency
+from rollout.load import Body, Load, closed_loop, open_loop
+from rollout.load import run as run_loop
+from rollout.scrape import Reading, read_metrics
+from rollout.target import DEADLINE_HEADER, Served, bundle_of
+from service.contract import Bundle
+from service.errors import BentuneError, InputError
+from service.hardware import visible_cores
+from service.tokens import TextTokenizer
+
+CLIENTS = 32
+"""Of the closed loops that find the capacity: enough for full batches."""
+QUEUE_SHARE = 0.5
+"""Of what the server computes within a deadline, so much may wait: the rest of it is for computing and for jitter."""
+RECOVERY_S = 10.0
+WARMUP_SHARE = 0.2
+"""Of a closed loop's length, before it counts."""
+COMPUTED = "bentune_batch_requests_sum"
+GONE = "cancelled"
+ANY_NUMBER = "1000000"
+
+
+def fitted_queue(tokens_per_s: float, deadline_s: float, least: float) -> int:
+    """How many tokens may wait when what is accepted shall keep the deadline. Raises InputError below `least`."""
+    tokens = QUEUE_SHARE * tokens_per_s * deadline_s
+    if tokens < least:
+        raise InputError(
+            f"a deadline of {deadline_s:g} s leaves room for {tokens:.0f} waiting tokens, and {CLIENTS} clients need "
+            f"{least:.0f}: give a longer --deadline-ms"
+        )
+    return int(tokens)
+
+
+def run(
+    tag: str,
+    *,
+    multiple: float = 3.0,
+    seconds: float = 60.0,
+    deadline_ms: int = 10_000,
+    fit_queue: bool = True,
+    leavers: int = 100,
+    step_s: float = 10.0,
+    recovery_s: float = RECOVERY_S,
+    tell: Callable[[str], None] = say,
+) -> Overload:
+    """Overload the Bento `tag`. Without `fit_queue` its queue is bounded as the service comes.
+
+    `step_s` is the length of the closed loops before and after. Raises BentuneError when the server does not start.
+    """
+    bundle = bundle_of(tag)
+    bodies = bodies_of(texts_of_golden(bundle.golden), batch=1, seed=0)
+    settings = {"BENTUNE_REQUEST_TIMEOUT_MS": str(deadline_ms)}
+    queue_tokens = None
+    if fit_queue:
+        mean_tokens = _mean_tokens(bundle)
+        with serving_with(tag, deadline_ms, {}) as (served, _):
+            rate = _closed(served, bodies, CLIENTS, step_s).requests_per_s
+        tell(f"{rate:.1f} requests/s of {mean_tokens:.0f} tokens: the queue is bounded to suit {deadline_ms} ms")
+        queue_tokens = fitted_queue(rate * mean_tokens, deadline_ms / 1000, CLIENTS * mean_tokens)
+        settings |= {"BENTUNE_QUEUE_TOKENS": str(queue_tokens), "BENTUNE_QUEUE_INPUTS": ANY_NUMBER}
+    with serving_with(tag, deadline_ms, settings) as (served, worker):
+        require_answer(served, bodies[0])
+        saturated, capacity = _watched(worker, lambda: _closed(served, bodies, CLIENTS, step_s), WARMUP_SHARE * step_s)
+        normal = Latency.of(_closed(served, bodies, 1, step_s)).p50
+        before_mb, rate = worker.rss_mb, multiple * saturated.requests_per_s
+        tell(f"{saturated.requests_per_s:.1f} requests/s at most; now {rate:.1f} a second for {seconds:g} s")
+        ends = time.monotonic() + seconds
+        with MemoryWatch(worker) as memory:
+            load, overloaded = _watched(
+                worker, lambda: run_loop(open_loop(served.target, bodies, rate=rate, seconds=seconds)), 0.0
+            )
+        sleep_until(ends + recovery_s)
+        recovered = Latency.of(_closed(served, bodies, 1, step_s)).p50
+        after_mb = worker.rss_mb
+        tell(f"{leavers} clients leave while {CLIENTS} others are served")
+        disconnects = _disconnects(served, bodies, leavers, step_s / 2)
+    if normal is None or recovered is None:
+        raise BentuneError(f"{tag}: no answer 200 to a lone client")
+    return Overload(
+        tag=tag,
+        cores=visible_cores(),
+        multiple=multiple,
+        seconds=seconds,
+        deadline_ms=deadline_ms,
+        queue_tokens=queue_tokens,
+        capacity_per_s=saturated.requests_per_s,
+        useful_per_s=useful_per_s(load, deadline_ms / 1000),
+        kept_share=kept_share(load, deadline_ms / 1000),
+        failed=failed(load),
+        statuses={str(status): count for status, count in load.statuses.items()},
+        latency_ms=Latency.of(load),
+        retry_after=retry_honesty(load),
+        memory=Memory(before_mb=before_mb, peak_mb=memory.peak_mb, after_mb=after_mb),
+        normal_p50_ms=normal,
+        recovered_p50_ms=recovered,
+        disconnects=disconnects,
+        at_capacity=capacity,
+        overloaded=overloaded,
+        generator_lag_p99_ms=float(np.percentile(load.lag_s, 99)) * 1000 if load.requests else 0.0,
+    )
+
+
+def _mean_tokens(bundle: Bundle) -> float:
+    tokenizer = TextTokenizer(
+        bundle.root / "processor/tokenizer.json", bundle.processor, bundle.manifest.limits.max_tokens
+    )
+    return float(np.mean([len(tokenizer.encode(row.text, row.text_pair, truncate=True)) for row in bundle.golden]))
+
+
+def _closed(served: Served, bodies: Sequence[Body], clients: int, seconds: float) -> Load:
+    return run_loop(
+        closed_loop(served.target, bodies, clients=clients, seconds=seconds, warmup_s=WARMUP_SHARE * seconds)
+    )
+
+
+def _watched(worker: Worker, work: Callable[[], Load], warmup_s: float) -> tuple[Load, Saturation]:
+    """A load, and which cores it kept busy from its start until its last answer."""
+    start, cpu_s, loop_s = time.monotonic(), worker.cpu_s, worker.loop_cpu_s
+    load = work()
+    elapsed = time.monotonic() - start
+    return load, Saturation(
+        generator=load.cpu_s / (load.seconds + warmup_s),
+        event_loop=(worker.loop_cpu_s - loop_s) / elapsed,
+        worker=(worker.cpu_s - cpu_s) / elapsed,
+    )
+
+
+def _disconnects(served: Served, bodies: Sequence[Body], leavers: int, seconds: float) -> Disconnects:
+    """Serve CLIENTS clients, let `leavers` others send a request and close at once, and see what was computed."""
+
+    async def leave() -> None:
+        await asyncio.sleep(seconds / 2)
+        await asyncio.gather(*(_send_and_close(served, bodies[n % len(bodies)]) for n in range(leavers)))
+
+    async def both() -> Load:
+        load, _ = await asyncio.gather(
+            closed_loop(served.target, bodies, clients=CLIENTS, seconds=seconds),
+            leave(),
+        )
+        return load
+
+    before = _reading(served)
+    load = run_loop(both())
+    after = _settled(served)
+    return Disconnects(
+        leavers=leavers,
+        counted=int(after.rejected.get(GONE, 0) - before.rejected.get(GONE, 0)),
+        computed_for_nobody=int(after.values[COMPUTED] - before.values[COMPUTED]) - int(load.ok.sum()),
+    )
+
+
+async def _send_and_close(served: Served, body: Body) -> None:
+    address = urlsplit(served.target.url)
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    headers: Mapping[str, str] = {
+        "host": address.netloc,
+        "content-type": "application/json",
+        "content-length": str(len(body.content)),
+        DEADLINE_HEADER: served.target.headers[DEADLINE_HEADER],
+    }
+    lines = [f"POST {served.target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode() + body.content)
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+def _reading(served: Served) -> Reading:
+    reading = read_metrics(served.target.url)
+    if reading is None:
+        raise BentuneError(f"{served.label}: no metrics")
+    return reading
+
+
+def _settled(served: Served) -> Reading:
+    """The metrics once nothing waits or computes. Raises BentuneError when that takes longer than a deadline may."""
+    ends = time.monotonic() + served.target.timeout_s
+    while time.monotonic() < ends:
+        reading = _reading(served)
+        if not reading.values["bentune_queue_requests"] and not reading.values["bentune_slots_busy"]:
+            return reading
+        time.sleep(0.1)
+    raise BentuneError(f"{served.label}: still busy long after the load ended")
+
+
+@click.command(cls=Command)
+@click.argument("tag")
+@click.option("--multiple", default=3.0, show_default=True, type=click.FloatRange(1), help="Of the capacity.")
+@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="Of overload.")
+@click.option("--deadline-ms", default=10_000, show_default=True, type=click.IntRange(1, 600_000), help="Of a request.")
+@click.option("--as-it-comes", is_flag=True, help="Leave the queue's bounds as the service has them.")
+@json_option
+def main(
+    tag: str, multiple: float, seconds: float, deadline_ms: int, as_it_comes: bool, json_path: Path | None
+) -> None:
+    """Overload the Bento TAG in a server of its own, and say what held. Exit code 1 when something did not."""
+    result = run(tag, multiple=multiple, seconds=seconds, deadline_ms=deadline_ms, fit_queue=not as_it_comes)
+    table: Table = table_of(result)
+    show(result, table, json_path)
+    raise SystemExit(0 if all(check.held for check in result.checks) else 1)
+
+
+if __name__ == "__main__":
+    main()
