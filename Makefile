@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test check serve clean
+.PHONY: install demo test check bench serve clean
 
 install: .venv/.train          ## everything that training and serving need, in .venv
 
@@ -30,8 +30,12 @@ check: .venv/.dev              ## ruff, mypy, import law
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: .venv/.dev              ## the README's table: Bentune beside its peers on this machine (half an hour)
+	$(BIN)/bentune run benchmarks/bbc-512.yaml
+	$(BIN)/python -m benchmarks.table benchmarks/bbc-512.yaml --paragraphs
+
 serve: install                 ## serve the newest BBC news Bento on port 3000
 	$(BIN)/bentune serve bbc-news
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .bench runs

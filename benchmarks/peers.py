@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from rollout.server import free_port
 from service.errors import BentuneError

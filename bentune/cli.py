@@ -64,15 +64,21 @@ def _add_stage(name: str, text: str) -> None:
     @click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
     @json_option
     def stage(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, force: bool, as_json: bool) -> None:
-        from training.pipeline import run_stage
-        from training.recipe_file import load_recipe
-        from training.run_dir import RunDir
+        _run_stage(name, recipe, overrides, runs, as_json, new=new, force=force)
 
-        report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
-        with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
-            outcome = run_stage(name, loaded.recipe, directory, report, force=force)
-        _say_outcome(report, outcome)
-        report.result(_outcome_json(outcome))
+
+def _run_stage(
+    name: str, recipe: Path, overrides: tuple[str, ...], runs: Path, as_json: bool, *, new: bool, force: bool
+) -> None:
+    from training.pipeline import run_stage
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
+    with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
+        outcome = run_stage(name, loaded.recipe, directory, report, force=force)
+    _say_outcome(report, outcome)
+    report.result(_outcome_json(outcome))
 
 
 for _name, _text in {
@@ -82,10 +88,42 @@ for _name, _text in {
     "merge": "Fold the adapter into the base weights.",
     "export": "Write the merged model as ONNX.",
     "verify": "Prove on held-out rows that every hop gives the same answers; exit 1 names the hop that does not.",
-    "plan": "Measure how the model is best run on this CPU without losing accuracy.",
     "package": "Store the bundle in the BentoML model store and build the Bento.",
 }.items():
     _add_stage(_name, _text)
+
+
+@cli.command()
+@recipe_argument
+@overrides_option
+@run_options
+@click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
+@click.option("--explain", "explaining", is_flag=True, help="Only show why the winner won and each loser lost.")
+@json_option
+def plan(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    runs: Path,
+    new: bool,
+    force: bool,
+    explaining: bool,
+    as_json: bool,
+) -> None:
+    """Measure how the model is best run on this CPU without losing accuracy."""
+    if not explaining:
+        _run_stage("plan", recipe, overrides, runs, as_json, new=new, force=force)
+        return
+    from training.plan_report import explanation
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    report = Report(as_json=as_json)
+    with RunDir.open(runs, load_recipe(recipe, overrides).recipe.name, new=False) as directory:
+        found, parts = explanation(directory.stage("plan"))
+    if not as_json:
+        for part in parts:
+            Report.page(part)
+    report.result(found.model_dump(mode="json"))
 
 
 @cli.group()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from service.contract import Bundle
-from service.hardware import visible_cores
+from service.hardware import describe
 from service.predictor import Predictor
 from service.scores import Prediction
 
@@ -13,7 +13,7 @@ class BundleScorer:
 
     def __init__(self, bundle: Bundle) -> None:
         self.digest = bundle.digest
-        self._predictor = Predictor.from_bundle(bundle, threads=visible_cores())
+        self._predictor = Predictor.from_bundle(bundle, describe())
 
     def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
         """Predictions of texts or pairs, best label first, in their order."""

@@ -9,6 +9,7 @@ from rollout.server import running
 from rollout.store import find_bento, find_bundle
 from service.contract import Bundle, GoldenRow
 from service.errors import BentuneError
+from service.plan import scores_key
 from service.scores import Prediction
 
 SHOWN_METRICS = (
@@ -45,7 +46,8 @@ def smoke(tag: str, rows: int, report: Report) -> dict[str, Any]:
     report.say(_headline(bundle, info))
     for line in metrics:
         report.say(line)
-    wrong = [n for n, row in enumerate(golden) if not _as_expected(row, answers[n], bundle.manifest.labels)]
+    key = scores_key(info["plan"]["variant"], info["plan"]["provider"])
+    wrong = [n for n, row in enumerate(golden) if not _as_expected(row, answers[n], bundle.manifest.labels, key)]
     if wrong:
         raise BentuneError(f"{bento.tag}: the golden rows {wrong} got other scores over HTTP than the bundle holds")
     report.say(f"[green]✓[/] stopped. Serve it again: bentune serve {bento.tag}")
@@ -61,9 +63,9 @@ def _classify(client: httpx.Client, row: GoldenRow) -> list[Prediction]:
     return answer
 
 
-def _as_expected(row: GoldenRow, answer: list[Prediction], labels: list[str]) -> bool:
+def _as_expected(row: GoldenRow, answer: list[Prediction], labels: list[str], key: str) -> bool:
     scores = {prediction["label"]: prediction["score"] for prediction in answer}
-    expected = dict(zip(labels, row.scores, strict=True))
+    expected = dict(zip(labels, row.scores[key], strict=True))
     return scores.keys() == expected.keys() and all(abs(scores[k] - expected[k]) <= row.tolerance for k in scores)
 
 
@@ -93,6 +95,12 @@ def _headline(bundle: Bundle, info: dict[str, Any]) -> Table:
     for hop, found in evidence["parity"].items():
         flips = f"{found['label_flips']} label flips"
         table.add_row(f"hop {hop}", f"largest logit difference {found['largest_difference']:.1e}, {flips}")
+    plan = info["plan"]
+    table.add_row(
+        "runs as", f"{plan['variant']} on {plan['provider']}, {plan['slots']} slots of {plan['threads']} cores"
+    )
+    for reason, message in plan["fallbacks"].items():
+        table.add_row(f"not as planned: {reason}", message)
     table.add_row("held-out rows", str(evidence["rows"]))
     table.add_row(
         "golden rows", f"{info['golden']['rows']}, largest difference {info['golden']['largest_difference']:.1e}"

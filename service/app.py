@@ -1,20 +1,19 @@
 """What a pod does with a text classifier: loads the bundle, proves it on its own CPU, answers through the scheduler."""
 
 import asyncio
-import logging
+import gc
 import math
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Coroutine
 from typing import Any
 
-import numpy as np
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from service.batching import Scheduler
 from service.contract import Bundle
+from service.engine import Proven, logger, runner
 from service.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -24,22 +23,19 @@ from service.errors import (
     Overloaded,
     RequestError,
 )
-from service.golden import Replay, replay
-from service.hardware import visible_cores
+from service.hardware import describe
 from service.metrics import Metrics
-from service.predictor import Predictor, Session
 from service.requests import Incoming, PredictRequest, Row, field_of, rows_of
 from service.scores import Floats, Prediction, probabilities, ranked
 from service.settings import Settings
 from service.tokens import TextTokenizer, Tokens
 from service.waiting import BatchShape, QueueLimits
 
-# Below "bentoml", whose handlers alone print what is no warning.
-logger = logging.getLogger("bentoml.bentune")
-
 MAX_BATCH_ITEMS = 128
 # Above this many characters, tokenizing would hold up the event loop for longer than another request should wait.
 INLINE_CHARACTERS = 20_000
+# Texts have about five; so that a queue which is nearly full refuses a body before it is parsed and tokenized.
+MOST_BYTES_PER_TOKEN = 8
 
 
 class TextClassifier:
@@ -51,52 +47,49 @@ class TextClassifier:
         self.metrics = Metrics()
         self.evidence = bundle.evidence()
         self.pairs = bundle.manifest.columns.text_pair is not None
-        self.replayed: Replay | None = None
+        self.proven: Proven | None = None
         self.scheduler: Scheduler[Tokens, Floats] | None = None
-        cores = visible_cores()
-        self.slots = bundle.plan.slots or cores
-        self.threads = bundle.plan.threads or max(1, cores // self.slots)
         self.tokenizer = TextTokenizer(
             bundle.root / "processor/tokenizer.json", bundle.processor, bundle.manifest.limits.max_tokens
         )
-        self._predictors = [self._predictor(self.threads) for _ in range(self.slots)]
-        # Alone, a request would leave all slots but its own idle; this one has every core.
-        self._wide = self._predictor(cores) if self.slots > 1 and cores > self.threads else None
 
     def start(self) -> None:
         """Warm up, replay the golden rows, and take requests if they gave the expected scores.
 
         When they did not, the process stays alive and is never ready, so that a rollout stops by itself.
         """
-        self._prepare_metrics()
-        everyone = [*self._predictors, *([self._wide] if self._wide else [])]
-        replays = [replay(predictor, self.bundle.golden) for predictor in everyone]
-        self.replayed = max(replays, key=lambda one: (len(one.failed), one.largest_difference))
-        if not self.replayed.passed:
+        self.proven = proven = Proven(self.bundle, describe(), self.tokenizer)
+        self._prepare_metrics(proven)
+        runtime, replayed = proven.runtime, proven.replayed
+        if proven.engine is None:
             logger.error(
                 "%s is not ready: %d of %d golden rows (numbers %s) differ from the bundle's scores, by up to %.3g",
                 self.bundle.tag,
-                len(self.replayed.failed),
-                self.replayed.rows,
-                self.replayed.failed[:10],
-                self.replayed.largest_difference,
+                len(replayed.failed),
+                replayed.rows,
+                replayed.failed[:10],
+                replayed.largest_difference,
             )
             return
-        plan = self.bundle.plan
         self.scheduler = Scheduler(
-            [_runner(predictor) for predictor in self._predictors],
-            wide=_runner(self._wide) if self._wide else None,
+            [runner(predictor) for predictor in proven.engine.slots],
+            wide=runner(proven.engine.wide) if proven.engine.wide else None,
             limits=QueueLimits(self.settings.queue_inputs, self.settings.queue_tokens),
-            shape=BatchShape(plan.token_budget, plan.padding_bound, MAX_BATCH_ITEMS),
+            shape=BatchShape(runtime.token_budget, self.bundle.plan.padding_bound, MAX_BATCH_ITEMS),
             observer=self.metrics,
         )
+        # What was loaded lives as long as the process: a full collection would walk all of it while requests wait.
+        gc.collect()
+        gc.freeze()
         logger.info(
-            "%s is ready: %d slots of %d threads, %d golden rows within %.2g",
+            "%s is ready: %s on %s, %d slots of %d threads, %d golden rows within %.2g",
             self.bundle.tag,
-            self.slots,
-            self.threads,
-            self.replayed.rows,
-            self.replayed.largest_difference,
+            runtime.variant,
+            runtime.provider,
+            runtime.slots,
+            runtime.threads,
+            replayed.rows,
+            replayed.largest_difference,
         )
 
     async def stop(self) -> None:
@@ -126,7 +119,9 @@ class TextClassifier:
         """What `/info` shows: the model, its limits, its plan, and the headline of its evidence."""
         manifest, plan, evidence = self.bundle.manifest, self.bundle.plan, self.evidence
         tuned, base = evidence["evaluation"]["tuned"], evidence["evaluation"]["base"]
-        replayed = self.replayed
+        proven = self.proven
+        runtime = proven.runtime if proven else None
+        replayed = proven.replayed if proven else None
         return {
             "name": manifest.name,
             "version": manifest.version,
@@ -143,12 +138,14 @@ class TextClassifier:
                 "request_timeout_ms": self.settings.request_timeout_ms,
             },
             "plan": {
-                "variant": plan.variant,
-                "provider": plan.provider,
-                "slots": self.slots,
-                "threads": self.threads,
-                "token_budget": plan.token_budget,
+                "variant": runtime.variant if runtime else plan.variant,
+                "provider": runtime.provider if runtime else plan.provider,
+                "slots": runtime.slots if runtime else plan.slots,
+                "threads": runtime.threads if runtime else plan.threads,
+                "token_budget": runtime.token_budget if runtime else plan.token_budget,
                 "padding_bound": plan.padding_bound,
+                "measured_on": plan.cpu,
+                "fallbacks": {one.reason: one.message for one in proven.fallbacks} if proven else {},
             },
             "evidence": {
                 "accuracy": tuned["accuracy"],
@@ -170,12 +167,14 @@ class TextClassifier:
             "model_id": manifest.name,
             "model_sha": self.bundle.digest,
             "max_input_length": manifest.limits.max_tokens,
-            "max_batch_tokens": plan.token_budget,
+            "max_batch_tokens": runtime.token_budget if runtime else plan.token_budget,
             "max_client_batch_size": self.settings.max_inputs,
         }
 
     async def _answer(self, incoming: Incoming) -> list[Prediction] | list[list[Prediction]]:
         arrived = time.monotonic()
+        if self.scheduler is not None:
+            self.scheduler.require_room(incoming.declared_bytes // MOST_BYTES_PER_TOKEN)
         request, rows, single, timeout_s = await self._admit(incoming)
         tokens = await self._tokenize(rows, truncate=request.truncate, single=single)
         if self.scheduler is None:
@@ -230,43 +229,38 @@ class TextClassifier:
         self.metrics.rejected(error.reason)
         return error
 
-    def _predictor(self, threads: int) -> Predictor:
-        session = Session(self.bundle.model_path, self.bundle.plan.provider, threads)
-        return Predictor(self.tokenizer, session, self.bundle.manifest.labels)
-
-    def _prepare_metrics(self) -> None:
-        manifest, plan = self.bundle.manifest, self.bundle.plan
+    def _prepare_metrics(self, proven: Proven) -> None:
+        manifest, runtime = self.bundle.manifest, proven.runtime
         self.metrics.prepare(manifest.labels)
         self.metrics.model_info.labels(
-            manifest.name, manifest.version, manifest.task, plan.variant, plan.provider, self.bundle.digest
+            manifest.name, manifest.version, manifest.task, runtime.variant, runtime.provider, self.bundle.digest
         ).set(1)
+        for fallback in proven.fallbacks:
+            self.metrics.plan_fallback.labels(fallback.reason).set(1)
 
 
-def _runner(predictor: Predictor) -> Any:
-    def run(batch: Sequence[Tokens]) -> list[Floats]:
-        logits = predictor.logits(batch)
-        if not np.isfinite(logits).all():
-            raise FloatingPointError("logits are not finite")
-        return list(logits)
-
-    return run
-
-
-async def _unless_gone(work: Any, incoming: Incoming) -> list[Floats]:
+async def _unless_gone(work: Coroutine[Any, Any, list[Floats]], incoming: Incoming) -> list[Floats]:
     """Await the answer, but drop the work when the client closes its connection. Raises ClientGone."""
-    answer, gone = asyncio.ensure_future(work), asyncio.ensure_future(incoming.gone())
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("requests are answered in a task")
+    waiting = True
+
+    def cancel(watch: asyncio.Future[None]) -> None:
+        if waiting and not watch.cancelled():
+            task.cancel()
+
+    gone = asyncio.ensure_future(incoming.gone())
+    gone.add_done_callback(cancel)
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            answer.cancel()
-            with suppress(asyncio.CancelledError):
-                await answer
-            raise ClientGone("the client closed its connection")
-        result: list[Floats] = answer.result()
-        return result
+        return await work
+    except asyncio.CancelledError:
+        if gone.done() and task.uncancel() == 0:
+            raise ClientGone("the client closed its connection") from None
+        raise
     finally:
+        waiting = False
         gone.cancel()
-        answer.cancel()
 
 
 def _error(error: RequestError) -> Response:

@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NoReturn, TypeAlias, TypeVar
 
+from service.drain_rate import DrainRate
 from service.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -33,32 +34,8 @@ Result = TypeVar("Result")
 Runner: TypeAlias = Callable[[Sequence[Item]], Sequence[Result]]
 """Computes one batch in a thread: one result per item, in the items' order."""
 
-RETRY_AFTER_S = (1.0, 60.0)
-"""The shortest and the longest wait that a refused client is asked for."""
-
-RATE_MEMORY = 0.9
-"""How much of the measured drain rate's weight outlives each further batch: about the last ten count."""
-
-
-class DrainRate:
-    """How fast the slots compute, measured on finished batches, the latest weighing most."""
-
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
-        self._tokens = 0.0
-        self._slot_seconds = 0.0
-
-    def record(self, tokens: int, slot_seconds: float) -> None:
-        """Count a batch of `tokens` tokens that took `slot_seconds`: its seconds times the slots it occupied."""
-        self._tokens = RATE_MEMORY * self._tokens + tokens
-        self._slot_seconds = RATE_MEMORY * self._slot_seconds + slot_seconds
-
-    def retry_after_s(self, tokens: int) -> float:
-        """When all slots will have computed `tokens` tokens, in seconds, within RETRY_AFTER_S."""
-        shortest, longest = RETRY_AFTER_S
-        if not self._tokens:
-            return shortest
-        return min(max(tokens * self._slot_seconds / (self._tokens * self._slots), shortest), longest)
+DEADLINE_SHARE = 0.8
+"""How much of its time a request may be expected to wait: the drain rate is an estimate."""
 
 
 class Observer:
@@ -157,7 +134,7 @@ class Scheduler(Generic[Item, Result]):
         """
         if not items or min(tokens for _, tokens in items) < 1:
             raise ValueError("a submission needs at least one item, and each item at least one token")
-        self._admit(len(items), sum(tokens for _, tokens in items))
+        self._admit(len(items), sum(tokens for _, tokens in items), deadline)
         lone = len(items) == 1 and self.busy_slots == 0
         loop = asyncio.get_running_loop()
         now = self._clock()
@@ -192,19 +169,34 @@ class Scheduler(Generic[Item, Result]):
             self._refuse(request, ShuttingDown("the server shut down before this request was done"))
         self._executor.shutdown(wait=False)
 
-    def _admit(self, items: int, tokens: int) -> None:
+    def require_room(self, tokens: int) -> None:
+        """Raise, and count, Overloaded when an item of `tokens` tokens may not wait now, though it may at other times.
+
+        For asking before anything was spent on a request that would be refused anyway.
+        """
+        fits = self._limits.admit(1, tokens)
+        if fits and not self._limits.admit(len(self._room) + 1, self._room.tokens + tokens):
+            self._reject(self._overloaded("the queue is full"))
+
+    def _admit(self, items: int, tokens: int, deadline: float | None) -> None:
         """Raise, and count, when a submission of `items` items with `tokens` tokens in all may not wait."""
-        error: RequestError
         if self._draining:
-            error = ShuttingDown("the server is shutting down")
-        elif not self._limits.admit(items, tokens):
+            self._reject(ShuttingDown("the server is shutting down"))
+        if not self._limits.admit(items, tokens):
             most = f"{self._limits.max_items} inputs and {self._limits.max_tokens} tokens"
-            error = TooLarge(f"{items} inputs with {tokens} tokens in one request; send at most {most}")
-        elif not self._limits.admit(len(self._room) + items, self._room.tokens + tokens):
-            retry_after_s = self._rate.retry_after_s(self._room.tokens)
-            error = Overloaded(f"the queue is full; retry after {math.ceil(retry_after_s)} s", retry_after_s)
-        else:
-            return
+            self._reject(TooLarge(f"{items} inputs with {tokens} tokens in one request; send at most {most}"))
+        if not self._limits.admit(len(self._room) + items, self._room.tokens + tokens):
+            self._reject(self._overloaded("the queue is full"))
+        left = math.inf if deadline is None else deadline - self._clock()
+        # What is accepted only to miss its deadline costs the time that others need.
+        if self._room and self._rate.seconds(self._room.tokens + tokens) > DEADLINE_SHARE * left:
+            self._reject(self._overloaded("the queue is longer than the time that this request has"))
+
+    def _overloaded(self, why: str) -> Overloaded:
+        retry_after_s = self._rate.retry_after_s(self._room.tokens)
+        return Overloaded(f"{why}; retry after {math.ceil(retry_after_s)} s", retry_after_s)
+
+    def _reject(self, error: RequestError) -> NoReturn:
         self._observer.rejected(error.reason)
         raise error
 

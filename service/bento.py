@@ -17,6 +17,8 @@ from starlette.routing import Route
 from service.contract import MODULE, open_bundle
 from service.errors import InputError
 from service.openapi import corrected
+from service.plan import Plan
+from service.providers import OPENVINO, OPENVINO_REQUIREMENT
 from service.requests import Incoming, PredictRequest, PredictResponse
 from service.settings import Settings
 
@@ -62,14 +64,27 @@ def _json(value: Any) -> Response:
     return Response(to_json(value, inf_nan_mode="null"), media_type="application/json")
 
 
+def _image(tag: str) -> dict[str, Any]:
+    """What the plan needs beside the packages of bentofile.yaml, which BentoML adds to this."""
+    plan = Plan.model_validate_json((Path(bentoml.models.get(tag).path) / "plan.json").read_bytes())
+    if plan.provider != OPENVINO:
+        return {}
+    return {"image": bentoml.images.Image().python_packages(OPENVINO_REQUIREMENT)}
+
+
 def text_classification(tag: str, settings: Settings) -> Any:
     """The service class of text and pair classifiers."""
+    # Each costs as much of the event loop as all that we do for a request (docs/log.md), so whoever wants it asks.
+    unasked = {} if settings.tracing else {"tracing": {"excluded_urls": ".*"}}
 
     @bentoml.asgi_app(Starlette(routes=[Route("/info", _info), Route("/docs.json", _docs)]), path="/")
     @bentoml.service(
         name=tag.partition(":")[0],
         workers=1,
         traffic={"timeout": settings.request_timeout_ms / 1000 + TIMEOUT_MARGIN_S},
+        logging={"access": {"enabled": settings.access_log}},
+        **_image(tag),
+        **unasked,
     )
     class TextClassification:
         model = BentoModel(tag)

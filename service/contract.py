@@ -1,9 +1,9 @@
 """The bundle: the contract between training and serving, what is in it and how it is sealed and opened.
 
 manifest.json     what this is, the sha256 of every other file and of itself; written last
-model/            fp32.onnx and other variants
+model/            fp32.onnx and the other variants that the plan may choose
 processor/        tokenizer.json, settings.json
-plan.json         how to run it: variant, provider, slots, threads, token budget, padding bound
+plan.json         how to run it, and all that was measured to find out
 evidence.json     metrics, parity chain, gate verdicts
 golden.jsonl      real inputs with the scores they must give
 baseline.json     histograms of held-out traffic, for drift
@@ -18,23 +18,19 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, JsonValue, StringConstraints, ValidationError
 
 from service.errors import BundleError
+from service.frozen import Frozen
+from service.plan import FP32, Plan, model_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 STORE_FILE = "model.yaml"  # BentoML's own description, which its model store puts beside ours
 MODULE = "bentune"  # how a bundle is told from other models in the BentoML model store
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Frozen(BaseModel):
-    """A part of the bundle: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FileEntry(Frozen):
@@ -97,34 +93,16 @@ class ProcessorSettings(Frozen):
     truncation_side: Literal["left", "right"] = "right"
 
 
-class Plan(Frozen):
-    """How the bundle is run. `slots` and `threads` of None follow the cores that the pod really has.
-
-    `token_budget` bounds the padded tokens of a batch, `padding_bound` the share of them that is padding.
-    `measured` holds every configuration that was tried; it is empty for the default plan.
-    """
-
-    variant: str = "fp32"
-    provider: str = "CPUExecutionProvider"
-    slots: int | None = Field(default=None, ge=1)
-    threads: int | None = Field(default=None, ge=1)
-    token_budget: int = Field(default=1024, ge=1)
-    padding_bound: float = Field(default=0.15, ge=0, lt=1)
-    measured: list[dict[str, JsonValue]] = []
-
-    @property
-    def model_file(self) -> str:
-        """Path of the variant's ONNX file in the bundle."""
-        return f"model/{self.variant}.onnx"
-
-
 class GoldenRow(Frozen):
-    """A held-out input with the probabilities it must get, in the order of the manifest's labels."""
+    """A held-out input with the probabilities it must get, in the order of the manifest's labels.
+
+    `scores` has them for every variant and provider that the plan may choose, under `scores_key`; `label` is fp32's.
+    """
 
     text: str
     text_pair: str | None = None
     label: str
-    scores: list[float]
+    scores: dict[str, list[float]]
     tolerance: float = Field(gt=0)
 
 
@@ -146,11 +124,6 @@ class Bundle:
     def tag(self) -> str:
         """`name:version`, the tag in the BentoML model store."""
         return f"{self.manifest.name}:{self.manifest.version}"
-
-    @property
-    def model_path(self) -> Path:
-        """The ONNX file that the plan chose."""
-        return self.root / self.plan.model_file
 
     def evidence(self) -> dict[str, Any]:
         """evidence.json, parsed."""
@@ -189,7 +162,7 @@ def seal(root: Path, manifest: Manifest) -> Manifest:
         for path in _regular_files(root)
     }
     complete = manifest.model_copy(update={"files": dict(sorted(files.items()))})
-    _require_parts(root, complete, "fp32")
+    _require_parts(root, complete, {FP32})
     sealed = complete.model_copy(update={"own_sha256": _own_sha256(complete)})
     write_json(root / MANIFEST, sealed)
     return sealed
@@ -212,7 +185,7 @@ def open_bundle(root: Path) -> Bundle:
     if unnamed:
         raise BundleError(f"{root / min(unnamed)} is not named in {MANIFEST}: the bundle was changed; package it again")
     plan = _parse(Plan, root / "plan.json")
-    _require_parts(root, manifest, plan.variant)
+    _require_parts(root, manifest, plan.variants)
     return Bundle(
         root=root,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
@@ -231,9 +204,10 @@ def _regular_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _require_parts(root: Path, manifest: Manifest, variant: str) -> None:
+def _require_parts(root: Path, manifest: Manifest, variants: set[str]) -> None:
     parts = ("plan.json", "evidence.json", "golden.jsonl", "baseline.json")
-    for name in (*parts, f"model/{variant}.onnx", "processor/tokenizer.json", "processor/settings.json"):
+    models = [model_file(variant) for variant in sorted(variants)]
+    for name in (*parts, *models, "processor/tokenizer.json", "processor/settings.json"):
         if name not in manifest.files:
             raise BundleError(f"{root / name} is missing from the bundle; package it again")
 

@@ -23,15 +23,16 @@ class Replay:
         return self.rows > 0 and not self.failed
 
 
-def replay(predictor: Predictor, golden: list[GoldenRow]) -> Replay:
-    """Score every golden row alone and compare each label's probability with what the bundle expects."""
+def replay(predictor: Predictor, golden: list[GoldenRow], key: str) -> Replay:
+    """Score every golden row alone and compare each label's probability with what the bundle expects under `key`."""
     largest, failed = 0.0, []
     for number, row in enumerate(golden):
         tokens = predictor.tokenizer.encode(row.text, row.text_pair, truncate=True)
         scores = probabilities(predictor.logits([tokens]))[0]
+        expected = row.scores.get(key, [])
         difference = (
-            float(np.abs(scores - np.asarray(row.scores, dtype=np.float32)).max())
-            if len(row.scores) == len(scores)
+            float(np.abs(scores - np.asarray(expected, dtype=np.float32)).max())
+            if len(expected) == len(scores)
             else float("inf")
         )
         # Written so that a NaN fails too.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from service.batching import Observer
 from service.errors import REQUEST_ERRORS
+from service.runtime import REASONS
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 TOKENIZE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
@@ -50,6 +51,13 @@ class Metrics(Observer):
             multiprocess_mode="max",
         )
 
+        self.plan_fallback = Gauge(
+            "bentune_plan_fallback",
+            "1 when the pod runs something else than its plan says, by reason",
+            ["reason"],
+            multiprocess_mode="max",
+        )
+
     def batch_started(self, n_items: int, tokens: int, padded_tokens: int) -> None:
         """A slot takes a batch of `n_items` inputs."""
         self.batch_requests.observe(n_items)
@@ -85,3 +93,5 @@ class Metrics(Observer):
             self.predictions_total.labels(label)
         for error in REQUEST_ERRORS:
             self.rejected_total.labels(error.reason)
+        for reason in REASONS:
+            self.plan_fallback.labels(reason).set(0)

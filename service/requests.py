@@ -55,19 +55,25 @@ class Incoming:
     def __init__(self, http: Request) -> None:
         self.http = http
 
+    @property
+    def declared_bytes(self) -> int:
+        """The length that the client gave for its body; 0 where it gave none."""
+        declared = self.http.headers.get("content-length", "")
+        # Python refuses to read numbers of thousands of digits.
+        return int(declared[:18]) if declared.isdecimal() else 0
+
     async def read(self, max_body_bytes: int) -> PredictRequest:
         """Read and check the body. Raises TooLarge, InvalidRequest, or ClientGone."""
-        declared = self.http.headers.get("content-length", "")
         body = bytearray()
         try:
-            if not (declared.isdecimal() and int(declared) > max_body_bytes):
+            if self.declared_bytes <= max_body_bytes:
                 async for piece in self.http.stream():
                     body += piece
                     if len(body) > max_body_bytes:
                         break
         except ClientDisconnect:
             raise ClientGone("the client went away while it sent the body") from None
-        if len(body) > max_body_bytes or (declared.isdecimal() and int(declared) > max_body_bytes):
+        if max(len(body), self.declared_bytes) > max_body_bytes:
             raise TooLarge(f"the body has more than {max_body_bytes} bytes: send fewer inputs at a time")
         return parse(bytes(body))
 

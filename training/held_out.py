@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 
 from service.contract import GoldenRow
-from service.scores import probabilities
+from service.plan import FP32, scores_key
+from service.providers import CPU
+from service.scores import Floats, probabilities
 from training.parity import Stop
 from training.rows import Rows
 
 
 def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float) -> list[GoldenRow]:
-    """Up to `most` rows with the probabilities that they must get; predicted labels take turns."""
+    """Up to `most` rows with the probabilities that fp32 gives them; predicted labels take turns."""
     scores = probabilities(stop.logits)
     predicted = stop.logits.argmax(axis=-1)
     # In turn, so that two labels that changed places cannot hide behind a third that most rows have.
@@ -21,11 +23,16 @@ def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float) -> list[Gol
             text=rows.texts[row],
             text_pair=rows.pairs[row] if rows.pairs is not None else None,
             label=stop.labels[int(predicted[row])],
-            scores=[round(float(score), 7) for score in scores[row]],
+            scores={scores_key(FP32, CPU): rounded(scores[row])},
             tolerance=tolerance,
         )
         for row in np.lexsort((predicted, turns))[:most]
     ]
+
+
+def rounded(scores: Floats) -> list[float]:
+    """Probabilities as they are written down."""
+    return [round(float(score), 7) for score in scores]
 
 
 def baseline(stop: Stop) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from service.contract import (
     Columns,
     Limits,
     Manifest,
-    Plan,
     open_bundle,
     seal,
     sha256_file,
@@ -87,10 +86,11 @@ def still_there(directory: Path) -> bool:
 def _fill(root: Path, context: Context) -> None:
     inputs = context.inputs
     shutil.copytree(inputs["export"] / "model", root / "model")
+    shutil.copytree(inputs["plan"] / "model", root / "model", dirs_exist_ok=True)
     shutil.copytree(inputs["export"] / "processor", root / "processor")
-    for name in ("golden.jsonl", "baseline.json"):
-        shutil.copyfile(inputs["verify"] / name, root / name)
-    write_json(root / "plan.json", Plan())
+    shutil.copyfile(inputs["verify"] / "baseline.json", root / "baseline.json")
+    for name in ("plan.json", "golden.jsonl", "report.md", "pareto.png"):
+        shutil.copyfile(inputs["plan"] / name, root / name)
     evidence = {
         "evaluation": _read(inputs["evaluate"] / "evaluation.json"),
         "parity": _read(inputs["verify"] / "parity.json"),

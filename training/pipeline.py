@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import InputError
+from service.hardware import describe
+from service.providers import available
 from training.recipe import Recipe
 from training.recipe_file import digest
 from training.run_dir import RunDir, explain_full_disk
@@ -20,7 +22,8 @@ class Stage:
 
     A `resumable` stage finds its unfinished work again, what its module's worth_keeping() names; the others start over.
     A stage that `stores_elsewhere` has a still_there() that looks whether that was deleted. One that `proves` is for
-    finding out what is wrong with its inputs, and so takes them as they are.
+    finding out what is wrong with its inputs, and so takes them as they are. `layout` is raised when the stage writes
+    something else than it did, and old runs then do it again.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Stage:
     resumable: bool = False
     stores_elsewhere: bool = False
     proves: bool = False
+    layout: int = 2
 
     def load(self, report: Reporter) -> Any:
         """The stage's module; imported now, so that a command pays only for what it runs."""
@@ -47,15 +51,17 @@ STAGES = (
         ("data", "train", "merge", "export"),
         ("model", "method", "max_tokens", "seed", "verify"),
         proves=True,
+        layout=3,
     ),
+    Stage("plan", ("data", "export", "verify"), ("max_tokens", "seed", "plan")),
     Stage(
         "package",
-        ("data", "train", "evaluate", "export", "verify"),
+        ("data", "train", "evaluate", "export", "verify", "plan"),
         tuple(Recipe.model_fields),
         stores_elsewhere=True,
+        layout=3,
     ),
 )
-LAYOUT = 2  # of what the stages write; raise it when one writes something else, and old runs are done again
 NAMES = tuple(stage.name for stage in STAGES)
 
 
@@ -160,14 +166,16 @@ def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
     values = recipe.model_dump(mode="json", include=set(stage.keys))
     inputs = {earlier: record.digest for earlier in stage.reads if (record := run.record(earlier)) is not None}
     outside = _outside(stage, recipe)
-    return digest({"layout": LAYOUT, "stage": stage.name, "recipe": values, "inputs": inputs, "outside": outside})
+    return digest({"layout": stage.layout, "stage": stage.name, "recipe": values, "inputs": inputs, "outside": outside})
 
 
 def _outside(stage: Stage, recipe: Recipe) -> Sequence[str]:
-    """Digests of what a stage reads that no stage wrote: the rows, the base model."""
+    """What a stage depends on that no stage wrote: the rows, the base model, the hardware."""
     if stage.name == "data":
         digests: list[str] = importlib.import_module("training.sources").source_digests(recipe.data)
         return digests
     if stage.name == "train":
         return [importlib.import_module("training.base_files").base_files_digest(recipe.model)]
+    if stage.name == "plan":
+        return [describe().model_dump_json(), *available()]
     return []

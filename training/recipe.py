@@ -142,6 +142,22 @@ class VerifySettings(Section):
     golden_tolerance: float = Field(default=0.02, gt=0, description="largest difference of a probability there")
 
 
+class PlanSettings(Section):
+    """What the runtime plan may give up for speed, and how long it may look."""
+
+    accuracy_budget: float = Field(default=0.5, ge=0, le=100, description="points of accuracy that a variant may lose")
+    rows: int = Field(default=512, ge=8, description="held-out rows that accuracy is compared on")
+    batch_rows: int = Field(default=64, ge=8, description="of these rows, how many also go through batches")
+    batch_tolerance: float = Field(
+        default=0.02, gt=0, description="largest change of a probability in a batch; beyond it rows run one by one"
+    )
+    calibration_rows: int = Field(default=64, ge=8, description="training rows that fix the scales of int8")
+    seconds: float = Field(default=2.0, gt=0, le=60, description="how long each way of running is measured")
+    variants: list[Literal["int8-dynamic", "int8-static", "int8-nncf"]] = Field(
+        default=["int8-dynamic", "int8-static", "int8-nncf"], description="what is tried beside fp32"
+    )
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -155,6 +171,7 @@ class Recipe(Section):
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     verify: VerifySettings = VerifySettings()
+    plan: PlanSettings = PlanSettings()
 
     @property
     def learning_rate(self) -> float:

@@ -17,7 +17,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from service.contract import ProcessorSettings, write_json
 from service.errors import GateError
 from service.hardware import visible_cores
+from service.plan import FP32, model_file
 from service.predictor import Predictor, Session, batches_by_length
+from service.providers import CPU
 from service.tokens import TextTokenizer
 from training.base import quiet
 from training.held_out import baseline, golden_rows
@@ -76,7 +78,7 @@ def served(exported: Path, recipe: Recipe) -> Predictor:
     settings = ProcessorSettings.model_validate_json((exported / "processor/settings.json").read_bytes())
     return Predictor(
         TextTokenizer(exported / "processor/tokenizer.json", settings, recipe.max_tokens),
-        Session(exported / "model/fp32.onnx", "CPUExecutionProvider", visible_cores()),
+        Session(exported / model_file(FP32), CPU, visible_cores()),
         config_labels(exported),
     )
 

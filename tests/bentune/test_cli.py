@@ -174,7 +174,7 @@ def runs(tiny_run: Path, tmp_path: Path) -> Path:
 def test_a_run_with_nothing_to_do_says_where_everything_is(bentune: Call, tiny_recipe: Path, runs: Path) -> None:
     code, out, err = bentune("run", tiny_recipe, "--runs", runs)
     assert (code, out) == (0, "")
-    assert err.count("nothing changed") == 7
+    assert err.count("nothing changed") == 8
     (run,) = (runs / "tiny").iterdir()
     artifacts = json.loads((run / "package/artifacts.json").read_text())
     assert f"serve it: bentune serve {artifacts['bento']}" in err
@@ -183,7 +183,7 @@ def test_a_run_with_nothing_to_do_says_where_everything_is(bentune: Call, tiny_r
     found = parsed(out)
     assert found["run"] == str(run)
     assert [(stage["stage"], stage["redone"]) for stage in found["stages"]] == [
-        (stage, False) for stage in ("data", "train", "evaluate", "merge", "export", "verify", "package")
+        (stage, False) for stage in ("data", "train", "evaluate", "merge", "export", "verify", "plan", "package")
     ]
     assert found["stages"][-1]["summary"] == artifacts
 

@@ -6,6 +6,7 @@ import pytest
 
 from rollout.scorer import BundleScorer
 from service.contract import open_bundle
+from service.plan import scores_key
 
 
 def test_golden_rows_get_their_golden_scores(tiny_bundle: Path) -> None:
@@ -13,7 +14,8 @@ def test_golden_rows_get_their_golden_scores(tiny_bundle: Path) -> None:
     scorer = BundleScorer(bundle)
     answers = scorer.score([(row.text, row.text_pair) for row in bundle.golden])
     assert scorer.digest == bundle.digest
+    key = scores_key(bundle.plan.variant, bundle.plan.provider)
     for row, answer in zip(bundle.golden, answers, strict=True):
         scores = {prediction["label"]: prediction["score"] for prediction in answer}
-        assert [scores[label] for label in bundle.manifest.labels] == pytest.approx(row.scores, abs=1e-4)
+        assert [scores[label] for label in bundle.manifest.labels] == pytest.approx(row.scores[key], abs=1e-4)
         assert answer == sorted(answer, key=lambda prediction: -prediction["score"])

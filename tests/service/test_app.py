@@ -15,10 +15,14 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import app
+from service import app, engine
 from service.app import TextClassifier
 from service.contract import Bundle, open_bundle
+from service.engine import Engine
 from service.golden import Replay
+from service.hardware import Cpu
+from service.plan import Plan
+from service.predictor import Predictor
 from service.requests import Incoming
 from service.settings import Settings
 from service.tokens import Tokens
@@ -41,7 +45,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def pretend(count: int) -> None:
-        monkeypatch.setattr(app, "visible_cores", lambda: count)
+        monkeypatch.setattr(app, "describe", lambda: Cpu(model="a test", isa=(), cores=count))
 
     pretend(1)
     return pretend
@@ -59,7 +63,7 @@ class Rig:
     ) -> None:
         changed = Bundle(
             **{name: getattr(bundle, name) for name in ("root", "digest", "manifest", "processor", "golden")},
-            plan=bundle.plan.model_copy(update=plan),
+            plan=Plan(**plan),
         )
         self.classifier = TextClassifier(changed, Settings(**limits))
         self.registry = registry
@@ -70,8 +74,18 @@ class Rig:
 
     def start(self) -> None:
         self.classifier.start()
-        for predictor in self.classifier._predictors:
+        for predictor in self.predictors if self.classifier.ready else []:
             predictor.logits = self._watched(predictor.logits)  # type: ignore[method-assign]
+
+    @property
+    def engine(self) -> Engine:
+        assert self.classifier.proven is not None
+        assert self.classifier.proven.engine is not None
+        return self.classifier.proven.engine
+
+    @property
+    def predictors(self) -> list[Predictor]:
+        return self.engine.slots
 
     def _watched(self, compute: Callable[[Sequence[Tokens]], Any]) -> Callable[[Sequence[Tokens]], Any]:
         def logits(batch: Sequence[Tokens]) -> Any:
@@ -154,7 +168,7 @@ def error_of(response: Response) -> tuple[int, str, str]:
 def test_the_answers_are_the_predictors(make: Callable[..., Rig]) -> None:
     async def test() -> None:
         rig = make()
-        predictor = rig.classifier._predictors[0]
+        predictor = rig.predictors[0]
         texts = ["a cat near the dog", "bread and cheese", "some hammer"]
         expected = predictor.score([(text, None) for text in texts])
         for text, wanted in zip(texts, expected, strict=True):
@@ -174,7 +188,7 @@ def test_top_k_and_raw_scores(make: Callable[..., Rig]) -> None:
     async def test() -> None:
         rig = make()
         tokens = rig.classifier.tokenizer.encode("a cat", truncate=True)
-        logits = rig.classifier._predictors[0].logits([tokens])[0]
+        logits = rig.predictors[0].logits([tokens])[0]
         raw = await rig.ask("a cat", raw_scores=True)
         assert [p["score"] for p in raw] == pytest.approx(sorted(logits.tolist(), reverse=True))
         assert await rig.ask("a cat", raw_scores=True, top_k=2) == raw[:2]
@@ -419,14 +433,14 @@ def test_logits_that_are_no_numbers_fail_alone(make: Callable[..., Rig], caplog:
     async def test() -> None:
         rig = make()
         bad = rig.classifier.tokenizer.encode(f"{SECRET} cat", truncate=True).ids
-        honest = rig.classifier._predictors[0].logits
+        honest = rig.predictors[0].logits
 
         def logits(batch: Sequence[Tokens]) -> Any:
             found = np.array(honest(batch))
             found[[row.ids == bad for row in batch]] = np.nan
             return found
 
-        rig.classifier._predictors[0].logits = logits  # type: ignore[method-assign]
+        rig.predictors[0].logits = logits  # type: ignore[method-assign]
         holder = await rig.busy()
         answers = [asyncio.create_task(rig.send(text)) for text in ("dog", f"{SECRET} cat", "bread")]
         await rig.waiting(3)
@@ -484,7 +498,7 @@ def test_before_its_start_it_is_not_ready(make: Callable[..., Rig]) -> None:
 def test_golden_rows_with_other_scores_keep_it_from_ever_being_ready(
     bundle: Bundle, registry: prometheus_client.CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wrong = [row.model_copy(update={"scores": [0.0, 0.0, 0.0]}) if n in (2, 5) else row
+    wrong = [row.model_copy(update={"scores": dict.fromkeys(row.scores, [0.0, 0.0, 0.0])}) if n in (2, 5) else row
              for n, row in enumerate(bundle.golden)]  # fmt: skip
     parts = {name: getattr(bundle, name) for name in ("root", "digest", "manifest", "processor", "plan")}
 
@@ -504,21 +518,30 @@ def test_golden_rows_with_other_scores_keep_it_from_ever_being_ready(
     assert "2 of 12 golden rows (numbers [2, 5]) differ" in caplog.text
 
 
-def test_every_predictor_that_will_serve_is_replayed(
-    make: Callable[..., Rig], cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_session_that_will_serve_is_replayed(
+    threads: int, make: Callable[..., Rig], cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cores(4)
-    rig = make({"slots": 2, "threads": 2}, started=False)
-    replayed: list[object] = []
+    rig = make({"slots": 2, "threads": threads}, started=False)
+    replayed: list[Predictor] = []
 
-    def replay(predictor: object, golden: list[object]) -> Replay:
+    def replay(predictor: Predictor, golden: list[object], key: str) -> Replay:
+        assert (len(golden), key) == (12, "fp32/CPUExecutionProvider")
         replayed.append(predictor)
-        return Replay(rows=12, largest_difference=0.0, failed=[3] if predictor is rig.classifier._wide else [])
+        return Replay(rows=12, largest_difference=0.0, failed=[3] if len(replayed) == 2 else [])
 
-    monkeypatch.setattr(app, "replay", replay)
+    monkeypatch.setattr(engine, "replay", replay)
     rig.classifier.start()
-    assert replayed == [*rig.classifier._predictors, rig.classifier._wide]
-    assert not rig.classifier.ready
+    # The slots share a session unless each has threads of its own; the last is the one with every core.
+    given = [session_threads(predictor) for predictor in replayed]
+    assert given == ([1, 2] if threads == 1 else [2, 2, 4])
+    assert not rig.classifier.ready, "one of them failed"
+
+
+def session_threads(predictor: Predictor) -> int:
+    threads: int = predictor.session._session.get_session_options().intra_op_num_threads
+    return threads
 
 
 @pytest.mark.parametrize(
@@ -526,14 +549,15 @@ def test_every_predictor_that_will_serve_is_replayed(
     [
         ({"slots": None, "threads": None}, 1, 1, 1, None),
         ({"slots": None, "threads": None}, 4, 4, 1, 4),
-        ({"slots": 2, "threads": None}, 4, 2, 2, 4),
-        ({"slots": 1, "threads": None}, 4, 1, 4, None),
-        ({"slots": 2, "threads": 3}, 4, 2, 3, 4),
-        ({"slots": 8, "threads": None}, 2, 8, 1, 2),
-        ({"slots": 2, "threads": 2}, 2, 2, 2, None),
+        ({"slots": 2, "threads": None}, 4, 2, 1, 2),
+        ({"slots": None, "threads": 2}, 4, 2, 2, 4),
+        ({"slots": 1, "threads": 4}, 4, 1, 4, None),
+        ({"slots": 2, "threads": 3}, 4, 1, 3, None),
+        ({"slots": 8, "threads": None}, 2, 2, 1, 2),
+        ({"slots": 2, "threads": 2}, 2, 1, 2, None),
     ],
 )
-def test_slots_and_threads_follow_the_plan_and_else_the_cores(
+def test_slots_and_threads_follow_the_plan_within_the_cores(
     make: Callable[..., Rig],
     cores: Callable[[int], None],
     plan: dict[str, int | None],
@@ -543,12 +567,11 @@ def test_slots_and_threads_follow_the_plan_and_else_the_cores(
     wide: int | None,
 ) -> None:
     cores(visible)
-    classifier = make(plan, started=False).classifier
-    given = [predictor.session._session.get_session_options() for predictor in classifier._predictors]
-    assert [options.intra_op_num_threads for options in given] == [threads] * slots
-    assert (classifier.info()["plan"]["slots"], classifier.info()["plan"]["threads"]) == (slots, threads)
-    found = classifier._wide and classifier._wide.session._session.get_session_options().intra_op_num_threads
-    assert found == wide
+    rig = make(plan)
+    assert [session_threads(predictor) for predictor in rig.predictors] == [threads] * slots
+    shown = rig.classifier.info()["plan"]
+    assert (shown["slots"], shown["threads"], shown["fallbacks"]) == (slots, threads, {})
+    assert (rig.engine.wide and session_threads(rig.engine.wide)) == wide
 
 
 def test_info_tells_what_is_served(make: Callable[..., Rig], bundle: Bundle) -> None:
@@ -572,6 +595,8 @@ def test_info_tells_what_is_served(make: Callable[..., Rig], bundle: Bundle) -> 
             "threads": 1,
             "token_budget": 77,
             "padding_bound": 0.5,
+            "measured_on": None,
+            "fallbacks": {},
         },
         "evidence": None,
         "golden": None,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching import DrainRate, Observer, Scheduler
+from service.batching import Observer, Scheduler
 from service.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown, TooLarge
 from service.waiting import BatchShape, QueueLimits
 
@@ -27,17 +27,6 @@ shapes = st.builds(
     padding_bound=st.sampled_from([0.0, 0.05, 0.15, 0.5, 1.0]),
     max_items=st.integers(1, 12),
 )
-
-
-def test_the_drain_rate_is_of_all_slots_and_favours_the_latest_batches() -> None:
-    rate = DrainRate(slots=2)
-    assert rate.retry_after_s(10**9) == 1.0, "nothing measured yet"
-    rate.record(tokens=100, slot_seconds=2.0)
-    assert rate.retry_after_s(1000) == pytest.approx(1000 / (2 * 50))
-    rate.record(tokens=100, slot_seconds=4.0)
-    assert rate.retry_after_s(1000) == pytest.approx(1000 / (2 * 190 / 5.8))
-    assert rate.retry_after_s(1) == 1.0
-    assert rate.retry_after_s(10**9) == 60.0
 
 
 # The scheduler, on one event loop.
@@ -398,6 +387,55 @@ def test_retry_after_is_the_queue_at_the_measured_rate(
         with pytest.raises(Overloaded) as refusal:
             await rig.scheduler.submit([("one more", 1)])
         assert refusal.value.retry_after_s == pytest.approx(retry_after_s)
+        await rig.finish_all()
+
+    run(test())
+
+
+def test_what_would_only_miss_its_deadline_is_refused_at_once() -> None:
+    async def test() -> None:
+        rig = Rig()
+        await rig.submit(("measured", 100))
+        await rig.finish(after_s=2.0)  # 50 tokens a second
+        await rig.submit(("running", 5))
+        await rig.submit(("waiting", 290))
+        now = rig.clock.now
+        with pytest.raises(Overloaded, match="longer than the time") as refusal:
+            await rig.scheduler.submit([("late", 10)], deadline=now + 7.4)  # 6 s of work, 0.8 x 7.4 s at most
+        assert refusal.value.retry_after_s == pytest.approx(5.8)
+        task = await rig.submit(("in time", 10), deadline=now + 7.6)
+        await rig.finish_all()
+        assert await task == ["in time!"]
+        assert rig.log.reasons == ["overloaded"]
+
+    run(test())
+
+
+def test_an_empty_queue_admits_whatever_the_deadline() -> None:
+    """The running batch may end at any moment; what was measured of others says nothing of it."""
+
+    async def test() -> None:
+        rig = Rig()
+        await rig.submit(("measured", 100))
+        await rig.finish(after_s=2.0)
+        task = await rig.submit(("long", 900), deadline=rig.clock.now + 1.0)
+        await rig.finish_all()
+        assert await task == ["long!"]
+
+    run(test())
+
+
+def test_room_can_be_asked_for_before_anything_is_spent() -> None:
+    async def test() -> None:
+        rig = Rig(limits=QueueLimits(max_items=10, max_tokens=100))
+        rig.scheduler.require_room(100)
+        await rig.submit(("running", 10))
+        await rig.submit(("waiting", 60))
+        rig.scheduler.require_room(40)
+        with pytest.raises(Overloaded, match="the queue is full"):
+            rig.scheduler.require_room(41)
+        rig.scheduler.require_room(101)  # could never wait: `submit` says so in other words
+        assert rig.log.reasons == ["overloaded"]
         await rig.finish_all()
 
     run(test())

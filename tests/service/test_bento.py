@@ -14,7 +14,10 @@ import pytest
 
 import service
 from service.contract import Columns, GoldenRow, open_bundle
+from service.hardware import describe
+from service.plan import FP32, scores_key
 from service.predictor import Predictor
+from service.providers import CPU
 
 ROOT = Path(service.__file__).resolve().parent.parent
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -72,8 +75,8 @@ def test_golden_rows_with_other_scores_keep_it_alive_and_never_ready(
     def swap(root: Path) -> None:
         rows = [json.loads(line) for line in (root / "golden.jsonl").read_text().splitlines()]
         for row in rows[:3]:
-            row["scores"] = [0.0, 0.0, 0.0]
-        rows[3]["scores"] = rows[3]["scores"][:2]
+            row["scores"] = dict.fromkeys(row["scores"], [0.0, 0.0, 0.0])
+        rows[3]["scores"] = {key: scores[:2] for key, scores in rows[3]["scores"].items()}
         (root / "golden.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     with serve(".", "--arg", f"model={store_bundle('swapped', swap)}") as server:
@@ -156,12 +159,13 @@ def test_serving_imports_neither_training_nor_torch(tiny_tag: str) -> None:
 
 # A model of pairs.
 
+FP32_SCORES = scores_key(FP32, CPU)
 PAIRS = [("a cat near", "the dog"), ("bread and", "some hammer"), ("here", "the saw was with a drill and a wrench 12")]
 
 
 @pytest.fixture(scope="module")
 def pair_server(share_bundle: Callable[..., str], serve: Serve, tiny_bundle: Path) -> Iterator[Any]:
-    predictor = Predictor.from_bundle(open_bundle(tiny_bundle), threads=1)
+    predictor = Predictor.from_bundle(open_bundle(tiny_bundle), describe())
 
     def pair(root: Path) -> None:
         rows = [
@@ -169,7 +173,7 @@ def pair_server(share_bundle: Callable[..., str], serve: Serve, tiny_bundle: Pat
                 text=first,
                 text_pair=second,
                 label=scores[0]["label"],
-                scores=[p["score"] for label in predictor.labels for p in scores if p["label"] == label],
+                scores={FP32_SCORES: [p["score"] for label in predictor.labels for p in scores if p["label"] == label]},
                 tolerance=1e-3,
             )
             for (first, second), scores in zip(PAIRS, predictor.score(PAIRS), strict=True)
@@ -183,7 +187,7 @@ def pair_server(share_bundle: Callable[..., str], serve: Serve, tiny_bundle: Pat
 
 
 def test_a_pair_gets_a_list_and_a_batch_of_pairs_a_list_of_lists(pair_server: Any, tiny_bundle: Path) -> None:
-    expected = Predictor.from_bundle(open_bundle(tiny_bundle), threads=1).score(PAIRS)
+    expected = Predictor.from_bundle(open_bundle(tiny_bundle), describe()).score(PAIRS)
     scores = [{p["label"]: pytest.approx(p["score"], abs=1e-5) for p in one} for one in expected]
     for pair, wanted in zip(PAIRS, scores, strict=True):
         assert {p["label"]: p["score"] for p in pair_server.predict(list(pair)).json()} == wanted

@@ -20,18 +20,20 @@ from service.contract import (
     GoldenRow,
     Limits,
     Manifest,
-    Plan,
     open_bundle,
     seal,
     sha256_file,
     write_json,
 )
 from service.errors import BundleError
+from service.plan import Entry, Plan
 
 ZEROS = "0" * 64
 GOLDEN = [
-    GoldenRow(text="ein Hund, ütf-8", label="dog", scores=[0.75, 0.25], tolerance=0.01),
-    GoldenRow(text="a cat", text_pair="a dog", label="cat", scores=[0.1, 0.9], tolerance=0.01),
+    GoldenRow(text="ein Hund, ütf-8", label="dog", scores={"fp32/CPUExecutionProvider": [0.75, 0.25]}, tolerance=0.01),
+    GoldenRow(
+        text="a cat", text_pair="a dog", label="cat", scores={"fp32/CPUExecutionProvider": [0.1, 0.9]}, tolerance=0.01
+    ),
 ]
 
 
@@ -114,7 +116,7 @@ def test_what_was_sealed_is_what_is_opened(root: Path) -> None:
     assert bundle.golden == GOLDEN
     assert bundle.evidence() == {"evaluation": {"tuned": {"accuracy": 0.5}}}
     assert bundle.digest == sha256_file(root / "manifest.json")
-    assert (bundle.tag, bundle.model_path) == ("pets:1", root / "model/fp32.onnx")
+    assert bundle.tag == "pets:1"
 
 
 def test_the_digest_changes_with_any_file(root: Path) -> None:
@@ -212,11 +214,31 @@ def test_a_path_that_leaves_the_bundle_is_refused_before_it_is_read(root: Path, 
 
 
 def test_a_plan_cannot_choose_a_file_outside(root: Path) -> None:
-    write_json(root / "plan.json", Plan(variant="../../outside"))
+    write_json(root / "plan.json", Plan().model_dump(mode="json") | {"variant": "../../outside"})
     (root.parent / "outside.onnx").write_bytes(b"x")
     seal(root, manifest())
-    with pytest.raises(BundleError, match="is missing from the bundle"):
+    with pytest.raises(BundleError, match=r"plan\.json: variant: String should match pattern"):
         open_bundle(root)
+
+
+def test_every_variant_that_the_plan_may_choose_must_be_there(root: Path) -> None:
+    """Not only the winner: another pod may be sent to any that was measured."""
+    write_json(root / "plan.json", Plan(measured=(measured("fp32"), measured("int8-static"))))
+    seal(root, manifest())
+    with pytest.raises(BundleError, match=r"model/int8-static\.onnx is missing from the bundle"):
+        open_bundle(root)
+    (root / "model/int8-static.onnx").write_bytes(b"smaller")
+    seal(root, manifest())
+    assert open_bundle(root).plan.variants == {"fp32", "int8-static"}
+    write_json(root / "plan.json", Plan(variant="int8-nncf"))
+    seal(root, manifest())
+    with pytest.raises(BundleError, match=r"model/int8-nncf\.onnx is missing from the bundle"):
+        open_bundle(root)
+
+
+def measured(variant: str) -> Entry:
+    speed = {"texts_per_second": 1.0, "lone_ms": 1.0, "padding": 0.0}
+    return Entry(variant=variant, provider="CPUExecutionProvider", slots=1, threads=1, token_budget=1, **speed)
 
 
 @pytest.mark.parametrize("target", ["../outside", "fp32.onnx"])
@@ -246,7 +268,7 @@ def test_a_link_is_not_sealed_either(tmp_path: Path) -> None:
         seal(root, manifest())
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1], 1.5])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None, [2], 2.5])
 def test_an_unknown_schema_version_is_refused_with_its_value(root: Path, version: object) -> None:
     edit_manifest(root, lambda content: content.update(schema_version=version))
     with pytest.raises(BundleError, match="schema version") as caught:
@@ -254,15 +276,15 @@ def test_an_unknown_schema_version_is_refused_with_its_value(root: Path, version
     assert repr(version) in str(caught.value)
 
 
-@pytest.mark.parametrize("version", [True, 1.0])
-def test_a_version_that_merely_equals_one_is_refused(root: Path, version: object) -> None:
+@pytest.mark.parametrize("version", [2.0])
+def test_a_version_that_merely_equals_ours_is_refused(root: Path, version: object) -> None:
     edit_manifest(root, lambda content: content.update(schema_version=version))
     with pytest.raises(BundleError, match=r"manifest\.json"):
         open_bundle(root)
 
 
 def test_an_unknown_schema_is_told_before_its_unknown_keys(root: Path) -> None:
-    edit_manifest(root, lambda content: content.update(schema_version=2, novelty=True))
+    edit_manifest(root, lambda content: content.update(schema_version=3, novelty=True))
     with pytest.raises(BundleError, match="install the Bentune that wrote it"):
         open_bundle(root)
 
@@ -358,7 +380,7 @@ def test_sealing_again_takes_the_files_as_they_are_now(root: Path) -> None:
     write_json(root / "plan.json", Plan(variant="int8"))
     seal(root, open_bundle_manifest(root))
     bundle = open_bundle(root)
-    assert bundle.model_path == root / "model/int8.onnx"
+    assert bundle.plan.variant == "int8"
     assert bundle.manifest.files["model/int8.onnx"].size == 7
 
 

@@ -11,6 +11,9 @@ import pytest
 
 from service.contract import Bundle, open_bundle
 from service.errors import REQUEST_ERRORS
+from service.hardware import describe
+from service.plan import scores_key
+from service.runtime import REASONS, choose
 
 LONG = "cat " * 30  # the tiny model takes 24 tokens
 TEXTS = ["a cat near the dog", "bread and cheese", "some hammer"]
@@ -30,11 +33,12 @@ def labels_of(answer: httpx.Response) -> Any:
 
 
 def test_golden_rows_get_the_scores_of_the_bundle(server: Any, bundle: Bundle) -> None:
+    key = scores_key(bundle.plan.variant, bundle.plan.provider)
     for row in bundle.golden:
         answer = server.predict(row.text, truncate=True)
         assert answer.headers["content-type"] == "application/json"
         got = {p["label"]: p["score"] for p in answer.json()}
-        assert got == pytest.approx(dict(zip(bundle.manifest.labels, row.scores, strict=True)), abs=1e-4)
+        assert got == pytest.approx(dict(zip(bundle.manifest.labels, row.scores[key], strict=True)), abs=1e-4)
 
 
 def test_one_text_gets_a_list_and_a_list_gets_a_list_of_lists(server: Any) -> None:
@@ -180,7 +184,18 @@ def test_info(server: Any, bundle: Bundle) -> None:
     assert (info["golden"]["rows"], info["golden"]["failed"]) == (12, 0)
     assert info["evidence"]["accuracy"]["value"] == bundle.evidence()["evaluation"]["tuned"]["accuracy"]["value"]
     assert set(info["evidence"]["parity"]) == {hop["hop"] for hop in bundle.evidence()["parity"]["hops"]}
-    assert (info["plan"]["variant"], info["plan"]["provider"]) == ("fp32", "CPUExecutionProvider")
+    runtime, _ = choose(bundle.plan, describe(), [bundle.plan.provider])
+    assert info["plan"] == {
+        "variant": "fp32",
+        "provider": "CPUExecutionProvider",
+        "slots": runtime.slots,
+        "threads": runtime.threads,
+        "token_budget": runtime.token_budget,
+        "padding_bound": bundle.plan.padding_bound,
+        "measured_on": describe().model_dump(mode="json"),
+        "fallbacks": {},
+    }
+    assert info["max_batch_tokens"] == runtime.token_budget
 
 
 def test_metrics_move_with_what_they_count(server: Any, bundle: Bundle) -> None:
@@ -229,6 +244,8 @@ def test_every_reason_and_label_is_on_the_page_from_the_start(server: Any) -> No
     reasons = set(re.findall(r'bentune_rejected_total\{reason="(\w+)"\}', page))
     assert reasons == {error.reason for error in REQUEST_ERRORS}
     assert set(re.findall(r'bentune_predictions_total\{label="(\w+)"\}', page)) == {"animal", "food", "tool"}
+    fallbacks = dict(re.findall(r'bentune_plan_fallback\{reason="(\w+)"\} (\S+)', page))
+    assert fallbacks == dict.fromkeys(REASONS, "0.0"), "it runs as planned"
 
 
 def test_the_documentation_shows_every_shape_and_every_error(server: Any) -> None:

@@ -16,7 +16,10 @@ HISTOGRAMS = (
     "bentune_batch_padding_ratio",
     "bentune_confidence",
 )
-GAUGES = ("bentune_queue_requests", "bentune_queue_tokens", "bentune_slots_busy", "bentune_model_info")
+GAUGES = (
+    *("bentune_queue_requests", "bentune_queue_tokens", "bentune_slots_busy"),
+    *("bentune_model_info", "bentune_plan_fallback"),
+)
 COUNTERS = ("bentune_rejected_total", "bentune_truncated_total", "bentune_predictions_total")
 
 
@@ -43,6 +46,8 @@ def test_every_series_is_there_before_its_first_event(
         assert registry.get_sample_value(f"{histogram}_count") == 0
     for error in REQUEST_ERRORS:
         assert registry.get_sample_value("bentune_rejected_total", {"reason": error.reason}) == 0
+    for reason in ("cores", "isa", "provider", "golden"):
+        assert registry.get_sample_value("bentune_plan_fallback", {"reason": reason}) == 0
     for label in ("good", "bad"):
         assert registry.get_sample_value("bentune_predictions_total", {"label": label}) == 0
     for name in ("bentune_truncated_total", "bentune_queue_requests", "bentune_queue_tokens", "bentune_slots_busy"):
@@ -84,7 +89,7 @@ def test_answers_and_refusals_are_counted_by_their_label(
 def test_several_workers_add_up_on_one_page(metrics: Metrics) -> None:
     modes = {gauge._multiprocess_mode for gauge in (metrics.queue_requests, metrics.queue_tokens, metrics.slots_busy)}
     assert modes == {"livesum"}
-    assert metrics.model_info._multiprocess_mode == "max"
+    assert {gauge._multiprocess_mode for gauge in (metrics.model_info, metrics.plan_fallback)} == {"max"}
 
 
 def test_importing_the_metrics_leaves_prometheus_alone() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from service import predictor as predictor_module
 from service.contract import open_bundle
 from service.errors import BundleError
+from service.hardware import Cpu
+from service.plan import Entry, Plan
 from service.predictor import Predictor, Session, batches_by_length
 
+ONE_CORE = Cpu(model="a test", isa=(), cores=1)
 WORDS = "cat dog horse bread cheese hammer saw the a is near under with 1 2 3 unknownword".split()
 
 
 @pytest.fixture(scope="module")
 def predictor(tiny_bundle: Path) -> Predictor:
-    return Predictor.from_bundle(open_bundle(tiny_bundle), threads=1)
+    return Predictor.from_bundle(open_bundle(tiny_bundle), ONE_CORE)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +87,8 @@ def test_scores_keep_the_order_of_the_texts_however_they_are_batched(
     predictor: Predictor, direct: ort.InferenceSession, tokenizer: Tokenizer, token_budget: int
 ) -> None:
     texts = sentences(40)
-    results = predictor.score([(text, None) for text in texts], token_budget)
+    batching = Predictor(predictor.tokenizer, predictor.session, predictor.labels, token_budget)
+    results = batching.score([(text, None) for text in texts])
     assert len(results) == 40
     for text, result in zip(texts, results, strict=True):
         logits = ask_directly(direct, tokenizer, [text])[0].astype(np.float64)
@@ -114,7 +120,7 @@ def test_inputs_that_the_graph_does_not_take_are_left_out(tiny_bundle: Path, tmp
     )
     bundle = open_bundle(tiny_bundle)
     session = Session(tmp_path / "sum.onnx", "CPUExecutionProvider", 1)
-    small = Predictor(Predictor.from_bundle(bundle, 1).tokenizer, session, ["a", "b"])
+    small = Predictor(Predictor.from_bundle(bundle, ONE_CORE).tokenizer, session, ["a", "b"])
     tokens = small.tokenizer.encode("cat dog", truncate=True)
     assert small.logits([tokens]).tolist() == [[sum(tokens.ids)]]
 
@@ -136,6 +142,32 @@ def test_the_threads_are_given_and_do_not_spin(tiny_bundle: Path, threads: int) 
     options = Session(tiny_bundle / "model/fp32.onnx", "CPUExecutionProvider", threads)._session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_file_is_scored_with_what_fits_this_cpu_on_all_of_its_cores(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan's winner needs an instruction that this CPU lacks: the next that was measured is taken instead."""
+    shared = {"provider": "CPUExecutionProvider", "threads": 1, "lone_ms": 1.0, "padding": 0.0}
+    plan = Plan(
+        cpu=Cpu(model="a test", isa=("avx512_vnni",), cores=2),
+        measured=(
+            Entry(variant="int8-static", slots=1, token_budget=64, texts_per_second=9, **shared),
+            Entry(variant="fp32", slots=2, token_budget=333, texts_per_second=5, **shared),
+        ),
+    )
+    opened: list[tuple[str, str, int]] = []
+
+    def watched(model: Path, provider: str, threads: int) -> Session:
+        opened.append((model.name, provider, threads))
+        return Session(tiny_bundle / "model/fp32.onnx", provider, threads)
+
+    monkeypatch.setattr(predictor_module, "Session", watched)
+    bundle = replace(open_bundle(tiny_bundle), plan=plan)
+    for isa, token_budget in ((("avx512_vnni",), 64), ((), 333)):
+        cpu = Cpu(model="a test", isa=isa, cores=3)
+        assert Predictor.from_bundle(bundle, cpu).token_budget == token_budget
+    assert opened == [("int8-static.onnx", "CPUExecutionProvider", 3), ("fp32.onnx", "CPUExecutionProvider", 3)]
 
 
 lengths = st.lists(st.integers(1, 200), max_size=60)

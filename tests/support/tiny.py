@@ -82,6 +82,8 @@ def write_recipe(path: Path, model: Path | str, source: Path | str, **more: Any)
         "train": {"epochs": 10, "learning_rate": 0.005, "checkpoint_steps": 20},
         "verify": {"rows": 40, "golden_rows": 12},
         "evaluate": {"resamples": 200},
+        # fp32 alone, so that every run chooses the same; what tests variants names them.
+        "plan": {"seconds": 0.05, "rows": 60, "batch_rows": 16, "calibration_rows": 8, "variants": []},
     } | more
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path

@@ -19,7 +19,7 @@ from bentoml._internal.models import ModelStore
 from command import ask
 from safetensors.numpy import load_file
 
-STAGES = ["data", "train", "evaluate", "merge", "export", "verify", "package"]
+STAGES = ["data", "train", "evaluate", "merge", "export", "verify", "plan", "package"]
 
 
 def command(stage: str, recipe: Path, runs: Path) -> list[str]:
@@ -73,14 +73,14 @@ def test_killed_in_export_only_export_and_what_follows_is_done(
 ) -> None:
     run = tmp_path / "runs" / tiny_run.parent.name / tiny_run.name
     shutil.copytree(tiny_run, run)
-    for stage in ("export", "verify", "package"):
+    for stage in ("export", "verify", "plan", "package"):
         shutil.rmtree(run / stage)
     finished = {stage: (run / stage / "stage.json").stat().st_mtime_ns for stage in STAGES[:4]}
     kill_when((run / "export.partial").exists, "run", tiny_recipe, tmp_path / "runs")
     assert not (run / "export").exists()
     done = ask("run", tiny_recipe, "--runs", tmp_path / "runs", "--json")
     assert done.code == 0
-    assert [stage["stage"] for stage in done.json["stages"] if stage["redone"]] == ["export", "verify", "package"]
+    assert [stage["stage"] for stage in done.json["stages"] if stage["redone"]] == STAGES[4:]
     assert {stage: (run / stage / "stage.json").stat().st_mtime_ns for stage in STAGES[:4]} == finished
     assert list(run.glob("*.partial")) == []
 

@@ -10,7 +10,7 @@ from typing import Any
 import bentoml
 import pytest
 
-from service.contract import MODULE, Plan, open_bundle, sha256_file
+from service.contract import MODULE, open_bundle, sha256_file
 from service.errors import BentuneError
 from training import package
 from training.recipe_file import digest, load_recipe
@@ -18,7 +18,7 @@ from training.recipe_file import digest, load_recipe
 
 @pytest.fixture
 def asked(tiny_run: Path, tiny_recipe: Path, context: Callable[..., Any]) -> Any:
-    stages = {name: tiny_run / name for name in ("data", "train", "evaluate", "export", "verify")}
+    stages = {name: tiny_run / name for name in ("data", "train", "evaluate", "export", "verify", "plan")}
     return context(load_recipe(tiny_recipe).recipe, **stages)
 
 
@@ -35,12 +35,13 @@ def test_the_bundle_has_every_part_of_the_contract(tiny_run: Path, tiny_bundle: 
     manifest = bundle.manifest
     assert set(manifest.files) == {
         *("model/fp32.onnx", "processor/settings.json", "processor/tokenizer.json"),
-        *("baseline.json", "evidence.json", "golden.jsonl", "plan.json"),
+        *("baseline.json", "evidence.json", "golden.jsonl", "plan.json", "report.md", "pareto.png"),
     }
     for name in ("model/fp32.onnx", "processor/tokenizer.json", "processor/settings.json"):
         assert sha256_file(tiny_bundle / name) == sha256_file(tiny_run / "export" / name)
-    for name in ("golden.jsonl", "baseline.json"):
-        assert (tiny_bundle / name).read_bytes() == (tiny_run / "verify" / name).read_bytes()
+    assert (tiny_bundle / "baseline.json").read_bytes() == (tiny_run / "verify/baseline.json").read_bytes()
+    for name in ("plan.json", "golden.jsonl", "report.md", "pareto.png"):
+        assert (tiny_bundle / name).read_bytes() == (tiny_run / "plan" / name).read_bytes()
     recipe = load_recipe(tiny_recipe).recipe
     assert (manifest.name, manifest.task, manifest.labels) == (recipe.name, recipe.task, ["animal", "food", "tool"])
     assert manifest.limits.max_tokens == 24
@@ -54,7 +55,7 @@ def test_the_bundle_has_every_part_of_the_contract(tiny_run: Path, tiny_bundle: 
     assert manifest.data_fingerprint == summary(tiny_run / "data")["fingerprint"]
     assert {"python", "torch", "transformers", "optimum-onnx", "onnxruntime", "bentoml"} <= manifest.tools.keys()
     assert manifest.code_revision
-    assert bundle.plan == Plan()
+    assert bundle.plan.measured
     assert len(bundle.golden) == 12
 
 
@@ -143,9 +144,10 @@ def test_a_bundle_that_does_not_open_is_not_left_in_the_store(asked: Any, monkey
 
 
 def test_a_part_that_is_missing_leaves_no_model_in_the_store(asked: Any, tmp_path: Path, context: Any) -> None:
-    verify = Path(shutil.copytree(asked.inputs["verify"], tmp_path / "verify"))
-    (verify / "golden.jsonl").unlink()
-    fail_to_build(context(asked.recipe, **(dict(asked.inputs) | {"verify": verify})), FileNotFoundError)
+    for stage, name in (("verify", "baseline.json"), ("plan", "golden.jsonl")):
+        copy = Path(shutil.copytree(asked.inputs[stage], tmp_path / stage))
+        (copy / name).unlink()
+        fail_to_build(context(asked.recipe, **(dict(asked.inputs) | {stage: copy})), FileNotFoundError)
 
 
 def test_without_git_the_revision_is_the_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

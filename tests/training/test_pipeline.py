@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tiny import Quiet, make_model, write_csv
 
 from service.contract import sha256_file
 from service.errors import InputError
+from service.hardware import Cpu
 from training import pipeline
 from training.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage
 from training.recipe import Recipe
@@ -116,9 +118,12 @@ MATRIX = {
     "evaluate.resamples=300": ("evaluate", "package"),
     "evaluate.confidence=0.9": ("evaluate", "package"),
     "evaluate.examples=1": ("evaluate", "package"),
-    "verify.rows=30": ("verify", "package"),
-    "verify.merge_tolerance=1": ("verify", "package"),
-    "verify.golden_rows=3": ("verify", "package"),
+    "verify.rows=30": ("verify", "plan", "package"),
+    "verify.merge_tolerance=1": ("verify", "plan", "package"),
+    "verify.golden_rows=3": ("verify", "plan", "package"),
+    "plan.rows=30": ("plan", "package"),
+    "plan.accuracy_budget=1": ("plan", "package"),
+    "plan.variants=[int8-dynamic]": ("plan", "package"),
 }
 
 
@@ -186,12 +191,40 @@ def test_what_was_stored_elsewhere_and_deleted_is_stored_again(
     assert redone(recipe(), run) == ("package",)
 
 
-def test_a_layout_of_an_older_version_is_done_again(
-    fakes: Any, run: RunDir, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_whose_layout_is_of_an_older_version_is_done_again(
+    name: str, fakes: dict[str, Fake], run: RunDir, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redone(recipe(), run)
-    monkeypatch.setattr(pipeline, "LAYOUT", pipeline.LAYOUT + 1)
-    assert redone(recipe(), run) == NAMES
+    newer = [replace(one, layout=one.layout + 1) if one.name == name else one for one in STAGES]
+    monkeypatch.setattr(pipeline, "STAGES", tuple(newer))
+    fakes[name].says = lambda recipe: ["newer", recipe.model_dump(mode="json")]
+    again = redone(recipe(), run)
+    assert again[0] == name
+    assert set(again[1:]) == {one.name for one in STAGES if name in pipeline._upstream(one)}
+    assert redone(recipe(), run) == ()
+
+
+@pytest.mark.parametrize("changed", ["cores", "isa", "model", "providers"])
+def test_on_other_hardware_only_the_plan_is_made_again_and_packaged(
+    changed: str, fakes: dict[str, Fake], run: RunDir, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Cpu(model="here", isa=("avx2",), cores=4)
+    monkeypatch.setattr(pipeline, "describe", lambda: here)
+    monkeypatch.setattr(pipeline, "available", lambda: ("CPUExecutionProvider",))
+    redone(recipe(), run)
+    assert redone(recipe(), run) == ()
+    if changed == "providers":
+        monkeypatch.setattr(pipeline, "available", lambda: ("CPUExecutionProvider", "OpenVINOExecutionProvider"))
+    else:
+        there = here.model_copy(update={changed: {"cores": 2, "isa": ("avx2", "fma"), "model": "there"}[changed]})
+        monkeypatch.setattr(pipeline, "describe", lambda: there)
+    fakes["plan"].says = lambda recipe: "another plan"
+    # `bentune package` alone does not pack a plan of another machine.
+    with pytest.raises(InputError, match="run `bentune plan` first"):
+        stage("package", recipe(), run)
+    assert redone(recipe(), run) == ("plan", "package")
+    assert redone(recipe(), run) == ()
 
 
 def test_a_stage_can_be_forced(fakes: Any, run: RunDir, recipe: Callable[..., Recipe]) -> None:
@@ -231,6 +264,8 @@ def test_a_stage_is_not_done_on_top_of_what_is_out_of_date(
         ("merge", "method.rank=4", "train"),
         ("package", "verify.rows=30", "verify"),
         ("package", "evaluate.examples=1", "evaluate"),
+        ("package", "plan.rows=30", "plan"),
+        ("plan", "verify.rows=30", "verify"),
     ]:
         with pytest.raises(InputError) as caught:
             stage(name, recipe(override), run)
@@ -257,6 +292,7 @@ def test_only_verify_takes_an_input_that_was_changed(fakes: Any, run: RunDir, re
     )
     assert stage("verify", recipe(), run).redone
     assert not stage("evaluate", recipe(), run).redone
+    assert stage("plan", recipe(), run).redone, "verify wrote something else"
     (run.root / "verify/output").write_text("tampered")
     with pytest.raises(InputError, match="package: .*/verify was changed after it was written"):
         stage("package", recipe(), run, force=True)

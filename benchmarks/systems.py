@@ -1,0 +1,96 @@
+"""The servers under measurement, all started at once; those that are not being asked are stopped in their tracks."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.peers import PEERS, Peer
+from benchmarks.peers import running as peer_running
+from rollout.load import Body, Target
+from rollout.server import running as bento_running
+
+OURS = "bentune"
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class System:
+    """One server: where it is asked, how a list of texts is spelled, its labels read, and its processes."""
+
+    name: str
+    target: Target
+    spell: Callable[[Sequence[str]], dict[str, Any]]
+    labels: Callable[[Any], list[str]]
+    family: list[psutil.Process]
+
+    def body(self, texts: Sequence[str], group: str = "") -> Body:
+        """A request with these texts."""
+        return Body(json.dumps(self.spell(texts)).encode(), len(texts), group)
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let the server run, and stop it again: an idle one that polls would take time from the one that is asked."""
+        for process in self.family:
+            process.resume()
+        try:
+            yield
+        finally:
+            for process in self.family:
+                process.suspend()
+
+    def rss_mb(self) -> float:
+        """Resident memory of the largest process, in MB: the one that has the model."""
+        largest: int = max(process.memory_info().rss for process in self.family)
+        return largest / 1e6
+
+
+def start_ours(stack: contextlib.ExitStack, tag: str) -> System:
+    """Serve the Bento."""
+    before = set(psutil.Process().children(recursive=True))
+    url = stack.enter_context(bento_running(tag))
+    return _entered(
+        stack,
+        System(
+            OURS,
+            Target(url, "/predict", TIMEOUT_S),
+            lambda texts: {"inputs": list(texts), "truncate": True},
+            lambda answer: [row[0]["label"] for row in answer],
+            _family(before),
+        ),
+    )
+
+
+def start_peer(stack: contextlib.ExitStack, peer: Peer, model: Path, max_tokens: int) -> System:
+    """Serve the same weights with a peer."""
+    before = set(psutil.Process().children(recursive=True))
+    url = stack.enter_context(peer_running(peer, model, max_tokens))
+    target = Target(url.removesuffix(peer.path), peer.path, TIMEOUT_S)
+    return _entered(stack, System(peer.name, target, peer.body, peer.labels, _family(before)))
+
+
+def peers_of(names: Sequence[str]) -> list[Peer]:
+    """The peers of these names, in our order."""
+    return [peer for peer in PEERS if peer.name in names]
+
+
+def _family(before: set[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in psutil.Process().children(recursive=True) if process not in before]
+
+
+def _entered(stack: contextlib.ExitStack, system: System) -> System:
+    """Suspend it until it is asked; resume it before it is told to stop."""
+    for process in system.family:
+        process.suspend()
+
+    def resume() -> None:
+        for process in system.family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    stack.callback(resume)
+    return system

@@ -1,0 +1,210 @@
+"""Measures Bentune beside its peers on this machine and prints the table of the README: `python -m benchmarks.table`.
+
+Every system serves the same fine-tuned weights, gets the same texts, and is asked in turns, round after round, so that
+a slow minute of the machine is everybody's. Figures are ratios to the textbook service of the same rounds.
+"""
+
+import contextlib
+import json
+import math
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import click
+import httpx
+from rich.progress import Progress
+
+from benchmarks.cases import Case, cases
+from benchmarks.in_process import InProcess
+from benchmarks.model_directory import write_model_directory
+from benchmarks.peers import PEERS, TEXTBOOK, install
+from benchmarks.report import Cell, Measurement, Row, Table, write
+from benchmarks.systems import OURS, System, start_ours, start_peer
+from benchmarks.texts import Texts, texts_of
+from rollout.load import Load, closed_loop
+from rollout.load import run as run_loop
+from service.contract import Bundle, open_bundle
+from service.errors import InputError
+from service.hardware import describe
+from training.recipe_file import load_recipe
+from training.run_dir import RunDir
+
+BATCH_OF_ROWS = 32
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for `bentune run`.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--tokens", default=256, show_default=True, help="Texts are cut to so many tokens.")
+@click.option("--paragraphs", is_flag=True, help="Send the paragraphs of the rows, not whole rows.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--seconds", default=6.0, show_default=True, type=click.FloatRange(0.5), help="Of a round and system.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/bench"), show_default=True)
+def main(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    runs: Path,
+    tokens: int,
+    paragraphs: bool,
+    rounds: int,
+    seconds: float,
+    out: Path,
+) -> None:
+    """Compare the newest finished run of RECIPE, as it is served, with the peers that can be installed."""
+    with RunDir.open(runs, load_recipe(recipe, overrides).recipe.name) as directory:
+        run = directory.root
+    artifacts = json.loads((run / "package/artifacts.json").read_text(encoding="utf-8"))
+    bundle = open_bundle(Path(bentoml.models.get(artifacts["model"]).path))
+    max_tokens = bundle.manifest.limits.max_tokens
+    texts = texts_of(run, bundle.manifest.labels, tokens, max_tokens, paragraphs=paragraphs)
+    peers = install(PEERS)
+    if TEXTBOOK not in peers:
+        raise InputError("without the textbook service there is nothing to compare with")
+    with contextlib.ExitStack() as stack:
+        model = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
+        write_model_directory(run, model, max_tokens)
+        systems = [start_ours(stack, artifacts["bento"])]
+        systems += [start_peer(stack, peer, model, max_tokens) for peer in peers]
+        table = _measure(systems, texts, bundle, run, rounds, seconds)
+    write(table, out)
+    click.echo((out / "table.md").read_text(encoding="utf-8"))
+
+
+def _measure(systems: list[System], texts: Texts, bundle: Bundle, run: Path, rounds: int, seconds: float) -> Table:
+    rows: list[Row] = []
+    ours = systems[0]
+    everything = cases(seconds)
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("measuring", total=rounds * (len(everything) * len(systems) + 4) + 2)
+        for case in everything:
+            loads: dict[str, list[Load]] = {system.name: [] for system in systems}
+            for _ in range(rounds):
+                for system in systems:
+                    progress.update(bar, description=f"{case.name}: {system.name}")
+                    loads[system.name].append(_load(system, case, texts))
+                    progress.advance(bar)
+            rows += _rows(case, {name: Load.joined(parts) for name, parts in loads.items()})
+        progress.update(bar, description="in process")
+        rows += _in_process(ours, texts, bundle, everything[0], rounds, seconds, lambda: progress.advance(bar))
+        progress.update(bar, description="accuracy")
+        rows.append(_accuracy(ours, texts, run, bundle))
+    memory = {system.name: round(system.rss_mb()) for system in systems}
+    ratio = memory[OURS] / memory[TEXTBOOK.name]
+    cells = {name: Cell(value=value, ratio=None) for name, value in memory.items()}
+    rows.append(Row("resident memory after all of this", "MB", cells, "below the textbook's", ratio < 1))
+    measurement = Measurement(
+        cpu=describe(),
+        plan={"variant": bundle.plan.variant, "provider": bundle.plan.provider},
+        texts=len(texts.usual),
+        mean_tokens=round(texts.mean_tokens, 1),
+        rounds=rounds,
+        seconds=seconds,
+    )
+    return Table(measurement, [system.name for system in systems], rows)
+
+
+def _load(system: System, case: Case, texts: Texts) -> Load:
+    bodies = case.bodies(system, texts)
+    with system.awake():
+        return run_loop(
+            closed_loop(system.target, bodies, clients=case.clients, seconds=case.seconds, warmup_s=case.warmup_s)
+        )
+
+
+def _rows(case: Case, loads: dict[str, Load]) -> list[Row]:
+    rows = []
+    for figure in case.figures:
+        values = {name: figure.read(load) for name, load in loads.items()}
+        reference = values[TEXTBOOK.name]
+        cells = {name: _cell(value, reference) for name, value in values.items()}
+        target = None
+        if figure.target is not None:
+            target = f"{'at least' if figure.higher_is_better else 'at most'} {figure.target} x"
+        ratio = cells[OURS].ratio
+        held = ratio is not None and figure.held(ratio)
+        rows.append(Row(case.name, figure.name, cells, target, held if target else None))
+    failed = {
+        name: sum(n for status, n in load.statuses.items() if status != httpx.codes.OK) for name, load in loads.items()
+    }
+    if any(failed.values()):
+        rows.append(
+            Row(case.name, "failed requests", {n: Cell(value=v, ratio=None) for n, v in failed.items()}, None, None)
+        )
+    return rows
+
+
+def _cell(value: float, reference: float) -> Cell:
+    """Without a ratio where one of the two answered nothing in time; no target is held then."""
+    ratio = value / reference if reference > 0 else math.nan
+    return Cell(value=round(value, 1) if math.isfinite(value) else None, ratio=ratio if math.isfinite(ratio) else None)
+
+
+def _in_process(
+    ours: System, texts: Texts, bundle: Bundle, case: Case, rounds: int, seconds: float, advance: Any
+) -> list[Row]:
+    """Our own served rate beside the same sessions without HTTP, and one slot beside all: in turns as well."""
+    slots = bundle.plan.measured[0].slots
+    all_slots, one_slot = InProcess(bundle, slots), InProcess(bundle, 1)
+    served, bound, single = [], [], []
+    for _ in range(rounds):
+        served.append(_load(ours, case, texts).texts_per_s)
+        bound.append(all_slots.texts_per_second(texts.usual, seconds))
+        single.append(one_slot.texts_per_second(texts.usual, seconds))
+        for _ in range(4):
+            advance()
+    rate, most, one = (statistics.median(values) for values in (served, bound, single))
+    return [
+        Row(
+            "served / in process",
+            "texts/s",
+            {OURS: Cell(value=round(rate, 1), ratio=rate / most)},
+            f"at least 0.85 of {most:.1f}",
+            rate / most >= 0.85,
+        ),
+        Row(
+            f"{slots} slots / 1, in process",
+            "texts/s",
+            {OURS: Cell(value=round(most, 1), ratio=most / one)},
+            f"at least 1.8 x {one:.1f}",
+            most / one >= 1.8,
+        ),
+    ]
+
+
+def _accuracy(ours: System, texts: Texts, run: Path, bundle: Bundle) -> Row:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from training.logits import torch_logits
+    from training.rows import read_rows
+
+    answers: list[str] = []
+    with ours.awake(), httpx.Client(timeout=60) as client:
+        for start in range(0, len(texts.rows), BATCH_OF_ROWS):
+            body = ours.spell(texts.rows[start : start + BATCH_OF_ROWS])
+            answer = client.post(ours.target.url + ours.target.path, json=body)
+            answers += ours.labels(answer.raise_for_status().json())
+    served = statistics.mean(answer == label for answer, label in zip(answers, texts.labels, strict=True))
+    rows, merged = read_rows(run / "data/test.parquet"), run / "merge/model"
+    model = AutoModelForSequenceClassification.from_pretrained(merged, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(merged, use_fast=True)
+    logits, _ = torch_logits(model, tokenizer, rows, bundle.manifest.limits.max_tokens, lambda _: None)
+    torch_accuracy = float((logits.argmax(-1) == rows.labels).mean())
+    points = 100 * (served - torch_accuracy)
+    return Row(
+        f"accuracy on {len(texts.rows)} labelled rows",
+        "%",
+        {
+            OURS: Cell(value=round(100 * served, 2), ratio=None),
+            "fp32 torch": Cell(round(100 * torch_accuracy, 2), None),
+        },
+        "within 0.5 points of fp32 torch",
+        points >= -0.5,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The texts that are sent: held-out rows of a run, cut to so many tokens that every server computes the same work."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from training.rows import read_rows
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Held-out `rows` with `labels`; `usual` texts, `short` ones of at most 20 tokens, `long` ones of the most."""
+
+    rows: list[str]
+    labels: list[str]
+    usual: list[str]
+    short: list[str]
+    long: list[str]
+    mean_tokens: float
+
+
+def texts_of(
+    run: Path, label_names: list[str], usual_tokens: int, max_tokens: int, *, paragraphs: bool, seed: int = 0
+) -> Texts:
+    """The texts of a finished run in shuffled order; a long one is several rows, one after the other.
+
+    With `paragraphs` the usual texts are the rows' paragraphs: whole articles would all be cut to the same length.
+    """
+    tokenizer = Tokenizer.from_file(str(run / "export/processor/tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    rows = read_rows(run / "data/test.parquet")
+    order = np.random.default_rng(seed).permutation(len(rows))
+    texts = [rows.texts[row] for row in order]
+    whole = [part for text in texts for part in text.splitlines() if part.strip()] if paragraphs else texts
+    usual = [_cut(tokenizer, text, usual_tokens) for text in whole]
+    everything = "\n".join(texts)
+    size = max(len(text) for text in texts)
+    starts = np.linspace(0, max(len(everything) - 8 * size, 0), 50, dtype=int)
+    return Texts(
+        rows=texts,
+        labels=[label_names[label] for label in rows.labels[order]],
+        usual=usual,
+        short=[_cut(tokenizer, text, 20) for text in texts],
+        long=[_cut(tokenizer, everything[start:], max_tokens) for start in starts],
+        mean_tokens=float(np.mean([len(tokenizer.encode(text)) for text in usual])),
+    )
+
+
+def _cut(tokenizer: Tokenizer, text: str, tokens: int) -> str:
+    """The beginning of `text` that has at most `tokens` tokens, special ones included."""
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    encoding = tokenizer.encode(text[: 20 * tokens], add_special_tokens=False)
+    if len(encoding) + special <= tokens and len(text) <= 20 * tokens:
+        return text
+    end: int = encoding.offsets[tokens - special - 1][1]
+    return text[:end]

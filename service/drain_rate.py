@@ -1,0 +1,30 @@
+"""How fast the slots compute what waits: for Retry-After, and to refuse what would only miss its deadline."""
+
+RETRY_AFTER_S = (1.0, 60.0)
+"""The shortest and the longest wait that a refused client is asked for."""
+
+MEMORY = 0.9
+"""How much of the measured rate's weight outlives each further batch: about the last ten count."""
+
+
+class DrainRate:
+    """How fast the slots compute, measured on finished batches, the latest weighing most."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._tokens = 0.0
+        self._slot_seconds = 0.0
+
+    def record(self, tokens: int, slot_seconds: float) -> None:
+        """Count a batch of `tokens` tokens that took `slot_seconds`: its seconds times the slots it occupied."""
+        self._tokens = MEMORY * self._tokens + tokens
+        self._slot_seconds = MEMORY * self._slot_seconds + slot_seconds
+
+    def seconds(self, tokens: int) -> float:
+        """When all slots will have computed `tokens` tokens; 0 before anything was measured."""
+        return tokens * self._slot_seconds / (self._tokens * self._slots) if self._tokens else 0.0
+
+    def retry_after_s(self, tokens: int) -> float:
+        """The same, within RETRY_AFTER_S."""
+        shortest, longest = RETRY_AFTER_S
+        return min(max(self.seconds(tokens), shortest), longest)

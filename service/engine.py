@@ -1,0 +1,103 @@
+"""What computes in a pod: sessions for the slots and for a lone request, chosen by the plan, proven on golden rows."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from service.batching import Runner
+from service.contract import Bundle, GoldenRow
+from service.errors import BundleError
+from service.golden import Replay, replay
+from service.hardware import Cpu
+from service.plan import model_file, scores_key
+from service.predictor import Predictor, Session
+from service.providers import CPU as CPU_PROVIDER
+from service.providers import available
+from service.runtime import Fallback, Runtime, choose, in_fp32
+from service.scores import Floats
+from service.tokens import TextTokenizer, Tokens
+
+# Below "bentoml", whose handlers alone print what is no warning.
+logger = logging.getLogger("bentoml.bentune")
+
+
+class Engine:
+    """The sessions of one runtime. A slot has its own cores; `wide` has all of them, for what arrives alone."""
+
+    def __init__(self, model: Path, runtime: Runtime, tokenizer: TextTokenizer, labels: Sequence[str]) -> None:
+        """Load the graph `model`. Raises BundleError when it cannot be loaded."""
+        cores = runtime.slots * runtime.threads
+        # One session, and one copy of the weights, serves all slots, unless its pool of threads would be shared too.
+        apart = runtime.provider == CPU_PROVIDER and runtime.threads > 1
+        sessions = (
+            [Session(model, runtime.provider, runtime.threads) for _ in range(runtime.slots)]
+            if apart
+            else [Session(model, runtime.provider, runtime.threads, runtime.slots)] * runtime.slots
+        )
+        self.slots = [Predictor(tokenizer, session, labels) for session in sessions]
+        self.wide = Predictor(tokenizer, Session(model, runtime.provider, cores), labels) if runtime.slots > 1 else None
+
+    def replay(self, golden: list[GoldenRow], key: str) -> Replay:
+        """Replay the golden rows on every session; the worst outcome counts."""
+        distinct = {id(predictor.session): predictor for predictor in [*self.slots, self.wide] if predictor}
+        return max(
+            (replay(predictor, golden, key) for predictor in distinct.values()),
+            key=lambda one: (len(one.failed), one.largest_difference),
+        )
+
+
+class Proven:
+    """The engine that a bundle runs on `cpu`, `engine`, or None when not even fp32 gave the golden rows' scores.
+
+    `fallbacks` says why `runtime` is not what the plan says; each was logged once.
+    """
+
+    def __init__(self, bundle: Bundle, cpu: Cpu, tokenizer: TextTokenizer) -> None:
+        """Load and replay. Raises BundleError when not even fp32 can be loaded."""
+        self.runtime, self.fallbacks = choose(bundle.plan, cpu, available())
+        for fallback in self.fallbacks:
+            _warn(bundle, fallback)
+        last = in_fp32(bundle.plan, cpu)
+        self.engine: Engine | None = None
+        self.replayed = Replay(0, float("inf"), [])
+        for runtime in dict.fromkeys([self.runtime, last]):
+            self.runtime = runtime
+            certain = (runtime.variant, runtime.provider) == (last.variant, last.provider)
+            try:
+                engine = Engine(bundle.root / model_file(runtime.variant), runtime, tokenizer, bundle.manifest.labels)
+            except BundleError as error:
+                if certain:
+                    raise
+                self._fall_back(bundle, Fallback("provider", str(error)))
+                continue
+            self.replayed = engine.replay(bundle.golden, scores_key(runtime.variant, runtime.provider))
+            if self.replayed.passed:
+                self.engine = engine
+                return
+            if certain:
+                return
+            failed, rows = len(self.replayed.failed), self.replayed.rows
+            message = f"{runtime.variant} on {runtime.provider}: {failed} of {rows} golden rows got other scores"
+            self._fall_back(bundle, Fallback("golden", f"{message}, by up to {self.replayed.largest_difference:.3g}"))
+
+    def _fall_back(self, bundle: Bundle, fallback: Fallback) -> None:
+        self.fallbacks.append(fallback)
+        _warn(bundle, fallback)
+
+
+def _warn(bundle: Bundle, fallback: Fallback) -> None:
+    logger.warning("%s does not run as planned (%s): %s", bundle.tag, fallback.reason, fallback.message)
+
+
+def runner(predictor: Predictor) -> Runner[Tokens, Floats]:
+    """What the scheduler calls: logits of a batch, float32 [labels] each. It raises FloatingPointError for a NaN."""
+
+    def run(batch: Sequence[Tokens]) -> list[Floats]:
+        logits = predictor.logits(batch)
+        if not np.isfinite(logits).all():
+            raise FloatingPointError("logits are not finite")
+        return list(logits)
+
+    return run

@@ -1,0 +1,115 @@
+"""Whether a variant may be served: its accuracy beside fp32's on the same rows, and if answers depend on the batch."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.contract import ProcessorSettings
+from service.plan import Check
+from service.predictor import Session
+from service.scores import probabilities
+from service.tokens import Tokens, pad
+from training.logits import Logits
+from training.recipe import PlanSettings
+
+BATCH_SIZES = (2, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The held-out rows of a check: tokens, true labels, int64 [rows], and fp32's logits, float32 [rows, labels]."""
+
+    tokens: Sequence[Tokens]
+    labels: npt.NDArray[np.int64]
+    settings: ProcessorSettings
+    fp32: Logits | None = None
+
+
+def logits_alone(session: Session, sample: Sample, at_a_time: int, advance: Callable[[int], None]) -> Logits:
+    """Logits of every row alone, float32 [rows, labels]; `at_a_time` threads call the session."""
+
+    def one(tokens: Tokens) -> Logits:
+        logits = session.run(pad([tokens], sample.settings))
+        advance(1)
+        return logits
+
+    with ThreadPoolExecutor(at_a_time) as threads:
+        return np.concatenate(list(threads.map(one, sample.tokens)))
+
+
+def check(
+    variant: str,
+    provider: str,
+    session: Session,
+    sample: Sample,
+    alone: Logits,
+    bounds: PlanSettings,
+    *,
+    megabytes: float,
+    seed: int,
+) -> Check:
+    """Compare `alone`, the logits that `session` gave each row alone, with fp32's and with the same rows in batches."""
+    fp32 = alone if sample.fp32 is None else sample.fp32
+    rows = len(alone)
+    found = Check(variant=variant, provider=provider, rows=rows, megabytes=round(megabytes, 1))
+    if not np.isfinite(alone).all():
+        return found.model_copy(update={"problem": "its logits are not finite"})
+    right, reference = alone.argmax(-1) == sample.labels, fp32.argmax(-1) == sample.labels
+    loss, low, high = paired_loss(int((reference & ~right).sum()), int((right & ~reference).sum()), rows)
+    difference, flips, looked_at = batch_dependence(session, sample, alone, bounds.batch_rows, seed)
+    problem = ""
+    if not math.isfinite(difference):
+        return found.model_copy(update={"problem": "its logits are not finite in batches"})
+    if loss > bounds.accuracy_budget:
+        problem = f"it loses {loss:.2f} points of accuracy, {bounds.accuracy_budget:.2f} are allowed"
+    depends = difference > bounds.batch_tolerance or 100 * flips / looked_at > bounds.accuracy_budget
+    return found.model_copy(
+        update={
+            "accuracy": float(right.mean()),
+            "accuracy_loss": loss,
+            "loss_low": low,
+            "loss_high": high,
+            "label_flips": int((alone.argmax(-1) != fp32.argmax(-1)).sum()),
+            "batch_flips": flips,
+            "batch_difference": difference,
+            "alone": depends,
+            "problem": problem,
+        }
+    )
+
+
+def paired_loss(lost: int, won: int, rows: int) -> tuple[float, float, float]:
+    """Points of accuracy that a variant loses, with a 95 % interval, from the rows that only one of the two got right.
+
+    The interval is Agresti and Min's for matched pairs (Statistics in Medicine 2005, 24:729): Wald's after half a row
+    was added to each cell, so that it does not shrink to nothing where no row differs.
+    """
+    lost_more, won_more, more = lost + 0.5, won + 0.5, rows + 2
+    centre = (lost_more - won_more) / more
+    width = 1.96 * math.sqrt(lost_more + won_more - (lost_more - won_more) ** 2 / more) / more
+    return 100 * (lost - won) / rows, 100 * max(centre - width, -1), 100 * min(centre + width, 1)
+
+
+def batch_dependence(session: Session, sample: Sample, alone: Logits, most: int, seed: int) -> tuple[float, int, int]:
+    """How much answers depend on the batch: the largest change of a probability, the rows that flip, the rows asked.
+
+    Up to `most` rows go through shuffled batches of each size, with and without the longest row among them, which pads
+    all the others to its length.
+    """
+    order = np.random.default_rng(seed).permutation(len(alone))[:most]
+    longest = int(max(order, key=lambda row: len(sample.tokens[row])))
+    expected = probabilities(alone)
+    differences, flipped = [0.0], set[int]()
+    for size in BATCH_SIZES:
+        for company in ([], [longest]):
+            for start in range(0, len(order), size):
+                batch = [*order[start : start + size].tolist(), *company]
+                scores = probabilities(session.run(pad([sample.tokens[row] for row in batch], sample.settings)))
+                differences.append(float(np.abs(scores - expected[batch]).max()))
+                changed = scores.argmax(-1) != expected[batch].argmax(-1)
+                flipped.update(row for row, other in zip(batch, changed, strict=True) if other)
+    return float(np.max(differences)), len(flipped), len(order)

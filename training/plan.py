@@ -1,0 +1,119 @@
+"""Stage `plan`: finds by measuring how the model is best run on this CPU, without giving up its accuracy.
+
+    build variants -> refuse those whose answers are worse -> measure the rest as they would be served -> the fastest
+
+Every variant and every way of running that was tried is kept in plan.json, with the reason why it lost.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from service.contract import GoldenRow, ProcessorSettings, write_json
+from service.hardware import Cpu, describe
+from service.plan import FP32, Check, Entry, Plan, model_file, scores_key
+from service.predictor import Predictor, Session
+from service.runtime import Runtime
+from service.scores import probabilities
+from service.tokens import TextTokenizer, Tokens
+from training.base import quiet
+from training.candidates import Trial, candidates
+from training.checks import Sample
+from training.held_out import rounded
+from training.plan_report import checks_table, draw_pareto, entries_table, markdown, verdict
+from training.rows import Rows, read_rows
+from training.search import search, steps
+from training.speed import Traffic, measure
+from training.stage import Context, Summary
+
+
+def run(context: Context) -> Summary:
+    """Write plan.json, golden.jsonl, report.md, pareto.png, and in model/ every variant that a pod may be sent to."""
+    quiet()
+    recipe, inputs, report = context.recipe, context.inputs, context.report
+    settings, cpu = recipe.plan, describe()
+    tokenizer = _tokenizer(inputs["export"] / "processor", recipe.max_tokens)
+    held_out = _some(read_rows(inputs["data"] / "test.parquet"), settings.rows, recipe.seed)
+    # Not rows that accuracy is compared on: the scales of int8 would know them.
+    training = _some(read_rows(inputs["data"] / "train.parquet"), settings.calibration_rows, recipe.seed)
+    sample = Sample(_tokens(held_out, tokenizer), held_out.labels, tokenizer.settings)
+    trial = Trial(sample, _tokens(training, tokenizer), settings, cpu.cores, recipe.seed)
+    with report.task("building and checking variants", (1 + len(settings.variants)) * len(held_out)) as advance:
+        checks, models = candidates(inputs["export"] / model_file(FP32), context.work / "tried", trial, advance)
+    report.say(checks_table(checks))
+    entries = _measured(context, cpu, checks, models, tokenizer, sample)
+    best = entries[0]
+    plan = Plan(
+        variant=best.variant,
+        provider=best.provider,
+        slots=best.slots,
+        threads=best.threads,
+        token_budget=best.token_budget,
+        cpu=cpu,
+        checks=tuple(checks),
+        measured=tuple(entries),
+    )
+    _write(context, plan, models, tokenizer)
+    report.say(entries_table(plan))
+    report.say(verdict(plan))
+    return best.model_dump(mode="json")
+
+
+def _measured(
+    context: Context, cpu: Cpu, checks: list[Check], models: dict[str, Path], tokenizer: TextTokenizer, sample: Sample
+) -> list[Entry]:
+    recipe = context.recipe
+    traffic = Traffic(sample.tokens, recipe.seed)
+    with context.report.task("measuring ways of running", steps(checks, cpu.cores)) as advance:
+
+        def one(runtime: Runtime) -> Entry:
+            entry = measure(
+                models[runtime.variant], runtime, tokenizer, traffic, Plan().padding_bound, recipe.plan.seconds
+            )
+            advance(1)
+            return entry
+
+        return search(checks, cpu.cores, one)
+
+
+def _write(context: Context, plan: Plan, models: dict[str, Path], tokenizer: TextTokenizer) -> None:
+    work = context.work
+    (work / "model").mkdir()
+    for variant in sorted(plan.variants - {FP32}):
+        shutil.copyfile(models[variant], work / model_file(variant))
+    shutil.rmtree(work / "tried")
+    lines = (context.inputs["verify"] / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    golden = [GoldenRow.model_validate_json(line) for line in lines]
+    for variant, provider in sorted({(entry.variant, entry.provider) for entry in plan.measured}):
+        directory = context.inputs["export"] if variant == FP32 else work
+        session = Session(directory / model_file(variant), provider, 1)
+        golden = _with_scores(golden, Predictor(tokenizer, session, []), scores_key(variant, provider))
+    (work / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8")
+    draw_pareto(plan, work / "pareto.png")
+    (work / "report.md").write_text(markdown(plan), encoding="utf-8")
+    write_json(work / "plan.json", plan)
+
+
+def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> list[GoldenRow]:
+    """The rows with what `predictor` gives them under `key`; what is there already, verify's fp32, stays."""
+    rows = []
+    for row in golden:
+        tokens = predictor.tokenizer.encode(row.text, row.text_pair, truncate=True)
+        scores = rounded(probabilities(predictor.logits([tokens]))[0])
+        rows.append(row.model_copy(update={"scores": {key: scores} | row.scores}))
+    return rows
+
+
+def _tokenizer(processor: Path, max_tokens: int) -> TextTokenizer:
+    settings = ProcessorSettings.model_validate_json((processor / "settings.json").read_bytes())
+    return TextTokenizer(processor / "tokenizer.json", settings, max_tokens)
+
+
+def _some(rows: Rows, most: int, seed: int) -> Rows:
+    return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:most]))
+
+
+def _tokens(rows: Rows, tokenizer: TextTokenizer) -> list[Tokens]:
+    pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
+    return [tokenizer.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]

@@ -1,0 +1,84 @@
+"""Which ways of running are measured: variants x providers x slots x threads x token budgets, the best ones again."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from service.plan import Check, Entry
+from service.runtime import Runtime
+
+TOKEN_BUDGETS = (512, 1024)
+MORE_TOKEN_BUDGETS = (256, 2048)
+FINALISTS = 4
+FINAL_ROUNDS = 3
+TIE = 0.05
+"""Of finalists within this share of the fastest, the one that changes the fewest of fp32's labels wins."""
+
+Measure = Callable[[Runtime], Entry]
+
+
+def shapes(cores: int) -> list[tuple[int, int]]:
+    """Slots x threads that keep all `cores` busy, the most slots first: threads doubling."""
+    doubling = [2**power for power in range(cores.bit_length())]
+    return [(cores // threads, threads) for threads in sorted({*doubling, cores}) if cores % threads == 0]
+
+
+def first_round(checks: Sequence[Check], cores: int) -> list[Runtime]:
+    """What to measure of everything that passed its checks, one core alone included: pods may have no more."""
+    runtimes = []
+    for found in checks:
+        if found.problem:
+            continue
+        budgets = (1,) if found.alone else TOKEN_BUDGETS
+        runtimes += [
+            Runtime(found.variant, found.provider, slots, threads, budget)
+            for slots, threads in shapes(cores)
+            for budget in budgets
+        ]
+        if cores > 1:
+            runtimes.append(Runtime(found.variant, found.provider, 1, 1, budgets[-1]))
+    return runtimes
+
+
+def search(checks: Sequence[Check], cores: int, measure: Measure) -> list[Entry]:
+    """Measure, look closer around the fastest, then measure the best of each variant again in turns.
+
+    The speed of a finalist is the median of its rounds: on a machine with neighbours one round may be anything.
+    Returns the winner, then the others that keep all cores busy by speed, then those on fewer cores by speed.
+    """
+    measured = {runtime: measure(runtime) for runtime in first_round(checks, cores)}
+    by_name = {(found.variant, found.provider): found for found in checks}
+    best = _best_of_each(measured, cores)[0]
+    if not by_name[best.variant, best.provider].alone:
+        for budget in MORE_TOKEN_BUDGETS:
+            runtime = replace(best, token_budget=budget)
+            measured[runtime] = measure(runtime)
+    finalists = _best_of_each(measured, cores)[:FINALISTS]
+    rounds = [[measure(runtime) for runtime in finalists] for _ in range(FINAL_ROUNDS)]
+    for number, runtime in enumerate(finalists):
+        measured[runtime] = _median([one[number] for one in rounds])
+    fastest = max(measured[runtime].texts_per_second for runtime in finalists)
+    level = [runtime for runtime in finalists if measured[runtime].texts_per_second >= (1 - TIE) * fastest]
+    winner = min(level, key=lambda one: (by_name[one.variant, one.provider].label_flips or 0, level.index(one)))
+    order = sorted(measured.values(), key=lambda entry: (entry.cores < cores, -entry.texts_per_second))
+    return [measured[winner], *(entry for entry in order if entry is not measured[winner])]
+
+
+def steps(checks: Sequence[Check], cores: int) -> int:
+    """How often `search` measures at most."""
+    return len(first_round(checks, cores)) + len(MORE_TOKEN_BUDGETS) + FINALISTS * FINAL_ROUNDS
+
+
+def _best_of_each(measured: Mapping[Runtime, Entry], cores: int) -> list[Runtime]:
+    """The fastest way of running each variant on each provider with all cores, the fastest of them first."""
+    whole = [runtime for runtime, entry in measured.items() if entry.cores == cores]
+    best: dict[tuple[str, str], Runtime] = {}
+    for runtime in sorted(whole, key=lambda runtime: -measured[runtime].texts_per_second):
+        best.setdefault((runtime.variant, runtime.provider), runtime)
+    return list(best.values())
+
+
+def _median(entries: Sequence[Entry]) -> Entry:
+    speed = statistics.median(entry.texts_per_second for entry in entries)
+    lone = statistics.median(entry.lone_ms for entry in entries)
+    return entries[0].model_copy(update={"texts_per_second": speed, "lone_ms": lone})

@@ -1,0 +1,105 @@
+"""How fast a way of running is: the service's own scheduler and sessions, in this process, on real rows."""
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.batching import Observer, Scheduler
+from service.engine import Engine, runner
+from service.plan import Entry
+from service.runtime import Runtime
+from service.scores import Floats
+from service.tokens import TextTokenizer, Tokens
+from service.waiting import BatchShape, QueueLimits
+
+CLIENTS_PER_SLOT = 16
+MAX_BATCH_ITEMS = 128
+LONE_ROWS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What is sent: held-out rows as tokens, again and again in one shuffled order."""
+
+    tokens: Sequence[Tokens]
+    seed: int
+
+    def rows(self) -> Iterator[Tokens]:
+        """Without end."""
+        order = np.random.default_rng(self.seed).permutation(len(self.tokens))
+        return itertools.cycle([self.tokens[row] for row in order])
+
+
+class _Padding(Observer):
+    """Counts what batches hold."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.padded_tokens = 0
+
+    def batch_started(self, n_items: int, tokens: int, padded_tokens: int) -> None:  # noqa: ARG002
+        self.tokens += tokens
+        self.padded_tokens += padded_tokens
+
+
+def measure(
+    model: Path, runtime: Runtime, tokenizer: TextTokenizer, traffic: Traffic, padding_bound: float, seconds: float
+) -> Entry:
+    """Load `model`, keep every slot busy for `seconds`, then send texts one after the other.
+
+    CLIENTS_PER_SLOT closed-loop clients a slot, one text each; nothing is counted in the first fifth of the time.
+    """
+    engine = Engine(model, runtime, tokenizer, [])
+    padding = _Padding()
+    texts_per_second, lone_s = asyncio.run(_run(engine, runtime, traffic, padding_bound, seconds, padding))
+    return Entry(
+        variant=runtime.variant,
+        provider=runtime.provider,
+        slots=runtime.slots,
+        threads=runtime.threads,
+        token_budget=runtime.token_budget,
+        texts_per_second=round(texts_per_second, 2),
+        lone_ms=round(1000 * lone_s, 2),
+        padding=round(1 - padding.tokens / padding.padded_tokens, 4),
+    )
+
+
+async def _run(
+    engine: Engine, runtime: Runtime, traffic: Traffic, padding_bound: float, seconds: float, padding: _Padding
+) -> tuple[float, float]:
+    clients = CLIENTS_PER_SLOT * runtime.slots
+    scheduler: Scheduler[Tokens, Floats] = Scheduler(
+        [runner(predictor) for predictor in engine.slots],
+        wide=runner(engine.wide) if engine.wide else None,
+        limits=QueueLimits(clients, clients * max(len(row) for row in traffic.tokens)),
+        shape=BatchShape(runtime.token_budget, padding_bound, MAX_BATCH_ITEMS),
+        observer=padding,
+    )
+    rows = traffic.rows()
+    start = time.perf_counter()
+    counted_from, end = start + seconds / 5, start + seconds
+    done = 0
+
+    async def client() -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            row = next(rows)
+            await scheduler.submit([(row, len(row))])
+            done += counted_from <= time.perf_counter() < end
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    lone = [await _timed(scheduler, row) for row in itertools.islice(rows, LONE_ROWS)]
+    await scheduler.drain()
+    return max(done, 1) / (end - counted_from), statistics.median(lone)
+
+
+async def _timed(scheduler: Scheduler[Tokens, Floats], row: Tokens) -> float:
+    start = time.perf_counter()
+    await scheduler.submit([(row, len(row))])
+    return time.perf_counter() - start
