@@ -22,7 +22,7 @@ from benchmarks.overload_report import (
     table_of,
     useful_per_s,
 )
-from benchmarks.worker import MemoryWatch, Worker, serving_with, sleep_until
+from benchmarks.worker import MemoryWatch, Worker, machine_cpu_s, serving_with, sleep_until
 from rollout.bench import require_answer
 from rollout.bodies import bodies_of, texts_of_golden
 from rollout.latency import Latency
@@ -87,14 +87,14 @@ def run(
         settings |= {"BENTUNE_QUEUE_TOKENS": str(queue_tokens), "BENTUNE_QUEUE_INPUTS": ANY_NUMBER}
     with serving_with(tag, deadline_ms, settings) as (served, worker):
         require_answer(served, bodies[0])
-        saturated, capacity = _watched(worker, lambda: _closed(served, bodies, CLIENTS, step_s), WARMUP_SHARE * step_s)
+        saturated, capacity = _watched(worker, lambda: _closed(served, bodies, CLIENTS, step_s))
         normal = Latency.of(_closed(served, bodies, 1, step_s)).p50
         before_mb, rate = worker.rss_mb, multiple * saturated.requests_per_s
         tell(f"{saturated.requests_per_s:.1f} requests/s at most; now {rate:.1f} a second for {seconds:g} s")
         ends = time.monotonic() + seconds
         with MemoryWatch(worker) as memory:
             load, overloaded = _watched(
-                worker, lambda: run_loop(open_loop(served.target, bodies, rate=rate, seconds=seconds)), 0.0
+                worker, lambda: run_loop(open_loop(served.target, bodies, rate=rate, seconds=seconds))
             )
         sleep_until(ends + recovery_s)
         recovered = Latency.of(_closed(served, bodies, 1, step_s)).p50
@@ -140,15 +140,16 @@ def _closed(served: Served, bodies: Sequence[Body], clients: int, seconds: float
     )
 
 
-def _watched(worker: Worker, work: Callable[[], Load], warmup_s: float) -> tuple[Load, Saturation]:
+def _watched(worker: Worker, work: Callable[[], Load]) -> tuple[Load, Saturation]:
     """A load, and which cores it kept busy from its start until its last answer."""
-    start, cpu_s, loop_s = time.monotonic(), worker.cpu_s, worker.loop_cpu_s
+    start, cpu_s, loop_s, machine_s = time.monotonic(), worker.cpu_s, worker.loop_cpu_s, machine_cpu_s()
     load = work()
-    elapsed = time.monotonic() - start
+    elapsed, worker_s = time.monotonic() - start, worker.cpu_s - cpu_s
     return load, Saturation(
-        generator=load.cpu_s / (load.seconds + warmup_s),
+        generator=load.cpu_s / elapsed,
         event_loop=(worker.loop_cpu_s - loop_s) / elapsed,
-        worker=(worker.cpu_s - cpu_s) / elapsed,
+        worker=worker_s / elapsed,
+        others=(machine_cpu_s() - machine_s - worker_s - load.cpu_s) / elapsed,
     )
 
 

@@ -58,11 +58,15 @@ class Disconnects(Part):
 
 
 class Saturation(Part):
-    """Cores that the generator, the server's event loop, and all of the worker (its event loop included) kept busy."""
+    """Cores that the generator, the server's event loop, and all of the worker (its event loop included) kept busy.
+
+    `others` is what everybody else took, the machine's host included: large, the service was not alone.
+    """
 
     generator: float
     event_loop: float
     worker: float
+    others: float
 
 
 class Overload(Part):
@@ -229,4 +233,5 @@ def _ms(*values: float | None) -> str:
 
 
 def _cores(one: Saturation) -> str:
-    return f"generator {one.generator:.2f}, event loop {one.event_loop:.2f}, worker in all {one.worker:.2f}"
+    ours = f"generator {one.generator:.2f}, event loop {one.event_loop:.2f}, worker in all {one.worker:.2f}"
+    return f"{ours}, others {one.others:.2f}"

@@ -48,6 +48,13 @@ class Worker:
         return float(first.user_time + first.system_time)
 
 
+def machine_cpu_s() -> float:
+    """CPU time that was not idle so far, on all cores: everybody's, and what a hypervisor took away."""
+    times = psutil.cpu_times()
+    # Linux counts a guest's time as the user's as well.
+    return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")))
+
+
 class MemoryWatch:
     """Samples a worker's memory in a thread while its block runs; `peak_mb` is the most that was seen."""
 

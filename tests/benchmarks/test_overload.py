@@ -132,7 +132,7 @@ def overload(useful_per_s: float, generator: float) -> Overload:
         normal_p50_ms=10,
         recovered_p50_ms=11,
         disconnects=Disconnects(leavers=5, counted=5, computed_for_nobody=0),
-        at_capacity=Saturation(generator=0, event_loop=0, worker=2),
-        overloaded=Saturation(generator=generator, event_loop=0.2, worker=1.5),
+        at_capacity=Saturation(generator=0, event_loop=0, worker=2, others=0),
+        overloaded=Saturation(generator=generator, event_loop=0.2, worker=1.5, others=0),
         generator_lag_p99_ms=1,
     )
