@@ -90,6 +90,9 @@ def run(
         saturated, capacity = _watched(worker, lambda: _closed(served, bodies, CLIENTS, step_s))
         normal = Latency.of(_closed(served, bodies, 1, step_s)).p50
         before_mb, rate = worker.rss_mb, multiple * saturated.requests_per_s
+        filling_s = min(QUEUE_SHARE * deadline_ms / 1000, seconds / 4)
+        run_loop(open_loop(served.target, bodies, rate=rate, seconds=filling_s))
+        once_full_mb = worker.rss_mb
         tell(f"{saturated.requests_per_s:.1f} requests/s at most; now {rate:.1f} a second for {seconds:g} s")
         ends = time.monotonic() + seconds
         with MemoryWatch(worker) as memory:
@@ -117,7 +120,7 @@ def run(
         statuses={str(status): count for status, count in load.statuses.items()},
         latency_ms=Latency.of(load),
         retry_after=retry_honesty(load),
-        memory=Memory(before_mb=before_mb, peak_mb=memory.peak_mb, after_mb=after_mb),
+        memory=Memory(before_mb=before_mb, once_full_mb=once_full_mb, peak_mb=memory.peak_mb, after_mb=after_mb),
         normal_p50_ms=normal,
         recovered_p50_ms=recovered,
         disconnects=disconnects,

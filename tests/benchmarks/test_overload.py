@@ -97,7 +97,7 @@ def test_each_broken_promise_is_named() -> None:
     assert [check.name for check in result.checks if not check.held] == [
         "useful throughput / capacity",
         "Retry-After within a factor of 2",  # not one could be judged
-        "memory at most / before",
+        "memory at most / once the queue was full",
     ]
     assert table_of(result).row_count > len(result.checks)
 
@@ -128,7 +128,7 @@ def overload(useful_per_s: float, generator: float) -> Overload:
         statuses={"200": 10},
         latency_ms=Latency(p50=1, p90=1, p99=1, p99_9=1, max=1, answers=10),
         retry_after=None,
-        memory=Memory(before_mb=100, peak_mb=120, after_mb=104),
+        memory=Memory(before_mb=100, once_full_mb=102, peak_mb=120, after_mb=104),
         normal_p50_ms=10,
         recovered_p50_ms=11,
         disconnects=Disconnects(leavers=5, counted=5, computed_for_nobody=0),
