@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ABSENT = ("torch", "transformers", "optimum", "datasets", "peft", "onnx", "sklearn")
+ABSENT = ("torch", "transformers", "optimum", "datasets", "peft", "onnx", "sklearn", "nncf")
 
 # Runs inside the clean environment: prints the answer of the served Bento.
 SERVE_AND_ASK = """

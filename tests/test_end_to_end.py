@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "recipes/bbc-news.yaml"
-SHORT = ("--set", "name=bbc-short", "--set", "max_tokens=48", "--set", "data.rows.train=480")
+SHORT = (
+    *("--set", "name=bbc-short", "--set", "max_tokens=48", "--set", "data.rows.train=480"),
+    *("--set", "plan.seconds=0.2", "--set", "plan.calibration_rows=16"),
+)
 
 
 def bentune(*arguments: str, cwd: Path) -> dict[str, Any]:
@@ -68,4 +71,22 @@ def test_offline_scores_are_the_accuracy_that_was_measured(finished: dict[str, A
         answer["prediction"][0]["label"] == labels[row["label"]] for answer, row in zip(answers, rows, strict=True)
     ]
     assert [answer["row"] for answer in answers] == list(range(425))
-    assert sum(right) / len(right) == pytest.approx(stages["evaluate"]["summary"]["tuned"]["value"], abs=1e-9)
+    # The plan looked at the same rows, each alone; in batches, int8 may round one or two of them otherwise.
+    plan = bentune("plan", str(RECIPE), *SHORT, "--explain", cwd=place)
+    checks = {(check["variant"], check["provider"]): check for check in plan["checks"]}
+    chosen = checks[plan["variant"], plan["provider"]]
+    assert chosen["rows"] == 425
+    assert sum(right) / len(right) == pytest.approx(chosen["accuracy"], abs=2 / 425 + 1e-9)
+    fp32 = checks["fp32", "CPUExecutionProvider"]
+    assert fp32["accuracy"] == pytest.approx(stages["evaluate"]["summary"]["tuned"]["value"], abs=1e-9)
+
+
+def test_the_plan_tried_every_variant_and_chose_one_within_the_budget(finished: dict[str, Any], place: Path) -> None:
+    plan = bentune("plan", str(RECIPE), *SHORT, "--explain", cwd=place)
+    tried = {check["variant"]: check for check in plan["checks"] if check["provider"] == "CPUExecutionProvider"}
+    assert list(tried) == ["fp32", "int8-dynamic", "int8-static", "int8-nncf"]
+    assert not [check for check in tried.values() if "could not be built" in check["problem"]]
+    assert tried["fp32"]["megabytes"] > 3 * tried["int8-nncf"]["megabytes"] / 2
+    measured = {entry["variant"] for entry in plan["measured"]}
+    assert measured == {variant for variant, check in tried.items() if not check["problem"]}
+    assert all(check["accuracy_loss"] <= 0.5 for variant, check in tried.items() if variant in measured)

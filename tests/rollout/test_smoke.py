@@ -31,7 +31,10 @@ def test_it_classifies_held_out_rows_and_shows_info_and_metrics(tiny_tag: str) -
 
 def test_other_scores_than_the_bundles_fail(tiny_tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = find_bundle(tiny_tag)
-    wrong = [row.model_copy(update={"scores": {key: scores[::-1] for key, scores in row.scores.items()}}) for row in bundle.golden]
+    wrong = [
+        row.model_copy(update={"scores": {key: scores[::-1] for key, scores in row.scores.items()}})
+        for row in bundle.golden
+    ]
     monkeypatch.setattr(module, "find_bundle", lambda tag: replace(bundle, golden=wrong))
     with pytest.raises(BentuneError, match=r"the golden rows \[0.*\] got other scores"):
         smoke(tiny_tag, 3, Lines())

@@ -89,7 +89,9 @@ def own_home(directory: Path) -> dict[str, str]:
 
 
 LIMITS = {
-    **{"BENTUNE_MAX_INPUTS": "8", "BENTUNE_MAX_BODY_BYTES": "16384", "BENTUNE_REQUEST_TIMEOUT_MS": "20000"},
+    "BENTUNE_MAX_INPUTS": "8",
+    "BENTUNE_MAX_BODY_BYTES": "16384",
+    "BENTUNE_REQUEST_TIMEOUT_MS": "20000",
     "BENTUNE_ACCESS_LOG": "1",  # a test reads it
 }
 

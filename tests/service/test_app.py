@@ -498,8 +498,10 @@ def test_before_its_start_it_is_not_ready(make: Callable[..., Rig]) -> None:
 def test_golden_rows_with_other_scores_keep_it_from_ever_being_ready(
     bundle: Bundle, registry: prometheus_client.CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wrong = [row.model_copy(update={"scores": dict.fromkeys(row.scores, [0.0, 0.0, 0.0])}) if n in (2, 5) else row
-             for n, row in enumerate(bundle.golden)]  # fmt: skip
+    wrong = [
+        row.model_copy(update={"scores": {key: [0.0, 0.0, 0.0] for key in row.scores}}) if n in (2, 5) else row
+        for n, row in enumerate(bundle.golden)
+    ]
     parts = {name: getattr(bundle, name) for name in ("root", "digest", "manifest", "processor", "plan")}
 
     async def test() -> None:

@@ -75,7 +75,7 @@ def test_golden_rows_with_other_scores_keep_it_alive_and_never_ready(
     def swap(root: Path) -> None:
         rows = [json.loads(line) for line in (root / "golden.jsonl").read_text().splitlines()]
         for row in rows[:3]:
-            row["scores"] = dict.fromkeys(row["scores"], [0.0, 0.0, 0.0])
+            row["scores"] = {key: [0.0, 0.0, 0.0] for key in row["scores"]}
         rows[3]["scores"] = {key: scores[:2] for key, scores in rows[3]["scores"].items()}
         (root / "golden.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -66,6 +66,7 @@ PLANS = st.builds(
     token_budget=st.integers(1, 4096),
     padding_bound=st.floats(0, 1, exclude_max=True),
     cpu=st.none() | CPUS,
+    taken=st.floats(0, 1),
     checks=st.lists(CHECKS, max_size=3).map(tuple),
     measured=st.lists(ENTRIES, max_size=3).map(tuple),
 )
