@@ -1,5 +1,6 @@
 """What the README and docs/ say is true: their commands run, their tables and the tree match the code."""
 
+import json
 import os
 import re
 import subprocess
@@ -82,7 +83,7 @@ def wait_until_ready(url: str) -> None:
 def test_settings_table_is_the_code() -> None:
     page = (DOCS / "serving.md").read_text()
     for name, field in Settings.model_fields.items():
-        assert f"| `BENTUNE_{name.upper()}` | {field.default} | {field.description} |" in page
+        assert f"| `BENTUNE_{name.upper()}` | {json.dumps(field.default)} | {field.description} |" in page
 
 
 def test_readme_commands_for_your_own_csv(tiny_model: Path, tmp_path: Path) -> None:

@@ -14,13 +14,17 @@ def test_without_variables_the_defaults_hold() -> None:
         "max_inputs": 256,
         "queue_inputs": 1024,
         "queue_tokens": 131_072,
+        "access_log": False,
+        "tracing": False,
         "drain_timeout_ms": 25_000,
     }
 
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_each_field_is_a_variable(name: str) -> None:
-    assert Settings.from_env({f"BENTUNE_{name.upper()}": "2048"}) == Settings.model_validate({name: 2048})
+    value = "1" if isinstance(Settings.model_fields[name].default, bool) else "2048"
+    assert Settings.from_env({f"BENTUNE_{name.upper()}": value}) == Settings.model_validate({name: int(value)})
+    assert Settings.from_env({f"BENTUNE_{name.upper()}": value}) != Settings()
 
 
 def test_other_variables_are_none_of_its_business() -> None:
