@@ -173,9 +173,7 @@ class TextClassifier:
 
     async def _answer(self, incoming: Incoming) -> list[Prediction] | list[list[Prediction]]:
         arrived = time.monotonic()
-        if self.scheduler is not None:
-            self.scheduler.require_room(incoming.declared_bytes // MOST_BYTES_PER_TOKEN)
-        request, rows, single, timeout_s = await self._admit(incoming)
+        request, rows, single, timeout_s = await self._admit(incoming, arrived)
         tokens = await self._tokenize(rows, truncate=request.truncate, single=single)
         if self.scheduler is None:
             raise self._refused(NotReady("the golden rows gave other scores; see the log"))
@@ -184,9 +182,14 @@ class TextClassifier:
         answers = [self._prediction(row, request) for row in logits]
         return answers[0] if single else answers
 
-    async def _admit(self, incoming: Incoming) -> tuple[PredictRequest, list[Row], bool, float]:
+    async def _admit(self, incoming: Incoming, arrived: float) -> tuple[PredictRequest, list[Row], bool, float]:
         try:
             timeout_s = incoming.timeout_ms(self.settings.request_timeout_ms) / 1000
+        except RequestError as error:
+            raise self._refused(error) from None
+        if self.scheduler is not None:
+            self.scheduler.require_room(incoming.declared_bytes // MOST_BYTES_PER_TOKEN, arrived + timeout_s)
+        try:
             async with asyncio.timeout(timeout_s):
                 request = await incoming.read(self.settings.max_body_bytes)
             rows, single = rows_of(request, pairs=self.pairs, max_inputs=self.settings.max_inputs)

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 Runner: TypeAlias = Callable[[Sequence[Item]], Sequence[Result]]
 """Computes one batch in a thread: one result per item, in the items' order."""
 
-DEADLINE_SHARE = 0.8
+DEADLINE_SHARE = 0.6
 """How much of its time a request may be expected to wait: the drain rate is an estimate."""
 
 
@@ -169,7 +169,7 @@ class Scheduler(Generic[Item, Result]):
             self._refuse(request, ShuttingDown("the server shut down before this request was done"))
         self._executor.shutdown(wait=False)
 
-    def require_room(self, tokens: int) -> None:
+    def require_room(self, tokens: int, deadline: float) -> None:
         """Raise, and count, Overloaded when an item of `tokens` tokens may not wait now, though it may at other times.
 
         For asking before anything was spent on a request that would be refused anyway.
@@ -177,6 +177,13 @@ class Scheduler(Generic[Item, Result]):
         fits = self._limits.admit(1, tokens)
         if fits and not self._limits.admit(len(self._room) + 1, self._room.tokens + tokens):
             self._reject(self._overloaded("the queue is full"))
+        self._require_time(tokens, deadline)
+
+    def _require_time(self, tokens: int, deadline: float | None) -> None:
+        """Refuse what would only miss its deadline: computed, it costs the time that others need."""
+        left = math.inf if deadline is None else deadline - self._clock()
+        if self._room and self._rate.seconds(self._room.tokens + tokens) > DEADLINE_SHARE * left:
+            self._reject(self._overloaded("the queue is longer than the time that this request has"))
 
     def _admit(self, items: int, tokens: int, deadline: float | None) -> None:
         """Raise, and count, when a submission of `items` items with `tokens` tokens in all may not wait."""
@@ -187,10 +194,7 @@ class Scheduler(Generic[Item, Result]):
             self._reject(TooLarge(f"{items} inputs with {tokens} tokens in one request; send at most {most}"))
         if not self._limits.admit(len(self._room) + items, self._room.tokens + tokens):
             self._reject(self._overloaded("the queue is full"))
-        left = math.inf if deadline is None else deadline - self._clock()
-        # What is accepted only to miss its deadline costs the time that others need.
-        if self._room and self._rate.seconds(self._room.tokens + tokens) > DEADLINE_SHARE * left:
-            self._reject(self._overloaded("the queue is longer than the time that this request has"))
+        self._require_time(tokens, deadline)
 
     def _overloaded(self, why: str) -> Overloaded:
         retry_after_s = self._rate.retry_after_s(self._room.tokens)

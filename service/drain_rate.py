@@ -1,10 +1,12 @@
 """How fast the slots compute what waits: for Retry-After, and to refuse what would only miss its deadline."""
 
+import math
+
 RETRY_AFTER_S = (1.0, 60.0)
 """The shortest and the longest wait that a refused client is asked for."""
 
-MEMORY = 0.9
-"""How much of the measured rate's weight outlives each further batch: about the last ten count."""
+MEMORY_S = 5.0
+"""For how long what was measured counts, in seconds. Batches may hold one text: ten of them said nothing."""
 
 
 class DrainRate:
@@ -17,8 +19,9 @@ class DrainRate:
 
     def record(self, tokens: int, slot_seconds: float) -> None:
         """Count a batch of `tokens` tokens that took `slot_seconds`: its seconds times the slots it occupied."""
-        self._tokens = MEMORY * self._tokens + tokens
-        self._slot_seconds = MEMORY * self._slot_seconds + slot_seconds
+        kept = math.exp(-slot_seconds / (MEMORY_S * self._slots))
+        self._tokens = kept * self._tokens + tokens
+        self._slot_seconds = kept * self._slot_seconds + slot_seconds
 
     def seconds(self, tokens: int) -> float:
         """When all slots will have computed `tokens` tokens; 0 before anything was measured."""

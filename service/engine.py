@@ -8,7 +8,6 @@ import numpy as np
 
 from service.batching import Runner
 from service.contract import Bundle, GoldenRow
-from service.errors import BundleError
 from service.golden import Replay, replay
 from service.hardware import Cpu
 from service.plan import model_file, scores_key
@@ -67,12 +66,12 @@ class Proven:
             certain = (runtime.variant, runtime.provider) == (last.variant, last.provider)
             try:
                 engine = Engine(bundle.root / model_file(runtime.variant), runtime, tokenizer, bundle.manifest.labels)
-            except BundleError as error:
+                self.replayed = engine.replay(bundle.golden, scores_key(runtime.variant, runtime.provider))
+            except Exception as error:  # it may load and yet not run; what ONNX Runtime raises has no common base
                 if certain:
                     raise
                 self._fall_back(bundle, Fallback("provider", str(error)))
                 continue
-            self.replayed = engine.replay(bundle.golden, scores_key(runtime.variant, runtime.provider))
             if self.replayed.passed:
                 self.engine = engine
                 return

@@ -58,7 +58,7 @@ class Entry(Frozen):
     """One way of running the bundle, as it was measured under load.
 
     `texts_per_second` is with every slot busy. `lone_ms` is the median time in milliseconds of a text that arrives
-    alone and gets all `slots` x `threads` cores.
+    alone and gets all `slots` x `threads` cores. Both are medians over the `rounds` in which it was measured.
     """
 
     variant: Variant
@@ -69,6 +69,7 @@ class Entry(Frozen):
     texts_per_second: float = Field(gt=0)
     lone_ms: float = Field(gt=0)
     padding: float = Field(ge=0, le=1)
+    rounds: int = Field(default=1, ge=1)
 
     @property
     def cores(self) -> int:
@@ -80,8 +81,9 @@ class Plan(Frozen):
     """How the bundle is run. `slots` and `threads` of None follow the cores that the pod really has.
 
     `token_budget` bounds the padded tokens of a batch, `padding_bound` the share of them that is padding. `cpu` is
-    what it was measured on. `checks` and `measured` are empty for the default plan, which nobody measured. `measured`
-    holds entries of variants that passed their checks only: the winner, then the others, the fastest first.
+    what it was measured on, `taken` the share of its cores that other programs kept busy meanwhile. `checks` and
+    `measured` are empty for the default plan, which nobody measured. `measured` holds entries of variants that passed
+    their checks only: the winner, then the others, the fastest first.
     """
 
     variant: Variant = FP32
@@ -91,6 +93,7 @@ class Plan(Frozen):
     token_budget: int = Field(default=1024, ge=1)
     padding_bound: float = Field(default=0.15, ge=0, lt=1)
     cpu: Cpu | None = None
+    taken: float = Field(default=0, ge=0, le=1)
     checks: tuple[Check, ...] = ()
     measured: tuple[Entry, ...] = ()
 

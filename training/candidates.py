@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from service.errors import BundleError
 from service.plan import FP32, Check
 from service.predictor import Session
 from service.providers import CPU, available
@@ -76,8 +75,10 @@ def _built(
     """Checks of the variant on each provider; it is written to `model`."""
     try:
         BUILDERS[variant](ready, model, trial.feeds(onnx.load(ready, load_external_data=False)), keep_fp32)
+    except OSError:  # a full disk says nothing of the variant
+        raise
     except Exception as error:  # the quantizers raise whatever an operator that they do not know raises
-        problem = f"it could not be built: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+        problem = f"it could not be built: {type(error).__name__}: {_first_line(error)}"
         return [Check(variant=variant, provider=CPU, rows=0, megabytes=0, problem=problem)]
     return [_tried(variant, provider, model, trial, advance) for provider in available()]
 
@@ -86,13 +87,18 @@ def _tried(variant: str, provider: str, model: Path, trial: Trial, advance: Adva
     try:
         session, alone = trial.logits(model, provider, advance)
         return _check(variant, provider, session, alone, model, trial)
-    except BundleError as error:
-        return Check(variant=variant, provider=provider, rows=0, megabytes=_megabytes(model), problem=str(error))
+    except Exception as error:  # it may load and yet not run; what ONNX Runtime raises has no common base
+        problem = _first_line(error)
+        return Check(variant=variant, provider=provider, rows=0, megabytes=_megabytes(model), problem=problem)
 
 
 def _check(variant: str, provider: str, session: Session, alone: np.ndarray, model: Path, trial: Trial) -> Check:
     megabytes = _megabytes(model)
     return check(variant, provider, session, trial.sample, alone, trial.settings, megabytes=megabytes, seed=trial.seed)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _megabytes(model: Path) -> float:

@@ -138,8 +138,8 @@ def _require_inputs(stage: Stage, recipe: Recipe, run: RunDir) -> bool:
             )
         if record.key != _key(earlier, recipe, run):
             raise InputError(
-                f"{stage.name}: the recipe, the data or the base model is not what it was for `{earlier.name}`: run "
-                f"`bentune {earlier.name}` first, or `bentune run`"
+                f"{stage.name}: the recipe, the data, the base model or the hardware is not what it was for "
+                f"`{earlier.name}`: run `bentune {earlier.name}` first, or `bentune run`"
             )
     broken = [earlier for earlier in stage.reads if not _intact(earlier, run)]
     if broken and not stage.proves:

@@ -9,8 +9,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from rich.markup import escape
 
 from service.contract import GoldenRow, ProcessorSettings, write_json
+from service.errors import GateError
 from service.hardware import Cpu, describe
 from service.plan import FP32, Check, Entry, Plan, model_file, scores_key
 from service.predictor import Predictor, Session
@@ -21,6 +23,7 @@ from training.base import quiet
 from training.candidates import Trial, candidates
 from training.checks import Sample
 from training.held_out import rounded
+from training.neighbours import Clocks, taken
 from training.plan_report import checks_table, draw_pareto, entries_table, markdown, verdict
 from training.rows import Rows, read_rows
 from training.search import search, steps
@@ -42,8 +45,11 @@ def run(context: Context) -> Summary:
     with report.task("building and checking variants", (1 + len(settings.variants)) * len(held_out)) as advance:
         checks, models = candidates(inputs["export"] / model_file(FP32), context.work / "tried", trial, advance)
     report.say(checks_table(checks))
+    if all(found.problem for found in checks):
+        raise GateError("plan", f"plan: nothing may be served, not even fp32: {checks[0].problem}")
+    before = Clocks.read()
     entries = _measured(context, cpu, checks, models, tokenizer, sample)
-    best = entries[0]
+    best, others = entries[0], taken(before, Clocks.read(), cpu.cores)
     plan = Plan(
         variant=best.variant,
         provider=best.provider,
@@ -51,12 +57,13 @@ def run(context: Context) -> Summary:
         threads=best.threads,
         token_budget=best.token_budget,
         cpu=cpu,
+        taken=round(others, 3),
         checks=tuple(checks),
         measured=tuple(entries),
     )
     _write(context, plan, models, tokenizer)
     report.say(entries_table(plan))
-    report.say(verdict(plan))
+    report.say(escape(verdict(plan)))
     return best.model_dump(mode="json")
 
 

@@ -4,22 +4,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
 from service.errors import InputError
 from service.plan import Check, Entry, Plan
 
 CHECK_COLUMNS = ("variant", "provider", "MB", "accuracy", "points lost", "label flips", "in batches", "verdict")
-ENTRY_COLUMNS = ("variant", "provider", "slots x threads", "token budget", "texts/s", "lone text ms", "padding")
+ENTRY_COLUMNS = (
+    "variant",
+    "provider",
+    "slots x threads",
+    "token budget",
+    "texts/s",
+    "lone text ms",
+    "padding",
+    "rounds",
+)
+
+MOST_TAKEN = 0.1
+"""The share of the cores that others may have kept busy before the plan is called doubtful."""
 
 
 def explanation(directory: Path) -> tuple[Plan, list[Table | str]]:
-    """The plan that the stage left in `directory`, and its tables and verdict. Raises InputError when there is none."""
+    """The plan that the stage left in `directory`, its tables and its verdict. Raises InputError when there is none."""
     file = directory / "plan.json"
     if not file.is_file():
         raise InputError(f"{file} is not there yet: run `bentune plan` first, or `bentune run`")
     plan = Plan.model_validate_json(file.read_bytes())
-    return plan, [checks_table(plan.checks), entries_table(plan), verdict(plan)]
+    return plan, [checks_table(plan.checks), entries_table(plan), escape(verdict(plan))]
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
@@ -67,12 +80,18 @@ def verdict(plan: Plan) -> str:
             changed = flips[best.variant, best.provider]
             line += f"; that is level, but it changes {flips[key]} of fp32's labels, the winner {changed}"
         lines.append(line)
+    if plan.taken > MOST_TAKEN:
+        lines.append(
+            f"other programs kept {plan.taken:.0%} of the cores busy meanwhile, so another variant may be the fastest: "
+            "measure again on an idle machine (`bentune plan RECIPE --force`)"
+        )
     return "\n".join(lines)
 
 
 def best_of(plan: Plan, found: Check) -> Entry:
-    """The fastest entry of one variant and provider; it passed its checks, so there is one."""
-    return next(one for one in plan.measured if (one.variant, one.provider) == (found.variant, found.provider))
+    """Of one variant and provider that passed its checks the entry that was measured most, and of those the fastest."""
+    entries = [one for one in plan.measured if (one.variant, one.provider) == (found.variant, found.provider)]
+    return max(entries, key=lambda one: (one.cores, one.rounds, one.texts_per_second))
 
 
 def markdown(plan: Plan) -> str:
@@ -152,9 +171,10 @@ def _entry_cells(entry: Entry) -> list[str]:
         f"{entry.texts_per_second:.1f}",
         f"{entry.lone_ms:.1f}",
         f"{entry.padding:.3f}",
+        str(entry.rounds),
     ]
 
 
 def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [headings, ["---"] * len(headings), *rows]
-    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells]
+    return [f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in row)} |" for row in cells]

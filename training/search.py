@@ -81,4 +81,4 @@ def _best_of_each(measured: Mapping[Runtime, Entry], cores: int) -> list[Runtime
 def _median(entries: Sequence[Entry]) -> Entry:
     speed = statistics.median(entry.texts_per_second for entry in entries)
     lone = statistics.median(entry.lone_ms for entry in entries)
-    return entries[0].model_copy(update={"texts_per_second": speed, "lone_ms": lone})
+    return entries[0].model_copy(update={"texts_per_second": speed, "lone_ms": lone, "rounds": len(entries)})

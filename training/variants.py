@@ -59,7 +59,8 @@ def static(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: C
         weight_type=QuantType.QInt8,
         activation_type=QuantType.QUInt8,
         op_types_to_quantize=list(WEIGHTED),
-        nodes_to_exclude=list(keep_fp32),
+        # `MatMulConstBOnly` means nothing to QDQ.
+        nodes_to_exclude=sorted({*keep_fp32, *node_groups(onnx.load(source)).get("attention", ())}),
         extra_options=WEIGHTS_ONLY | {"OpTypesToExcludeOutputQuantization": list(WEIGHTED)},
     )
 

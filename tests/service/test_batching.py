@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import random
 import threading
 import time
@@ -401,9 +402,9 @@ def test_what_would_only_miss_its_deadline_is_refused_at_once() -> None:
         await rig.submit(("waiting", 290))
         now = rig.clock.now
         with pytest.raises(Overloaded, match="longer than the time") as refusal:
-            await rig.scheduler.submit([("late", 10)], deadline=now + 7.4)  # 6 s of work, 0.8 x 7.4 s at most
+            await rig.scheduler.submit([("late", 10)], deadline=now + 9.9)  # 6 s of work, 0.6 x 9.9 s at most
         assert refusal.value.retry_after_s == pytest.approx(5.8)
-        task = await rig.submit(("in time", 10), deadline=now + 7.6)
+        task = await rig.submit(("in time", 10), deadline=now + 10.1)
         await rig.finish_all()
         assert await task == ["in time!"]
         assert rig.log.reasons == ["overloaded"]
@@ -428,13 +429,13 @@ def test_an_empty_queue_admits_whatever_the_deadline() -> None:
 def test_room_can_be_asked_for_before_anything_is_spent() -> None:
     async def test() -> None:
         rig = Rig(limits=QueueLimits(max_items=10, max_tokens=100))
-        rig.scheduler.require_room(100)
+        rig.scheduler.require_room(100, math.inf)
         await rig.submit(("running", 10))
         await rig.submit(("waiting", 60))
-        rig.scheduler.require_room(40)
+        rig.scheduler.require_room(40, math.inf)
         with pytest.raises(Overloaded, match="the queue is full"):
-            rig.scheduler.require_room(41)
-        rig.scheduler.require_room(101)  # could never wait: `submit` says so in other words
+            rig.scheduler.require_room(41, math.inf)
+        rig.scheduler.require_room(101, math.inf)  # could never wait: `submit` says so in other words
         assert rig.log.reasons == ["overloaded"]
         await rig.finish_all()
 

@@ -156,7 +156,7 @@ def test_the_weights_of_every_product_are_in_int8_and_the_answers_near_fp32s(
     [
         "int8-dynamic",
         # ONNX Runtime knows MatMulConstBOnly for its other formats only: as QDQ every MatMul is quantized.
-        pytest.param("int8-static", marks=pytest.mark.xfail(strict=True, reason="attention products are in int8")),
+        "int8-static",
         "int8-nncf",
     ],
 )

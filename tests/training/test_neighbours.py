@@ -1,0 +1,46 @@
+"""What other programs took of the cores while something was measured."""
+
+import multiprocessing
+import time
+
+import pytest
+
+from training.neighbours import Clocks, taken
+
+START = Clocks(wall=100.0, machine=1000.0, process=50.0)
+
+
+@pytest.mark.parametrize(
+    ("machine", "process", "cores", "machine_cores", "share"),
+    [
+        (20.0, 20.0, 2, 2, 0.0),  # we alone
+        (20.0, 10.0, 2, 2, 0.5),  # half of both cores is somebody else's
+        (70.0, 20.0, 2, 8, 0.0),  # five of the six others are busy
+        (80.0, 10.0, 2, 8, 0.5),  # seven are: one of ours
+        (20.0, 25.0, 2, 2, 0.0),  # clocks of different grain
+        (40.0, 0.0, 2, 2, 1.0),
+    ],
+)
+def test_the_share_of_our_cores(machine: float, process: float, cores: int, machine_cores: int, share: float) -> None:
+    after = Clocks(START.wall + 10, START.machine + machine, START.process + process)
+    assert taken(START, after, cores, machine_cores) == pytest.approx(share)
+
+
+def test_no_time_takes_nothing() -> None:
+    assert taken(START, START, 2) == 0.0
+
+
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_a_busy_neighbour_is_seen() -> None:
+    cores = 1
+    before = Clocks.read()
+    neighbour = multiprocessing.get_context("spawn").Process(target=spin, args=(1.0,))
+    neighbour.start()
+    neighbour.join()
+    after = Clocks.read()
+    assert taken(before, after, cores, machine_cores=1) > 0.3
