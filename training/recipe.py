@@ -152,7 +152,7 @@ class PlanSettings(Section):
         default=0.02, gt=0, description="largest change of a probability in a batch; beyond it rows run one by one"
     )
     calibration_rows: int = Field(default=64, ge=8, description="training rows that fix the scales of int8")
-    seconds: float = Field(default=2.0, gt=0, le=60, description="how long each way of running is measured")
+    seconds: float = Field(default=1.5, gt=0, le=60, description="how long each way of running is measured")
     variants: list[Literal["int8-dynamic", "int8-static", "int8-nncf"]] = Field(
         default=["int8-dynamic", "int8-static", "int8-nncf"], description="what is tried beside fp32"
     )

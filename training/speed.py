@@ -20,7 +20,7 @@ from service.waiting import BatchShape, QueueLimits
 
 CLIENTS_PER_SLOT = 16
 MAX_BATCH_ITEMS = 128
-LONE_ROWS = 30
+LONE_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -412,6 +412,22 @@ def test_what_would_only_miss_its_deadline_is_refused_at_once() -> None:
     run(test())
 
 
+def test_a_deadline_that_the_queue_will_outlast_is_refused_before_anything_is_spent() -> None:
+    async def test() -> None:
+        rig = Rig()
+        await rig.submit(("measured", 100))
+        await rig.finish(after_s=2.0)  # 50 tokens a second
+        await rig.submit(("running", 5))
+        await rig.submit(("waiting", 290))
+        rig.scheduler.require_room(10, rig.clock.now + 10.1)
+        with pytest.raises(Overloaded, match="longer than the time"):
+            rig.scheduler.require_room(10, rig.clock.now + 9.9)
+        assert rig.log.reasons == ["overloaded"]
+        await rig.finish_all()
+
+    run(test())
+
+
 def test_an_empty_queue_admits_whatever_the_deadline() -> None:
     """The running batch may end at any moment; what was measured of others says nothing of it."""
 

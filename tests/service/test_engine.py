@@ -196,6 +196,23 @@ def test_a_variant_that_cannot_be_loaded_gives_way_to_fp32(
     assert logged == [f"{bundle.tag} does not run as planned (provider): {fallback.message}"]
 
 
+def test_a_variant_that_loads_and_does_not_run_gives_way_to_fp32(
+    bundle: Bundle, prove: Callable[..., tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.replay
+
+    def broken(predictor: Predictor, golden: Sequence[object], key: str) -> Replay:
+        if key == INT8:
+            raise RuntimeError("a node cannot be run")
+        return real(predictor, golden, key)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "replay", broken)
+    proven, logged = prove(bundle)
+    assert (proven.runtime.variant, proven.engine is not None) == (FP32, True)
+    assert [(one.reason, one.message) for one in proven.fallbacks] == [("provider", "a node cannot be run")]
+    assert len(logged) == 1
+
+
 def test_what_the_hardware_forbids_is_logged_and_told_too(bundle: Bundle, prove: Callable[..., tuple]) -> None:
     proven, logged = prove(bundle, HERE.model_copy(update={"isa": ()}))
     assert proven.runtime == Runtime(FP32, CPU, 1, 2, 256)

@@ -285,3 +285,14 @@ def test_the_head_counts_for_itself_when_its_products_are_gemms(
     _, reference = given.logits(fp32, CPU, lambda _: None)
     module._by_sensitivity(ready, tmp_path / "scratch.onnx", given, reference)
     assert sorted(seen) == [2, 3, 3, 3, 3]
+
+
+def test_a_full_disk_is_no_refusal(
+    fp32: Path, trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(BUILDERS, "int8-static", full)
+    with pytest.raises(OSError, match="No space left"):
+        candidates(fp32, tmp_path / "tried", trial(variants=["int8-static"]), lambda _: None)

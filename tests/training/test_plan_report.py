@@ -122,11 +122,29 @@ def test_the_table_of_checks_has_every_check_with_its_verdict() -> None:
     assert rows[4][2:-1] == ["0", "", "", "", ""]
 
 
+def test_a_variant_is_judged_by_the_entry_that_was_measured_most() -> None:
+    entries = (
+        entry("int8-static", 100.0, rounds=3),
+        entry(FP32, 105.0),  # one lucky round
+        entry(FP32, 90.0, token_budget=1024, rounds=3),
+        entry(FP32, 300.0, slots=1, rounds=4),  # not all cores
+    )
+    plan = PLAN.model_copy(update={"variant": "int8-static", "measured": entries, "checks": (check(FP32),)})
+    assert best_of(plan, plan.checks[0]) == entries[2]
+    assert verdict(plan).splitlines()[1] == f"fp32 on {CPU} lost: 90 texts/s, 0.90 x the winner's"
+
+
+def test_a_plan_that_was_measured_beside_others_is_called_doubtful() -> None:
+    assert "other programs" not in verdict(PLAN.model_copy(update={"taken": 0.1}))
+    last = verdict(PLAN.model_copy(update={"taken": 0.35})).splitlines()[-1]
+    assert last.startswith("other programs kept 35% of the cores busy meanwhile")
+
+
 def test_the_table_of_what_was_measured_has_every_entry() -> None:
     lines = printed(entries_table(PLAN)).splitlines()
     assert "A CPU of the test, 2 cores" in lines[0]
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
-    assert rows[0] == ["int8-nncf", "CPU", "2 x 1", "512", "200.0", "12.3", "0.057"]
+    assert rows[0] == ["int8-nncf", "CPU", "2 x 1", "512", "200.0", "12.3", "0.057", "1"]
     assert [row[4] for row in rows] == ["200.0", "150.0", "120.0", "80.0", "50.0"]
 
 
