@@ -270,8 +270,8 @@ def test_a_stage_is_not_done_on_top_of_what_is_out_of_date(
         with pytest.raises(InputError) as caught:
             stage(name, recipe(override), run)
         assert str(caught.value) == (
-            f"{name}: the recipe, the data, the base model or the hardware is not what it was for `{stale}`: run `bentune {stale}` "
-            "first, or `bentune run`"
+            f"{name}: the recipe, the data, the base model or the hardware is not what it was for `{stale}`: run "
+            f"`bentune {stale}` first, or `bentune run`"
         )
     assert not stage("export", recipe("evaluate.examples=1", "verify.rows=30"), run).redone
     make_model(tmp_path / "model", seed=1)
