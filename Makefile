@@ -32,7 +32,7 @@ check: .venv/.dev              ## ruff, mypy, import law
 
 bench: .venv/.dev              ## the README's table: Bentune beside its peers on this machine (half an hour)
 	$(BIN)/bentune run benchmarks/bbc-512.yaml
-	$(BIN)/python -m benchmarks.table benchmarks/bbc-512.yaml --paragraphs
+	$(BIN)/python -m benchmarks.table benchmarks/bbc-512.yaml --paragraphs --rounds 2 --seconds 5
 
 serve: install                 ## serve the newest BBC news Bento on port 3000
 	$(BIN)/bentune serve bbc-news

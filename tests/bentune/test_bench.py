@@ -120,6 +120,7 @@ def test_a_missed_objective_is_exit_1_and_the_report_is_there_all_the_same(texts
     assert words not in answer.out + answer.err + json.dumps(report)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_it_leaves_no_half_written_file(texts: Path, tmp_path: Path) -> None:
     seen: list[int] = []
 

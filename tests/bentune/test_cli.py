@@ -237,6 +237,7 @@ def test_help_and_version(bentune: Call) -> None:
     assert "No such option" in err
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_control_c_in_training_ends_it_and_the_same_command_goes_on(tiny_recipe: Path, tmp_path: Path) -> None:
     """A real process and a real signal."""
     runs = tmp_path / "runs"
