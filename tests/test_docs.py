@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import bentoml
 import httpx
 import pytest
 from tiny import write_csv
@@ -65,6 +66,8 @@ def test_serving_page(tiny_tag: str, tmp_path: Path) -> None:
             answers = [shell(line, tmp_path) for line in asks.strip().splitlines()]
         finally:
             server.terminate()
+            server.wait(60)
+            bentoml.bentos.delete(f"{name}:from-the-docs")  # the newest of its name, which other tests go by
     assert len(answers) == 2
     assert all('"score"' in answer for answer in answers)
 
