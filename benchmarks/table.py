@@ -9,8 +9,8 @@ import json
 import math
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import bentoml
 import click
@@ -144,7 +144,7 @@ def _cell(value: float, reference: float) -> Cell:
 
 
 def _in_process(
-    ours: System, texts: Texts, bundle: Bundle, case: Case, rounds: int, seconds: float, advance: Any
+    ours: System, texts: Texts, bundle: Bundle, case: Case, rounds: int, seconds: float, advance: Callable[[], None]
 ) -> list[Row]:
     """Our own served rate beside the same sessions without HTTP, and one slot beside all: in turns as well."""
     slots = bundle.plan.measured[0].slots

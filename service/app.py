@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from service.batching import Scheduler
 from service.contract import Bundle
-from service.engine import Proven, logger, runner
+from service.engine import Proven, logger
 from service.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -29,12 +29,11 @@ from service.requests import Incoming, PredictRequest, Row, field_of, rows_of
 from service.scores import Floats, Prediction, probabilities, ranked
 from service.settings import Settings
 from service.tokens import TextTokenizer, Tokens
-from service.waiting import BatchShape, QueueLimits
+from service.waiting import QueueLimits
 
-MAX_BATCH_ITEMS = 128
 # Above this many characters, tokenizing would hold up the event loop for longer than another request should wait.
 INLINE_CHARACTERS = 20_000
-# Texts have about five; so that a queue which is nearly full refuses a body before it is parsed and tokenized.
+# Most texts have about five bytes a token: a body of so many bytes has hardly fewer tokens than this makes of it.
 MOST_BYTES_PER_TOKEN = 8
 
 
@@ -71,12 +70,11 @@ class TextClassifier:
                 replayed.largest_difference,
             )
             return
-        self.scheduler = Scheduler(
-            [runner(predictor) for predictor in proven.engine.slots],
-            wide=runner(proven.engine.wide) if proven.engine.wide else None,
-            limits=QueueLimits(self.settings.queue_inputs, self.settings.queue_tokens),
-            shape=BatchShape(runtime.token_budget, self.bundle.plan.padding_bound, MAX_BATCH_ITEMS),
-            observer=self.metrics,
+        self.scheduler = proven.engine.scheduler(
+            runtime.token_budget,
+            self.bundle.plan.padding_bound,
+            QueueLimits(self.settings.queue_inputs, self.settings.queue_tokens),
+            self.metrics,
         )
         # What was loaded lives as long as the process: a full collection would walk all of it while requests wait.
         gc.collect()
@@ -188,7 +186,9 @@ class TextClassifier:
         except RequestError as error:
             raise self._refused(error) from None
         if self.scheduler is not None:
-            self.scheduler.require_room(incoming.declared_bytes // MOST_BYTES_PER_TOKEN, arrived + timeout_s)
+            # Before the body is parsed and tokenized. However long it is, it may be one text that will be cut.
+            least = min(incoming.declared_bytes // MOST_BYTES_PER_TOKEN, self.bundle.manifest.limits.max_tokens)
+            self.scheduler.require_room(least, arrived + timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
                 request = await incoming.read(self.settings.max_body_bytes)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.batching import Runner
+from service.batching import Observer, Runner, Scheduler
 from service.contract import Bundle, GoldenRow
 from service.golden import Replay, replay
 from service.hardware import Cpu
@@ -17,9 +17,12 @@ from service.providers import available
 from service.runtime import Fallback, Runtime, choose, in_fp32
 from service.scores import Floats
 from service.tokens import TextTokenizer, Tokens
+from service.waiting import BatchShape, QueueLimits
 
 # Below "bentoml", whose handlers alone print what is no warning.
 logger = logging.getLogger("bentoml.bentune")
+
+MAX_BATCH_ITEMS = 128
 
 
 class Engine:
@@ -37,6 +40,18 @@ class Engine:
         )
         self.slots = [Predictor(tokenizer, session, labels) for session in sessions]
         self.wide = Predictor(tokenizer, Session(model, runtime.provider, cores), labels) if runtime.slots > 1 else None
+
+    def scheduler(
+        self, token_budget: int, padding_bound: float, limits: QueueLimits, observer: Observer
+    ) -> Scheduler[Tokens, Floats]:
+        """What shares these sessions among requests: logits of each, float32 [labels]."""
+        return Scheduler(
+            [runner(predictor) for predictor in self.slots],
+            wide=runner(self.wide) if self.wide else None,
+            limits=limits,
+            shape=BatchShape(token_budget, padding_bound, MAX_BATCH_ITEMS),
+            observer=observer,
+        )
 
     def replay(self, golden: list[GoldenRow], key: str) -> Replay:
         """Replay the golden rows on every session; the worst outcome counts."""

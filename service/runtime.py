@@ -52,8 +52,12 @@ def choose(plan: Plan, cpu: Cpu, providers: Collection[str]) -> tuple[Runtime, l
 
 
 def in_fp32(plan: Plan, cpu: Cpu) -> Runtime:
-    """What runs anywhere: the exported weights on ONNX Runtime's own provider, a slot a core."""
-    return Runtime(FP32, CPU_PROVIDER, cpu.cores, 1, plan.token_budget)
+    """What runs anywhere: the exported weights on ONNX Runtime's own provider, a slot a core.
+
+    With the token budget that was best for them: the winner's may be 1, for a variant that must run rows one by one.
+    """
+    budgets = [entry.token_budget for entry in plan.measured if (entry.variant, entry.provider) == (FP32, CPU_PROVIDER)]
+    return Runtime(FP32, CPU_PROVIDER, cpu.cores, 1, budgets[0] if budgets else plan.token_budget)
 
 
 def _obstacles(entry: Entry, plan: Plan, cpu: Cpu, providers: Collection[str]) -> Iterator[Fallback]:

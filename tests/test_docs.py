@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -47,6 +48,15 @@ def test_your_data_page(tmp_path: Path) -> None:
     output = shell(commands, tmp_path)
     assert "reviews.csv" in output
     assert "✓ data" in output
+
+
+def test_plan_page(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs/tiny"
+    shutil.copytree(tiny_run, runs / tiny_run.name)
+    (commands,) = blocks(DOCS / "plan.md", "sh")
+    output = shell(commands.replace("recipes/bbc-news.yaml", str(tiny_recipe)), tmp_path)
+    assert "plan  nothing changed" in output
+    assert "wins with" in output
 
 
 def test_serving_page(tiny_tag: str, tmp_path: Path) -> None:

@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from service.batching import Observer, Scheduler
-from service.engine import Engine, runner
+from service.engine import Engine
 from service.plan import Entry
 from service.runtime import Runtime
 from service.scores import Floats
 from service.tokens import TextTokenizer, Tokens
-from service.waiting import BatchShape, QueueLimits
+from service.waiting import QueueLimits
 
 CLIENTS_PER_SLOT = 16
-MAX_BATCH_ITEMS = 128
 LONE_ROWS = 20
 
 
@@ -74,13 +73,8 @@ async def _run(
     engine: Engine, runtime: Runtime, traffic: Traffic, padding_bound: float, seconds: float, padding: _Padding
 ) -> tuple[float, float]:
     clients = CLIENTS_PER_SLOT * runtime.slots
-    scheduler: Scheduler[Tokens, Floats] = Scheduler(
-        [runner(predictor) for predictor in engine.slots],
-        wide=runner(engine.wide) if engine.wide else None,
-        limits=QueueLimits(clients, clients * max(len(row) for row in traffic.tokens)),
-        shape=BatchShape(runtime.token_budget, padding_bound, MAX_BATCH_ITEMS),
-        observer=padding,
-    )
+    limits = QueueLimits(clients, clients * max(len(row) for row in traffic.tokens))
+    scheduler = engine.scheduler(runtime.token_budget, padding_bound, limits, padding)
     rows = traffic.rows()
     start = time.perf_counter()
     counted_from, end = start + seconds / 5, start + seconds

@@ -277,6 +277,22 @@ def test_a_full_queue_is_answered_429_with_a_whole_number_of_seconds(make: Calla
     run(test())
 
 
+def test_a_long_text_that_will_be_cut_is_not_refused_for_its_length(make: Callable[..., Rig]) -> None:
+    """Its body would hold more tokens than the queue has room for; what is left of it does not."""
+
+    async def test() -> None:
+        rig = make(queue_tokens=64)
+        holder = await rig.busy()
+        first = asyncio.create_task(rig.send("cat"))
+        await rig.waiting(1)
+        second = asyncio.create_task(rig.send("cat " * 120, truncate=True))  # 480 bytes: 60 tokens, and 24 when cut
+        await rig.waiting(2)
+        rig.gate.set()
+        assert [(await one).status_code for one in (holder, first, second)] == [200, 200, 200]
+
+    run(test())
+
+
 def test_more_than_the_queue_ever_holds_is_answered_413(make: Callable[..., Rig]) -> None:
     async def test() -> None:
         rig = make(queue_inputs=2)

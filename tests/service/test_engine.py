@@ -163,7 +163,7 @@ def test_a_bundle_that_gives_its_golden_scores_runs_as_planned(bundle: Bundle, p
 def test_a_variant_that_gives_other_scores_here_gives_way_to_fp32(bundle: Bundle, prove: Callable[..., tuple]) -> None:
     scale_answers(bundle.root / "model/int8-static.onnx", 0.2)
     proven, logged = prove(bundle)
-    assert proven.runtime == Runtime(FP32, CPU, 2, 1, 333), "what runs anywhere: a slot a core"
+    assert proven.runtime == Runtime(FP32, CPU, 2, 1, 256), "what runs anywhere: a slot a core"
     assert proven.engine is not None
     assert proven.replayed.passed
     (fallback,) = proven.fallbacks
@@ -188,7 +188,7 @@ def test_a_variant_that_cannot_be_loaded_gives_way_to_fp32(
 ) -> None:
     (bundle.root / "model/int8-static.onnx").write_bytes(content)
     proven, logged = prove(bundle)
-    assert proven.runtime == Runtime(FP32, CPU, 2, 1, 333)
+    assert proven.runtime == Runtime(FP32, CPU, 2, 1, 256)
     assert proven.engine is not None
     (fallback,) = proven.fallbacks
     assert fallback.reason == "provider"

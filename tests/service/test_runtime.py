@@ -99,10 +99,14 @@ def test_slots_that_are_added_keep_their_threads(cores: int, slots: int) -> None
 
 
 def test_where_nothing_that_was_measured_fits_fp32_runs() -> None:
-    plan = Plan(cpu=cpu(4), measured=(entry("int8-static", 4, 1), entry(FP32, 2, 2)), token_budget=77)
+    """With the token budget that was best for fp32: the winner's is of a variant that may only run rows one by one."""
+    plan = Plan(
+        cpu=cpu(4), measured=(entry("int8-dynamic", 4, 1, budget=1), entry(FP32, 2, 2, budget=77)), token_budget=1
+    )
     assert chosen(plan, cpu(1, ()), CPU) == (Runtime(FP32, CPU, 1, 1, 77), {"cores", "isa"})
     assert chosen(plan, cpu(3, ()), CPU) == (Runtime(FP32, CPU, 3, 1, 77), {"cores", "isa"})
     assert in_fp32(plan, cpu(3)) == Runtime(FP32, CPU, 3, 1, 77)
+    assert in_fp32(Plan(token_budget=99), cpu(3)) == Runtime(FP32, CPU, 3, 1, 99)
 
 
 def test_a_plan_whose_cpu_is_unknown_asks_for_no_instructions() -> None:
@@ -176,7 +180,8 @@ def test_the_fastest_entry_that_fits_is_chosen(plan: Plan, here: Cpu, providers:
     best = next((one for one in plan.measured if fits(one, plan, here, providers)), None)
     got = (runtime.variant, runtime.provider, runtime.threads, runtime.token_budget)
     if best is None:
-        assert got == (FP32, CPU, 1, plan.token_budget)
+        fp32 = [one.token_budget for one in plan.measured if (one.variant, one.provider) == (FP32, CPU)]
+        assert got == (FP32, CPU, 1, [*fp32, plan.token_budget][0])
     else:
         assert got == (best.variant, best.provider, best.threads, best.token_budget)
 
