@@ -285,8 +285,8 @@ def test_a_long_text_that_will_be_cut_is_not_refused_for_its_length(make: Callab
         holder = await rig.busy()
         first = asyncio.create_task(rig.send("cat"))
         await rig.waiting(1)
-        # 480 bytes are counted as 60 tokens; 24 are left when it is cut.
-        long = rig.send("cat " * 120, headers={"content-length": "480"}, truncate=True)
+        # 504 bytes are counted as 63 tokens, beside 3 that wait; 24 are left when it is cut.
+        long = rig.send("cat " * 126, headers={"content-length": "504"}, truncate=True)
         second = asyncio.create_task(long)
         await rig.waiting(2)
         rig.gate.set()
