@@ -1,7 +1,7 @@
 """What the same variant does without HTTP: the bound for a server, and what a second slot is worth."""
 
 import itertools
-import random
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -10,9 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from service.contract import Bundle
 from service.engine import Engine
 from service.plan import model_file
-from service.predictor import batches_by_length
+from service.predictor import Predictor
+from service.priority import SWITCH_INTERVAL_S
 from service.runtime import Runtime
-from service.tokens import TextTokenizer, Tokens
+from service.tokens import TextTokenizer
+
+TEXTS = 32
+"""How many texts a call has, to be sorted into batches: as many as the served case has clients."""
 
 
 class InProcess:
@@ -24,30 +28,24 @@ class InProcess:
             bundle.root / "processor/tokenizer.json", bundle.processor, bundle.manifest.limits.max_tokens
         )
         runtime = Runtime(best.variant, best.provider, slots, best.threads, best.token_budget)
-        model = bundle.root / model_file(best.variant)
-        self._engine = Engine(model, runtime, tokenizer, bundle.manifest.labels)
-        self._budget = best.token_budget
-        self._tokenizer = tokenizer
+        labels = bundle.manifest.labels
+        engine = Engine(bundle.root / model_file(best.variant), runtime, tokenizer, labels)
+        self._slots = [Predictor(tokenizer, slot.session, labels, best.token_budget) for slot in engine.slots]
 
     def texts_per_second(self, texts: Sequence[str], seconds: float) -> float:
-        """Texts a second when every slot takes the next batch of texts of like length as soon as it is free."""
-        tokens = [self._tokenizer.encode(text, truncate=True) for text in texts]
-        groups = batches_by_length([len(row) for row in tokens], self._budget)
-        random.Random(0).shuffle(groups)  # noqa: S311 (long ones first would be all that there is time for)
-        batches = itertools.cycle([[tokens[row] for row in group] for group in groups])
+        """Texts a second, from text to ranked labels, when every slot scores the next texts as soon as it is free."""
+        calls = itertools.cycle([texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS)])
         lock = threading.Lock()
-        end = time.perf_counter() + seconds
+        sys.setswitchinterval(SWITCH_INTERVAL_S)  # as in the service
 
-        def slot(number: int) -> int:
-            done = 0
-            while time.perf_counter() < end:
+        def slot(predictor: Predictor) -> float:
+            start, done = time.perf_counter(), 0
+            while time.perf_counter() < start + seconds:
                 with lock:
-                    batch: list[Tokens] = next(batches)
-                self._engine.slots[number].logits(batch)
-                done += len(batch)
-            return done
+                    call = next(calls)
+                predictor.score([(text, None) for text in call])
+                done += len(call)
+            return done / (time.perf_counter() - start)
 
-        start = time.perf_counter()
-        with ThreadPoolExecutor(len(self._engine.slots)) as threads:
-            done = sum(threads.map(slot, range(len(self._engine.slots))))
-        return done / (time.perf_counter() - start)
+        with ThreadPoolExecutor(len(self._slots)) as threads:
+            return sum(threads.map(slot, self._slots))

@@ -209,7 +209,8 @@ class TextClassifier:
         except RequestError as error:
             raise self._refused(error) from None
         self.metrics.tokenize_seconds.observe(time.perf_counter() - start)
-        self.metrics.truncated_total.inc(sum(row.truncated for row in tokens))
+        if truncated := sum(row.truncated for row in tokens):
+            self.metrics.truncated_total.inc(truncated)
         return tokens
 
     def _encode(self, rows: list[Row], *, truncate: bool, single: bool) -> list[Tokens]:

@@ -1,8 +1,9 @@
 """Token-aware batching: a free slot takes the oldest waiting item and fills its batch with those nearest in length.
 
 A padded batch costs its size times its longest item, so items are batched by length, not by arrival. Nothing waits for
-a timer: an idle slot serves at once, and batches grow only while all slots are busy. All state belongs to one event
-loop, so nothing is locked; runners alone work in threads.
+a timer: an idle slot serves at once, and batches grow only while all slots are busy. Where a full batch waits, one is
+formed ahead for each busy slot, which then need not wait for the event loop. All state belongs to that loop, so nothing
+is locked; runners alone work in threads.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from queue import SimpleQueue
 from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 from service.drain_rate import DrainRate
@@ -41,14 +43,11 @@ DEADLINE_SHARE = 0.6
 class Observer:
     """Is told, on the event loop, what the scheduler does. This one ignores it; the metrics override it."""
 
-    def batch_started(self, n_items: int, tokens: int, padded_tokens: int) -> None:
-        """A batch of `n_items` items with `tokens` tokens, `padded_tokens` with padding, went to its slot."""
-
-    def batch_finished(self, seconds: float) -> None:
-        """A batch came back after `seconds`."""
+    def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """`n_items` items with `tokens` tokens, `padded_tokens` with padding, were computed together in `seconds`."""
 
     def queued(self, seconds: float) -> None:
-        """One item started `seconds` after it was submitted."""
+        """One item was computed, which started `seconds` after it was submitted."""
 
     def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
         """The queue or the slots changed to this."""
@@ -75,12 +74,23 @@ class _Request(Generic[Item, Result]):
 _Batch: TypeAlias = list[tuple[_Request[Item, Result], int]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Computed(Generic[Item, Result]):
+    """What a thread made of a batch: of those that still waited for an answer, an outcome each."""
+
+    batch: _Batch[Item, Result]
+    outcomes: list[Result | InferenceFailed]
+    started: float
+    seconds: float
+
+
 class Scheduler(Generic[Item, Result]):
     """Runs submitted items in batches on its slots. Use it from one event loop only.
 
     `runners` has one runner per slot, each with its own share of the cores. `wide` is a runner with all the cores: it
-    serves an item that finds everything idle, and occupies all the slots meanwhile. `clock` counts seconds.
-    `executor` runs the runners and is shut down with the scheduler; by default it is a thread for each slot.
+    serves an item that finds everything idle, and occupies all the slots meanwhile. `clock` counts seconds, and is
+    called in threads too. `executor` runs the runners and is shut down with the scheduler; by default it is a thread
+    for each slot.
     """
 
     def __init__(
@@ -96,8 +106,12 @@ class Scheduler(Generic[Item, Result]):
     ) -> None:
         if not runners:
             raise ValueError("a scheduler needs at least one runner")
-        self._idle = list(runners)
+        self._runners: SimpleQueue[Runner[Item, Result]] = SimpleQueue()
+        for runner in runners:
+            self._runners.put(runner)
         self._slots = len(runners)
+        # A seat is a slot's, or that of the batch which is next there.
+        self._seats, self._taken = 2 * len(runners), 0
         self._limits = limits
         self._shape = shape
         self._wide = wide
@@ -105,7 +119,7 @@ class Scheduler(Generic[Item, Result]):
         self._clock = clock
         self._executor = executor or ThreadPoolExecutor(max_workers=len(runners), thread_name_prefix="slot")
         self._room: WaitingRoom[tuple[_Request[Item, Result], int]] = WaitingRoom()
-        self._computing: dict[asyncio.Future[list[Result | InferenceFailed]], _Batch[Item, Result]] = {}
+        self._computing: dict[asyncio.Future[_Computed[Item, Result]], _Batch[Item, Result]] = {}
         self._rate = DrainRate(self._slots)
         self._draining = False
 
@@ -122,13 +136,13 @@ class Scheduler(Generic[Item, Result]):
     @property
     def busy_slots(self) -> int:
         """Slots with a batch; all of them while `wide` runs."""
-        return self._slots - len(self._idle)
+        return min(self._taken, self._slots)
 
     async def submit(self, items: Sequence[tuple[Item, int]], *, deadline: float | None = None) -> list[Result]:
         """Compute `items`, each with its length in tokens, at least 1; return one result per item, in order.
 
         All of them are admitted, or none; when one fails, all fail. `deadline` is a time on the scheduler's clock.
-        A cancelled submission leaves the queue at once; what of it already runs is computed and thrown away.
+        A cancelled submission leaves the queue at once; only what of it already runs is computed, and thrown away.
 
         Raises Overloaded, TooLarge, ShuttingDown, DeadlineExceeded or InferenceFailed.
         """
@@ -205,9 +219,9 @@ class Scheduler(Generic[Item, Result]):
         raise error
 
     def _dispatch(self, wide: Runner[Item, Result] | None = None) -> None:
-        """Give every idle slot a batch, as long as anything waits; with `wide`, that runner and all slots at once."""
-        while self._idle and self._room:
-            batch = self._room.take(self._shape, len(self._idle))
+        """Give every free seat a batch, as long as one can be formed; with `wide`, that runner and all seats."""
+        while self._room and self._seat_is_free():
+            batch = self._room.take(self._shape, max(self._slots - self._taken, 1))
             now = self._clock()
             for request, _ in batch:
                 if now >= request.deadline:
@@ -215,34 +229,40 @@ class Scheduler(Generic[Item, Result]):
             # Done also when cancelled: the task learns of that, and withdraws, only when it runs next.
             batch = [(request, index) for request, index in batch if not request.answer.done()]
             if batch:
-                self._start(batch, now, wide)
+                self._start(batch, wide)
         self._tell()
 
-    def _start(self, batch: _Batch[Item, Result], now: float, wide: Runner[Item, Result] | None) -> None:
-        seats = [self._idle.pop() for _ in range(len(self._idle) if wide else 1)]
-        items, lengths = zip(*(request.items[index] for request, index in batch), strict=True)
-        tokens = sum(lengths)
-        self._observer.batch_started(len(items), tokens, len(items) * max(lengths))
-        for request, _ in batch:
-            self._observer.queued(now - request.submitted)
-        runner = wide or seats[0]
-        computing = asyncio.get_running_loop().run_in_executor(self._executor, _compute, runner, items)
-        self._computing[computing] = batch
-        computing.add_done_callback(partial(self._finish, seats, tokens, now))
+    def _seat_is_free(self) -> bool:
+        """Whether a batch may be formed: for an idle slot at once, ahead only where it could not become fuller."""
+        if self._taken < self._slots:
+            return True
+        return self._taken < self._seats and self._room.tokens >= self._shape.token_budget
 
-    def _finish(
-        self,
-        seats: list[Runner[Item, Result]],
-        tokens: int,
-        started: float,
-        computing: asyncio.Future[list[Result | InferenceFailed]],
-    ) -> None:
-        batch = self._computing.pop(computing)
-        seconds = self._clock() - started
-        self._idle += seats
-        self._rate.record(tokens, seconds * len(seats))
-        self._observer.batch_finished(seconds)
-        for (request, index), outcome in zip(batch, computing.result(), strict=True):
+    def _start(self, batch: _Batch[Item, Result], wide: Runner[Item, Result] | None) -> None:
+        seats, slots = (self._seats, self._slots) if wide else (1, 1)
+        self._taken += seats
+        computing = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch, wide)
+        self._computing[computing] = batch
+        computing.add_done_callback(partial(self._finish, seats, slots))
+
+    def _compute(self, batch: _Batch[Item, Result], wide: Runner[Item, Result] | None) -> _Computed[Item, Result]:
+        """In a thread: run what of `batch` is still waited for, with a runner that nobody else uses meanwhile."""
+        batch = [(request, index) for request, index in batch if not request.answer.done()]
+        started = self._clock()
+        runner = wide or self._runners.get()
+        try:
+            outcomes = _outcomes(runner, [request.items[index][0] for request, index in batch])
+        finally:
+            if runner is not wide:
+                self._runners.put(runner)
+        return _Computed(batch, outcomes, started, self._clock() - started)
+
+    def _finish(self, seats: int, slots: int, computing: asyncio.Future[_Computed[Item, Result]]) -> None:
+        del self._computing[computing]
+        self._taken -= seats
+        computed = computing.result()
+        self._record(computed, slots)
+        for (request, index), outcome in zip(computed.batch, computed.outcomes, strict=True):
             if isinstance(outcome, InferenceFailed):
                 self._refuse(request, outcome)
                 continue
@@ -250,6 +270,16 @@ class Scheduler(Generic[Item, Result]):
             if len(request.results) == len(request.items) and not request.answer.done():
                 request.answer.set_result([request.results[i] for i in range(len(request.items))])
         self._dispatch()
+
+    def _record(self, computed: _Computed[Item, Result], slots: int) -> None:
+        if not computed.batch:
+            return
+        lengths = [request.items[index][1] for request, index in computed.batch]
+        tokens, padded = sum(lengths), len(lengths) * max(lengths)
+        self._rate.record(tokens, computed.seconds * slots)
+        self._observer.batch_computed(len(lengths), tokens, padded, computed.seconds)
+        for request, _ in computed.batch:
+            self._observer.queued(computed.started - request.submitted)
 
     def _expire(self, request: _Request[Item, Result]) -> None:
         self._refuse(request, DeadlineExceeded("the deadline passed before the answer was ready"))
@@ -270,13 +300,15 @@ class Scheduler(Generic[Item, Result]):
         self._observer.changed(self.waiting_items, self.waiting_tokens, self.busy_slots)
 
 
-def _compute(run: Runner[Item, Result], items: Sequence[Item]) -> list[Result | InferenceFailed]:
-    """Run a batch in its slot's thread; when it raises, run its items one by one, so that a bad one fails alone."""
+def _outcomes(run: Runner[Item, Result], items: Sequence[Item]) -> list[Result | InferenceFailed]:
+    """Run a batch; when it raises, run its items one by one, so that a bad one fails alone."""
+    if not items:
+        return []
     try:
         results = run(items)
     except BaseException as error:  # Whatever a runner raises, its slot must come back.
         if len(items) > 1:
-            return [outcome for item in items for outcome in _compute(run, [item])]
+            return [outcome for item in items for outcome in _outcomes(run, [item])]
         failure = InferenceFailed(f"the model raised {type(error).__name__} on this input")
         failure.__cause__ = error
         return [failure]

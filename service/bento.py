@@ -18,6 +18,7 @@ from service.contract import MODULE, open_bundle
 from service.errors import InputError
 from service.openapi import corrected
 from service.plan import Plan
+from service.priority import favour_slots
 from service.providers import OPENVINO, OPENVINO_REQUIREMENT
 from service.requests import Incoming, PredictRequest, PredictResponse
 from service.settings import Settings
@@ -104,6 +105,7 @@ def text_classification(tag: str, settings: Settings) -> Any:
 
         @bentoml.on_startup
         async def start(self) -> None:
+            favour_slots()
             self.classifier.start()
 
         @bentoml.on_shutdown

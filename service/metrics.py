@@ -40,6 +40,9 @@ class Metrics(Observer):
         self.queue_requests = Gauge("bentune_queue_requests", "Waiting inputs", multiprocess_mode="livesum")
         self.queue_tokens = Gauge("bentune_queue_tokens", "Waiting tokens", multiprocess_mode="livesum")
         self.slots_busy = Gauge("bentune_slots_busy", "Slots that compute", multiprocess_mode="livesum")
+        # Each write costs a system call in multi-process mode: only what changed is written.
+        self._gauges = (self.queue_requests, self.queue_tokens, self.slots_busy)
+        self._shown = (0, 0, 0)
         self.rejected_total = Counter("bentune_rejected_total", "Requests that got no prediction", ["reason"])
         self.truncated_total = Counter("bentune_truncated_total", "Inputs that were cut to the model's limit")
         self.predictions_total = Counter("bentune_predictions_total", "Inputs by predicted label", ["label"])
@@ -58,18 +61,15 @@ class Metrics(Observer):
             multiprocess_mode="max",
         )
 
-    def batch_started(self, n_items: int, tokens: int, padded_tokens: int) -> None:
-        """A slot takes a batch of `n_items` inputs."""
+    def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """`n_items` inputs were computed together in `seconds`."""
         self.batch_requests.observe(n_items)
         self.batch_tokens.observe(padded_tokens)
         self.batch_padding_ratio.observe(1 - tokens / padded_tokens)
-
-    def batch_finished(self, seconds: float) -> None:
-        """A batch was computed."""
         self.inference_seconds.observe(seconds)
 
     def queued(self, seconds: float) -> None:
-        """An input leaves the queue for a slot."""
+        """An input was computed, which had waited for so long."""
         self.queue_seconds.observe(seconds)
 
     def rejected(self, reason: str) -> None:
@@ -78,9 +78,11 @@ class Metrics(Observer):
 
     def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
         """The queue or the slots changed to this."""
-        self.queue_requests.set(waiting_items)
-        self.queue_tokens.set(waiting_tokens)
-        self.slots_busy.set(busy_slots)
+        now = (waiting_items, waiting_tokens, busy_slots)
+        for gauge, value, before in zip(self._gauges, now, self._shown, strict=True):
+            if value != before:
+                gauge.set(value)
+        self._shown = now
 
     def predicted(self, label: str, confidence: float) -> None:
         """One answer goes out; `confidence` is the probability of its best label."""

@@ -12,6 +12,7 @@ from service.predictor import Session
 from service.providers import CPU, available
 from service.tokens import Tokens, pad
 from training.checks import Sample, check, logits_alone
+from training.fusion import with_bias
 from training.recipe import PlanSettings
 from training.variants import BUILDERS, Feed, node_groups, prepared
 
@@ -75,6 +76,8 @@ def _built(
     """Checks of the variant on each provider; it is written to `model`."""
     try:
         BUILDERS[variant](ready, model, trial.feeds(onnx.load(ready, load_external_data=False)), keep_fp32)
+        if available() == (CPU,):  # another provider reads QDQ only
+            onnx.save(with_bias(onnx.load(model)), model)
     except OSError:  # a full disk says nothing of the variant
         raise
     except Exception as error:  # the quantizers raise whatever an operator that they do not know raises

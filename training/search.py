@@ -7,8 +7,8 @@ from dataclasses import replace
 from service.plan import Check, Entry
 from service.runtime import Runtime
 
-TOKEN_BUDGETS = (512, 1024)
-MORE_TOKEN_BUDGETS = (256, 2048)
+TOKEN_BUDGETS = (256, 512)
+MORE_TOKEN_BUDGETS = (128, 1024)
 FINALISTS = 4
 FINAL_ROUNDS = 3
 TIE = 0.05
@@ -41,18 +41,17 @@ def first_round(checks: Sequence[Check], cores: int) -> list[Runtime]:
 
 
 def search(checks: Sequence[Check], cores: int, measure: Measure) -> list[Entry]:
-    """Measure, look closer around the fastest, then measure the best of each variant again in turns.
+    """Measure, look closer at the fastest that may run in batches, then measure the best of each again in turns.
 
     The speed of a finalist is the median of its rounds: on a machine with neighbours one round may be anything.
     Returns the winner, then the others that keep all cores busy by speed, then those on fewer cores by speed.
     """
     measured = {runtime: measure(runtime) for runtime in first_round(checks, cores)}
     by_name = {(found.variant, found.provider): found for found in checks}
-    best = _best_of_each(measured, cores)[0]
-    if not by_name[best.variant, best.provider].alone:
-        for budget in MORE_TOKEN_BUDGETS:
-            runtime = replace(best, token_budget=budget)
-            measured[runtime] = measure(runtime)
+    best = [one for one in _best_of_each(measured, cores) if not by_name[one.variant, one.provider].alone]
+    for budget in MORE_TOKEN_BUDGETS if best else ():
+        runtime = replace(best[0], token_budget=budget)
+        measured[runtime] = measure(runtime)
     finalists = _best_of_each(measured, cores)[:FINALISTS]
     rounds = [[measure(runtime) for runtime in finalists] for _ in range(FINAL_ROUNDS)]
     for number, runtime in enumerate(finalists):

@@ -42,7 +42,7 @@ class _Padding(Observer):
         self.tokens = 0
         self.padded_tokens = 0
 
-    def batch_started(self, n_items: int, tokens: int, padded_tokens: int) -> None:  # noqa: ARG002
+    def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:  # noqa: ARG002
         self.tokens += tokens
         self.padded_tokens += padded_tokens
 

@@ -20,6 +20,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from training.fusion import separated
+
 Feed: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
 """The inputs of one run, by name."""
 
@@ -87,7 +89,7 @@ def nncf(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: Col
             subset_size=len(calibration),
             ignored_scope=toolkit.IgnoredScope(names=ignored),
         )
-    onnx.save(_fusable(quantized), target)
+    onnx.save(separated(quantized), target)
 
 
 BUILDERS: dict[str, Builder] = {"int8-dynamic": dynamic, "int8-static": static, "int8-nncf": nncf}
@@ -115,40 +117,6 @@ def node_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
     blocks = np.array_split(np.array(weighted[:-2], dtype=object), 4)
     groups |= {f"block-{number}": list(block) for number, block in enumerate(blocks, start=1)}
     return {group: names for group, names in groups.items() if names}
-
-
-def _fusable(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model in the only spelling that ONNX Runtime fuses into int8 products on x86.
-
-    It wants activations in uint8 and a DequantizeLinear of its own for every product; where several products share one
-    it dequantizes their weights in every run and computes in fp32.
-    """
-    graph = model.graph
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    for name in {node.input[2] for node in graph.node if node.op_type == "QuantizeLinear"}:
-        zero_point = onnx.numpy_helper.to_array(initializers[name])
-        if zero_point.dtype == np.int8:
-            shifted = (zero_point.astype(np.int16) + 128).astype(np.uint8)
-            initializers[name].CopyFrom(onnx.numpy_helper.from_array(shifted, name))
-    readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
-    for node in graph.node:
-        for place, value in enumerate(node.input):
-            readers.setdefault(value, []).append((node, place))
-    nodes = []
-    for node in graph.node:
-        nodes.append(node)
-        if node.op_type == "DequantizeLinear":
-            for number, (reader, place) in enumerate(readers.get(node.output[0], [])[1:], start=1):
-                copy = onnx.NodeProto()
-                copy.CopyFrom(node)
-                copy.name, copy.output[0] = f"{node.name}_{number}", f"{node.output[0]}_{number}"
-                reader.input[place] = copy.output[0]
-                nodes.append(copy)
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-    del graph.value_info[:]  # they name the old types
-    return model
 
 
 class _Reader(CalibrationDataReader):

@@ -35,6 +35,7 @@ shapes = st.builds(
 
 class Clock:
     now = 100.0
+    a_batch_takes = 0.0
 
     def __call__(self) -> float:
         return self.now
@@ -43,12 +44,16 @@ class Clock:
 class Model:
     """Answers "x" with "x!", refuses what is in `bad`, and remembers each batch it saw."""
 
-    def __init__(self, bad: Sequence[str] = ()) -> None:
+    def __init__(self, clock: Clock, bad: Sequence[str] = ()) -> None:
+        self.clock = clock
         self.bad = bad
+        self.meanwhile: Callable[[], object] = lambda: None
         self.batches: list[list[str]] = []
 
     def __call__(self, items: Sequence[str]) -> list[str]:
         self.batches.append(list(items))
+        self.clock.now += self.clock.a_batch_takes
+        self.meanwhile()
         for item in items:
             if item in self.bad:
                 raise RuntimeError(f"cannot compute {item}")
@@ -74,15 +79,13 @@ class HeldExecutor(Executor):
 
 class Log(Observer):
     def __init__(self) -> None:
-        self.started: list[tuple[int, int, int]] = []
+        self.computed: list[tuple[int, int, int]] = []
         self.seconds: list[float] = []
         self.waits: list[float] = []
         self.reasons: list[str] = []
 
-    def batch_started(self, n_items: int, tokens: int, padded_tokens: int) -> None:
-        self.started.append((n_items, tokens, padded_tokens))
-
-    def batch_finished(self, seconds: float) -> None:
+    def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        self.computed.append((n_items, tokens, padded_tokens))
         self.seconds.append(seconds)
 
     def queued(self, seconds: float) -> None:
@@ -109,10 +112,10 @@ class Rig:
         shape: BatchShape = LOOSE,
         bad: Sequence[str] = (),
     ) -> None:
-        self.models = [Model(bad) for _ in range(slots)]
-        self.wide = Model(bad)
-        self.executor = HeldExecutor()
         self.clock = Clock()
+        self.models = [Model(self.clock, bad) for _ in range(slots)]
+        self.wide = Model(self.clock, bad)
+        self.executor = HeldExecutor()
         self.log = Log()
         self.scheduler: Scheduler[str, str] = Scheduler(
             self.models,
@@ -141,7 +144,7 @@ class Rig:
 
     async def finish(self, place: int = 0, *, after_s: float = 0.0) -> None:
         """Compute the batch that has been held for longest, or the one at `place`."""
-        self.clock.now += after_s
+        self.clock.a_batch_takes = after_s
         future, compute = self.executor.held.pop(place)
         future.set_result(compute())
         await settle()
@@ -167,7 +170,7 @@ def test_an_idle_slot_serves_at_once_and_a_freed_one_takes_the_oldest_and_its_ne
         tasks = [await rig.submit(("first", 30))]
         assert (rig.scheduler.busy_slots, rig.waiting) == (1, (0, 0))
         tasks += [await rig.submit(item) for item in [("long", 100), ("short", 10), ("longer", 105), ("shorter", 9)]]
-        assert rig.waiting == (4, 224)
+        assert (rig.scheduler.busy_slots, rig.waiting) == (1, (3, 124)), "one is formed ahead where 200 tokens wait"
         await rig.finish_all()
         assert rig.batches == [["first"], ["long"], ["short", "shorter"], ["longer"]]
         assert [await task for task in tasks] == [["first!"], ["long!"], ["short!"], ["longer!"], ["shorter!"]]
@@ -183,7 +186,7 @@ def test_the_observer_hears_of_batches_and_waits() -> None:
         await rig.finish(after_s=0.5)
         await rig.finish(after_s=0.25)
         await asyncio.gather(*tasks)
-        assert rig.log.started == [(1, 10, 10), (2, 36, 40)]
+        assert rig.log.computed == [(1, 10, 10), (2, 36, 40)]
         assert rig.log.waits == [0, 0.5, 0.5]
         assert rig.log.seconds == [0.5, 0.25]
         assert rig.log.reasons == []
@@ -209,9 +212,9 @@ def test_many_items_spread_over_all_idle_slots() -> None:
         rig = Rig(slots=3)
         task = await rig.submit(*[(str(i), 10) for i in range(9)])
         assert rig.scheduler.busy_slots == 3
-        assert rig.log.started == [(3, 30, 30)] * 3
         await rig.finish_all()
         await task
+        assert rig.log.computed == [(3, 30, 30)] * 3
         assert all(len(model.batches) == 1 for model in rig.models), "each slot computes with its own runner"
 
     run(test())
@@ -281,12 +284,77 @@ def test_what_runs_for_a_cancelled_submission_is_thrown_away() -> None:
     async def test() -> None:
         rig = Rig(shape=BatchShape(token_budget=100, padding_bound=1.0, max_items=1))
         gone = await rig.submit(("running", 10), ("waiting", 10))
-        gone.cancel()
-        await settle()
-        assert rig.waiting == (0, 0)
-        assert rig.scheduler.busy_slots == 1
+        rig.models[0].meanwhile = gone.cancel
         await rig.finish()
         assert rig.batches == [["running"]]
+        rig.assert_at_rest()
+
+    run(test())
+
+
+def test_what_was_given_to_a_slot_and_did_not_start_is_not_computed_for_those_who_left() -> None:
+    async def test() -> None:
+        rig = Rig(shape=BatchShape(token_budget=20, padding_bound=1.0, max_items=2))
+        running = await rig.submit(("running", 10))
+        gone, stays = await rig.submit(("gone", 10)), await rig.submit(("stays", 12))
+        late = await rig.submit(("late", 10), ("late too", 10), deadline=rig.clock.now + 0.02)
+        assert rig.waiting == (3, 32), "one batch is formed ahead: what is behind it may still be better combined"
+        gone.cancel()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        await rig.finish_all()
+        assert (await running, await stays) == (["running!"], ["stays!"])
+        assert rig.batches == [["running"], ["stays"]]
+        assert rig.log.computed == [(1, 10, 10), (1, 12, 12)]
+        rig.assert_at_rest()
+
+    run(test())
+
+
+def test_a_batch_that_nobody_waits_for_any_more_costs_nothing() -> None:
+    async def test() -> None:
+        rig = Rig(shape=BatchShape(token_budget=10, padding_bound=1.0, max_items=1))
+        running, gone = await rig.submit(("running", 10)), await rig.submit(("gone", 10))
+        assert rig.waiting == (0, 0)
+        gone.cancel()
+        await rig.finish_all()
+        assert await running == ["running!"]
+        assert rig.batches == [["running"]]
+        assert rig.log.computed == [(1, 10, 10)]
+        rig.assert_at_rest()
+
+    run(test())
+
+
+def test_a_batch_is_formed_ahead_for_each_slot_and_only_where_it_is_full() -> None:
+    async def test() -> None:
+        rig = Rig(slots=2, shape=BatchShape(token_budget=20, padding_bound=1.0, max_items=9))
+        await rig.submit(("a", 10))
+        await rig.submit(("b", 10))
+        await rig.submit(("c", 10))
+        assert (len(rig.executor.held), rig.waiting) == (2, (1, 10)), "half a batch waits for more"
+        await rig.submit(("d", 10))
+        assert (len(rig.executor.held), rig.waiting) == (3, (0, 0))
+        await rig.submit(*[("e", 10)] * 6)
+        assert (len(rig.executor.held), rig.waiting) == (4, (4, 40)), "one for each slot and no more"
+        assert rig.scheduler.busy_slots == 2
+        await rig.finish()
+        assert (len(rig.executor.held), rig.waiting) == (4, (2, 20))
+        await rig.finish_all()
+        assert rig.log.computed == [(1, 10, 10)] * 2 + [(2, 20, 20)] * 4
+        rig.assert_at_rest()
+
+    run(test())
+
+
+def test_nothing_is_formed_ahead_of_the_wide_runner() -> None:
+    async def test() -> None:
+        rig = Rig(slots=2, wide=True, shape=BatchShape(token_budget=20, padding_bound=1.0, max_items=9))
+        await rig.submit(("lone", 10))
+        await rig.submit(*[("next", 10)] * 4)
+        assert (len(rig.executor.held), rig.waiting) == (1, (4, 40)), "it has all the cores"
+        await rig.finish_all()
+        assert rig.log.computed == [(1, 10, 10), (2, 20, 20), (2, 20, 20)]
         rig.assert_at_rest()
 
     run(test())
@@ -577,7 +645,7 @@ def test_a_drain_out_of_time_answers_the_rest_with_shutting_down() -> None:
         assert rig.waiting == (0, 0)
         assert rig.executor.is_shut
         await rig.finish_all()
-        assert rig.batches == [["0"]]
+        assert rig.batches == []
         assert rig.log.reasons == ["shutting_down"] * 3
         rig.assert_at_rest()
 

@@ -57,8 +57,7 @@ def test_every_series_is_there_before_its_first_event(
 def test_a_batch_is_counted_with_its_padding(metrics: Metrics, registry: prometheus_client.CollectorRegistry) -> None:
     metrics.queued(0.5)
     metrics.queued(0.25)
-    metrics.batch_started(2, tokens=30, padded_tokens=40)
-    metrics.batch_finished(0.125)
+    metrics.batch_computed(2, tokens=30, padded_tokens=40, seconds=0.125)
     sums = {name: registry.get_sample_value(f"bentune_{name}_sum") for name in ("batch_requests", "batch_tokens")}
     assert sums == {"batch_requests": 2, "batch_tokens": 40}
     assert registry.get_sample_value("bentune_batch_padding_ratio_sum") == pytest.approx(0.25)

@@ -3,8 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 
 from service import providers
@@ -91,3 +94,30 @@ def test_openvino_gives_what_onnxruntime_gives(model: Path) -> None:
     expected = open_session(model, CPU, slots=1, threads=1).run(["logits"], FEED)[0]
     found = open_session(model, OPENVINO, slots=2, threads=1).run(["logits"], FEED)[0]
     assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_no_rewriting_that_is_slower_on_cpus_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime fuses a residual connection with its LayerNormalization: 1.1 ms a text instead of 0.2."""
+    shape = ["rows", "tokens", 8]
+    inputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("a", "b")]
+    nodes = [
+        onnx.helper.make_node("Add", ["a", "b"], ["sum"]),
+        onnx.helper.make_node("LayerNormalization", ["sum", "weight", "bias"], ["logits"], axis=-1),
+    ]
+    constants = [onnx.numpy_helper.from_array(np.ones(8, np.float32), name) for name in ("weight", "bias")]
+    outputs = [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, shape)]
+    graph = onnx.helper.make_graph(nodes, "residual", inputs, outputs, constants)
+    model, optimized = tmp_path / "model.onnx", tmp_path / "optimized.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), model)
+    real = ort.InferenceSession
+
+    def watched(path: str, options: ort.SessionOptions, **named: Any) -> ort.InferenceSession:
+        options.optimized_model_filepath = str(optimized)
+        return real(path, options, **named)
+
+    monkeypatch.setattr(ort, "InferenceSession", watched)
+    open_session(model, CPU, slots=1, threads=1)
+    assert [node.op_type for node in onnx.load(optimized).graph.node] == ["Add", "LayerNormalization"]
+    real_options = ort.SessionOptions()
+    watched(str(model), real_options, providers=[CPU])
+    assert [node.op_type for node in onnx.load(optimized).graph.node] == ["SkipLayerNormalization"], "without us"

@@ -91,7 +91,7 @@ def test_everything_that_passed_is_measured_and_one_core_alone_too() -> None:
             for one in found
             if (one.variant, one.provider) == (variant, provider)
         }
-        assert mine == {(2, 1, 512), (2, 1, 1024), (1, 2, 512), (1, 2, 1024), (1, 1, 1024)}
+        assert mine == {(2, 1, 256), (2, 1, 512), (1, 2, 256), (1, 2, 512), (1, 1, 512)}
     assert len(first_round([check(FP32)], 1)) == len(TOKEN_BUDGETS), "one core is all of them"
 
 
@@ -101,6 +101,23 @@ def test_what_depends_on_its_batch_is_measured_one_row_at_a_time_only() -> None:
     found = search([check(FP32), check("int8-dynamic", alone=True)], 4, machine)
     assert found[0].variant == "int8-dynamic"
     assert {one.token_budget for one in machine.asked if one.variant == "int8-dynamic"} == {1}
+
+
+def test_the_closer_look_is_at_the_fastest_that_may_run_in_batches() -> None:
+    def speed(runtime: Runtime, _: int) -> float:
+        return {"int8-dynamic": 100.0, "int8-static": 90.0}.get(runtime.variant, 10.0)
+
+    machine = Machine(speed)
+    search([check(FP32), check("int8-static"), check("int8-dynamic", alone=True)], 2, machine)
+    looked = {one.variant for one in machine.asked if one.token_budget in MORE_TOKEN_BUDGETS}
+    assert looked == {"int8-static"}
+
+
+def test_where_nothing_may_run_in_batches_there_is_no_closer_look() -> None:
+    machine = Machine(lambda runtime, _: 10.0)
+    found = search([check(FP32, alone=True)], 2, machine)
+    assert {one.token_budget for one in machine.asked} == {1}
+    assert found[0].variant == FP32
 
 
 def test_the_same_variant_may_be_alone_on_one_provider_only() -> None:
@@ -116,13 +133,13 @@ def test_the_same_variant_may_be_alone_on_one_provider_only() -> None:
 def test_the_fastest_is_first_also_when_only_a_closer_look_finds_it() -> None:
     def speed(runtime: Runtime, _: int) -> float:
         shape = {(4, 1): 50.0, (2, 2): 80.0, (1, 4): 30.0}.get((runtime.slots, runtime.threads), 10.0)
-        return shape * (2 if runtime.variant == "int8-static" else 1) * (1 + runtime.token_budget / 4096)
+        return shape * (2 if runtime.variant == "int8-static" else 1) * (1 + runtime.token_budget / 2048)
 
     machine = Machine(speed)
     found = search([check(FP32), check("int8-static")], 4, machine)
-    assert runtime_of(found[0]) == Runtime("int8-static", CPU, 2, 2, 2048)
+    assert runtime_of(found[0]) == Runtime("int8-static", CPU, 2, 2, 1024)
     assert found[0].texts_per_second == pytest.approx(80 * 2 * 1.5)
-    assert Runtime(FP32, CPU, 2, 2, 2048) not in machine.asked, "only the fastest is looked at closely"
+    assert Runtime(FP32, CPU, 2, 2, 1024) not in machine.asked, "only the fastest is looked at closely"
 
 
 def test_what_leaves_cores_idle_comes_last_however_fast() -> None:

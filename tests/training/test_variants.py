@@ -14,8 +14,9 @@ import pytest
 
 from service.contract import open_bundle
 from service.tokens import TextTokenizer, Tokens, pad
+from training.fusion import separated
 from training.rows import read_rows
-from training.variants import BUILDERS, WEIGHTED, Feed, _fusable, node_groups, prepared
+from training.variants import BUILDERS, WEIGHTED, Feed, node_groups, prepared
 
 ROOT = Path(__file__).parent.parent.parent
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -248,13 +249,13 @@ def test_products_of_nncf_become_one_operator_each_and_as_spelled_by_nncf_they_d
     assert len(fused) == 14 - kinds["Gemm"]
     assert all(node.input[1] in constants for node in fused)
     # The same, left as NNCF wrote it.
-    monkeypatch.setattr("training.variants._fusable", lambda quantized: quantized)
+    monkeypatch.setattr("training.variants.separated", lambda quantized: quantized)
     plain = tmp_path / "plain.onnx"
     BUILDERS["int8-nncf"](ready, plain, [rows.feed([row]) for row in rows.training], ())
     before = Counter(node.op_type for node in optimized(plain, tmp_path).graph.node)
     assert before["MatMulIntegerToFloat"] < len(fused)
     # Only the spelling changes.
-    onnx.save(_fusable(onnx.load(plain)), tmp_path / "again.onnx")
+    onnx.save(separated(onnx.load(plain)), tmp_path / "again.onnx")
     unfused, again = opened_as_written(plain), opened_as_written(tmp_path / "again.onnx")
     for row in rows.held_out:
         feed = dict(rows.feed([row]))
