@@ -17,7 +17,7 @@ import click
 import httpx
 from rich.progress import Progress
 
-from benchmarks.cases import Case, cases
+from benchmarks.cases import CROWD, Case, cases
 from benchmarks.in_process import InProcess
 from benchmarks.model_directory import write_model_directory
 from benchmarks.peers import PEERS, TEXTBOOK, install
@@ -89,7 +89,8 @@ def _measure(systems: list[System], texts: Texts, bundle: Bundle, run: Path, rou
                     progress.advance(bar)
             rows += _rows(case, {name: Load.joined(parts) for name, parts in loads.items()})
         progress.update(bar, description="in process")
-        rows += _in_process(ours, texts, bundle, everything[0], rounds, seconds, lambda: progress.advance(bar))
+        [crowd] = [case for case in everything if case.name == CROWD]
+        rows += _in_process(ours, texts, bundle, crowd, rounds, seconds, lambda: progress.advance(bar))
         progress.update(bar, description="accuracy")
         rows.append(_accuracy(ours, texts, run, bundle))
     memory = {system.name: round(system.rss_mb()) for system in systems}
