@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test check bench serve clean
+.PHONY: install demo test check bench image serve clean
 
 install: .venv/.train          ## everything that training and serving need, in .venv
 
@@ -33,6 +33,9 @@ check: .venv/.dev              ## ruff, mypy, import law
 bench: .venv/.dev              ## the README's table: Bentune beside its peers on this machine (half an hour)
 	$(BIN)/bentune run benchmarks/bbc-512.yaml
 	$(BIN)/python -m benchmarks.table benchmarks/bbc-512.yaml --paragraphs --rounds 2 --seconds 5
+
+image: install                 ## the container image of the newest BBC news Bento, with docker, podman or buildah
+	$(BIN)/bentune image bbc-news
 
 serve: install                 ## serve the newest BBC news Bento on port 3000
 	$(BIN)/bentune serve bbc-news

@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from bentune.bench import bench
+from bentune.image import image
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.report import Report
 from service.errors import BentuneError, GateError, InputError
@@ -248,6 +249,7 @@ def smoke(tag: str, rows: int, as_json: bool) -> None:
 
 
 cli.add_command(bench)
+cli.add_command(image)
 
 
 def _say_outcome(report: Report, outcome: Any) -> None:

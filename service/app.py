@@ -24,12 +24,12 @@ from service.errors import (
     RequestError,
 )
 from service.hardware import describe
+from service.memory import queue_limits
 from service.metrics import Metrics
 from service.requests import Incoming, PredictRequest, Row, field_of, rows_of
 from service.scores import Floats, Prediction, probabilities, ranked
 from service.settings import Settings
 from service.tokens import TextTokenizer, Tokens
-from service.waiting import QueueLimits
 
 # Above this many characters, tokenizing would hold up the event loop for longer than another request should wait.
 INLINE_CHARACTERS = 20_000
@@ -73,7 +73,7 @@ class TextClassifier:
         self.scheduler = proven.engine.scheduler(
             runtime.token_budget,
             self.bundle.plan.padding_bound,
-            QueueLimits(self.settings.queue_inputs, self.settings.queue_tokens),
+            queue_limits(self.bundle, self.settings),
             self.metrics,
         )
         # What was loaded lives as long as the process: a full collection would walk all of it while requests wait.
@@ -173,6 +173,9 @@ class TextClassifier:
         arrived = time.monotonic()
         request, rows, single, timeout_s = await self._admit(incoming, arrived)
         tokens = await self._tokenize(rows, truncate=request.truncate, single=single)
+        # Only tokens are counted while they wait: megabytes of text may have become one row.
+        rows.clear()
+        request.inputs = ""
         if self.scheduler is None:
             raise self._refused(NotReady("the golden rows gave other scores; see the log"))
         work = self.scheduler.submit([(row, len(row)) for row in tokens], deadline=arrived + timeout_s)

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from service.contract import MODULE, open_bundle
 from service.errors import InputError
+from service.memory import require_memory
 from service.openapi import corrected
 from service.plan import Plan
 from service.priority import favour_slots
@@ -100,8 +101,8 @@ def text_classification(tag: str, settings: Settings) -> Any:
         @bentoml.on_deployment
         @staticmethod
         def check() -> None:
-            """Refuse a changed bundle before a worker starts: one that fails is started again and again."""
-            open_bundle(Path(bentoml.models.get(tag).path))
+            """Refuse a changed bundle, and too little memory, before a worker starts, which would do so for ever."""
+            require_memory(open_bundle(Path(bentoml.models.get(tag).path)))
 
         @bentoml.on_startup
         async def start(self) -> None:

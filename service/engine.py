@@ -25,17 +25,25 @@ logger = logging.getLogger("bentoml.bentune")
 MAX_BATCH_ITEMS = 128
 
 
+def copies(runtime: Runtime) -> int:
+    """How many sessions an engine loads, each with its own copy of the weights."""
+    return (runtime.slots if _apart(runtime) else 1) + (runtime.slots > 1)
+
+
+def _apart(runtime: Runtime) -> bool:
+    """Whether slots need sessions of their own: one that they share would have them share its pool of threads too."""
+    return runtime.provider == CPU_PROVIDER and runtime.threads > 1
+
+
 class Engine:
     """The sessions of one runtime. A slot has its own cores; `wide` has all of them, for what arrives alone."""
 
     def __init__(self, model: Path, runtime: Runtime, tokenizer: TextTokenizer, labels: Sequence[str]) -> None:
         """Load the graph `model`. Raises BundleError when it cannot be loaded."""
         cores = runtime.slots * runtime.threads
-        # One session, and one copy of the weights, serves all slots, unless its pool of threads would be shared too.
-        apart = runtime.provider == CPU_PROVIDER and runtime.threads > 1
         sessions = (
             [Session(model, runtime.provider, runtime.threads) for _ in range(runtime.slots)]
-            if apart
+            if _apart(runtime)
             else [Session(model, runtime.provider, runtime.threads, runtime.slots)] * runtime.slots
         )
         self.slots = [Predictor(tokenizer, session, labels) for session in sessions]
