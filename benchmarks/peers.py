@@ -181,7 +181,7 @@ def server_environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
     # BentoML keeps its Prometheus files in its home; infinity, one process, is faster without such files.
     places = {name: str(home) for name in ("BENTOML_HOME", "HF_HOME", "INFINITY_HOME")}
-    return kept | places | {"BENTOML_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+    return kept | places | {"BENTOML_DO_NOT_TRACK": "true", "HF_HUB_OFFLINE": "1"}
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, peer: Peer) -> None:

@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from bentune.bench import bench
+from bentune.capacity import capacity
 from bentune.image import image
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.report import Report
@@ -249,6 +250,7 @@ def smoke(tag: str, rows: int, as_json: bool) -> None:
 
 
 cli.add_command(bench)
+cli.add_command(capacity)
 cli.add_command(image)
 
 

@@ -65,7 +65,7 @@ def running(
             stdout=printed,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env=os.environ | {"BENTOML_DO_NOT_TRACK": "1"} | (env or {}),
+            env=os.environ | {"BENTOML_DO_NOT_TRACK": "true"} | (env or {}),
             start_new_session=True,
         )
         try:

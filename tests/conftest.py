@@ -12,7 +12,7 @@ from tiny import Quiet, make_model, sentences, write_csv, write_recipe
 
 # BentoML reads this when it is first imported: the tests never touch the user's stores.
 _HOME = tempfile.mkdtemp(prefix="bentune-tests-")
-os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "1", "HF_HOME": f"{_HOME}/hf"}
+os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "true", "HF_HOME": f"{_HOME}/hf"}
 # Threads that spin while they wait make two processes on two cores ten times slower than one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)

@@ -134,7 +134,7 @@ def _build(tag: str, version: str) -> bentoml.Bento:
         check=False,
         timeout=BUILD_TIMEOUT_S,
         cwd=ROOT,  # BentoML reads no bentofile outside the working directory
-        env={**os.environ, "BENTOML_DO_NOT_TRACK": "1"},
+        env={**os.environ, "BENTOML_DO_NOT_TRACK": "true"},
     )
     if outcome.returncode != 0:
         raise BentuneError(f"`{' '.join(command)}` failed:\n{(outcome.stderr or outcome.stdout).strip()[-2000:]}")

@@ -1,0 +1,134 @@
+"""The command `capacity`: turns a measured capacity into pods, an autoscaler and their patches, and simulates them."""
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+
+from bentune.options import json_option
+from bentune.report import Report
+from service.errors import InputError
+
+if TYPE_CHECKING:
+    from rollout.traffic import Traffic
+
+MAX_RATE = 10_000_000
+_MEMORY = re.compile(r"[1-9][0-9]{0,14}(?:\.[0-9]{1,3})?(?:Ki|Mi|Gi|Ti|k|M|G|T)?")
+
+
+@click.command()
+@click.argument("capacity_file", metavar="CAPACITY.json", type=click.Path(path_type=Path))
+@click.option("--slo", required=True, metavar="P=TIME", help="Objective, at most as strict as what was measured.")
+@click.option(
+    "--peak", required=True, type=click.FloatRange(0, MAX_RATE, min_open=True), help="Requests a second at the peak."
+)
+@click.option(
+    "--startup", type=click.FloatRange(0, 3600), help="Seconds until a new pod is ready; 30 if it was not measured."
+)
+@click.option(
+    "--traffic", default="daily", show_default=True, metavar="NAME|FILE.csv", help="step, ramp, spike, daily, or a CSV."
+)
+@click.option(
+    "--headroom", default=0.8, show_default=True, type=float, help="Share of its capacity a pod is planned at."
+)
+@click.option("--min", "least", type=click.IntRange(min=1), help="Least pods, instead of those the traffic asks for.")
+@click.option("--cpu", type=click.FloatRange(0, 1024, min_open=True), help="Cores of a pod, if not those measured.")
+@click.option("--memory", help="Memory of a pod, for example 1Gi.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Directory for the files and the PNG.")
+@json_option
+def capacity(
+    capacity_file: Path,
+    slo: str,
+    peak: float,
+    startup: float | None,
+    traffic: str,
+    headroom: float,
+    least: int | None,
+    cpu: float | None,
+    memory: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Size a Deployment and its autoscaler from CAPACITY.json of `bench --find-knee`, and simulate them.
+
+    The traffic's built-in curves go up to --peak; a CSV has the columns seconds,rate. The BENTUNE_ settings of the
+    service are read from the environment.
+    """
+    from rollout.capacity import DEFAULT_STARTUP_S, CapacityPlan, Curve, habits, read_capacity, size
+    from rollout.capacity_table import outcome_table, sizing_table, warnings
+    from rollout.kustomize_patch import write_patches
+    from rollout.pod_model import PodModel
+    from rollout.simulation import simulate
+    from rollout.slo import parse_objective
+    from service.contract import write_json
+    from service.settings import Settings
+
+    objective = parse_objective(slo)
+    for name, value in {"peak": peak, "startup": startup, "headroom": headroom, "cpu": cpu}.items():
+        if value is not None and math.isnan(value):
+            raise InputError(f"--{name} is no number; give one")
+    if memory is not None and not _MEMORY.fullmatch(memory):
+        raise InputError(f"--memory {memory}: is no amount of memory; write for example 512Mi or 2Gi")
+    measured = read_capacity(capacity_file)
+    curve = _traffic(traffic, peak)
+    sizing = size(
+        measured,
+        objective,
+        curve,
+        peak=peak,
+        settings=Settings.from_env(os.environ),
+        startup_s=DEFAULT_STARTUP_S if startup is None else startup,
+        headroom=headroom,
+        least=least,
+        cpu=cpu,
+        memory=memory,
+    )
+    if out is not None:
+        _require_place(out)
+    report = Report(as_json=as_json)
+    outcome, series = simulate(PodModel.of(measured), sizing.scaling, curve, objective, habits(sizing))
+    plan = CapacityPlan(
+        server=measured.server,
+        model=measured.model,
+        measured=measured.objective,
+        sizing=sizing,
+        traffic=Curve(name=curve.name, seconds=curve.duration_s, lowest=curve.lowest, highest=curve.highest),
+        simulated=outcome,
+    )
+    report.say(sizing_table(plan))
+    report.say(outcome_table(plan))
+    for warning in warnings(plan, startup_given=startup is not None):
+        report.say(f"[yellow]![/] {escape(warning)}")
+    directory = out or Path()
+    because = f"{peak:g} requests/s at {objective}, {sizing.rate_per_pod:.1f} requests/s a pod ({measured.server})"
+    written = write_patches(directory, sizing, because)
+    if out is not None:
+        from rollout.scaling_chart import draw_scaling
+
+        draw_scaling(out / "scaling.png", series, sizing, f"{curve.name}: {because}")
+        written.append(out / "scaling.png")
+    # Last, so that where it is, the others are.
+    write_json(directory / "capacity-plan.json", plan)
+    written.append(directory / "capacity-plan.json")
+    report.say(f"[green]✓[/] {escape(', '.join(map(str, written)))}")
+    report.result(plan.model_dump(mode="json"))
+
+
+def _traffic(name: str, peak: float) -> "Traffic":
+    from rollout.traffic import BUILT_IN, built_in, read_traffic
+
+    return built_in(name, peak) if name in BUILT_IN else read_traffic(Path(name))
+
+
+def _require_place(out: Path) -> None:
+    from rollout.chart import require_matplotlib
+
+    require_matplotlib()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror}); give another directory") from None

@@ -1,0 +1,203 @@
+"""The HorizontalPodAutoscaler's algorithm without a cluster or a clock: how many pods their metric asks for.
+
+After the Kubernetes documentation, "Horizontal Pod Autoscaling" (algorithm details, configurable scaling behavior), and
+where that is silent after the controller's source (pkg/controller/podautoscaler: replica_calculator.go, horizontal.go).
+A simulation and a run of real processes ask the same class, so that what was simulated is what scales.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from service.errors import InputError
+from service.frozen import Frozen
+
+SYNC_S = 15.0
+"""How often the controller looks: --horizontal-pod-autoscaler-sync-period."""
+TOLERANCE = 0.1
+"""A ratio of metric to target this near to 1 changes nothing: --horizontal-pod-autoscaler-tolerance."""
+
+
+class Policy(Frozen):
+    """Within any `period_s` seconds the pods may change by `value`: so many of them, or so many percent."""
+
+    kind: Literal["Pods", "Percent"]
+    value: int = Field(gt=0)
+    period_s: int = Field(gt=0, le=1800)
+
+    def bound(self, start: int, sign: Literal[1, -1]) -> int:
+        """The most, or with `sign` -1 the fewest, pods to which `start` pods may change."""
+        if self.kind == "Pods":
+            return start + sign * self.value
+        changed = start * (1 + sign * self.value / 100)
+        # Upwards it is rounded up, or a small percentage of few pods would never add one.
+        return math.ceil(changed) if sign > 0 else int(changed)
+
+
+class Rules(Frozen):
+    """How fast one direction goes: the widest ("Max") or the narrowest ("Min") of its policies counts.
+
+    For `stabilization_s` seconds each recommendation is remembered, and the most cautious one of them is taken.
+    """
+
+    stabilization_s: int = Field(ge=0, le=3600)
+    policies: tuple[Policy, ...] = Field(min_length=1)
+    select: Literal["Max", "Min", "Disabled"] = "Max"
+
+    def bound(self, current: int, changes: Sequence[tuple[float, int]], now: float, sign: Literal[1, -1]) -> int:
+        """How far `current` pods may change at `now`, after `changes`: when, and by how many pods."""
+        if self.select == "Disabled":
+            return current
+        bounds = [
+            policy.bound(current - sum(change for at, change in changes if at > now - policy.period_s), sign)
+            for policy in self.policies
+        ]
+        # The widest change upwards is the largest number of pods, downwards the smallest.
+        bound = max(bounds) if (self.select == "Max") is (sign > 0) else min(bounds)
+        return max(bound, current) if sign > 0 else min(bound, current)
+
+
+SCALE_UP = Rules(
+    stabilization_s=0,
+    policies=(Policy(kind="Percent", value=100, period_s=15), Policy(kind="Pods", value=4, period_s=15)),
+)
+SCALE_DOWN = Rules(stabilization_s=300, policies=(Policy(kind="Percent", value=100, period_s=15),))
+
+
+class Target(Frozen):
+    """The mean over the pods that one metric is to have, in the metric's unit; a thousandth is its smallest part."""
+
+    metric: str
+    mean: float = Field(ge=0.001)
+
+
+class Scaling(Frozen):
+    """One HorizontalPodAutoscaler with metrics of the pods; the defaults are those of autoscaling/v2."""
+
+    min_replicas: int = Field(ge=1)
+    max_replicas: int = Field(ge=1)
+    targets: tuple[Target, ...] = Field(min_length=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, lt=1)
+    up: Rules = SCALE_UP
+    down: Rules = SCALE_DOWN
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
+
+
+class Autoscaler:
+    """Says how many pods there should be, and remembers what it said.
+
+    Call `desired` every SYNC_S seconds and do what it says: it counts its answers as done.
+    """
+
+    def __init__(self, scaling: Scaling) -> None:
+        self.scaling = scaling
+        self._recommended: deque[tuple[float, int]] = deque()
+        self._changes: deque[tuple[float, int]] = deque()
+
+    def desired(
+        self, now: float, current: int, metrics: Mapping[str, Sequence[float]], *, unready: int = 0, missing: int = 0
+    ) -> int:
+        """How many pods there should be at `now`, in seconds on any clock that does not go back.
+
+        `current` is how many were asked for. `metrics` has, by name, a value of each pod that has one; `unready` pods
+        are not yet started, `missing` ones run and say nothing; what shuts down is in none of them. The metric that
+        asks for most pods decides. Without any value nothing changes, and while one metric has none no pod goes.
+        Raises InputError for a number of pods below 0.
+        """
+        if min(current, unready, missing) < 0:
+            raise InputError(f"{current} pods, {unready} unready, {missing} without a metric; none may be below 0")
+        wanted = self._wanted(now, current, metrics, unready, missing)
+        if wanted != current:
+            self._changes.append((now, wanted - current))
+        return wanted
+
+    def _wanted(
+        self, now: float, current: int, metrics: Mapping[str, Sequence[float]], unready: int, missing: int
+    ) -> int:
+        scaling = self.scaling
+        if current == 0:
+            # Scaled to none by hand, which switches the autoscaler off.
+            return 0
+        if not scaling.min_replicas <= current <= scaling.max_replicas:
+            return min(max(current, scaling.min_replicas), scaling.max_replicas)
+        proposals = [
+            proposal(
+                current,
+                metrics.get(target.metric, ()),
+                target.mean,
+                tolerance=scaling.tolerance,
+                unready=unready,
+                missing=missing,
+            )
+            for target in scaling.targets
+        ]
+        known = [pods for pods in proposals if pods is not None]
+        if not known or (len(known) < len(proposals) and max(known) < current):
+            return current
+        return self._limited(now, current, self._stabilized(now, current, max(known)))
+
+    def _stabilized(self, now: float, current: int, proposed: int) -> int:
+        """Up to the lowest and down to the highest of what was proposed within the windows."""
+        up, down = self.scaling.up.stabilization_s, self.scaling.down.stabilization_s
+        while self._recommended and self._recommended[0][0] <= now - max(up, down):
+            self._recommended.popleft()
+        lowest = min([proposed, *(pods for at, pods in self._recommended if at > now - up)])
+        highest = max([proposed, *(pods for at, pods in self._recommended if at > now - down)])
+        self._recommended.append((now, proposed))
+        return min(max(current, lowest), highest)
+
+    def _limited(self, now: float, current: int, wanted: int) -> int:
+        scaling = self.scaling
+        longest = max(policy.period_s for policy in (*scaling.up.policies, *scaling.down.policies))
+        while self._changes and self._changes[0][0] <= now - longest:
+            self._changes.popleft()
+        if wanted > current:
+            return min(wanted, scaling.max_replicas, scaling.up.bound(current, self._changes, now, 1))
+        if wanted < current:
+            return max(wanted, scaling.min_replicas, scaling.down.bound(current, self._changes, now, -1))
+        return current
+
+
+def proposal(
+    current: int, values: Sequence[float], target: float, *, tolerance: float, unready: int = 0, missing: int = 0
+) -> int | None:
+    """The pods that would bring the metric's mean to `target`, before any window or policy; None without a value.
+
+    Pods that say nothing never speed a change up: when the others ask for more they count as idle, when the others
+    ask for fewer those without a metric count as being at the target, and where that turns the direction nothing
+    changes.
+    """
+    if not values:
+        return None
+    goal = _milli(target)
+    total, count = sum(map(_milli, values)), len(values)
+    ratio = total // count / goal
+    grows_with_unready = unready > 0 and ratio > 1
+    if missing == 0 and not grows_with_unready:
+        return current if _within(ratio, tolerance) else math.ceil(ratio * count)
+    if ratio < 1:
+        total += missing * goal
+    count += missing + (unready if grows_with_unready else 0)
+    careful = total // count / goal
+    if _within(careful, tolerance) or ratio < 1 < careful or careful < 1 < ratio:
+        return current
+    wanted = math.ceil(careful * count)
+    turned = wanted > current if careful < 1 else wanted < current
+    return current if turned else wanted
+
+
+def _within(ratio: float, tolerance: float) -> bool:
+    return 1 - tolerance <= ratio <= 1 + tolerance
+
+
+def _milli(value: float) -> int:
+    """As the controller counts: whole thousandths, rounded up, less what a float adds."""
+    return math.ceil(round(value * 1000, 6))

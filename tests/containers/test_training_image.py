@@ -1,0 +1,48 @@
+"""The image that runs recipes, built from this checkout, as the same user as the pods of the service."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from podman import run
+
+ROOT = Path(__file__).parent.parent.parent
+NAME = "bentune/training:test"
+
+
+@pytest.fixture(scope="module")
+def training_image(podman: None) -> str:
+    # Where this machine's pip finds CPU builds of torch, if it was told: PyPI's own are ten times as large.
+    pip = [sys.executable, "-m", "pip", "config", "get", "global.find-links"]
+    wheels = subprocess.run(pip, capture_output=True, text=True, check=False).stdout.strip()
+    options = ["--volume", f"{wheels}:{wheels}:ro", "--build-arg", f"PIP_FIND_LINKS={wheels}"] if wheels else []
+    file = str(ROOT / "training/Dockerfile")
+    run("podman", "build", "--layers", "--format", "oci", *options, "--file", file, "--tag", NAME, str(ROOT))
+    return NAME
+
+
+def test_it_runs_a_recipe_from_data_to_bento_as_nobody(
+    training_image: str, tiny_recipe: Path, tiny_model: Path, tiny_csv: Path, tmp_path: Path
+) -> None:
+    for place in ("runs", "bentoml"):
+        (tmp_path / place).mkdir()
+        os.chown(tmp_path / place, 1034, 1034)
+    # pytest's own directories are closed to others.
+    data = tmp_path / "data"
+    shutil.copytree(tiny_model, data / "model")
+    shutil.copyfile(tiny_csv, data / "rows.csv")
+    recipe = tiny_recipe.read_text().replace(str(tiny_model), "/data/model").replace(str(tiny_csv), "/data/rows.csv")
+    (data / "recipe.yaml").write_text(recipe)
+    run("chmod", "-R", "a+rX", str(tmp_path))
+    volumes = [part for place in ("data", "runs", "bentoml") for part in ("--volume", f"{tmp_path / place}:/{place}")]
+    hardened = ["--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    arguments = ["run", "/data/recipe.yaml", "--runs", "/runs", "--json"]
+    done = run("podman", "run", "--rm", *hardened, *volumes, training_image, *arguments)
+    stages = {stage["stage"] for stage in json.loads(done.stdout)["stages"]}
+    assert {"data", "train", "merge", "export", "verify", "plan", "package"} <= stages
+    [bento] = (tmp_path / "bentoml/bentos").glob("*/*/bento.yaml")
+    assert bento.stat().st_uid == 1034
