@@ -1,8 +1,9 @@
 # Thin: each target is a line or two. `make demo` and `make test` are all that a newcomer needs.
 PYTHON ?= python3.11
 BIN := .venv/bin
+ENGINE ?= docker
 
-.PHONY: install demo test check bench image serve clean
+.PHONY: install demo test check bench image training-image serve clean
 
 install: .venv/.train          ## everything that training and serving need, in .venv
 
@@ -36,6 +37,9 @@ bench: .venv/.dev              ## the README's table: Bentune beside its peers o
 
 image: install                 ## the container image of the newest BBC news Bento, with docker, podman or buildah
 	$(BIN)/bentune image bbc-news
+
+training-image:                ## the image that runs recipes; PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL: where CPU builds of torch are
+	$(ENGINE) build --build-arg PIP_FIND_LINKS --build-arg PIP_EXTRA_INDEX_URL --file training/Dockerfile --tag bentune/training:0.1.0 .
 
 serve: install                 ## serve the newest BBC news Bento on port 3000
 	$(BIN)/bentune serve bbc-news

@@ -12,6 +12,8 @@ from pathlib import Path
 import bentoml
 import httpx
 import pytest
+import yaml
+from measured import capacity as measured_capacity
 from tiny import write_csv
 
 from rollout.server import free_port
@@ -91,6 +93,44 @@ def wait_until_ready(url: str) -> None:
         except httpx.TransportError:
             time.sleep(0.1)
     pytest.fail(f"{url} did not answer 200")
+
+
+KUBECTL = "kubectl apply -n bentune -k "
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None and not os.environ.get("CI"), reason="kubectl is not installed")
+def test_kubernetes_page(tmp_path: Path) -> None:
+    """Its overlays render with what `bentune capacity` writes, and its other commands name what these make."""
+    page = DOCS / "kubernetes.md"
+    (tmp_path / "k8s").symlink_to(ROOT / "k8s")
+    for name, content in files_of(page).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    commands = [line for block in blocks(page, "sh") for line in block.strip().splitlines()]
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/capacity.json").write_text(measured_capacity(slo="p99=200ms").model_dump_json())
+    (size,) = (command for command in commands if command.startswith("bentune capacity"))
+    shell(size, tmp_path)
+    rendered = {
+        overlay: list(yaml.safe_load_all(shell(f"kubectl kustomize {overlay}", tmp_path)))
+        for overlay in {command.removeprefix(KUBECTL) for command in commands if command.startswith(KUBECTL)}
+    }
+    assert set(rendered) == {"my-overlay", "sized-overlay", "k8s/training/job"}
+    objects = [one for found in rendered.values() for one in found]
+    names = {(one["kind"].lower(), one["metadata"]["name"]) for one in objects}
+    for kind, name in re.findall(r"(deployment|service|job)/([a-z-]+)", "\n".join(commands)):
+        assert (kind, name) in names
+    images = {
+        container["image"]
+        for one in objects
+        if one["kind"] in {"Deployment", "Job"}
+        for container in one["spec"]["template"]["spec"]["containers"]
+    }
+    (build,) = (command for command in commands if command.startswith("bentune image"))
+    assert images == {build.split("--name ")[1], "bentune/training:0.1.0"}
+    assert "bentune/training:0.1.0" in (ROOT / "Makefile").read_text()
+    listed = {directory.name for directory in (ROOT / "k8s/components").iterdir()}
+    assert listed == set(re.findall(r"^\| `([a-z-]+)` \|", page.read_text(), re.MULTILINE))
 
 
 def test_settings_table_is_the_code() -> None:
