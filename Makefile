@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ENGINE ?= docker
 
-.PHONY: install demo test check bench image training-image serve clean
+.PHONY: install demo test check bench image training-image render serve clean
 
 install: .venv/.train          ## everything that training and serving need, in .venv
 
@@ -40,6 +40,9 @@ image: install                 ## the container image of the newest BBC news Ben
 
 training-image:                ## the image that runs recipes; PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL: where CPU builds of torch are
 	$(ENGINE) build --build-arg PIP_FIND_LINKS --build-arg PIP_EXTRA_INDEX_URL --file training/Dockerfile --tag bentune/training:0.1.0 .
+
+render:                        ## the manifests of each overlay, as `kubectl apply -k` would send them
+	@for overlay in k8s/overlays/*/; do echo "# $$overlay"; kubectl kustomize "$$overlay"; done
 
 serve: install                 ## serve the newest BBC news Bento on port 3000
 	$(BIN)/bentune serve bbc-news

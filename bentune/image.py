@@ -15,23 +15,37 @@ from bentune.report import Report
 @click.option("--engine", help="docker, podman or buildah; by default the first that answers.")
 @click.option("--base", default="python:3.11-slim", show_default=True, help="Image with Python 3.11 to build upon.")
 @click.option("--revision", help="Source revision for the labels; by default that of the git checkout one is in.")
+@click.option("--only", type=click.Choice(["model", "server"]), help="The model, or the server without it.")
 @json_option
-def image(tag: str, name: str | None, engine: str | None, base: str, revision: str | None, as_json: bool) -> None:
-    """Make a hardened container image of a Bento, the model in a layer of its own."""
+def image(
+    tag: str,
+    name: str | None,
+    engine: str | None,
+    base: str,
+    revision: str | None,
+    only: str | None,
+    as_json: bool,
+) -> None:
+    """Make a hardened container image of a Bento, the model in a layer of its own.
+
+    With --only, one of the two images that the component `model-image` of k8s/ puts together again.
+    """
     from rollout.image import build_image, find_engine
     from rollout.store import find_bento
 
     report, bento = Report(as_json=as_json), find_bento(tag)
     built = build_image(
         bento,
-        name or f"bentune/{bento.tag.name}:{bento.tag.version}",
+        name or f"bentune/{bento.tag.name}{f'-{only}' if only else ''}:{bento.tag.version}",
         engine=find_engine(engine),
         base=base,
         revision=_revision() if revision is None else revision,
+        only=only,
         tell=lambda line: report.say(f"[dim]{escape(line)}[/]"),
     )
-    report.say(f"[bold]{built.name}[/] serves {built.model}")
-    report.say(f"run it: {built.engine} run --rm -p 3000:3000 --read-only --tmpfs /tmp {built.name}")
+    report.say(f"[bold]{built.name}[/] of {built.model}")
+    if only is None:
+        report.say(f"run it: {built.engine} run --rm -p 3000:3000 --read-only --tmpfs /tmp {built.name}")
     report.result({"image": built.name, "engine": built.engine, "bento": built.bento, "model": built.model})
 
 

@@ -14,7 +14,6 @@ from service.contract import Bundle
 from service.errors import BentuneError, InputError
 
 ENGINES = ("docker", "podman", "buildah")
-DOCKERFILE = Path(__file__).with_name("serving.Dockerfile")
 BASE = "python:3.11-slim"
 TAIL_LINES = 20
 
@@ -43,10 +42,18 @@ def find_engine(name: str | None = None) -> str:
 
 
 def build_image(
-    bento: bentoml.Bento, name: str, *, engine: str, base: str = BASE, revision: str = "", tell: Callable[[str], None]
+    bento: bentoml.Bento,
+    name: str,
+    *,
+    engine: str,
+    tell: Callable[[str], None],
+    base: str = BASE,
+    revision: str = "",
+    only: str | None = None,
 ) -> Built:
     """Build the image `name` of `bento` upon `base`, which has Python 3.11 and its venv module.
 
+    `only` is "model", for the model alone in /models, or "server", for the rest, which finds a model in BENTOML_HOME.
     `revision` is the source revision for the image's labels. `tell` gets what the engine prints, line by line. Raises
     InputError, BundleError, and BentuneError with the end of the engine's output.
     """
@@ -62,13 +69,14 @@ def build_image(
             "bentune.bento": str(bento.tag),
             "bentune.digest": bundle.digest,
         }
-        _run(_command(engine, name, base, labels, context), tell)
+        _run(_command(engine, name, base, labels, context, only), tell)
     return Built(name, engine, str(bento.tag), bundle.tag)
 
 
 def write_context(context: Path, bento: Path, bundle: Bundle) -> None:
-    """Write into the empty directory `context` what serving.Dockerfile copies. Raises BentuneError."""
-    shutil.copyfile(DOCKERFILE, context / "Dockerfile")
+    """Write into the empty directory `context` what the Dockerfiles copy, and these. Raises BentuneError."""
+    for dockerfile in Path(__file__).parent.glob("*.Dockerfile"):
+        shutil.copyfile(dockerfile, context / dockerfile.name)
     packages = requirements((bento / "env/python/requirements.txt").read_text(encoding="utf-8"))
     (context / "requirements.txt").write_text("".join(f"{line}\n" for line in packages), encoding="utf-8")
     # Its own models are in their own layer, and env/ is for BentoML's way of building.
@@ -94,13 +102,16 @@ def requirements(text: str) -> list[str]:
     return packages
 
 
-def _command(engine: str, name: str, base: str, labels: dict[str, str], context: Path) -> list[str]:
+def _command(engine: str, name: str, base: str, labels: dict[str, str], context: Path, only: str | None) -> list[str]:
     options = [part for label, value in labels.items() for part in ("--label", f"{label}={value}")]
     command = [engine, "build", "--tag", name, "--build-arg", f"BASE={base}", *options]
     # One layer a step, kept for the next version: buildah makes a single one unless it is told.
     if engine != "docker":
         command += ["--layers", "--format", "oci"]
-    return [*command, str(context)]
+    if only == "server":
+        command += ["--target", "server"]
+    dockerfile = "model.Dockerfile" if only == "model" else "serving.Dockerfile"
+    return [*command, "--file", str(context / dockerfile), str(context)]
 
 
 def _run(command: Sequence[str], tell: Callable[[str], None]) -> None:

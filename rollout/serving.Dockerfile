@@ -1,4 +1,4 @@
-# The image of one Bento: `bentune image TAG` fills its context. The layer of the weights comes last but for two small files.
+# The image of one Bento: `bentune image TAG` fills its context. The weights are the last layer.
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS packages
@@ -12,7 +12,7 @@ RUN /venv/bin/pip install --quiet --no-deps --only-binary :all: -r /requirements
     && rm -rf onnxruntime/tools onnxruntime/transformers onnxruntime/quantization */tests */*/tests */*/*/tests \
     && find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) -delete
 
-FROM ${BASE}
+FROM ${BASE} AS server
 # /tmp is all that is written to: the root may be read-only. The server's own folders lead there.
 RUN mkdir -p /home/bentoml/models /home/bentoml/bentos /home/bentoml/envs \
     && ln -s /tmp /home/bentoml/tmp && ln -s /tmp /home/bentoml/prometheus_multiproc_dir
@@ -24,10 +24,12 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 COPY --from=packages /venv /venv
-COPY models /home/bentoml/models
 COPY bento /home/bentoml/bento
 USER 1034:1034
 EXPOSE 3000
 STOPSIGNAL SIGTERM
 # Nothing bounds BentoML's drain unless it is told.
 ENTRYPOINT ["bentoml", "serve", "/home/bentoml/bento", "--host", "0.0.0.0", "--port", "3000", "--timeout-graceful-shutdown", "30"]
+
+FROM server
+COPY models /home/bentoml/models

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -35,12 +35,24 @@ def podman() -> None:
 
 
 @pytest.fixture(scope="session")
-def build(podman: None) -> Iterator[Callable[[str], str]]:
+def build(podman: None) -> Iterator[Callable[..., str]]:
     """Builds the image of a Bento with `bentune image`, and returns its name."""
     built: list[str] = []
 
-    def call(tag: str) -> str:
-        command = [sys.executable, "-m", "bentune", "image", tag, "--engine", "podman", "--revision", "f00", "--json"]
+    def call(tag: str, *more: str) -> str:
+        command = [
+            sys.executable,
+            "-m",
+            "bentune",
+            "image",
+            tag,
+            "--engine",
+            "podman",
+            "--revision",
+            "f00",
+            "--json",
+            *more,
+        ]
         built.append(json.loads(run(*command).stdout)["image"])
         return built[-1]
 
@@ -50,7 +62,7 @@ def build(podman: None) -> Iterator[Callable[[str], str]]:
 
 
 @pytest.fixture(scope="session")
-def image(build: Callable[[str], str], tiny_tag: str) -> str:
+def image(build: Callable[..., str], tiny_tag: str) -> str:
     return build(tiny_tag)
 
 
@@ -59,13 +71,13 @@ def start(podman: None) -> Callable[..., AbstractContextManager[Container]]:
     """Starts an image as a hardened pod would: read-only, without capabilities, with a small /tmp."""
 
     @contextmanager
-    def call(image: str, *, cpus: float = 1, memory: str = "1g") -> Iterator[Container]:
+    def call(image: str, *, cpus: float = 1, memory: str = "1g", options: Sequence[str] = ()) -> Iterator[Container]:
         port, name = free_port(), f"bentune-test-{time.monotonic_ns()}"
         hardened = ["--read-only", "--tmpfs", "/tmp:size=64m", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
         limits = [f"--cpus={cpus}", f"--memory={memory}", f"--memory-swap={memory}", "--pids-limit=128"]
         # The network is the host's, so each needs a port of its own.
         arguments = ["--port", str(port)]
-        run("podman", "run", "--detach", "--name", name, *hardened, *limits, image, *arguments)
+        run("podman", "run", "--detach", "--name", name, *hardened, *limits, *options, image, *arguments)
         try:
             yield Container(name, f"http://127.0.0.1:{port}")
         finally:

@@ -1,6 +1,7 @@
 """The image of a Bento, built and run for real: hardened, sized by its limits, and gone without losing a request."""
 
 import json
+import os
 import shutil
 import sys
 import threading
@@ -117,7 +118,7 @@ def test_a_stop_under_load_loses_no_request(image: str, start: Start) -> None:
 
 
 def test_another_version_ships_its_weights_and_little_else(
-    image: str, build: Callable[[str], str], tiny_recipe: Path, tiny_run: Path, tmp_path: Path
+    image: str, build: Callable[..., str], tiny_recipe: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     """Layers of packages and the system are the same ones, so that a node has them."""
     shutil.copytree(tiny_run.parent.parent, tmp_path / "runs")
@@ -130,7 +131,7 @@ def test_another_version_ships_its_weights_and_little_else(
         json.loads(run("podman", "inspect", name).stdout)[0]["RootFS"]["Layers"] for name in (image, second)
     )
     assert second_layers[:-2] == first_layers[:-2], "the base, the folders, the packages"
-    assert not set(second_layers[-2:]) & set(first_layers[-2:]), "the model, and the Bento"
+    assert not set(second_layers[-2:]) & set(first_layers[-2:]), "the Bento, and the model"
     new = sum(layer_bytes(second)[-2:])
     model = sum(file.stat().st_size for file in Path(bentoml.models.get(other["model"]).path).rglob("*"))
     assert new < model + 1_000_000
@@ -141,3 +142,19 @@ def layer_bytes(image: str) -> list[int]:
     """Sizes of the layers, the base first; steps that only set something have none."""
     steps = json.loads(run("podman", "history", "--format", "json", image).stdout)
     return [int(step["size"]) for step in reversed(steps) if step["size"]]
+
+
+def test_a_server_and_a_model_that_are_images_of_their_own_serve_together(
+    build: Callable[..., str], start: Start, tiny_tag: str, tmp_path: Path
+) -> None:
+    """As the component `model-image` has it: an init container copies the model to where the server looks."""
+    server, model = build(tiny_tag, "--only", "server"), build(tiny_tag, "--only", "model")
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 1034, 1034)
+    run("podman", "run", "--rm", "--volume", f"{home}:/bentoml", model, "cp", "-R", "/models", "/bentoml/")
+    options = ["--volume", f"{home}:/bentoml", "--env", "BENTOML_HOME=/bentoml"]
+    with start(server, options=options) as running:
+        running.until_ready()
+        assert running.predict("a cat near the dog").json()[0]["label"] == "animal"
+    assert run("podman", "run", "--rm", "--entrypoint", "ls", server, "/home/bentoml/models").stdout == ""

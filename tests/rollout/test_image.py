@@ -37,7 +37,13 @@ def test_the_context_has_the_bento_the_model_and_nothing_else(tiny_tag: str, tin
     bento = Path(bentoml.bentos.get(tiny_tag).path)
     write_context(tmp_path, bento, open_bundle(tiny_bundle))
     name, version = tiny_tag.split(":")
-    assert {path.name for path in tmp_path.iterdir()} == {"Dockerfile", "requirements.txt", "bento", "models"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "serving.Dockerfile",
+        "model.Dockerfile",
+        "requirements.txt",
+        "bento",
+        "models",
+    }
     assert (tmp_path / "models" / name / "latest").read_text() == version
     assert open_bundle(tmp_path / "models" / name / version).digest == open_bundle(tiny_bundle).digest
     assert {path.name for path in (tmp_path / "bento").iterdir()} == {"bento.yaml", "src", "apis", "README.md"}
