@@ -31,13 +31,18 @@ runroot = "$directory/run"
 CONF
 export CONTAINERS_CONF=$directory/containers.conf CONTAINERS_STORAGE_CONF=$directory/storage.conf
 
-if podman image exists "$image"; then exit; fi
+# Made again when this file changed.
+made=$(sha256sum "$0" | cut -c1-16)
+if [ "$(cat "$directory/made" 2>/dev/null)" != "$made" ]; then rm -f "$directory/base.tar"; fi
+if [ -e "$directory/base.tar" ] && podman image exists "$image"; then exit; fi
 if [ ! -e "$directory/base.tar" ]; then
-  hook='cp '"$certificates"' "$1/etc/ssl/certs/ca-certificates.crt" && ln -sf python3 "$1/usr/bin/python" && rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED'
-  mmdebstrap --quiet --format=tar --mode=root --variant=minbase --include=python3,python3-venv,ca-certificates \
+  hook='cp '"$certificates"' "$1/etc/ssl/certs/ca-certificates.crt" && ln -sf python3 "$1/usr/bin/python" && rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED
+    mkdir -p "$1/etc/uv" && echo "system-certs = true" > "$1/etc/uv/uv.toml"'
+  mmdebstrap --quiet --format=tar --mode=root --variant=minbase --include=python3,python3-venv,ca-certificates,passwd \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --customize-hook="$hook" bookworm "$directory/base.tar.part" /etc/apt/sources.list.d/debian.sources
   mv "$directory/base.tar.part" "$directory/base.tar"
 fi
-podman import --quiet --change "ENV PIP_CERT=$certificates" --change 'ENV PATH=/usr/local/bin:/usr/bin:/bin' "$directory/base.tar" "$image"
+podman import --quiet --change "ENV PIP_CERT=$certificates" --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$directory/base.tar" "$image"
+echo "$made" > "$directory/made"
