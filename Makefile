@@ -42,7 +42,7 @@ training-image:                ## the image that runs recipes; PIP_FIND_LINKS or
 	$(ENGINE) build --build-arg PIP_FIND_LINKS --build-arg PIP_EXTRA_INDEX_URL --file training/Dockerfile --tag bentune/training:0.1.0 .
 
 render:                        ## the manifests of each overlay, as `kubectl apply -k` would send them
-	@for overlay in k8s/overlays/*/; do echo "# $$overlay"; kubectl kustomize "$$overlay"; done
+	@for overlay in k8s/overlays/*/; do echo "# $$overlay"; kubectl kustomize "$$overlay" || exit 1; done
 
 serve: install                 ## serve the newest BBC news Bento on port 3000
 	$(BIN)/bentune serve bbc-news

@@ -73,7 +73,7 @@ class TextClassifier:
         self.scheduler = proven.engine.scheduler(
             runtime.token_budget,
             self.bundle.plan.padding_bound,
-            queue_limits(self.bundle, self.settings),
+            queue_limits(self.bundle, runtime, self.settings),
             self.metrics,
         )
         # What was loaded lives as long as the process: a full collection would walk all of it while requests wait.

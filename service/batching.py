@@ -125,7 +125,7 @@ class Scheduler(Generic[Item, Result]):
 
     @property
     def waiting_items(self) -> int:
-        """Items admitted and not yet started."""
+        """Items admitted and not yet in a batch."""
         return len(self._room)
 
     @property
@@ -261,7 +261,6 @@ class Scheduler(Generic[Item, Result]):
         del self._computing[computing]
         self._taken -= seats
         computed = computing.result()
-        self._record(computed, slots)
         for (request, index), outcome in zip(computed.batch, computed.outcomes, strict=True):
             if isinstance(outcome, InferenceFailed):
                 self._refuse(request, outcome)
@@ -270,6 +269,7 @@ class Scheduler(Generic[Item, Result]):
             if len(request.results) == len(request.items) and not request.answer.done():
                 request.answer.set_result([request.results[i] for i in range(len(request.items))])
         self._dispatch()
+        self._record(computed, slots)
 
     def _record(self, computed: _Computed[Item, Result], slots: int) -> None:
         if not computed.batch:

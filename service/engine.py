@@ -85,6 +85,7 @@ class Proven:
         self.engine: Engine | None = None
         self.replayed = Replay(0, float("inf"), [])
         for runtime in dict.fromkeys([self.runtime, last]):
+            engine = None  # its weights go before the next ones come
             self.runtime = runtime
             certain = (runtime.variant, runtime.provider) == (last.variant, last.provider)
             try:

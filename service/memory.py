@@ -8,10 +8,10 @@ from pathlib import Path
 from service.contract import Bundle
 from service.engine import copies
 from service.errors import InputError
-from service.hardware import Cpu, describe, memory_limit_bytes
+from service.hardware import describe, memory_limit_bytes
 from service.plan import model_file
 from service.providers import available
-from service.runtime import choose
+from service.runtime import Runtime, choose
 from service.settings import Settings
 from service.waiting import QueueLimits
 
@@ -26,9 +26,8 @@ WAITING_INPUT, WAITING_TOKEN = 65_536, 48
 """Bytes of what waits: a connection with its request, and a token's id."""
 
 
-def needed_bytes(bundle: Bundle, cpu: Cpu) -> int:
-    """About how much memory serving `bundle` on `cpu` takes, before anything waits."""
-    runtime, _ = choose(bundle.plan, cpu, available())
+def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
+    """About how much memory serving `bundle` so takes, before anything waits."""
     weights = (bundle.root / model_file(runtime.variant)).stat().st_size
     return round(WORK * (PROCESSES + WEIGHTS * weights * copies(runtime)))
 
@@ -36,7 +35,8 @@ def needed_bytes(bundle: Bundle, cpu: Cpu) -> int:
 def require_memory(bundle: Bundle, root: Path = Path("/")) -> None:
     """Raise InputError when the memory limit of this process is too small to serve `bundle`."""
     limit, cpu = memory_limit_bytes(root), describe(root)
-    needed = needed_bytes(bundle, cpu)
+    runtime, _ = choose(bundle.plan, cpu, available())
+    needed = needed_bytes(bundle, runtime)
     if limit is not None and limit < needed:
         raise InputError(
             f"the memory limit is {limit / 1e6:.0f} MB, and serving {bundle.tag} on {cpu.cores} cores takes about "
@@ -44,14 +44,15 @@ def require_memory(bundle: Bundle, root: Path = Path("/")) -> None:
         )
 
 
-def queue_limits(bundle: Bundle, settings: Settings, root: Path = Path("/")) -> QueueLimits:
+def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Path = Path("/")) -> QueueLimits:
     """How much may wait: what the settings say or, where the memory limit leaves room for less, so much less.
 
-    One text of the most tokens may always wait.
+    A request of the most inputs, and a text of the most tokens, may always wait.
     """
     limit = memory_limit_bytes(root)
     most = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * WAITING_TOKEN
-    room = most if limit is None else limit - needed_bytes(bundle, describe(root))
+    room = most if limit is None else limit - needed_bytes(bundle, runtime)
     share = min(max(room / most, 0.0), 1.0)
     tokens = max(int(share * settings.queue_tokens), min(bundle.manifest.limits.max_tokens, settings.queue_tokens))
-    return QueueLimits(max(int(share * settings.queue_inputs), 1), tokens)
+    inputs = max(int(share * settings.queue_inputs), min(settings.max_inputs, settings.queue_inputs))
+    return QueueLimits(inputs, tokens)

@@ -12,7 +12,8 @@ def favour_slots() -> None:
     """Call it on the event loop's thread, before there are slots.
 
     Under Linux a thread of SCHED_BATCH that wakes up does not drive another off its core (sched(7)): the event loop
-    does what has come in meanwhile in one go, when its turn comes. On an idle core that is at once.
+    does what has come in meanwhile in one go, when its turn comes. On an idle core that is at once. The threads that
+    this one starts inherit it, so slots do not drive the event loop off either.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if sys.platform == "linux":

@@ -41,7 +41,7 @@ def with_bias(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     graph = model.graph
     made_by = {value: node for node in graph.node for value in node.output}
-    constants = {tensor.name for tensor in graph.initializer}
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
     readers = _readers(graph)
     fused: dict[str, onnx.NodeProto] = {}
@@ -53,7 +53,10 @@ def with_bias(model: onnx.ModelProto) -> onnx.ModelProto:
         data, weights = (made_by.get(value) for value in product.input)
         add, place = followers[0]
         bias = add.input[1 - place]
-        if bias in constants and data and weights and _is_dequantized(data) and _is_dequantized(weights):
+        if not (data and weights and _is_dequantized(data) and _is_dequantized(weights)):
+            continue
+        # Anything else that is added would be read as if it were a bias.
+        if shapes.get(bias) == shapes.get(weights.input[0], [])[1:]:
             operands = [operand for pair in zip(data.input, weights.input, strict=True) for operand in pair]
             fused[add.output[0]] = onnx.helper.make_node(
                 "MatMulIntegerToFloat", [*operands, bias], add.output, name=product.name, domain=CONTRIB

@@ -190,12 +190,12 @@ def share_bundle(tiny_bundle: Path) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture(scope="module")
 def slow_tag(share_bundle: Callable[..., str]) -> str:
-    """A bundle on one slot, one input a batch, that gives the tiny model's scores, and works long on SLOW_WORD."""
+    """A bundle on one slot, with nothing formed ahead, that gives the tiny model's scores; slow on SLOW_WORD."""
 
     def slow(root: Path) -> None:
         tokenizer = json.loads((root / "processor/tokenizer.json").read_text())
         make_slow(root / "model/fp32.onnx", tokenizer["model"]["vocab"][SLOW_WORD])
-        (root / "plan.json").write_text(json.dumps({"slots": 1, "threads": 1, "token_budget": 1}))
+        (root / "plan.json").write_text(json.dumps({"slots": 1, "threads": 1, "token_budget": 1000}))
 
     return share_bundle("slow", slow)
 

@@ -6,8 +6,10 @@ import pytest
 
 from service.contract import Bundle, open_bundle
 from service.errors import InputError
-from service.hardware import Cpu
 from service.memory import needed_bytes, queue_limits, require_memory
+from service.plan import FP32
+from service.providers import CPU
+from service.runtime import Runtime
 from service.settings import Settings
 
 MB = 1_000_000
@@ -27,23 +29,23 @@ def limited(root: Path, limit: int | str, cores: int = 1) -> Path:
     return root
 
 
-def cpu(cores: int) -> Cpu:
-    return Cpu(model="any", isa=(), cores=cores)
+def slots(number: int) -> Runtime:
+    return Runtime(FP32, CPU, number, 1, 512)
 
 
 def test_what_is_needed_grows_with_the_copies_of_the_weights(bundle: Bundle) -> None:
     """One session serves a single slot; several slots share one, beside that of a lone request."""
     weights = (bundle.root / "model/fp32.onnx").stat().st_size
-    alone = needed_bytes(bundle, cpu(1))
+    alone = needed_bytes(bundle, slots(1))
     assert alone == pytest.approx(1.15 * (190 * MB + 1.7 * weights), abs=2)
-    assert needed_bytes(bundle, cpu(2)) - alone == pytest.approx(1.15 * 1.7 * weights, abs=2)
-    assert needed_bytes(bundle, cpu(4)) == needed_bytes(bundle, cpu(2))
+    assert needed_bytes(bundle, slots(2)) - alone == pytest.approx(1.15 * 1.7 * weights, abs=2)
+    assert needed_bytes(bundle, slots(4)) == needed_bytes(bundle, slots(2))
 
 
 def test_too_little_is_refused_with_both_numbers(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         require_memory(bundle, limited(tmp_path, 150 * MB))
-    needed = needed_bytes(bundle, cpu(1)) / MB
+    needed = needed_bytes(bundle, slots(1)) / MB
     assert str(caught.value) == (
         f"the memory limit is 150 MB, and serving {bundle.tag} on 1 cores takes about {needed:.0f} MB: raise the limit"
     )
@@ -56,18 +58,20 @@ def test_enough_is_enough(bundle: Bundle, tmp_path: Path, limit: int | str) -> N
 
 def test_without_a_limit_the_settings_say_how_much_may_wait(bundle: Bundle, tmp_path: Path) -> None:
     settings = Settings(queue_inputs=77, queue_tokens=5555)
-    limits = queue_limits(bundle, settings, limited(tmp_path, "max"))
+    limits = queue_limits(bundle, slots(1), settings, limited(tmp_path, "max"))
     assert (limits.max_items, limits.max_tokens) == (77, 5555)
 
 
 def test_what_the_limit_leaves_bounds_the_queue(bundle: Bundle, tmp_path: Path) -> None:
-    settings = Settings(queue_inputs=1000, queue_tokens=100_000)
+    settings = Settings(queue_inputs=1000, queue_tokens=100_000, max_inputs=8)
     most = 1000 * 65_536 + 100_000 * 48
-    limit = needed_bytes(bundle, cpu(1)) + most // 4
-    limits = queue_limits(bundle, settings, limited(tmp_path, limit))
+    limit = needed_bytes(bundle, slots(1)) + most // 4
+    limits = queue_limits(bundle, slots(1), settings, limited(tmp_path, limit))
     assert (limits.max_items, limits.max_tokens) == (pytest.approx(250, abs=1), pytest.approx(25_000, abs=2))
 
 
-def test_a_text_of_the_most_tokens_may_always_wait(bundle: Bundle, tmp_path: Path) -> None:
-    limits = queue_limits(bundle, Settings(), limited(tmp_path, needed_bytes(bundle, cpu(1))))
-    assert (limits.max_items, limits.max_tokens) == (1, bundle.manifest.limits.max_tokens)
+def test_a_request_of_the_most_inputs_and_a_text_of_the_most_tokens_may_always_wait(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    limits = queue_limits(bundle, slots(1), Settings(), limited(tmp_path, needed_bytes(bundle, slots(1))))
+    assert (limits.max_items, limits.max_tokens) == (256, bundle.manifest.limits.max_tokens)

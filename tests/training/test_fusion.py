@@ -137,6 +137,14 @@ def test_a_bias_that_is_computed_is_left_as_it_is() -> None:
     assert with_bias(copy_of(model)).graph.node == model.graph.node
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 3, WIDTH)])
+def test_what_is_added_and_no_bias_is_left_as_it_is(shape: tuple[int, ...]) -> None:
+    nodes, constants = product(0)
+    constants["b_0"] = np.ones(shape, np.float32)
+    model = graph((nodes, constants), outputs=["y_0"])
+    assert with_bias(copy_of(model)).graph.node == model.graph.node
+
+
 def test_a_product_that_two_nodes_read_is_left_as_it_is() -> None:
     nodes, constants = product(0)
     nodes.append(helper.make_node("Mul", ["product_0", "product_0"], ["square"], "square"))
