@@ -173,7 +173,7 @@ def test_a_builder_that_raises_refuses_its_variant_and_the_rest_goes_on(
 def test_a_graph_that_cannot_be_loaded_refuses_its_variant_and_the_rest_goes_on(
     build: Callable[..., Biased], check: Callable[..., dict[str, Check]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(BUILDERS, "int8-static", lambda source, target, *_: target.write_bytes(b"no graph"))
+    monkeypatch.setitem(BUILDERS, "int8-static", lambda source, target, *_: target.write_bytes(b""))
     build("int8-nncf")
     found = check("int8-static", "int8-nncf")
     assert "int8-static.onnx cannot be loaded on CPUExecutionProvider" in found["int8-static"].problem
