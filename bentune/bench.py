@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from bentune.options import json_option
+from bentune.options import json_option, require_place
 from bentune.report import Report
 from service.errors import GateError, InputError
 
@@ -80,7 +80,7 @@ def bench(
     _require_numbers(rate=rate, seconds=seconds, warmup=warmup)
     _require_sense(clients, rate, other, objective, find_knee=find_knee)
     if out is not None:
-        _require_place(out)
+        require_place(out)
     texts = _texts(target, input_path, text_column, pair_column, seed)
     bodies = bodies_of(texts, batch=batch, seed=seed)
     closed = clients or (None if rate else DEFAULT_CLIENTS)
@@ -183,17 +183,6 @@ def _require_sense(
     for name, value in (("--clients", clients), ("--rate", rate), ("--compare", other)):
         if value is not None:
             raise InputError(f"{name} {value}: --find-knee chooses the load of one server itself; leave {name} out")
-
-
-def _require_place(out: Path) -> None:
-    """Before anything is measured: what could not be written or drawn at the end."""
-    from rollout.chart import require_matplotlib
-
-    require_matplotlib()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror}); give another directory") from None
 
 
 def _texts(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from bentune.options import json_option
+from bentune.options import json_option, require_place
 from bentune.report import Report
 from service.errors import InputError
 
@@ -88,7 +88,7 @@ def capacity(
         memory=memory,
     )
     if out is not None:
-        _require_place(out)
+        require_place(out)
     report = Report(as_json=as_json)
     outcome, series = simulate(PodModel.of(measured), sizing.scaling, curve, objective, habits(sizing))
     plan = CapacityPlan(
@@ -122,13 +122,3 @@ def _traffic(name: str, peak: float) -> "Traffic":
     from rollout.traffic import BUILT_IN, built_in, read_traffic
 
     return built_in(name, peak) if name in BUILT_IN else read_traffic(Path(name))
-
-
-def _require_place(out: Path) -> None:
-    from rollout.chart import require_matplotlib
-
-    require_matplotlib()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror}); give another directory") from None

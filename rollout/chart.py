@@ -83,6 +83,11 @@ def _figure() -> "tuple[Figure, Axes]":
 def _finish(figure: "Figure", axes: "Axes", path: Path) -> None:
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
+    save(figure, path)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a PNG beside its place and rename it there."""
     part = path.with_name(path.name + ".part")
     try:
         figure.savefig(part, format="png")

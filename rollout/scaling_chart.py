@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rollout.capacity import Sizing
-from rollout.chart import DPI, require_matplotlib
+from rollout.chart import DPI, require_matplotlib, save
 from rollout.simulation import Series
 
 if TYPE_CHECKING:
@@ -60,9 +60,4 @@ def draw_scaling(path: Path, series: Series, sizing: Sizing, title: str) -> None
     for axes in panels:
         axes.grid(visible=True, which="both", alpha=0.3)
         axes.legend(loc="upper right", fontsize="small")
-    part = path.with_name(path.name + ".part")
-    try:
-        figure.savefig(part, format="png")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    save(figure, path)

@@ -23,7 +23,7 @@ from service.golden import Replay
 from service.hardware import Cpu
 from service.plan import Plan
 from service.predictor import Predictor
-from service.requests import Incoming
+from service.requests import Incoming, rows_of
 from service.settings import Settings
 from service.tokens import Tokens
 
@@ -362,6 +362,31 @@ def test_the_deadline_counts_from_the_arrival_not_from_the_body(make: Callable[.
         rig.classifier.scheduler.submit = watched  # type: ignore[method-assign]
         assert (await rig.classifier.answer(caller.incoming())).status_code == 200
         assert asked_for_body[0] + 4 < deadlines[0] <= asked_for_body[0] + 5
+
+    run(test())
+
+
+def test_texts_are_forgotten_once_they_are_tokens(make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is bounded in tokens, and megabytes of text may be cut to a few."""
+
+    async def test() -> None:
+        rig = make()
+        kept: list[Any] = []
+
+        def watched(request: Any, **more: Any) -> Any:
+            rows, single = rows_of(request, **more)
+            kept.extend([request, rows])
+            return rows, single
+
+        monkeypatch.setattr(app, "rows_of", watched)
+        holder = await rig.busy()
+        waiting = asyncio.create_task(rig.ask("cat"))
+        await rig.waiting(1)
+        request, rows = kept[-2:]
+        assert (request.inputs, rows) == ("", [])
+        rig.gate.set()
+        assert (await holder).status_code == 200
+        await waiting
 
     run(test())
 

@@ -72,6 +72,8 @@ def test_gauges_follow_the_scheduler(metrics: Metrics, registry: prometheus_clie
     metrics.changed(waiting_items=3, waiting_tokens=99, busy_slots=2)
     names = ("bentune_queue_requests", "bentune_queue_tokens", "bentune_slots_busy")
     assert [registry.get_sample_value(name) for name in names] == [3, 99, 2]
+    metrics.changed(waiting_items=0, waiting_tokens=0, busy_slots=2)
+    assert [registry.get_sample_value(name) for name in names] == [0, 0, 2]
 
 
 def test_answers_and_refusals_are_counted_by_their_label(
