@@ -45,6 +45,7 @@ class TextClassifier:
         self.settings = settings
         self.metrics = Metrics()
         self.evidence = bundle.evidence()
+        self.verdict = bundle.verdict()
         self.pairs = bundle.manifest.columns.text_pair is not None
         self.proven: Proven | None = None
         self.scheduler: Scheduler[Tokens, Floats] | None = None
@@ -124,6 +125,9 @@ class TextClassifier:
             "name": manifest.name,
             "version": manifest.version,
             "digest": self.bundle.digest,
+            "content": self.bundle.content,
+            "parent": manifest.parent,
+            "verdict": self.verdict,
             "task": manifest.task,
             "inputs": "pair" if self.pairs else "text",
             "labels": manifest.labels,

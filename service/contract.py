@@ -4,9 +4,10 @@ manifest.json     what this is, the sha256 of every other file and of itself; wr
 model/            fp32.onnx and the other variants that the plan may choose
 processor/        tokenizer.json, settings.json
 plan.json         how to run it, and all that was measured to find out
-evidence.json     metrics, parity chain, gate verdicts
+evidence.json     metrics, parity chain, verdicts of comparisons
 golden.jsonl      real inputs with the scores they must give
 baseline.json     histograms of held-out traffic, for drift
+rows.json         which rows it was trained on and which were held out, as filters
 """
 
 import hashlib
@@ -23,9 +24,13 @@ from pydantic import BaseModel, Field, JsonValue, StringConstraints, ValidationE
 from service.errors import BundleError
 from service.frozen import Frozen
 from service.plan import FP32, Plan, model_file
+from service.row_filter import SeenRows
+from service.verdict import Verdict, verdict_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
+EVIDENCE = "evidence.json"
+ROWS = "rows.json"
 STORE_FILE = "model.yaml"  # BentoML's own description, which its model store puts beside ours
 MODULE = "bentune"  # how a bundle is told from other models in the BentoML model store
 
@@ -60,6 +65,13 @@ class Columns(Frozen):
     text_pair: str | None = None
 
 
+class Parent(Frozen):
+    """The version that this one continues: its held-out rows stayed held out."""
+
+    tag: str
+    content: Sha256
+
+
 class Manifest(Frozen):
     """What the bundle is, and every file in it.
 
@@ -78,6 +90,7 @@ class Manifest(Frozen):
     method: dict[str, JsonValue]
     recipe_digest: Sha256
     data_fingerprint: Sha256
+    parent: Parent | None = None
     code_revision: str
     tools: dict[str, str]
     files: dict[str, FileEntry]
@@ -110,11 +123,13 @@ class GoldenRow(Frozen):
 class Bundle:
     """An opened bundle: every hash was right when it was opened.
 
-    `digest` is the sha256 of manifest.json, and so of all that the manifest names.
+    `digest` is the sha256 of manifest.json, and so of all that the manifest names. `content` is the same without
+    evidence.json: it stays when a verdict is written there, and is what a verdict is about.
     """
 
     root: Path
     digest: str
+    content: str
     manifest: Manifest
     plan: Plan
     processor: ProcessorSettings
@@ -127,8 +142,19 @@ class Bundle:
 
     def evidence(self) -> dict[str, Any]:
         """evidence.json, parsed."""
-        evidence: dict[str, Any] = json.loads((self.root / "evidence.json").read_bytes())
+        evidence: dict[str, Any] = json.loads((self.root / EVIDENCE).read_bytes())
         return evidence
+
+    def verdict(self) -> Verdict | None:
+        """What the newest comparison said of this bundle. Raises BundleError for what no comparison wrote."""
+        try:
+            return verdict_of(self.evidence(), self.content)
+        except ValidationError as error:
+            raise _wrong_part(self.root / EVIDENCE, error) from None
+
+    def rows(self) -> SeenRows:
+        """The filters of the rows that it was trained on and of those held out."""
+        return _parse(SeenRows, self.root / ROWS)
 
 
 def sha256_file(path: Path) -> str:
@@ -189,6 +215,7 @@ def open_bundle(root: Path) -> Bundle:
     return Bundle(
         root=root,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
+        content=_content_digest(manifest),
         manifest=manifest,
         plan=plan,
         processor=_parse(ProcessorSettings, root / "processor/settings.json"),
@@ -205,7 +232,7 @@ def _regular_files(root: Path) -> Iterator[Path]:
 
 
 def _require_parts(root: Path, manifest: Manifest, variants: set[str]) -> None:
-    parts = ("plan.json", "evidence.json", "golden.jsonl", "baseline.json")
+    parts = ("plan.json", EVIDENCE, "golden.jsonl", "baseline.json", ROWS)
     models = [model_file(variant) for variant in sorted(variants)]
     for name in (*parts, *models, "processor/tokenizer.json", "processor/settings.json"):
         if name not in manifest.files:
@@ -232,6 +259,11 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
 
 def _own_sha256(manifest: Manifest) -> str:
     return hashlib.sha256(_spelled(manifest.model_copy(update={"own_sha256": ""}))).hexdigest()
+
+
+def _content_digest(manifest: Manifest) -> str:
+    files = {name: entry for name, entry in manifest.files.items() if name != EVIDENCE}
+    return hashlib.sha256(_spelled(manifest.model_copy(update={"files": files, "own_sha256": ""}))).hexdigest()
 
 
 def _spelled(manifest: Manifest) -> bytes:
@@ -263,9 +295,13 @@ def _parse_text(model: type[Part], path: Path, content: bytes | str) -> Part:
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(step) for step in problem["loc"])
-        raise BundleError(f"{path}: {where or 'content'}: {problem['msg']}") from None
+        raise _wrong_part(path, error) from None
+
+
+def _wrong_part(path: Path, error: ValidationError) -> BundleError:
+    problem = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(step) for step in problem["loc"])
+    return BundleError(f"{path}: {where or 'content'}: {problem['msg']}")
 
 
 def _lines(path: Path) -> list[str]:

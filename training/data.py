@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.model_selection import train_test_split
 
-from service.contract import write_json
+from service.contract import ROWS, write_json
 from service.errors import InputError
+from service.row_filter import RowFilter, SeenRows, row_key
 from training.recipe import DataSettings, label_text
 from training.sources import Raw, Source, open_sources
 from training.stage import Context, Summary
@@ -35,8 +36,8 @@ Indices = npt.NDArray[np.int64]
 class Pool:
     """Checked rows of one source: the texts on disk in `file`; in memory a 16-byte key and the label of each.
 
-    `given_labels` are the labels before `data.labels` renamed them. `kept` has one row for each text, by the key of the
-    text without its case and spacing; the others are duplicates.
+    `given_labels` are the labels before `data.labels` renamed them. `kept` has one row for each text, by its row_key;
+    the others are duplicates.
     """
 
     file: Path
@@ -69,7 +70,7 @@ class Part:
 
 
 def run(context: Context) -> Summary:
-    """Write train.parquet, test.parquet, validation.parquet (if asked for) and labels.json.
+    """Write train.parquet, test.parquet, validation.parquet (if asked for), labels.json and rows.json.
 
     Raises InputError for rows that cannot be used, a label with a single row, a label with rows to hold out but none to
     train on, fewer than two labels, and a new name in `data.labels` for a label that no row has.
@@ -91,6 +92,7 @@ def run(context: Context) -> Summary:
     for pool in pools:
         pool.file.unlink()
     write_json(work / "labels.json", labels)
+    write_json(work / ROWS, _seen(parts))
     return {
         "source": [source.name for source in sources],
         "fingerprint": fingerprint(part.pool.keys[row] for part in parts.values() for row in part.rows),
@@ -103,6 +105,17 @@ def run(context: Context) -> Summary:
             for reason, origins in pool.dropped.items()
         },
     }
+
+
+def _seen(parts: dict[str, Part]) -> SeenRows:
+    """The filters of what a model of these parts is trained on, the rows that pick its checkpoint included."""
+
+    def row_keys(part: Part) -> list[bytes]:
+        by_row = {row: key for key, row in part.pool.kept.items()}
+        return [by_row[int(row)] for row in part.rows]
+
+    trained = [key for name, part in parts.items() if name != "test" for key in row_keys(part)]
+    return SeenRows(trained=RowFilter.of(trained), held_out=RowFilter.of(row_keys(parts["test"])))
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:
@@ -146,7 +159,7 @@ def _usable(source: Source, data: DataSettings, pool: Pool, earlier: Sequence[Po
         label = data.labels.get(given, given)
         pool.given_labels.add(given)
         # The same text twice could be in training and held out at once.
-        same = _key(*(" ".join(part.casefold().split()) for part in (text, pair or "")))
+        same = row_key(text, pair)
         if any(same in other.kept for other in earlier):
             pool.dropped.setdefault("same text as a row of the training split", []).append(raw.origin)
             continue

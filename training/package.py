@@ -15,7 +15,9 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 
 import service
 from service.contract import (
+    EVIDENCE,
     MODULE,
+    ROWS,
     BaseModelInfo,
     Columns,
     Limits,
@@ -89,6 +91,7 @@ def _fill(root: Path, context: Context) -> None:
     shutil.copytree(inputs["plan"] / "model", root / "model", dirs_exist_ok=True)
     shutil.copytree(inputs["export"] / "processor", root / "processor")
     shutil.copyfile(inputs["verify"] / "baseline.json", root / "baseline.json")
+    shutil.copyfile(inputs["data"] / ROWS, root / ROWS)
     for name in ("plan.json", "golden.jsonl", "report.md", "pareto.png"):
         shutil.copyfile(inputs["plan"] / name, root / name)
     evidence = {
@@ -98,7 +101,7 @@ def _fill(root: Path, context: Context) -> None:
         "training": _summary(inputs["train"]),
         "recipe": context.recipe.model_dump(mode="json"),
     }
-    write_json(root / "evidence.json", evidence)
+    write_json(root / EVIDENCE, evidence)
 
 
 def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:

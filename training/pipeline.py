@@ -41,7 +41,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("data", (), ("data", "seed")),
+    Stage("data", (), ("data", "seed"), layout=3),
     Stage("train", ("data",), ("task", "model", "method", "max_tokens", "seed", "train"), resumable=True),
     Stage("evaluate", ("data", "train"), ("model", "method", "max_tokens", "seed", "evaluate")),
     Stage("merge", ("train",), ("model", "method", "seed")),
@@ -59,7 +59,7 @@ STAGES = (
         ("data", "train", "evaluate", "export", "verify", "plan"),
         tuple(Recipe.model_fields),
         stores_elsewhere=True,
-        layout=3,
+        layout=4,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,7 @@ class Rig:
         plan: dict[str, Any],
         limits: dict[str, Any],
     ) -> None:
-        changed = Bundle(
-            **{name: getattr(bundle, name) for name in ("root", "digest", "manifest", "processor", "golden")},
-            plan=Plan(**plan),
-        )
+        changed = replace(bundle, plan=Plan(**plan))
         self.classifier = TextClassifier(changed, Settings(**limits))
         self.registry = registry
         self.gate = threading.Event()
@@ -545,10 +543,9 @@ def test_golden_rows_with_other_scores_keep_it_from_ever_being_ready(
         row.model_copy(update={"scores": {key: [0.0, 0.0, 0.0] for key in row.scores}}) if n in (2, 5) else row
         for n, row in enumerate(bundle.golden)
     ]
-    parts = {name: getattr(bundle, name) for name in ("root", "digest", "manifest", "processor", "plan")}
 
     async def test() -> None:
-        classifier = TextClassifier(Bundle(**parts, golden=wrong), Settings())
+        classifier = TextClassifier(replace(bundle, golden=wrong), Settings())
         classifier.start()
         assert not classifier.ready
         response = await classifier.answer(Caller({"inputs": "cat"}).incoming())
@@ -627,6 +624,9 @@ def test_info_tells_what_is_served(make: Callable[..., Rig], bundle: Bundle) -> 
         "name": manifest.name,
         "version": manifest.version,
         "digest": bundle.digest,
+        "content": bundle.content,
+        "parent": None,
+        "verdict": None,
         "task": "text-classification",
         "inputs": "text",
         "labels": ["animal", "food", "tool"],

@@ -27,8 +27,10 @@ from service.contract import (
 )
 from service.errors import BundleError
 from service.plan import Entry, Plan
+from service.row_filter import RowFilter, SeenRows, row_key
 
 ZEROS = "0" * 64
+SEEN = SeenRows(trained=RowFilter.of([row_key("a dog")]), held_out=RowFilter.of([row_key("a cat")]))
 GOLDEN = [
     GoldenRow(text="ein Hund, ütf-8", label="dog", scores={"fp32/CPUExecutionProvider": [0.75, 0.25]}, tolerance=0.01),
     GoldenRow(
@@ -67,6 +69,7 @@ def fill(root: Path) -> Path:
     write_json(root / "plan.json", Plan(token_budget=512))
     write_json(root / "evidence.json", {"evaluation": {"tuned": {"accuracy": 0.5}}})
     write_json(root / "baseline.json", {})
+    write_json(root / "rows.json", SEEN)
     (root / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in GOLDEN), encoding="utf-8")
     return root
 
@@ -103,6 +106,7 @@ def test_what_was_sealed_is_what_is_opened(root: Path) -> None:
     assert bundle.manifest.model_copy(update={"files": {}, "own_sha256": ""}) == manifest()
     assert set(bundle.manifest.files) == {
         "baseline.json",
+        "rows.json",
         "evidence.json",
         "golden.jsonl",
         "model/fp32.onnx",
@@ -268,7 +272,7 @@ def test_a_link_is_not_sealed_either(tmp_path: Path) -> None:
         seal(root, manifest())
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None, [2], 2.5])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", None, [2], 2.5])
 def test_an_unknown_schema_version_is_refused_with_its_value(root: Path, version: object) -> None:
     edit_manifest(root, lambda content: content.update(schema_version=version))
     with pytest.raises(BundleError, match="schema version") as caught:
@@ -276,7 +280,7 @@ def test_an_unknown_schema_version_is_refused_with_its_value(root: Path, version
     assert repr(version) in str(caught.value)
 
 
-@pytest.mark.parametrize("version", [2.0])
+@pytest.mark.parametrize("version", [3.0])
 def test_a_version_that_merely_equals_ours_is_refused(root: Path, version: object) -> None:
     edit_manifest(root, lambda content: content.update(schema_version=version))
     with pytest.raises(BundleError, match=r"manifest\.json"):
@@ -284,7 +288,7 @@ def test_a_version_that_merely_equals_ours_is_refused(root: Path, version: objec
 
 
 def test_an_unknown_schema_is_told_before_its_unknown_keys(root: Path) -> None:
-    edit_manifest(root, lambda content: content.update(schema_version=3, novelty=True))
+    edit_manifest(root, lambda content: content.update(schema_version=4, novelty=True))
     with pytest.raises(BundleError, match="install the Bentune that wrote it"):
         open_bundle(root)
 
@@ -337,7 +341,15 @@ def test_a_directory_without_a_manifest_is_no_bundle(tmp_path: Path, place: str)
 
 @pytest.mark.parametrize(
     "name",
-    ["plan.json", "evidence.json", "golden.jsonl", "baseline.json", "model/fp32.onnx", "processor/tokenizer.json"],
+    [
+        "plan.json",
+        "evidence.json",
+        "golden.jsonl",
+        "baseline.json",
+        "rows.json",
+        "model/fp32.onnx",
+        "processor/tokenizer.json",
+    ],
 )
 def test_a_bundle_is_not_sealed_before_all_parts_are_there(tmp_path: Path, name: str) -> None:
     root = fill(tmp_path / "bundle")
@@ -359,7 +371,7 @@ def test_the_manifest_is_written_last(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(contract, "sha256_file", watched)
     seal(root, manifest())
-    assert len(read) == 7
+    assert len(read) == 8
     assert (root / "manifest.json").is_file()
 
 
@@ -421,3 +433,26 @@ def test_a_bundle_does_not_change(root: Path) -> None:
     bundle: Bundle = open_bundle(root)
     with pytest.raises(ValueError, match="frozen"):
         bundle.manifest.name = "other"  # type: ignore[misc]
+
+
+def test_the_content_stays_when_only_the_evidence_changes(root: Path) -> None:
+    before = open_bundle(root)
+    write_json(root / "evidence.json", before.evidence() | {"verdicts": []})
+    seal(root, before.manifest)
+    after = open_bundle(root)
+    assert (after.content == before.content, after.digest == before.digest) == (True, False)
+    write_json(root / "baseline.json", {"other": 1})
+    seal(root, before.manifest)
+    assert open_bundle(root).content != before.content
+
+
+def test_seen_rows_are_read(root: Path) -> None:
+    assert open_bundle(root).rows() == SEEN
+
+
+def test_a_verdict_that_no_comparison_wrote_is_damage(root: Path) -> None:
+    bundle = open_bundle(root)
+    write_json(root / "evidence.json", {"verdicts": [{"decision": "PROMOTE"}]})
+    seal(root, bundle.manifest)
+    with pytest.raises(BundleError, match="evidence.json"):
+        open_bundle(root).verdict()

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tiny import Quiet
 
 from service.errors import InputError
+from service.row_filter import SeenRows, row_key
 from training import data
 from training.recipe import Recipe
 from training.stage import Context, Summary
@@ -72,9 +73,23 @@ def test_rows_are_held_out_by_label(tmp_path: Path) -> None:
     assert not set(split["train"]) & set(split["test"])
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == [
         "labels.json",
+        "rows.json",
         "test.parquet",
         "train.parquet",
     ]
+
+
+def test_what_was_seen_is_written_down_without_the_texts(tmp_path: Path) -> None:
+    rows = some(100)
+    spec = recipe(write(tmp_path / "rows.csv", rows), split={"test": 0.2, "validation": 0.2})
+    _, split = run(tmp_path / "work", spec)
+    seen = SeenRows.model_validate_json((tmp_path / "work/rows.json").read_bytes())
+    keys = {name: [row_key(text.upper()) for text, _ in part] for name, part in split.items()}
+    assert seen.trained.has(keys["train"] + keys["validation"]).all()
+    assert seen.held_out.has(keys["test"]).all()
+    assert not seen.trained.has(keys["test"]).any()
+    assert not seen.held_out.has(keys["train"]).any()
+    assert "text" not in (tmp_path / "work/rows.json").read_text()
 
 
 def test_some_training_rows_can_be_kept_for_validation(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_the_bundle_has_every_part_of_the_contract(tiny_run: Path, tiny_bundle: 
     manifest = bundle.manifest
     assert set(manifest.files) == {
         *("model/fp32.onnx", "processor/settings.json", "processor/tokenizer.json"),
-        *("baseline.json", "evidence.json", "golden.jsonl", "plan.json", "report.md", "pareto.png"),
+        *("baseline.json", "evidence.json", "golden.jsonl", "plan.json", "report.md", "pareto.png", "rows.json"),
     }
     for name in ("model/fp32.onnx", "processor/tokenizer.json", "processor/settings.json"):
         assert sha256_file(tiny_bundle / name) == sha256_file(tiny_run / "export" / name)
