@@ -1,9 +1,9 @@
 """Token-aware batching: a free slot takes the oldest waiting item and fills its batch with those nearest in length.
 
 A padded batch costs its size times its longest item, so items are batched by length, not by arrival. Nothing waits for
-a timer: an idle slot serves at once, and batches grow only while all slots are busy. Where a full batch waits, one is
-formed ahead for each busy slot, which then need not wait for the event loop. All state belongs to that loop, so nothing
-is locked; runners alone work in threads.
+a timer: an idle slot serves at once, and batches grow only while all slots are busy. While a batch's worth of tokens
+waits, one is formed ahead for each busy slot, which then need not wait for the event loop; it counts as waiting until a
+slot is free. All state belongs to that loop, so nothing is locked; runners alone work in threads.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from service.errors import (
     ShuttingDown,
     TooLarge,
 )
-from service.waiting import BatchShape, QueueLimits, WaitingRoom
+from service.waiting import Ahead, BatchShape, QueueLimits, WaitingRoom
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -119,19 +119,20 @@ class Scheduler(Generic[Item, Result]):
         self._clock = clock
         self._executor = executor or ThreadPoolExecutor(max_workers=len(runners), thread_name_prefix="slot")
         self._room: WaitingRoom[tuple[_Request[Item, Result], int]] = WaitingRoom()
+        self._ahead: Ahead[tuple[_Request[Item, Result], int]] = Ahead()
         self._computing: dict[asyncio.Future[_Computed[Item, Result]], _Batch[Item, Result]] = {}
         self._rate = DrainRate(self._slots)
         self._draining = False
 
     @property
     def waiting_items(self) -> int:
-        """Items admitted and not yet in a batch."""
-        return len(self._room)
+        """Items admitted and not yet given to a slot."""
+        return len(self._room) + len(self._ahead)
 
     @property
     def waiting_tokens(self) -> int:
         """Tokens of the waiting items."""
-        return self._room.tokens
+        return self._room.tokens + self._ahead.tokens
 
     @property
     def busy_slots(self) -> int:
@@ -189,14 +190,14 @@ class Scheduler(Generic[Item, Result]):
         For asking before anything was spent on a request that would be refused anyway.
         """
         fits = self._limits.admit(1, tokens)
-        if fits and not self._limits.admit(len(self._room) + 1, self._room.tokens + tokens):
+        if fits and not self._limits.admit(self.waiting_items + 1, self.waiting_tokens + tokens):
             self._reject(self._overloaded("the queue is full"))
         self._require_time(tokens, deadline)
 
     def _require_time(self, tokens: int, deadline: float | None) -> None:
         """Refuse what would only miss its deadline: computed, it costs the time that others need."""
         left = math.inf if deadline is None else deadline - self._clock()
-        if self._room and self._rate.seconds(self._room.tokens + tokens) > DEADLINE_SHARE * left:
+        if self.waiting_items and self._rate.seconds(self.waiting_tokens + tokens) > DEADLINE_SHARE * left:
             self._reject(self._overloaded("the queue is longer than the time that this request has"))
 
     def _admit(self, items: int, tokens: int, deadline: float | None) -> None:
@@ -206,12 +207,12 @@ class Scheduler(Generic[Item, Result]):
         if not self._limits.admit(items, tokens):
             most = f"{self._limits.max_items} inputs and {self._limits.max_tokens} tokens"
             self._reject(TooLarge(f"{items} inputs with {tokens} tokens in one request; send at most {most}"))
-        if not self._limits.admit(len(self._room) + items, self._room.tokens + tokens):
+        if not self._limits.admit(self.waiting_items + items, self.waiting_tokens + tokens):
             self._reject(self._overloaded("the queue is full"))
         self._require_time(tokens, deadline)
 
     def _overloaded(self, why: str) -> Overloaded:
-        retry_after_s = self._rate.retry_after_s(self._room.tokens)
+        retry_after_s = self._rate.retry_after_s(self.waiting_tokens)
         return Overloaded(f"{why}; retry after {math.ceil(retry_after_s)} s", retry_after_s)
 
     def _reject(self, error: RequestError) -> NoReturn:
@@ -233,15 +234,26 @@ class Scheduler(Generic[Item, Result]):
         self._tell()
 
     def _seat_is_free(self) -> bool:
-        """Whether a batch may be formed: for an idle slot at once, ahead only where it could not become fuller."""
+        """Whether a batch may be formed: for an idle slot at once, ahead only while a batch's worth of tokens waits.
+
+        Among equal lengths one formed ahead is then full. Among mixed ones the padding bound may keep it emptier than
+        it would be with what is still to come.
+        """
         if self._taken < self._slots:
             return True
         return self._taken < self._seats and self._room.tokens >= self._shape.token_budget
 
     def _start(self, batch: _Batch[Item, Result], wide: Runner[Item, Result] | None) -> None:
         seats, slots = (self._seats, self._slots) if wide else (1, 1)
+        try:
+            computing = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch, wide)
+        except RuntimeError as error:  # No thread can be started: only what will run takes a seat.
+            for request, _ in batch:
+                self._refuse(request, InferenceFailed(f"the batch could not be started: {error}"))
+            return
+        if self._taken >= self._slots:
+            self._ahead.add(computing, [(entry, entry[0].items[entry[1]][1]) for entry in batch])
         self._taken += seats
-        computing = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch, wide)
         self._computing[computing] = batch
         computing.add_done_callback(partial(self._finish, seats, slots))
 
@@ -259,6 +271,7 @@ class Scheduler(Generic[Item, Result]):
 
     def _finish(self, seats: int, slots: int, computing: asyncio.Future[_Computed[Item, Result]]) -> None:
         del self._computing[computing]
+        self._ahead.slot_freed_by(computing)
         self._taken -= seats
         computed = computing.result()
         for (request, index), outcome in zip(computed.batch, computed.outcomes, strict=True):
@@ -294,6 +307,7 @@ class Scheduler(Generic[Item, Result]):
     def _withdraw(self, request: _Request[Item, Result]) -> None:
         for index in range(len(request.items)):
             self._room.discard((request, index))
+            self._ahead.discard((request, index))
         self._tell()
 
     def _tell(self) -> None:
@@ -305,7 +319,7 @@ def _outcomes(run: Runner[Item, Result], items: Sequence[Item]) -> list[Result |
     if not items:
         return []
     try:
-        results = run(items)
+        results: list[Result | InferenceFailed] = [*run(items)]
     except BaseException as error:  # Whatever a runner raises, its slot must come back.
         if len(items) > 1:
             return [outcome for item in items for outcome in _outcomes(run, [item])]
@@ -315,4 +329,4 @@ def _outcomes(run: Runner[Item, Result], items: Sequence[Item]) -> list[Result |
     if len(results) != len(items):
         message = f"the model returned {len(results)} results for {len(items)} inputs"
         return [InferenceFailed(message) for _ in items]
-    return list(results)
+    return results

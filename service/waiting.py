@@ -33,7 +33,7 @@ class BatchShape:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many items, and tokens in all, may wait. What already runs does not count."""
+    """How many items, and tokens in all, may wait. What a slot already has does not count."""
 
     max_items: int
     max_tokens: int
@@ -115,3 +115,32 @@ class WaitingRoom(Generic[Entry]):
         """The waiting lengths next to `anchor`, at most one below and one not below, nearest first."""
         place = bisect_left(self._lengths, anchor)
         return sorted(self._lengths[max(place - 1, 0) : place + 1], key=lambda length: abs(length - anchor))
+
+
+class Ahead(Generic[Entry]):
+    """Batches that were formed for slots which are still busy: what is in them waits on, until its slot is free."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._batches: dict[Hashable, list[tuple[Entry, int]]] = {}
+        self._lengths: dict[Entry, int] = {}
+
+    def __len__(self) -> int:
+        """How many entries wait so."""
+        return len(self._lengths)
+
+    def add(self, batch: Hashable, entries: list[tuple[Entry, int]]) -> None:
+        """Let the entries of `batch`, each with its length in tokens, wait behind the batches before it."""
+        self._batches[batch] = entries
+        self._lengths.update(entries)
+        self.tokens += sum(tokens for _, tokens in entries)
+
+    def slot_freed_by(self, batch: Hashable) -> None:
+        """`batch` is done: the oldest that waits has its slot, unless `batch` waited itself and was done out of turn."""
+        if self._batches:
+            for entry, _ in self._batches.pop(batch if batch in self._batches else next(iter(self._batches))):
+                self.discard(entry)
+
+    def discard(self, entry: Entry) -> None:
+        """Nobody waits for `entry` any more."""
+        self.tokens -= self._lengths.pop(entry, 0)

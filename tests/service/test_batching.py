@@ -170,7 +170,8 @@ def test_an_idle_slot_serves_at_once_and_a_freed_one_takes_the_oldest_and_its_ne
         tasks = [await rig.submit(("first", 30))]
         assert (rig.scheduler.busy_slots, rig.waiting) == (1, (0, 0))
         tasks += [await rig.submit(item) for item in [("long", 100), ("short", 10), ("longer", 105), ("shorter", 9)]]
-        assert (rig.scheduler.busy_slots, rig.waiting) == (1, (3, 124)), "one is formed ahead where 200 tokens wait"
+        assert (rig.scheduler.busy_slots, rig.waiting) == (1, (4, 224)), "what is formed ahead waits on"
+        assert len(rig.executor.held) == 2, "one is formed ahead where 200 tokens wait"
         await rig.finish_all()
         assert rig.batches == [["first"], ["long"], ["short", "shorter"], ["longer"]]
         assert [await task for task in tasks] == [["first!"], ["long!"], ["short!"], ["longer!"], ["shorter!"]]
@@ -298,8 +299,11 @@ def test_what_was_given_to_a_slot_and_did_not_start_is_not_computed_for_those_wh
         running = await rig.submit(("running", 10))
         gone, stays = await rig.submit(("gone", 10)), await rig.submit(("stays", 12))
         late = await rig.submit(("late", 10), ("late too", 10), deadline=rig.clock.now + 0.02)
-        assert rig.waiting == (3, 32), "one batch is formed ahead: what is behind it may still be better combined"
+        assert rig.waiting == (4, 42)
+        assert len(rig.executor.held) == 2, "one batch is formed ahead: what is behind it may still be better combined"
         gone.cancel()
+        await asyncio.sleep(0)
+        assert rig.waiting == (3, 32), "it left what was formed ahead"
         with pytest.raises(DeadlineExceeded):
             await late
         await rig.finish_all()
@@ -315,7 +319,7 @@ def test_a_batch_that_nobody_waits_for_any_more_costs_nothing() -> None:
     async def test() -> None:
         rig = Rig(shape=BatchShape(token_budget=10, padding_bound=1.0, max_items=1))
         running, gone = await rig.submit(("running", 10)), await rig.submit(("gone", 10))
-        assert rig.waiting == (0, 0)
+        assert (len(rig.executor.held), rig.waiting) == (2, (1, 10))
         gone.cancel()
         await rig.finish_all()
         assert await running == ["running!"]
@@ -326,7 +330,7 @@ def test_a_batch_that_nobody_waits_for_any_more_costs_nothing() -> None:
     run(test())
 
 
-def test_a_batch_is_formed_ahead_for_each_slot_and_only_where_it_is_full() -> None:
+def test_a_batch_is_formed_ahead_for_each_slot_and_only_where_a_batch_waits() -> None:
     async def test() -> None:
         rig = Rig(slots=2, shape=BatchShape(token_budget=20, padding_bound=1.0, max_items=9))
         await rig.submit(("a", 10))
@@ -334,14 +338,77 @@ def test_a_batch_is_formed_ahead_for_each_slot_and_only_where_it_is_full() -> No
         await rig.submit(("c", 10))
         assert (len(rig.executor.held), rig.waiting) == (2, (1, 10)), "half a batch waits for more"
         await rig.submit(("d", 10))
-        assert (len(rig.executor.held), rig.waiting) == (3, (0, 0))
+        assert (len(rig.executor.held), rig.waiting) == (3, (2, 20)), "which wait on: both slots are busy"
         await rig.submit(*[("e", 10)] * 6)
-        assert (len(rig.executor.held), rig.waiting) == (4, (4, 40)), "one for each slot and no more"
+        assert (len(rig.executor.held), rig.waiting) == (4, (8, 80)), "one for each slot and no more"
         assert rig.scheduler.busy_slots == 2
         await rig.finish()
-        assert (len(rig.executor.held), rig.waiting) == (4, (2, 20))
+        assert (len(rig.executor.held), rig.waiting) == (4, (6, 60))
+        await rig.finish(3)
+        assert (len(rig.executor.held), rig.waiting) == (4, (4, 40)), "done out of turn, by another executor"
         await rig.finish_all()
-        assert rig.log.computed == [(1, 10, 10)] * 2 + [(2, 20, 20)] * 4
+        assert sorted(rig.log.computed) == [(1, 10, 10)] * 2 + [(2, 20, 20)] * 4
+        rig.assert_at_rest()
+
+    run(test())
+
+
+def test_what_is_formed_ahead_counts_for_the_limits_and_the_estimates() -> None:
+    """As an autoscaler sees it, and clients: until a slot is free it waits, whatever it is called."""
+
+    async def test() -> None:
+        rig = Rig(shape=BatchShape(token_budget=100, padding_bound=1.0, max_items=9), limits=QueueLimits(9, 200))
+        await rig.submit(("measured", 100))
+        await rig.finish(after_s=2.0)  # 50 tokens a second
+        await rig.submit(("running", 5))
+        await rig.submit(("ahead", 100))
+        assert (len(rig.executor.held), rig.waiting) == (2, (1, 100))
+        now = rig.clock.now
+        rig.scheduler.require_room(50, now + 5.1)  # 3 s of work, 0.6 x 5.1 s at most
+        with pytest.raises(Overloaded, match="longer than the time") as refusal:
+            rig.scheduler.require_room(50, now + 4.9)
+        assert refusal.value.retry_after_s == pytest.approx(2.0)
+        with pytest.raises(Overloaded, match="the queue is full"):
+            rig.scheduler.require_room(101, math.inf)
+        with pytest.raises(Overloaded, match="the queue is full"):
+            await rig.scheduler.submit([("one more", 101)])
+        await rig.finish()
+        assert rig.waiting == (0, 0), "its slot is free"
+        await rig.finish()
+        rig.assert_at_rest()
+
+    run(test())
+
+
+class NoThreads(HeldExecutor):
+    """Cannot start its first thread, as ThreadPoolExecutor in a container of too few processes."""
+
+    tried = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if not self.tried:
+            self.tried = True
+            raise RuntimeError("can't start new thread")
+        return super().submit(fn, *args, **kwargs)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_batch_that_cannot_be_started_fails_and_its_slot_stays(wide: bool) -> None:
+    async def test() -> None:
+        rig = Rig(slots=2, wide=wide)
+        executor = NoThreads()
+        rig.executor = executor
+        rig.scheduler = Scheduler(
+            rig.models, limits=ROOMY, shape=LOOSE, wide=rig.wide if wide else None, observer=rig.log, executor=executor
+        )
+        with pytest.raises(InferenceFailed, match="could not be started: can't start new thread"):
+            await rig.scheduler.submit([("x", 10)])
+        rig.assert_at_rest()
+        task = await rig.submit(("y", 10), ("z", 10))
+        assert rig.scheduler.busy_slots == 2, "both slots take something"
+        await rig.finish_all()
+        assert await task == ["y!", "z!"]
+        assert rig.log.reasons == ["failed"]
         rig.assert_at_rest()
 
     run(test())
@@ -594,6 +661,23 @@ def test_a_wrong_number_of_results_fails_the_whole_batch(answers: list[str]) -> 
             with pytest.raises(InferenceFailed, match=f"{len(answers)} results for 2 inputs"):
                 await task
         rig.assert_at_rest()
+
+    run(test())
+
+
+def test_results_that_cannot_be_counted_fail_and_their_slot_comes_back() -> None:
+    async def test() -> None:
+        rig = Rig()
+        answers: list[Any] = [None, None, None, ["again!"]]
+        rig.scheduler = Scheduler([lambda items: answers.pop(0)], limits=ROOMY, shape=LOOSE, executor=rig.executor)
+        task = await rig.submit(("a", 10), ("b", 10))
+        await rig.finish()
+        with pytest.raises(InferenceFailed, match="TypeError"):
+            await task
+        rig.assert_at_rest()
+        again = await rig.submit(("again", 10))
+        await rig.finish()
+        assert await again == ["again!"]
 
     run(test())
 
