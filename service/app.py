@@ -24,12 +24,13 @@ from service.errors import (
     RequestError,
 )
 from service.hardware import describe
-from service.memory import queue_limits
+from service.memory import allowed_bytes, queue_limits
 from service.metrics import Metrics
 from service.requests import Incoming, PredictRequest, Row, field_of, rows_of
 from service.scores import Floats, Prediction, probabilities, ranked
 from service.settings import Settings
 from service.tokens import TextTokenizer, Tokens
+from service.waiting import QueueLimits
 
 # Above this many characters, tokenizing would hold up the event loop for longer than another request should wait.
 INLINE_CHARACTERS = 20_000
@@ -48,6 +49,7 @@ class TextClassifier:
         self.verdict = bundle.verdict()
         self.pairs = bundle.manifest.columns.text_pair is not None
         self.proven: Proven | None = None
+        self.queue = QueueLimits(settings.queue_inputs, settings.queue_tokens)
         self.scheduler: Scheduler[Tokens, Floats] | None = None
         self.tokenizer = TextTokenizer(
             bundle.root / "processor/tokenizer.json", bundle.processor, bundle.manifest.limits.max_tokens
@@ -58,7 +60,7 @@ class TextClassifier:
 
         When they did not, the process stays alive and is never ready, so that a rollout stops by itself.
         """
-        self.proven = proven = Proven(self.bundle, describe(), self.tokenizer)
+        self.proven = proven = Proven(self.bundle, describe(), self.tokenizer, allowed_bytes(self.settings))
         self._prepare_metrics(proven)
         runtime, replayed = proven.runtime, proven.replayed
         if proven.engine is None:
@@ -71,11 +73,9 @@ class TextClassifier:
                 replayed.largest_difference,
             )
             return
+        self.queue = queue_limits(self.bundle, runtime, self.settings)
         self.scheduler = proven.engine.scheduler(
-            runtime.token_budget,
-            self.bundle.plan.padding_bound,
-            queue_limits(self.bundle, runtime, self.settings),
-            self.metrics,
+            runtime.token_budget, self.bundle.plan.padding_bound, self.queue, self.metrics
         )
         # What was loaded lives as long as the process: a full collection would walk all of it while requests wait.
         gc.collect()
@@ -138,6 +138,8 @@ class TextClassifier:
                 "max_inputs": self.settings.max_inputs,
                 "max_body_bytes": self.settings.max_body_bytes,
                 "request_timeout_ms": self.settings.request_timeout_ms,
+                "queue_inputs": self.queue.max_items,
+                "queue_tokens": self.queue.max_tokens,
             },
             "plan": {
                 "variant": runtime.variant if runtime else plan.variant,

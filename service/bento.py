@@ -102,7 +102,7 @@ def text_classification(tag: str, settings: Settings) -> Any:
         @staticmethod
         def check() -> None:
             """Refuse a changed bundle, and too little memory, before a worker starts, which would do so for ever."""
-            require_memory(open_bundle(Path(bentoml.models.get(tag).path)))
+            require_memory(open_bundle(Path(bentoml.models.get(tag).path)), settings)
 
         @bentoml.on_startup
         async def start(self) -> None:

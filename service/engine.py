@@ -10,9 +10,9 @@ from service.batching import Observer, Runner, Scheduler
 from service.contract import Bundle, GoldenRow
 from service.golden import Replay, replay
 from service.hardware import Cpu
+from service.memory import shortage
 from service.plan import model_file, scores_key
 from service.predictor import Predictor, Session
-from service.providers import CPU as CPU_PROVIDER
 from service.providers import available
 from service.runtime import Fallback, Runtime, choose, in_fp32
 from service.scores import Floats
@@ -25,16 +25,6 @@ logger = logging.getLogger("bentoml.bentune")
 MAX_BATCH_ITEMS = 128
 
 
-def copies(runtime: Runtime) -> int:
-    """How many sessions an engine loads, each with its own copy of the weights."""
-    return (runtime.slots if _apart(runtime) else 1) + (runtime.slots > 1)
-
-
-def _apart(runtime: Runtime) -> bool:
-    """Whether slots need sessions of their own: one that they share would have them share its pool of threads too."""
-    return runtime.provider == CPU_PROVIDER and runtime.threads > 1
-
-
 class Engine:
     """The sessions of one runtime. A slot has its own cores; `wide` has all of them, for what arrives alone."""
 
@@ -43,7 +33,7 @@ class Engine:
         cores = runtime.slots * runtime.threads
         sessions = (
             [Session(model, runtime.provider, runtime.threads) for _ in range(runtime.slots)]
-            if _apart(runtime)
+            if runtime.apart
             else [Session(model, runtime.provider, runtime.threads, runtime.slots)] * runtime.slots
         )
         self.slots = [Predictor(tokenizer, session, labels) for session in sessions]
@@ -73,10 +63,11 @@ class Engine:
 class Proven:
     """The engine that a bundle runs on `cpu`, `engine`, or None when not even fp32 gave the golden rows' scores.
 
-    `fallbacks` says why `runtime` is not what the plan says; each was logged once.
+    None too when what it would fall back to takes more than `memory_limit` bytes, which was logged. `fallbacks` says
+    why `runtime` is not what the plan says; each was logged once.
     """
 
-    def __init__(self, bundle: Bundle, cpu: Cpu, tokenizer: TextTokenizer) -> None:
+    def __init__(self, bundle: Bundle, cpu: Cpu, tokenizer: TextTokenizer, memory_limit: int | None = None) -> None:
         """Load and replay. Raises BundleError when not even fp32 can be loaded."""
         self.runtime, self.fallbacks = choose(bundle.plan, cpu, available())
         for fallback in self.fallbacks:
@@ -86,6 +77,10 @@ class Proven:
         self.replayed = Replay(0, float("inf"), [])
         for runtime in dict.fromkeys([self.runtime, last]):
             engine = None  # its weights go before the next ones come
+            # What was chosen first was checked before this process was started.
+            if runtime != self.runtime and (why := shortage(bundle, runtime, memory_limit)):
+                logger.error("%s does not fall back to %s: %s", bundle.tag, runtime.variant, why)
+                return
             self.runtime = runtime
             certain = (runtime.variant, runtime.provider) == (last.variant, last.provider)
             try:

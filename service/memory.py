@@ -3,10 +3,10 @@
 A process that outgrows its limit is killed in the middle of its requests, so both are decided before it serves.
 """
 
+import logging
 from pathlib import Path
 
 from service.contract import Bundle
-from service.engine import copies
 from service.errors import InputError
 from service.hardware import describe, memory_limit_bytes
 from service.plan import model_file
@@ -15,13 +15,18 @@ from service.runtime import Runtime, choose
 from service.settings import Settings
 from service.waiting import QueueLimits
 
-# Measured: MiniLM in int8 on one core and on two, resident memory of all processes (docs/log.md).
+logger = logging.getLogger("bentoml.bentune")
+
+# Measured: MiniLM in int8 on one core and on two, resident memory of all processes (docs/log.md). Where they are wrong
+# for a model, BENTUNE_MEMORY_CHECK=false leaves it to the operator.
 PROCESSES = 190_000_000
 """Bytes of BentoML's two processes without a model."""
 WEIGHTS = 1.7
 """Bytes of a session for each byte of its file: the weights as they are read, and repacked for the kernels."""
-WORK = 1.15
-"""What batches add."""
+WORK, WORK_SLOTS = 1.15, 2
+"""What batches add, on so many slots as it was measured with."""
+SLOT_TOKEN = 60_000
+"""Bytes that a batch on one more slot adds for each of its tokens: 30 MB were seen for 512."""
 WAITING_INPUT, WAITING_TOKEN = 65_536, 48
 """Bytes of what waits: a connection with its request, and a token's id."""
 
@@ -29,30 +34,55 @@ WAITING_INPUT, WAITING_TOKEN = 65_536, 48
 def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
     """About how much memory serving `bundle` so takes, before anything waits."""
     weights = (bundle.root / model_file(runtime.variant)).stat().st_size
-    return round(WORK * (PROCESSES + WEIGHTS * weights * copies(runtime)))
+    # A text that is longer than the budget runs alone.
+    tokens = max(runtime.token_budget, bundle.manifest.limits.max_tokens)
+    more = max(runtime.slots - WORK_SLOTS, 0) * tokens * SLOT_TOKEN
+    return round(WORK * (PROCESSES + WEIGHTS * weights * runtime.copies)) + more
 
 
-def require_memory(bundle: Bundle, root: Path = Path("/")) -> None:
-    """Raise InputError when the memory limit of this process is too small to serve `bundle`."""
-    limit, cpu = memory_limit_bytes(root), describe(root)
-    runtime, _ = choose(bundle.plan, cpu, available())
+def allowed_bytes(settings: Settings, root: Path = Path("/")) -> int | None:
+    """The memory limit of this process, None without one or where the operator will not have it checked."""
+    return memory_limit_bytes(root) if settings.memory_check else None
+
+
+def shortage(bundle: Bundle, runtime: Runtime, limit: int | None) -> str:
+    """Why `bundle` cannot be served so within `limit` bytes, and what to do; empty when it can."""
     needed = needed_bytes(bundle, runtime)
-    if limit is not None and limit < needed:
-        raise InputError(
-            f"the memory limit is {limit / 1e6:.0f} MB, and serving {bundle.tag} on {cpu.cores} cores takes about "
-            f"{needed / 1e6:.0f} MB: raise the limit"
-        )
+    if limit is None or limit >= needed:
+        return ""
+    return (
+        f"the memory limit is {limit / 1e6:.0f} MB, and serving {bundle.tag} on {runtime.slots * runtime.threads} "
+        f"cores takes about {needed / 1e6:.0f} MB: raise the limit"
+    )
+
+
+def require_memory(bundle: Bundle, settings: Settings, root: Path = Path("/")) -> None:
+    """Raise InputError when the memory limit of this process is too small to serve `bundle`."""
+    runtime, _ = choose(bundle.plan, describe(root), available())
+    if why := shortage(bundle, runtime, allowed_bytes(settings, root)):
+        raise InputError(why)
 
 
 def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Path = Path("/")) -> QueueLimits:
     """How much may wait: what the settings say or, where the memory limit leaves room for less, so much less.
 
-    A request of the most inputs, and a text of the most tokens, may always wait.
+    A request of the most inputs, and a text of the most tokens, may always wait. What is less than the settings say is
+    logged.
     """
-    limit = memory_limit_bytes(root)
+    limit = allowed_bytes(settings, root)
     most = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * WAITING_TOKEN
     room = most if limit is None else limit - needed_bytes(bundle, runtime)
     share = min(max(room / most, 0.0), 1.0)
     tokens = max(int(share * settings.queue_tokens), min(bundle.manifest.limits.max_tokens, settings.queue_tokens))
     inputs = max(int(share * settings.queue_inputs), min(settings.max_inputs, settings.queue_inputs))
+    if limit is not None and share < 1:
+        logger.warning(
+            "%s: the memory limit of %.0f MB leaves room for %d waiting inputs and %d tokens, not for %d and %d",
+            bundle.tag,
+            limit / 1e6,
+            inputs,
+            tokens,
+            settings.queue_inputs,
+            settings.queue_tokens,
+        )
     return QueueLimits(inputs, tokens)

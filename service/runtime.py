@@ -21,6 +21,16 @@ class Runtime:
     threads: int
     token_budget: int
 
+    @property
+    def apart(self) -> bool:
+        """Whether slots need sessions of their own: one that they share would have them share its threads too."""
+        return self.provider == CPU_PROVIDER and self.threads > 1
+
+    @property
+    def copies(self) -> int:
+        """How many sessions it takes, each with its own copy of the weights: the slots', and a lone request's."""
+        return (self.slots if self.apart else 1) + (self.slots > 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Fallback:

@@ -20,6 +20,7 @@ class Settings(BaseModel):
     max_inputs: int = Field(default=256, ge=1, description="texts or pairs in one request; more are answered 413")
     queue_inputs: int = Field(default=1024, ge=1, description="waiting texts; more are answered 429")
     queue_tokens: int = Field(default=131_072, ge=1, description="waiting tokens; more are answered 429")
+    memory_check: bool = Field(default=True, description="what the memory limit leaves bounds the queue and may refuse")
     access_log: bool = Field(default=False, description="a line in the log for every request")
     tracing: bool = Field(default=False, description="OpenTelemetry spans, sent as BentoML's configuration says")
     drain_timeout_ms: int = Field(default=25_000, ge=0, description="at shutdown, time for what was accepted")

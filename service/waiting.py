@@ -136,7 +136,7 @@ class Ahead(Generic[Entry]):
         self.tokens += sum(tokens for _, tokens in entries)
 
     def slot_freed_by(self, batch: Hashable) -> None:
-        """`batch` is done: the oldest that waits has its slot, unless `batch` waited itself and was done out of turn."""
+        """`batch` is done: the oldest that waits has its slot, unless `batch` waited itself: done out of turn."""
         if self._batches:
             for entry, _ in self._batches.pop(batch if batch in self._batches else next(iter(self._batches))):
                 self.discard(entry)

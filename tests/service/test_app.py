@@ -16,15 +16,18 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import app, engine
+from service import app, engine, memory
 from service.app import TextClassifier
 from service.contract import Bundle, open_bundle
 from service.engine import Engine
 from service.golden import Replay
 from service.hardware import Cpu
+from service.memory import needed_bytes
 from service.plan import Plan
 from service.predictor import Predictor
+from service.providers import CPU
 from service.requests import Incoming, rows_of
+from service.runtime import Runtime
 from service.settings import Settings
 from service.tokens import Tokens
 
@@ -616,6 +619,16 @@ def test_slots_and_threads_follow_the_plan_within_the_cores(
     assert (rig.engine.wide and session_threads(rig.engine.wide)) == wide
 
 
+def test_info_tells_what_the_memory_limit_left_of_the_queue(
+    make: Callable[..., Rig], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = needed_bytes(bundle, Runtime("fp32", CPU, 1, 1, 1024)) + 512 * 65_536 + 65_536 * 48
+    monkeypatch.setattr(memory, "memory_limit_bytes", lambda root: limit)
+    rig = make()
+    shown = rig.classifier.info()["limits"]
+    assert (shown["queue_inputs"], shown["queue_tokens"]) == (pytest.approx(512, abs=1), pytest.approx(65_536, abs=70))
+
+
 def test_info_tells_what_is_served(make: Callable[..., Rig], bundle: Bundle) -> None:
     rig = make({"token_budget": 77, "padding_bound": 0.5}, max_inputs=5, max_body_bytes=2048, request_timeout_ms=1500)
     info = rig.classifier.info()
@@ -632,7 +645,8 @@ def test_info_tells_what_is_served(make: Callable[..., Rig], bundle: Bundle) -> 
         "labels": ["animal", "food", "tool"],
         "created_at": manifest.created_at,
         "ready": True,
-        "limits": {"max_tokens": 24, "max_inputs": 5, "max_body_bytes": 2048, "request_timeout_ms": 1500},
+        "limits": {"max_tokens": 24, "max_inputs": 5, "max_body_bytes": 2048, "request_timeout_ms": 1500}
+        | {"queue_inputs": 1024, "queue_tokens": 131_072},
         "plan": {
             "variant": "fp32",
             "provider": "CPUExecutionProvider",

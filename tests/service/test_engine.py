@@ -16,10 +16,11 @@ from service.engine import Engine, Proven, runner
 from service.errors import BundleError
 from service.golden import Replay
 from service.hardware import Cpu
+from service.memory import needed_bytes
 from service.plan import FP32, Entry, Plan, scores_key
 from service.predictor import Predictor
 from service.providers import CPU, OPENVINO
-from service.runtime import Runtime
+from service.runtime import Runtime, in_fp32
 from service.tokens import TextTokenizer
 
 LABELS = ["animal", "food", "tool"]
@@ -140,12 +141,12 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Bundle:
 def prove(tokenizer: TextTokenizer, caplog: pytest.LogCaptureFixture) -> Callable[..., tuple[Proven, list[str]]]:
     """Prove a bundle; also gives the warnings that it logged."""
 
-    def call(bundle: Bundle, cpu: Cpu = HERE) -> tuple[Proven, list[str]]:
+    def call(bundle: Bundle, cpu: Cpu = HERE, memory: int | None = None) -> tuple[Proven, list[str]]:
         logging.getLogger("bentoml").propagate = True
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="bentoml.bentune"):
-            proven = Proven(bundle, cpu, tokenizer)
-        assert all(record.levelno == logging.WARNING for record in caplog.records)
+            proven = Proven(bundle, cpu, tokenizer, memory)
+        assert all(record.levelno == logging.WARNING or memory for record in caplog.records)
         return proven, [record.getMessage() for record in caplog.records]
 
     return call
@@ -243,6 +244,31 @@ def test_when_not_even_fp32_gives_the_golden_scores_there_is_no_engine(
     assert proven.runtime.variant == FP32
     assert (proven.replayed.rows, len(proven.replayed.failed)) == (12, 12)
     assert [fallback.reason for fallback in proven.fallbacks] == (["golden"] if winner != FP32 else [])
+
+
+def test_a_fallback_that_would_not_fit_into_the_memory_is_not_loaded(
+    bundle: Bundle, prove: Callable[..., tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """int8 was checked before the process began; fp32 has larger weights, and the kernel would kill what serves."""
+    fp32 = bundle.root / "model/fp32.onnx"
+    with fp32.open("ab") as file:
+        file.truncate(400_000_000)  # it is not loaded, and the file has holes
+    scale_answers(bundle.root / "model/int8-static.onnx", 0.2)
+    enough = needed_bytes(bundle, Runtime("int8-static", CPU, 2, 1, 256))
+    proven, logged = prove(bundle, memory=enough)
+    assert proven.engine is None
+    assert (proven.runtime.variant, len(proven.replayed.failed)) == ("int8-static", 12)
+    assert len(logged) == 2
+    needed = needed_bytes(bundle, in_fp32(bundle.plan, HERE)) / 1e6
+    assert f"does not fall back to fp32: the memory limit is {enough / 1e6:.0f} MB" in logged[1]
+    assert f"takes about {needed:.0f} MB" in logged[1]
+
+
+def test_a_fallback_that_fits_is_loaded(bundle: Bundle, prove: Callable[..., tuple]) -> None:
+    scale_answers(bundle.root / "model/int8-static.onnx", 0.2)
+    proven, _ = prove(bundle, memory=needed_bytes(bundle, in_fp32(bundle.plan, HERE)))
+    assert proven.engine is not None
+    assert proven.runtime.variant == FP32
 
 
 def test_a_bundle_without_golden_rows_proves_nothing(bundle: Bundle, prove: Callable[..., tuple]) -> None:

@@ -180,6 +180,8 @@ def test_info(server: Any, bundle: Bundle) -> None:
         "max_inputs": 8,
         "max_body_bytes": 16384,
         "request_timeout_ms": 20000,
+        "queue_inputs": 1024,
+        "queue_tokens": 131072,
     }
     assert (info["golden"]["rows"], info["golden"]["failed"]) == (12, 0)
     assert info["evidence"]["accuracy"]["value"] == bundle.evidence()["evaluation"]["tuned"]["accuracy"]["value"]

@@ -14,6 +14,7 @@ def test_without_variables_the_defaults_hold() -> None:
         "max_inputs": 256,
         "queue_inputs": 1024,
         "queue_tokens": 131_072,
+        "memory_check": True,
         "access_log": False,
         "tracing": False,
         "drain_timeout_ms": 25_000,
@@ -22,7 +23,8 @@ def test_without_variables_the_defaults_hold() -> None:
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_each_field_is_a_variable(name: str) -> None:
-    value = "1" if isinstance(Settings.model_fields[name].default, bool) else "2048"
+    default = Settings.model_fields[name].default
+    value = str(int(not default)) if isinstance(default, bool) else "2048"
     assert Settings.from_env({f"BENTUNE_{name.upper()}": value}) == Settings.model_validate({name: int(value)})
     assert Settings.from_env({f"BENTUNE_{name.upper()}": value}) != Settings()
 
