@@ -1,28 +1,36 @@
-"""A real Prometheus scrapes a real server, idle, overloaded and gone: what alerts, and what the dashboard shows."""
+"""A real Prometheus scrapes real servers, idle, overloaded, failing, gone: what alerts, what the dashboard shows."""
 
+import asyncio
 import json
 import re
 import shutil
 import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+import http_server
 import httpx
 import pytest
 import yaml
+from aiohttp import web
+from served import SLOW_WORD, slow, started, storing
 
-from rollout.load import Body, Target, closed_loop
-from rollout.load import run as run_loop
-from rollout.server import free_port, running
+from rollout.server import free_port
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
 PATIENCE_S = 60.0
 # Of other exporters, which nobody runs here.
 OTHERS = ("kube_", "container_")
+ARRIVALS_PER_S = 60
+PATIENT_MS = 600_000
 
 
 @dataclass
@@ -45,31 +53,140 @@ class Prometheus:
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain until {what}; firing: {self.firing()}"
-            time.sleep(0.2)
+            time.sleep(0.1)
+
+    def until_firing(self, *alerts: str) -> None:
+        """Return once exactly these fire."""
+        self.until(lambda: self.firing() == set(alerts), f"{alerts or 'none'} fired")
+
+    def refused(self) -> float:
+        [found] = self.ask('sum(bentune_rejected_total{reason="overloaded"})')
+        return float(found["value"][1])
+
+
+@dataclass
+class Cluster:
+    """What kube-state-metrics would tell of the Deployment, as a page that Prometheus scrapes."""
+
+    available: int = 2
+    stuck: int = 0
+
+    async def page(self, _: web.Request) -> web.Response:
+        deployment = 'namespace="test", deployment="bentune"'
+        return web.Response(
+            text=f"kube_deployment_status_replicas_available{{{deployment}}} {self.available}\n"
+            f'kube_deployment_status_condition{{{deployment}, condition="Progressing", status="false"}} {self.stuck}\n'
+        )
+
+
+@dataclass
+class Crowd:
+    """Asks `url` for as long as the context lasts; then everybody leaves.
+
+    `rate` a second come, whatever the answers are; without a rate each comes when the one before has its answer.
+    """
+
+    url: str
+    text: str
+    rate: int | None = None
+    timeout_ms: int = PATIENT_MS
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    def __enter__(self) -> "Crowd":
+        self._loop = asyncio.new_event_loop()
+        self._asking = self._loop.create_task(self._ask())
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._asking.cancel)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(asyncio.wait([self._asking]))
+
+    async def _ask(self) -> None:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            while True:
+                asked = group.create_task(self._one(session))
+                await (asyncio.sleep(1 / self.rate) if self.rate else asked)
+
+    async def _one(self, session: aiohttp.ClientSession) -> None:
+        headers = {"X-Request-Timeout-Ms": str(self.timeout_ms)}
+        async with session.post(f"{self.url}/predict", json={"inputs": self.text}, headers=headers) as answer:
+            self.statuses[answer.status] += 1
 
 
 def hurried(expression: str) -> str:
     """The same over seconds, for a test cannot wait for minutes."""
-    return re.sub(r"\[(5m|\$__rate_interval)\]", "[8s]", expression)
+    return re.sub(r"\[(\d+m|\$__rate_interval)\]", "[4s]", expression)
+
+
+@dataclass
+class Scraped:
+    """What Prometheus looks at: /metrics of servers, by the names of their pods."""
+
+    file: Path
+    pods: dict[str, str] = field(default_factory=dict)
+
+    def __setitem__(self, pod: str, url: str) -> None:
+        self.pods[pod] = url
+        self._write()
+
+    def __delitem__(self, pod: str) -> None:
+        del self.pods[pod]
+        self._write()
+
+    def _write(self) -> None:
+        targets = [
+            {"targets": [urlsplit(url).netloc], "labels": {"namespace": "test", "pod": pod}}
+            for pod, url in self.pods.items()
+        ]
+        part = self.file.with_suffix(".part")
+        part.write_text(json.dumps(targets))
+        part.replace(self.file)
 
 
 @pytest.fixture
-def start(render: Callable[..., Any], missing: Callable[[str], Any], tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Starts a Prometheus with the alerts of the production overlay, which looks at a server every half second."""
-    program = shutil.which("prometheus") or missing("prometheus")
+def rules(render: Callable[..., Any]) -> list[dict[str, Any]]:
+    """The alerts of the production overlay, in a hurry."""
     groups = render("overlays/production").one("PrometheusRule")["spec"]["groups"]
-    for rule in (rule for group in groups for rule in group["rules"]):
-        rule |= {"expr": hurried(rule["expr"]), "for": "1s"}
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
-    started: list[subprocess.Popen[bytes]] = []
+    rules = [rule for group in groups for rule in group["rules"]]
+    return [rule | {"expr": hurried(rule["expr"]), "for": "1s"} for rule in rules]
 
-    def call(url: str) -> Prometheus:
-        port = free_port()
-        target = {"targets": [urlsplit(url).netloc], "labels": {"namespace": "test", "pod": "bentune-0"}}
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def scraped(tmp_path: Path) -> Scraped:
+    return Scraped(tmp_path / "pods.json")
+
+
+@pytest.fixture
+def prometheus(
+    rules: list[dict[str, Any]], cluster: Cluster, scraped: Scraped, missing: Callable[[str], Any], tmp_path: Path
+) -> Iterator[Prometheus]:
+    """A Prometheus with the alerts, which looks at the pods and at the cluster every half second."""
+    program = shutil.which("prometheus") or missing("prometheus")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "bentune", "rules": rules}]}))
+    port = free_port()
+    with http_server.serving(cluster.page) as exporter, ExitStack() as stack:
+        pods = [{"files": [str(scraped.file)], "refresh_interval": "1s"}]
         config = {
             "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
             "rule_files": [str(tmp_path / "rules.yaml")],
-            "scrape_configs": [{"job_name": "bentune", "static_configs": [target]}],
+            "scrape_configs": [
+                {"job_name": "bentune", "file_sd_configs": pods},
+                {"job_name": "cluster", "static_configs": [{"targets": [urlsplit(exporter).netloc]}]},
+            ],
         }
         (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config))
         command = [
@@ -79,21 +196,23 @@ def start(render: Callable[..., Any], missing: Callable[[str], Any], tmp_path: P
             f"--web.listen-address=127.0.0.1:{port}",
         ]
         with (tmp_path / "log").open("wb") as log:
-            started.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
-        found = Prometheus(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10))
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        stack.callback(process.wait, 30)
+        stack.callback(process.terminate)
+        client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10))
         deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline and started[0].poll() is None:
-            try:
-                if found.client.get("/-/ready").status_code == 200:
-                    return found
-            except httpx.TransportError:
-                time.sleep(0.1)
-        pytest.fail((tmp_path / "log").read_text()[-3000:])
+        while not _ready(client):
+            if time.monotonic() > deadline or process.poll() is not None:
+                pytest.fail((tmp_path / "log").read_text()[-3000:])
+            time.sleep(0.1)
+        yield Prometheus(client)
 
-    yield call
-    for process in started:
-        process.terminate()
-        process.wait(30)
+
+def _ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/-/ready").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def panels() -> list[str]:
@@ -103,28 +222,91 @@ def panels() -> list[str]:
     return [hurried(query).replace("$namespace", "test") for query in own]
 
 
-def refused(prometheus: Prometheus) -> float:
-    [found] = prometheus.ask('sum(bentune_rejected_total{reason="overloaded"})')
-    return float(found["value"][1])
+def slow_alone(root: Path) -> None:
+    """A slow word takes 50 ms, and each text is computed alone, so that a queue is as long as its texts are many."""
+    slow(root)
+    (root / "plan.json").write_text(json.dumps({"slots": 1, "threads": 1, "token_budget": 1}))
 
 
-def test_it_is_quiet_while_all_is_well_and_speaks_of_overload_and_of_an_end(
-    start: Callable[..., Prometheus], tiny_tag: str, tmp_path: Path
+def for_other_hardware(root: Path) -> None:
+    """Its plan was measured with more cores than a machine has."""
+    speed = {"texts_per_second": 1, "lone_ms": 1, "padding": 0, "token_budget": 512}
+    entry = {"variant": "fp32", "provider": "CPUExecutionProvider", "slots": 4096, "threads": 1} | speed
+    (root / "plan.json").write_text(json.dumps({"measured": [entry]}))
+
+
+def test_each_alert_fires_when_it_should_and_not_before(
+    prometheus: Prometheus,
+    cluster: Cluster,
+    scraped: Scraped,
+    rules: list[dict[str, Any]],
+    tiny_bundle: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    one = [Body(json.dumps({"inputs": "a cat near the dog"}).encode())]
-    many = [Body(json.dumps({"inputs": ["bread and cheese"] * 8}).encode(), texts=8)]
-    with running(tiny_tag, env={"BENTUNE_QUEUE_INPUTS": "8"}, cwd=tmp_path) as url:
-        prometheus = start(url)
-        run_loop(closed_loop(Target(url), one, clients=1, seconds=6))
-        prometheus.until(lambda: bool(prometheus.ask("bentune_model_info")), "the server was scraped")
-        assert prometheus.firing() == set()
-        assert [query for query in panels() if not prometheus.ask(query)] == [], "every panel shows something"
+    """`firing` must be exactly what is wrong at the time, so that each alert is seen silent through all the others."""
+    seen: set[str] = set()
 
-        load = run_loop(closed_loop(Target(url), many, clients=24, seconds=8))
-        assert load.statuses.keys() >= {200, 429}
-        prometheus.until(lambda: "BentuneOverloaded" in prometheus.firing(), "the overload was noticed")
-        assert "BentuneDown" not in prometheus.firing()
-        # Scrapes are late where the machine is busy.
-        prometheus.until(lambda: refused(prometheus) == load.statuses[429], "all refusals were seen")
-        prometheus.until(lambda: "BentuneOverloaded" not in prometheus.firing(), "it was over")
-    prometheus.until(lambda: "BentuneDown" in prometheus.firing(), "its end was noticed")
+    def fires(*alerts: str) -> None:
+        prometheus.until_firing(*alerts)
+        seen.update(alerts)
+
+    with ExitStack() as stack:
+        store = stack.enter_context(storing(tiny_bundle))
+
+        def server(name: str, change: Callable[[Path], object]) -> Any:
+            env = {"BENTUNE_QUEUE_INPUTS": "100000", "BENTUNE_REQUEST_TIMEOUT_MS": str(PATIENT_MS)}
+            return started(tmp_path_factory.mktemp(name), ".", "--arg", f"model={store(name, change)}", env=env)
+
+        fallen = stack.enter_context(server("fallen", for_other_hardware))
+        with server("slow", slow_alone) as slowed:
+            slowed.until_status("/readyz", 200)
+            fallen.until_status("/readyz", 200)
+            scraped["bentune-0"] = slowed.url
+
+            # All is well.
+            with Crowd(slowed.url, "a cat near the dog") as crowd:
+                prometheus.until(
+                    lambda: all(prometheus.ask(query) for query in panels()), "every panel shows something"
+                )
+                prometheus.until_firing()
+                time.sleep(3)  # longer than an alert has to hold
+                assert prometheus.firing() == set()
+            assert crowd.statuses.keys() == {200}
+
+            # One pod runs on other hardware than was measured, and is gone again.
+            scraped["bentune-1"] = fallen.url
+            fires("BentunePlanFallback")
+            del scraped["bentune-1"]
+            fires()
+
+            # A new version does not become ready; no pod is.
+            cluster.stuck = 1
+            fires("BentuneRolloutStuck")
+            cluster.stuck, cluster.available = 0, 0
+            fires("BentuneDown")
+            cluster.available = 2
+            fires()
+
+            # More comes than goes out: 20 a second would, on a core of its own.
+            with Crowd(slowed.url, SLOW_WORD, rate=ARRIVALS_PER_S) as crowd:
+                fires("BentuneLatencyHigh", "BentuneQueueGrowing")
+                assert crowd.statuses.keys() <= {200}
+                # Those who have no time to wait for all these are refused at once.
+                with Crowd(slowed.url, "a cat", timeout_ms=100, rate=20) as hasty:
+                    fires("BentuneLatencyHigh", "BentuneQueueGrowing", "BentuneOverloaded")
+                assert hasty.statuses.keys() == {429}
+            # Scrapes are late where the machine is busy.
+            refusals = crowd.statuses[429] + hasty.statuses[429]
+            prometheus.until(lambda: prometheus.refused() == refusals, "all refusals were seen")
+            fires()
+
+            # Computing takes longer than they wait for an answer.
+            with Crowd(slowed.url, f"{SLOW_WORD} " * 8, timeout_ms=100) as failed:
+                prometheus.until(lambda: "BentuneErrors" in prometheus.firing(), "errors were noticed")
+                seen.add("BentuneErrors")
+                assert prometheus.firing() <= {"BentuneErrors", "BentuneLatencyHigh"}
+            assert failed.statuses.keys() == {504}
+            fires()
+        # The last pod goes.
+        fires("BentuneDown")
+    assert seen == {rule["alert"] for rule in rules}
