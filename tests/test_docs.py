@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import bentoml
+import http_server
 import httpx
 import pytest
 import yaml
+from api_server import ApiServer
 from measured import capacity as measured_capacity
 from tiny import write_csv
 
@@ -118,6 +121,7 @@ def test_kubernetes_page(tmp_path: Path) -> None:
     assert set(rendered) == {"my-overlay", "sized-overlay", "k8s/training/job"}
     objects = [one for found in rendered.values() for one in found]
     names = {(one["kind"].lower(), one["metadata"]["name"]) for one in objects}
+    run_dry([command for command in commands if command.startswith("kubectl")], objects, tmp_path)
     for kind, name in re.findall(r"(deployment|service|job)/([a-z-]+)", "\n".join(commands)):
         assert (kind, name) in names
     images = {
@@ -131,6 +135,29 @@ def test_kubernetes_page(tmp_path: Path) -> None:
     assert "bentune/training:0.1.0" in (ROOT / "Makefile").read_text()
     listed = {directory.name for directory in (ROOT / "k8s/components").iterdir()}
     assert listed == set(re.findall(r"^\| `([a-z-]+)` \|", page.read_text(), re.MULTILINE))
+
+
+# These say what they would do, with a server that knows the kinds; the others can only ask a cluster.
+DRY = ("create", "label", "apply")
+
+
+def run_dry(commands: list[str], objects: list[dict[str, Any]], cwd: Path) -> None:
+    """Every command is one that kubectl knows, with options it knows; what may be tried without a cluster is."""
+    server = ApiServer(objects, existing=["bentune"])
+    with http_server.serving(server) as url:
+        for command in commands:
+            verb = command.split()[1]
+            if verb in DRY:
+                validate = "" if verb == "label" else " --validate=false"
+                output = shell(f"{command} --server={url} --dry-run=client{validate}", cwd)
+                assert output
+                assert all("(dry run)" in line for line in output.splitlines()), output
+    assert server.refused == [], "a dry run writes nothing"
+    for command in commands:
+        if command.split()[1] not in DRY:
+            asked = ["bash", "-euc", f"{command} --server=http://127.0.0.1:1"]
+            done = subprocess.run(asked, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+            assert "127.0.0.1:1 was refused" in done.stderr, f"{command}\n{done.stderr}"
 
 
 def test_settings_table_is_the_code() -> None:
