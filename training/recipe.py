@@ -70,7 +70,8 @@ LabelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 class DataSettings(Section):
     """Where the labelled rows come from."""
 
-    source: str = Field(min_length=1, description="hub name, local path, or package:NAME/path")
+    source: str = Field(min_length=1, description="hub name, local path, package:NAME/path, or sql:VARIABLE")
+    query: str | None = Field(default=None, min_length=1, description="SELECT on the database of sql:VARIABLE")
     config: str | None = Field(default=None, description="configuration of a hub data set")
     columns: ColumnNames = ColumnNames()
     labels: Annotated[dict[str, LabelName], BeforeValidator(_texts)] = Field(
@@ -79,6 +80,12 @@ class DataSettings(Section):
     split: SplitSettings = SplitSettings()
     rows: RowLimits = RowLimits()
     invalid_rows: Literal["error", "drop"] = Field(default="error", description="what to do with an unusable row")
+
+    @model_validator(mode="after")
+    def _query(self) -> "DataSettings":
+        if self.source.startswith("sql:") != (self.query is not None):
+            raise ValueError("a source sql:VARIABLE and a query go together")
+        return self
 
 
 class FullMethod(Section):

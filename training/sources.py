@@ -1,4 +1,4 @@
-"""Reads labelled rows from a file, a folder of classes, or a hub data set, one at a time."""
+"""Reads labelled rows from a file or a folder of them, a folder of classes, a hub data set, or a query, one at a time."""
 
 import difflib
 import hashlib
@@ -10,12 +10,14 @@ from typing import Any
 from service.errors import InputError
 from service.rows import columns as file_columns
 from service.rows import read_rows
+from training.database import SQL, Query
 from training.hub import offline, why_not
 from training.locate import Location, locate
 from training.recipe import ColumnNames, DataSettings
 
 MAX_TEXT_FILE_BYTES = 10_000_000
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+PARQUET = ".parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +56,67 @@ def open_source(data: DataSettings, split: str) -> Source:
 
     Raises InputError when it is not there, has an unknown form, or lacks a column.
     """
+    if data.query is not None:
+        _require_no_split(data, data.source)
+        return _database(Query.of(data.source, data.query), data)
     location = locate(data.source, "data.source")
     path = location.path
     if path is None or (path.is_dir() and _looks_like_hub(path)):
         return _hub(location, data, split)
+    _require_no_split(data, str(path))
+    if path.is_dir():
+        tables = _tables(path)
+        return _together(path, tables, data.columns) if tables else _folder(path, data.columns)
+    return _file(path, data.columns)
+
+
+def _require_no_split(data: DataSettings, where: str) -> None:
     if isinstance(data.split.test, str):
         raise InputError(
-            f"data.split.test: {data.split.test!r} is a split of a hub data set, and {path} has no splits: "
+            f"data.split.test: {data.split.test!r} is a split of a hub data set, and {where} has no splits: "
             "give the share of rows to hold out, for example 0.2"
         )
-    if path.is_dir():
-        return _folder(path, data.columns)
-    if path.suffix.lower() == ".parquet":
-        return _parquet(path, data.columns)
-    return _text_file(path, data.columns)
+
+
+def _database(query: Query, data: DataSettings) -> Source:
+    name = f"{SQL}{query.variable}"
+    _require_columns(data.columns, query.columns(), name)
+
+    def read() -> Iterator[Raw]:
+        for number, row in enumerate(query.rows()):
+            yield _raw(f"{name} row {number}", row, data.columns)
+
+    return Source(name, query.digest(_wanted(data.columns)), read)
+
+
+def _tables(root: Path) -> list[Path]:
+    """The files of rows directly in a folder, by name; none in a folder of classes."""
+    if any(root.glob("*/*.txt")):
+        return []
+    found = (path for path in root.iterdir() if path.is_file() and not path.name.startswith((".", "_")))
+    return sorted(path for path in found if path.suffix.lower() in (*TEXT_SUFFIXES, PARQUET))
+
+
+def _together(root: Path, files: Sequence[Path], names: ColumnNames) -> Source:
+    """A folder that grows by a file at a time: the rows of all of them."""
+    sources = [_file(path, names) for path in files]
+
+    def read() -> Iterator[Raw]:
+        for source in sources:
+            yield from source.read()
+
+    return Source(str(root), hashlib.sha256("".join(source.digest for source in sources).encode()).hexdigest(), read)
+
+
+def _file(path: Path, names: ColumnNames) -> Source:
+    return _parquet(path, names) if path.suffix.lower() == PARQUET else _text_file(path, names)
 
 
 def _text_file(path: Path, names: ColumnNames) -> Source:
     if path.suffix.lower() not in TEXT_SUFFIXES:
         raise InputError(
             f"data.source: {path} has the unknown suffix {path.suffix or 'none'!r}; "
-            f"give one of {', '.join((*TEXT_SUFFIXES, '.parquet'))}, or a folder with a sub-folder per class"
+            f"give one of {', '.join((*TEXT_SUFFIXES, PARQUET))}, a folder of these, or one with a sub-folder per class"
         )
     _require_columns(names, file_columns(path), path)
 
@@ -94,7 +136,7 @@ def _parquet(path: Path, names: ColumnNames) -> Source:
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"data.source: {path} is not a Parquet file: {_line(error)}") from error
     _require_columns(names, file.schema_arrow.names, path)
-    wanted = [name for name in (names.text, names.text_pair, names.label) if name]
+    wanted = _wanted(names)
 
     def read() -> Iterator[Raw]:
         number = 0
@@ -118,7 +160,10 @@ def _folder(root: Path, names: ColumnNames) -> Source:
         if path.suffix.lower() == ".txt" and path.is_file()
     )
     if not files:
-        raise InputError(f"data.source: {root} holds no <class>/<text>.txt; give a folder with a sub-folder per class")
+        raise InputError(
+            f"data.source: {root} holds no file of rows ({', '.join((*TEXT_SUFFIXES, PARQUET))}) and no "
+            "<class>/<text>.txt; give a folder with one or the other"
+        )
     if names.text_pair is not None:
         raise InputError(f"data.columns.text_pair: {names.text_pair}: a folder of classes has no second text")
 
@@ -139,8 +184,11 @@ def _folder(root: Path, names: ColumnNames) -> Source:
 
 
 def _looks_like_hub(path: Path) -> bool:
-    # The layout of a hub repository: a card and data files, where a folder of classes has folders of texts.
-    return not any(path.glob("*/*.txt")) and ((path / "README.md").is_file() or any(path.glob("**/*.parquet")))
+    # The layout of a hub repository: a card and data files, where a folder of classes has folders of texts, and a
+    # folder that grows has files of rows and no card.
+    if any(path.glob("*/*.txt")):
+        return False
+    return (path / "README.md").is_file() or (not _tables(path) and any(path.glob("**/*.parquet")))
 
 
 def _hub(location: Location, data: DataSettings, split: str) -> Source:
@@ -161,7 +209,7 @@ def _hub(location: Location, data: DataSettings, split: str) -> Source:
         raise InputError(f"data.source: {name}, split {split!r}: {_line(error)}") from error
     names = data.columns
     _require_columns(names, table.column_names, location.name)
-    table = table.select_columns([name for name in (names.text, names.text_pair, names.label) if name])
+    table = table.select_columns(_wanted(names))
     feature = table.features[names.label]
     classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
 
@@ -197,6 +245,10 @@ def _line(error: Exception) -> str:
     """What a library said, on one line; the cause says more where there is one."""
     lines = str(error.__cause__ or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _wanted(names: ColumnNames) -> list[str]:
+    return [name for name in (names.text, names.text_pair, names.label) if name]
 
 
 def _raw(origin: str, values: Mapping[str, Any], names: ColumnNames) -> Raw:

@@ -151,10 +151,42 @@ def test_a_folder_names_files_that_cannot_be_used_and_leaves_out_what_is_no_text
     assert found["1/bom.txt"].text == "marked"
 
 
-def test_a_folder_without_classes(tmp_path: Path) -> None:
+def test_a_folder_without_classes_and_without_files_of_rows(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("x")
-    with pytest.raises(InputError, match="holds no <class>/<text>.txt; give a folder with a sub-folder per class"):
+    with pytest.raises(
+        InputError, match=r"holds no file of rows \(\.csv, .*\) and no <class>/<text>\.txt; give a folder"
+    ):
         open_source(settings(tmp_path), "train")
+
+
+def test_a_folder_that_grows_has_the_rows_of_all_its_files_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    write_csv(folder / "b.csv")
+    write_parquet(folder / "a.parquet")
+    for name in (".part.csv", "_c.csv", "notes.txt"):
+        (folder / name).write_text("text,label\nnever,read\n")
+    (folder / "deeper").mkdir()
+    write_csv(folder / "deeper/c.csv")
+    assert texts_and_labels(settings(folder)) == [*ROWS, *ROWS]
+    assert [raw.origin for raw in read(settings(folder))][2:4] == ["a.parquet row 2", "b.csv line 2"]
+    before = source_digests(settings(folder))
+    assert source_digests(settings(folder)) == before
+    write_jsonl(folder / "c.jsonl")
+    assert source_digests(settings(folder)) != before
+    assert texts_and_labels(settings(folder)) == [*ROWS, *ROWS, *ROWS]
+    (folder / "d.csv").write_text("txet,label\na,b\n")
+    with pytest.raises(InputError, match=r"data\.columns\.text: .*d\.csv has no column 'text'"):
+        read(settings(folder))
+
+
+def test_classes_and_cards_are_still_seen_beside_files_of_rows(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "rows")
+    write_csv(folder / "extra.csv")
+    assert sorted(texts_and_labels(settings(folder))) == sorted(ROWS)  # type: ignore[type-var]
+    hub = write_hub(tmp_path / "hub")
+    (hub / "extra.csv").write_text("text,label\na,b\n")
+    assert len(open_sources(settings(hub, split={"test": "test"}))) == 2
 
 
 def test_a_card_beside_the_classes_does_not_make_a_hub_repository_of_them(tmp_path: Path) -> None:
