@@ -7,75 +7,44 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.model_selection import train_test_split
 
 from service.contract import ROWS, write_json
 from service.errors import InputError
 from service.row_filter import RowFilter, SeenRows, row_key
-from training.recipe import DataSettings, label_text
+from training.parent import open_parent, require_alike, require_labels
+from training.pool import POOL, Part, Pool
+from training.recipe import ColumnNames, DataSettings, label_text
 from training.sources import Raw, Source, open_sources
+from training.split import Split, require_training_rows, split_afresh, split_onward
 from training.stage import Context, Summary
 
-POOL = pa.schema([("text", pa.string()), ("text_pair", pa.string()), ("origin", pa.string())])
+HELD_OUT = "held_out.jsonl"
 CHUNK_ROWS = 1000
 SAMPLES = 3
 SHOWN_LABELS = 20
 SURROGATE = re.compile("[\ud800-\udfff]")
 NUMBER = re.compile(r"-?[0-9]{1,18}")
-Indices = npt.NDArray[np.int64]
-
-
-@dataclass(slots=True)
-class Pool:
-    """Checked rows of one source: the texts on disk in `file`; in memory a 16-byte key and the label of each.
-
-    `given_labels` are the labels before `data.labels` renamed them. `kept` has one row for each text, by its row_key;
-    the others are duplicates.
-    """
-
-    file: Path
-    keys: list[bytes] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    given_labels: set[str] = field(default_factory=set)
-    kept: dict[bytes, int] = field(default_factory=dict)
-    dropped: dict[str, list[str]] = field(default_factory=dict)
-
-    def rows(self) -> Indices:
-        """The kept rows in the order of their keys, so that nothing depends on their order in the file."""
-        return np.array(sorted(self.kept.values(), key=self.keys.__getitem__), dtype=np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The rows of a pool that make up one split."""
-
-    pool: Pool
-    rows: Indices
-
-    def take(self, chosen: Indices) -> "Part":
-        """The rows in these places, in the order that they have here."""
-        return Part(self.pool, self.rows[np.sort(chosen)])
-
-    @property
-    def labels(self) -> list[str]:
-        """Label of each row."""
-        return [self.pool.labels[row] for row in self.rows]
 
 
 def run(context: Context) -> Summary:
     """Write train.parquet, test.parquet, validation.parquet (if asked for), labels.json and rows.json.
 
+    With a parent also held_out.jsonl: the rows of test.parquet for `bentune compare`, with a column `set` that says
+    `reference` of what the parent held out and `fresh` of the others.
+
     Raises InputError for rows that cannot be used, a label with a single row, a label with rows to hold out but none to
-    train on, fewer than two labels, and a new name in `data.labels` for a label that no row has.
+    train on, fewer than two labels, a new name in `data.labels` for a label that no row has, and data that does not go
+    with the parent.
     """
-    data, work = context.recipe.data, context.work
+    recipe, data, work = context.recipe, context.recipe.data, context.work
+    parent = open_parent(recipe.parent) if recipe.parent is not None else None
+    if parent is not None:
+        require_alike(parent, recipe)
     pools: list[Pool] = []
     sources = open_sources(data)
     for number, source in enumerate(sources):
@@ -85,15 +54,24 @@ def run(context: Context) -> Summary:
     labels = _label_order({pool.labels[row] for pool in pools for row in pool.kept.values()})
     if len(labels) < 2:
         raise InputError(f"data.source: {where} has only the label {labels[0]!r}; a classifier needs two")
-    parts = _split(pools, data, context.recipe.seed, where)
-    _require_training_rows(parts, where)
+    if parent is None:
+        split = split_afresh(pools, data, recipe.seed, where)
+    else:
+        require_labels(parent, labels)
+        split = split_onward(pools[0], parent.rows(), data, recipe.seed, where)
+    parts = split.parts
+    require_training_rows(parts, where)
     for name, part in parts.items():
         _write(part, labels, work / f"{name}.parquet")
+    continued: Summary = {}
+    if parent is not None:
+        _write_held_out(split, data.columns, work / HELD_OUT)
+        continued = {"parent": {"tag": parent.tag, "content": parent.content, **_continued(split)}}
     for pool in pools:
         pool.file.unlink()
     write_json(work / "labels.json", labels)
-    write_json(work / ROWS, _seen(parts))
-    return {
+    write_json(work / ROWS, _seen(split))
+    return continued | {
         "source": [source.name for source in sources],
         "fingerprint": fingerprint(part.pool.keys[row] for part in parts.values() for row in part.rows),
         "labels": labels,
@@ -107,15 +85,28 @@ def run(context: Context) -> Summary:
     }
 
 
-def _seen(parts: dict[str, Part]) -> SeenRows:
-    """The filters of what a model of these parts is trained on, the rows that pick its checkpoint included."""
+def _seen(split: Split) -> SeenRows:
+    """The filters of what a model of these parts has seen, the rows that pick its checkpoint included.
 
-    def row_keys(part: Part) -> list[bytes]:
-        by_row = {row: key for key, row in part.pool.kept.items()}
-        return [by_row[int(row)] for row in part.rows]
+    What the parent was trained on is in it even where `data.rows.train` left it out: weights may come from there.
+    """
+    trained = {key for name, part in split.parts.items() if name != "test" for key in part.row_keys()}
+    trained.update(split.trained_before.row_keys())
+    return SeenRows(trained=RowFilter.of(sorted(trained)), held_out=RowFilter.of(split.parts["test"].row_keys()))
 
-    trained = [key for name, part in parts.items() if name != "test" for key in row_keys(part)]
-    return SeenRows(trained=RowFilter.of(trained), held_out=RowFilter.of(row_keys(parts["test"])))
+
+def _continued(split: Split) -> dict[str, int]:
+    """How many rows are the parent's and how many are new."""
+    trained = np.concatenate([part.rows for name, part in split.parts.items() if name != "test"])
+    again = int(np.isin(trained, split.trained_before.rows).sum())
+    reference = len(split.reference.rows)
+    return {
+        "reference": reference,
+        "fresh": len(split.parts["test"].rows) - reference,
+        "missing": split.missing,
+        "trained_again": again,
+        "trained_new": len(trained) - again,
+    }
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:
@@ -209,62 +200,32 @@ def _key(*parts: str) -> bytes:
     return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
 
-def _split(pools: list[Pool], data: DataSettings, seed: int, where: str) -> dict[str, Part]:
-    pool, test_share = pools[0], data.split.test
-    if isinstance(test_share, str):
-        parts = {"train": Part(pool, pool.rows()), "test": Part(pools[1], pools[1].rows())}
-    else:
-        train, test = _stratified(Part(pool, pool.rows()), test_share, seed, f"{where}, data.split.test")
-        parts = {"train": train, "test": test}
-    generator = np.random.default_rng(seed)
-    for name, limit in data.rows.model_dump().items():
-        part = parts[name]
-        if limit is not None and limit < len(part.rows):
-            parts[name] = part.take(generator.choice(len(part.rows), limit, replace=False))
-    if data.split.validation:
-        where_validation = f"{where}, data.split.validation"
-        train, validation = _stratified(parts["train"], data.split.validation, seed, where_validation)
-        parts |= {"train": train, "validation": validation}
-    return parts
-
-
-def _stratified(part: Part, share: float, seed: int, where: str) -> tuple[Part, Part]:
-    label, rows = min(Counter(part.labels).items(), key=lambda item: (item[1], item[0]))
-    if rows < 2:
-        raise InputError(
-            f"{where}: label {label!r} has a single row, and one is needed on each side of the split: "
-            "add rows, merge it into another label with data.labels, or remove it"
-        )
-    try:
-        kept, held_out = train_test_split(
-            np.arange(len(part.rows)), test_size=share, random_state=seed, stratify=part.labels
-        )
-    except ValueError as error:
-        raise InputError(f"{where}: {len(part.rows)} rows cannot be split at {share}: {error}") from error
-    return part.take(kept), part.take(held_out)
-
-
-def _require_training_rows(parts: dict[str, Part], where: str) -> None:
-    trained = set(parts["train"].labels)
-    for name, part in parts.items():
-        missing = Counter(label for label in part.labels if label not in trained)
-        if missing:
-            label, rows = missing.most_common(1)[0]
-            raise InputError(
-                f"{where}: label {label!r} has {rows} {name} rows and none to train on: add rows, raise "
-                "data.rows.train, or merge it into another label with data.labels"
-            )
-
-
 def _write(part: Part, labels: list[str], file: Path) -> None:
     index = {label: number for number, label in enumerate(labels)}
+    with pq.ParquetWriter(file, POOL.append(pa.field("label", pa.int64()))) as writer:
+        for table, rows in _texts(part):
+            numbers = [index[part.pool.labels[row]] for row in rows]
+            writer.write_table(table.append_column("label", pa.array(numbers, pa.int64())))
+
+
+def _write_held_out(split: Split, names: ColumnNames, file: Path) -> None:
+    part, reference = split.parts["test"], {int(row) for row in split.reference.rows}
+    with file.open("w", encoding="utf-8") as lines:
+        for table, rows in _texts(part):
+            for values, row in zip(table.to_pylist(), rows, strict=True):
+                line = {names.text: values["text"]}
+                if names.text_pair is not None:
+                    line[names.text_pair] = values["text_pair"]
+                line |= {"label": part.pool.labels[row], "set": "reference" if row in reference else "fresh"}
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _texts(part: Part) -> Iterator[tuple[pa.Table, list[int]]]:
+    """The part's rows as they are in the pool's file, a chunk at a time, with the number of each."""
     wanted = np.zeros(len(part.pool.keys), dtype=bool)
     wanted[part.rows] = True
     first = 0
-    with pq.ParquetWriter(file, POOL.append(pa.field("label", pa.int64()))) as writer:
-        for batch in pq.ParquetFile(part.pool.file).iter_batches(batch_size=CHUNK_ROWS):
-            # A row that is not kept may have a label that no kept row has.
-            numbers = [index.get(label, -1) for label in part.pool.labels[first : first + len(batch)]]
-            table = pa.Table.from_batches([batch]).append_column("label", pa.array(numbers, pa.int64()))
-            writer.write_table(table.filter(pa.array(wanted[first : first + len(batch)])))
-            first += len(batch)
+    for batch in pq.ParquetFile(part.pool.file).iter_batches(batch_size=CHUNK_ROWS):
+        here = wanted[first : first + len(batch)]
+        yield pa.Table.from_batches([batch]).filter(pa.array(here)), (np.flatnonzero(here) + first).tolist()
+        first += len(batch)

@@ -63,11 +63,16 @@ def save_tuned(model: Any, method: FullMethod | LoraMethod, directory: Path) -> 
 
 
 def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
-    """The base that was tuned. Raises InputError when its files, or its commit on the hub, changed since."""
-    model = load_base(recipe, labels).model
-    if base_digest(recipe, model) != json.loads((directory / BASE).read_text(encoding="utf-8"))["sha256"]:
+    """The base that was tuned, which a warm start took from the parent's run.
+
+    Raises InputError when its files, or its commit on the hub, changed since.
+    """
+    base = json.loads((directory / BASE).read_text(encoding="utf-8"))
+    tuned = recipe.model_copy(update={"model": base.get("warm_start", recipe.model)})
+    model = load_base(tuned, labels).model
+    if base_digest(tuned, model) != base["sha256"]:
         raise InputError(
-            f"model: {recipe.model} is not what it was when it was tuned: run `bentune train` again, or put it back"
+            f"model: {tuned.model} is not what it was when it was tuned: run `bentune train` again, or put it back"
         )
     return model
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from service.contract import (
     Columns,
     Limits,
     Manifest,
+    Parent,
     open_bundle,
     seal,
     sha256_file,
@@ -31,6 +32,7 @@ from service.errors import BentuneError
 from training.recipe_file import digest
 from training.run_dir import explain_full_disk
 from training.stage import Context, Summary
+from training.versions import reserved
 
 TOOLS = ("bentune", "torch", "transformers", "peft", "optimum", "optimum-onnx", "onnxruntime", "tokenizers", "bentoml")
 ROOT = Path(service.__file__).resolve().parent.parent
@@ -48,15 +50,13 @@ def run(context: Context) -> Summary:
 
 def _store(context: Context) -> Summary:
     name = context.recipe.name
-    created_at = datetime.now(UTC).replace(microsecond=0)
     onnx = context.inputs["export"] / "model/fp32.onnx"
-    version = f"{created_at:%Y%m%d-%H%M%S}-{sha256_file(onnx)[:6]}"
-    tag = f"{name}:{version}"
-    new_model = bentoml.models.create(tag, module=MODULE, labels={"task": context.recipe.task})
-    with context.report.task("storing the bundle", None), new_model as stored:
-        root = Path(stored.path)
-        _fill(root, context)
-        seal(root, _manifest(context, version, created_at))
+    with context.report.task("storing the bundle", None), reserved(name, sha256_file(onnx)) as (version, created_at):
+        tag = f"{name}:{version}"
+        with bentoml.models.create(tag, module=MODULE, labels={"task": context.recipe.task}) as stored:
+            root = Path(stored.path)
+            _fill(root, context)
+            seal(root, _manifest(context, version, created_at))
     try:
         bundle = open_bundle(Path(bentoml.models.get(tag).path))
         with context.report.task("building the Bento", None):
@@ -68,6 +68,8 @@ def _store(context: Context) -> Summary:
         "model": tag,
         "bundle": str(bundle.root),
         "digest": bundle.digest,
+        "content": bundle.content,
+        "weights_sha256": _summary(context.inputs["merge"])["weights_sha256"],
         "bento": str(bento.tag),
         "bento_path": str(bento.path),
     }
@@ -108,6 +110,7 @@ def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
     from training.tuned import config_labels  # here, so that still_there() does not wait for torch
 
     recipe, inputs = context.recipe, context.inputs
+    trained, continued = _summary(inputs["train"]), _summary(inputs["data"]).get("parent")
     return Manifest(
         name=recipe.name,
         version=version,
@@ -116,10 +119,11 @@ def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
         columns=Columns(text=recipe.data.columns.text, text_pair=recipe.data.columns.text_pair),
         labels=config_labels(inputs["export"]),
         limits=Limits(max_tokens=recipe.max_tokens),
-        base_model=BaseModelInfo(source=recipe.model, sha256=_summary(inputs["train"])["base_sha256"]),
+        base_model=BaseModelInfo(source=trained["base"], sha256=trained["base_sha256"]),
         method=recipe.method.model_dump(mode="json"),
         recipe_digest=digest(recipe),
         data_fingerprint=_summary(inputs["data"])["fingerprint"],
+        parent=Parent(tag=continued["tag"], content=continued["content"]) if continued else None,
         code_revision=_code_revision(),
         tools={"python": sys.version.split()[0]} | {tool: importlib.metadata.version(tool) for tool in TOOLS},
         files={},

@@ -2,7 +2,7 @@
 
 import importlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,14 @@ class Stage:
 
 
 STAGES = (
-    Stage("data", (), ("data", "seed"), layout=3),
-    Stage("train", ("data",), ("task", "model", "method", "max_tokens", "seed", "train"), resumable=True),
+    Stage("data", (), ("data", "seed", "task", "parent")),
+    Stage(
+        "train",
+        ("data",),
+        ("task", "model", "method", "max_tokens", "seed", "train", "parent"),
+        resumable=True,
+        layout=3,
+    ),
     Stage("evaluate", ("data", "train"), ("model", "method", "max_tokens", "seed", "evaluate")),
     Stage("merge", ("train",), ("model", "method", "seed")),
     Stage("export", ("merge",), ("task",)),
@@ -56,10 +62,10 @@ STAGES = (
     Stage("plan", ("data", "export", "verify"), ("max_tokens", "seed", "plan")),
     Stage(
         "package",
-        ("data", "train", "evaluate", "export", "verify", "plan"),
+        ("data", "train", "evaluate", "merge", "export", "verify", "plan"),
         tuple(Recipe.model_fields),
         stores_elsewhere=True,
-        layout=4,
+        layout=5,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -74,6 +80,11 @@ class Outcome:
     redone: bool
     seconds: float
     summary: Summary
+
+
+def identity(recipe: Recipe) -> str:
+    """Digest of all that decides what becomes of a run, but for the machine: recipe, rows, parent."""
+    return digest({"recipe": recipe.model_dump(mode="json"), "outside": _outside(STAGES[0], recipe)})
 
 
 def run_all(recipe: Recipe, run: RunDir, report: Reporter) -> Iterator[Outcome]:
@@ -169,13 +180,21 @@ def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
     return digest({"layout": stage.layout, "stage": stage.name, "recipe": values, "inputs": inputs, "outside": outside})
 
 
-def _outside(stage: Stage, recipe: Recipe) -> Sequence[str]:
-    """What a stage depends on that no stage wrote: the rows, the base model, the hardware."""
+def _outside(stage: Stage, recipe: Recipe) -> list[str]:
+    """What a stage depends on that no stage wrote: the rows, the parent, the base model, the hardware."""
     if stage.name == "data":
         digests: list[str] = importlib.import_module("training.sources").source_digests(recipe.data)
-        return digests
+        return [*digests, *_parent(recipe)]
     if stage.name == "train":
+        if recipe.warm:
+            return _parent(recipe)
         return [importlib.import_module("training.base_files").base_files_digest(recipe.model)]
     if stage.name == "plan":
         return [describe().model_dump_json(), *available()]
     return []
+
+
+def _parent(recipe: Recipe) -> list[str]:
+    if recipe.parent is None:
+        return []
+    return [importlib.import_module("training.parent").open_parent(recipe.parent).content]

@@ -9,6 +9,9 @@ from service.contract import Name
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?:[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")]
+
+
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors."""
 
@@ -124,6 +127,7 @@ class TrainSettings(Section):
     batch_size: int = Field(default=16, ge=1, description="rows a step")
     warmup_ratio: Fraction = Field(default=0.1, description="share of the steps that the learning rate rises")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decay")
+    warm_start: bool = Field(default=False, description="start from the parent's weights, where there is a parent")
     checkpoint_steps: int = Field(default=50, ge=1, description="steps between checkpoints, from which a run goes on")
 
 
@@ -173,12 +177,27 @@ class Recipe(Section):
     model: str = Field(min_length=1, description="base model: hub name, local path, or package:NAME/path")
     data: DataSettings
     max_tokens: int = Field(default=256, ge=4, description="longer texts are cut, in training and serving")
+    parent: Tag | None = Field(
+        default=None, description="NAME:VERSION that this one continues; `bentune retrain` sets it"
+    )
     seed: int = Field(default=42, ge=0, lt=2**32, description="of the split, the head and the order of rows")
     method: Method = LoraMethod(name="lora")
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     verify: VerifySettings = VerifySettings()
     plan: PlanSettings = PlanSettings()
+
+    @model_validator(mode="after")
+    def _names_for_compare(self) -> "Recipe":
+        names = {self.data.columns.text, self.data.columns.text_pair}
+        if self.parent is not None and (taken := sorted(names & {"label", "set"} - {None}, key=str)):
+            raise ValueError(f"a text column cannot be called {taken[0]!r} with a parent: its held-out rows have one")
+        return self
+
+    @property
+    def warm(self) -> bool:
+        """Whether training starts from the parent's weights."""
+        return self.train.warm_start and self.parent is not None
 
     @property
     def learning_rate(self) -> float:

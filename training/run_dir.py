@@ -23,6 +23,7 @@ RECORD = "stage.json"
 KEY = "key"
 PARTIAL = ".partial"
 LOCK = ".lock"
+PURPOSE = ".purpose"
 RUN_ID = re.compile(r"([0-9]{8}-[0-9]{6})(?:-([0-9]+))?")
 # How safetensors, tokenizers and torch report a full disk: in words only.
 FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing", "] . unexpected pos ")
@@ -54,10 +55,12 @@ class RunDir:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, runs: Path, name: str, *, new: bool = False) -> Iterator[Self]:
-        """Hold the newest run of `name`, or a new one when there is none or `new` says so.
+    def open(cls, runs: Path, name: str, *, new: bool = False, purpose: str = "") -> Iterator[Self]:
+        """Hold the newest run of `name` that has this purpose, or a new one when there is none or `new` says so.
 
-        A new run in which nothing was done is removed again. Raises InputError when another process holds the run, or
+        A run without a purpose is the one that a person goes on with: raises InputError when another process holds it.
+        With one it is enough to have a run for it, so that two processes with the same get one each. Runs for other
+        purposes are left as they are. A new run in which nothing was done is removed again. Raises InputError when
         `runs` cannot be written.
         """
         parent = runs / name
@@ -65,14 +68,14 @@ class RunDir:
             parent.mkdir(parents=True, exist_ok=True)
             # Two processes that start at once choose one after the other.
             with _held(parent):
-                existing = sorted((number, path) for path in parent.iterdir() if (number := _run_number(path)))
-                root = existing[-1][1] if existing and not new else _new_run(parent)
-                lock = _lock(root)
+                found = sorted((number, path) for path in parent.iterdir() if (number := _run_number(path)))
+                existing = [path for _, path in found if not new and _read(path / PURPOSE) == purpose]
+                root, lock = _free(existing, parent, purpose) if purpose else _newest(existing, parent)
         try:
             yield cls(root)
         finally:
             with contextlib.suppress(OSError), _held(parent):
-                if [path.name for path in root.iterdir()] == [LOCK]:
+                if {path.name for path in root.iterdir()} <= {LOCK, PURPOSE}:
                     shutil.rmtree(root)
             os.close(lock)
 
@@ -147,6 +150,10 @@ class RunDir:
         return record
 
 
+class InUse(InputError):
+    """Another process holds the run."""
+
+
 class DiskFull(BentuneError):
     """There is no space left; made by `explain_full_disk`."""
 
@@ -201,6 +208,20 @@ def _held(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _newest(existing: list[Path], parent: Path) -> tuple[Path, int]:
+    root = existing[-1] if existing else _new_run(parent)
+    return root, _lock(root)
+
+
+def _free(existing: list[Path], parent: Path, purpose: str) -> tuple[Path, int]:
+    for root in reversed(existing):
+        with contextlib.suppress(InUse):
+            return root, _lock(root)
+    root = _new_run(parent)
+    (root / PURPOSE).write_text(purpose, encoding="utf-8")
+    return root, _lock(root)
+
+
 def _lock(root: Path) -> int:
     """Hold a run for as long as this process lives, or until the descriptor is closed."""
     lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -211,7 +232,7 @@ def _lock(root: Path) -> int:
     except BlockingIOError:
         holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
-        raise InputError(
+        raise InUse(
             f"{root} is in use by another process (pid {holder}): wait for it, or start beside it with --new"
         ) from None
     except OSError:

@@ -1,4 +1,4 @@
-"""Reads labelled rows from a file or a folder of them, a folder of classes, a hub data set, or a query, one at a time."""
+"""Reads labelled rows from a file, a folder of files or of classes, a hub data set, or a query, one at a time."""
 
 import difflib
 import hashlib

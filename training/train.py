@@ -28,6 +28,7 @@ from service.contract import write_json
 from service.errors import BentuneError
 from training.base import base_digest, load_base, load_tokenizer, quiet
 from training.methods import BASE, count, prepare, save_tuned
+from training.parent import open_parent, weights_of
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
@@ -105,11 +106,13 @@ def run(context: Context) -> Summary:
     quiet()
     recipe, work, data = context.recipe, context.work, context.inputs["data"]
     labels = labels_of(data)
-    tokenizer = load_tokenizer(recipe)
+    start = _start(recipe, data.parents[2])
+    tokenizer = load_tokenizer(start)
     tokenizer.save_pretrained(work / "tokenizer")  # before it is used, which would leave its mark
-    base = load_base(recipe, labels)
-    digest = base_digest(recipe, base.model)
-    write_json(work / BASE, {"source": recipe.model, "sha256": digest})
+    base = load_base(start, labels)
+    digest = base_digest(start, base.model)
+    warm = {"warm_start": start.model} if recipe.warm else {}
+    write_json(work / BASE, {"source": recipe.model, "sha256": digest} | warm)
     model = prepare(base, recipe.method)
     parameters = count(model)
     context.report.say(
@@ -153,6 +156,7 @@ def run(context: Context) -> Summary:
     write_json(work / "labels.json", labels)
     shutil.rmtree(work / CHECKPOINTS)
     return {
+        "base": recipe.parent if recipe.warm else recipe.model,
         "base_sha256": digest,
         "parameters": asdict(parameters),
         "learning_rate": recipe.learning_rate,
@@ -161,6 +165,14 @@ def run(context: Context) -> Summary:
         "loss": _mean_loss(history),
         "curve": [{key: entry[key] for key in CURVE if key in entry} for entry in history],
     }
+
+
+def _start(recipe: Recipe, runs: Path) -> Recipe:
+    """The recipe with the model that training starts from: its own, or what the parent's run left."""
+    if not recipe.warm or recipe.parent is None:
+        return recipe
+    weights = weights_of(open_parent(recipe.parent), recipe.model, runs)
+    return recipe.model_copy(update={"model": str(weights.resolve())})
 
 
 def worth_keeping(work: Path) -> set[str]:

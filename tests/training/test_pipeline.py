@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +108,8 @@ MATRIX = {
     "data.split.validation=0.1": NAMES,
     "data.rows.train=100": NAMES,
     "data.invalid_rows=drop": NAMES,
+    "data.query=null": (),
+    "train.warm_start=true": AFTER_DATA,
     "max_tokens=16": AFTER_DATA,
     "method=full": AFTER_DATA,
     "method.rank=4": AFTER_DATA,
@@ -141,7 +144,22 @@ def test_a_changed_value_redoes_exactly_the_stages_it_touches(
 
 def test_every_part_of_a_recipe_is_in_the_matrix() -> None:
     covered = {override.partition("=")[0].partition(".")[0] for override in MATRIX}
-    assert covered | {"task", "model"} == set(Recipe.model_fields)
+    assert covered | {"task", "model", "parent"} == set(Recipe.model_fields)
+
+
+def test_another_parent_redoes_everything_and_is_another_run(
+    fakes: Any, run: RunDir, recipe: Callable[..., Recipe], tiny_tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redone(recipe(), run)
+    continued = recipe(f"parent={tiny_tag}")
+    assert redone(continued, run) == NAMES
+    assert redone(continued, run) == ()
+    before = {pipeline.identity(recipe()), pipeline.identity(continued)}
+    # The same tag, deleted and stored again.
+    monkeypatch.setattr("training.parent.open_parent", lambda tag: SimpleNamespace(content=f"another {tag}"))
+    assert redone(continued, run) == ("data",)  # the fake one writes the same again; the real one names the content
+    assert pipeline.identity(continued) not in before
+    assert len(before) == 2
 
 
 def test_other_rows_or_another_base_redo_what_reads_them(
@@ -284,6 +302,7 @@ def test_a_stage_is_not_done_on_top_of_what_is_out_of_date(
 
 def test_only_verify_takes_an_input_that_was_changed(fakes: Any, run: RunDir, recipe: Callable[..., Recipe]) -> None:
     redone(recipe(), run)
+    merged = (run.root / "merge/output").read_bytes()
     (run.root / "merge/output").write_text("tampered")
     with pytest.raises(InputError) as caught:
         stage("export", recipe(), run)
@@ -293,6 +312,7 @@ def test_only_verify_takes_an_input_that_was_changed(fakes: Any, run: RunDir, re
     assert stage("verify", recipe(), run).redone
     assert not stage("evaluate", recipe(), run).redone
     assert stage("plan", recipe(), run).redone, "verify wrote something else"
+    (run.root / "merge/output").write_bytes(merged)
     (run.root / "verify/output").write_text("tampered")
     with pytest.raises(InputError, match="package: .*/verify was changed after it was written"):
         stage("package", recipe(), run, force=True)
@@ -364,7 +384,7 @@ def test_every_stage_reads_only_what_it_says_it_reads(
         work.mkdir()
         declared.load(Quiet()).run(Context(watched, work, inputs, Quiet()))  # type: ignore[arg-type]
         allowed[declared.name] = set(declared.keys).union(*(allowed[earlier] for earlier in declared.reads))
-        seen = watched.seen - {"learning_rate"}
+        seen = watched.seen - {"learning_rate", "warm"}  # properties
         assert seen <= allowed[declared.name], declared.name
         assert seen, declared.name
 
