@@ -68,7 +68,7 @@ def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTra
     Raises InputError when its files, or its commit on the hub, changed since.
     """
     base = json.loads((directory / BASE).read_text(encoding="utf-8"))
-    tuned = recipe.model_copy(update={"model": base.get("warm_start", recipe.model)})
+    tuned = recipe.model_copy(update={"model": base["warm_start"]}) if "warm_start" in base else recipe
     model = load_base(tuned, labels).model
     if base_digest(tuned, model) != base["sha256"]:
         raise InputError(
