@@ -5,7 +5,6 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.table import Table
@@ -13,8 +12,11 @@ from rich.table import Table
 from bentune.bench import bench
 from bentune.capacity import capacity
 from bentune.image import image
+from bentune.lineage import lineage
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
+from bentune.outcome import outcome_json, say_outcome
 from bentune.report import Report
+from bentune.retrain import retrain
 from service.errors import BentuneError, GateError, InputError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -45,7 +47,7 @@ def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json
     with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
         report.say(f"[bold]{loaded.recipe.name}[/]  {directory.root}")
         for outcome in run_all(loaded.recipe, directory, report):
-            _say_outcome(report, outcome)
+            say_outcome(report, outcome)
             outcomes.append(outcome)
     package = outcomes[-1].summary
     table = Table(show_header=False, title="done")
@@ -55,7 +57,7 @@ def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json
     table.add_row("Bento", f"{package['bento']}\n{package['bento_path']}")
     report.say(table)
     report.say(f"serve it: bentune serve {package['bento']}")
-    report.result({"run": directory.root, "stages": [_outcome_json(outcome) for outcome in outcomes]})
+    report.result({"run": directory.root, "stages": [outcome_json(outcome) for outcome in outcomes]})
 
 
 def _add_stage(name: str, text: str) -> None:
@@ -79,8 +81,8 @@ def _run_stage(
     report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
     with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
         outcome = run_stage(name, loaded.recipe, directory, report, force=force)
-    _say_outcome(report, outcome)
-    report.result(_outcome_json(outcome))
+    say_outcome(report, outcome)
+    report.result(outcome_json(outcome))
 
 
 for _name, _text in {
@@ -252,26 +254,8 @@ def smoke(tag: str, rows: int, as_json: bool) -> None:
 cli.add_command(bench)
 cli.add_command(capacity)
 cli.add_command(image)
-
-
-def _say_outcome(report: Report, outcome: Any) -> None:
-    done = f"{outcome.seconds:.1f} s" if outcome.redone else "nothing changed"
-    report.say(f"[green]✓[/] [bold]{outcome.stage}[/]  {done}  {outcome.directory}")
-    if outcome.stage == "data":
-        rows = ", ".join(f"{count} {split}" for split, count in outcome.summary["rows"].items())
-        report.say(f"  rows: {rows}; labels: {', '.join(outcome.summary['labels'])}")
-        for reason, dropped in outcome.summary["dropped"].items():
-            report.say(f"  left out: {dropped['rows']} {reason}, for example {dropped['samples'][0]}")
-
-
-def _outcome_json(outcome: Any) -> dict[str, Any]:
-    return {
-        "stage": outcome.stage,
-        "directory": str(outcome.directory),
-        "redone": outcome.redone,
-        "seconds": round(outcome.seconds, 3),
-        "summary": outcome.summary,
-    }
+cli.add_command(lineage)
+cli.add_command(retrain)
 
 
 def main() -> None:

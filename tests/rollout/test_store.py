@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import bentoml
 import pytest
 
 from rollout.store import find_bento, find_bundle
-from service.errors import InputError
+from service.contract import MODULE
+from service.errors import BundleError, InputError
 
 
 def test_bundle_by_name_tag_and_directory(tiny_tag: str, tiny_bundle: Path) -> None:
@@ -32,3 +34,19 @@ def test_a_name_that_is_no_tag_is_an_input_error() -> None:
 def test_bento_has_the_tag_of_its_bundle(tiny_tag: str) -> None:
     bento = find_bento(tiny_tag)
     assert str(bento.tag) == str(bento.info.all_models[0].tag) == tiny_tag
+
+
+def test_the_newest_is_the_greatest_version_and_not_the_last_by_the_clock(tmp_path: Path) -> None:
+    name = "set-back"
+    for version in ("20261123-120001-abcdef", "20261123-120000-ffffff", "zzz"):
+        with bentoml.models.create(f"{name}:{version}", module=MODULE) as stored:
+            Path(stored.path_of("version")).write_text(version)
+    try:
+        assert str(bentoml.models.get(name).tag) == f"{name}:zzz"
+        with pytest.raises(BundleError, match="set-back/20261123-120001-abcdef is not a bundle"):
+            find_bundle(name)
+        with pytest.raises(BundleError, match="set-back/zzz is not a bundle"):
+            find_bundle(f"{name}:zzz")
+    finally:
+        for model in bentoml.models.list(name):
+            bentoml.models.delete(model.tag)

@@ -1,0 +1,105 @@
+"""The command `lineage`: draws the versions of a name as a tree."""
+
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.tree import Tree
+
+from bentune.options import json_option
+from bentune.report import Report
+
+if TYPE_CHECKING:
+    from rollout.lineage import Version
+
+SHOWN = 5
+
+
+@click.command()
+@click.argument("name")
+@click.option("--at", "addresses", multiple=True, metavar="URL", help="Ask this service what it serves; repeatable.")
+@json_option
+def lineage(name: str, addresses: tuple[str, ...], as_json: bool) -> None:
+    """Draw the versions of NAME: data, recipe, parent, verdicts, who is served where."""
+    from rollout.lineage import lineage as read_lineage
+
+    report = Report(as_json=as_json)
+    with report.task("reading bundles", None) as advance:
+        found = read_lineage(name, addresses, advance)
+    if not as_json:
+        Report.page(draw(name, found.versions))
+    for problem in found.problems:
+        report.say(f"[yellow]![/] {escape(problem)}")
+    report.result(found.model_dump(mode="json"))
+
+
+def draw(name: str, versions: list["Version"]) -> Tree:
+    """The tree: a version continues the one above it, and what was not gone on with branches off to the right.
+
+    Otherwise a year of weekly versions would be a staircase.
+    """
+    tree = Tree(f"[bold]{escape(name)}[/]  a version continues the one above it; branches were not gone on with")
+    known = {version.tag for version in versions}
+    children: dict[str | None, list[Version]] = {}
+    for version in versions:
+        above = version.parent.tag if version.parent is not None and version.parent.tag in known else None
+        children.setdefault(above, []).append(version)
+    for root in children.get(None, []):
+        _trunk(tree, root, children)
+    return tree
+
+
+def _trunk(tree: Tree, version: "Version", children: dict["str | None", list["Version"]]) -> None:
+    current: Version | None = version
+    while current is not None:
+        node = tree.add(_text(current))
+        below = sorted(children.get(current.tag, []), key=lambda child: (_weight(child, children), child.tag))
+        for branch in below[:-1]:
+            _trunk(node, branch, children)
+        current = below[-1] if below else None
+
+
+def _weight(version: "Version", children: dict["str | None", list["Version"]]) -> tuple[bool, bool, bool]:
+    """Which child goes on: one that has children itself, else one that is served, else one that may be."""
+    promoted = version.verdict is not None and version.verdict.decision == "PROMOTE"
+    return version.tag in children, bool(version.served), promoted
+
+
+def _text(version: "Version") -> str:
+    if version.missing:
+        return f"{escape(version.tag)}  [red]missing[/] from the store"
+    if version.damaged is not None:
+        return f"{escape(version.tag)}  [red]damaged[/]: {escape(version.damaged)}"
+    served = "".join(f"  [bold green]served at {escape(where)}[/]" for where in version.served)
+    lines = [f"[bold]{escape(version.tag)}[/]{served}", _data(version), _recipe(version), _result(version)]
+    return "\n".join(line for line in lines if line)
+
+
+def _data(version: "Version") -> str:
+    more = f" ({version.more:+d})" if version.more is not None else ""
+    parts = ", ".join(f"{count} {part}" for part, count in version.rows.items())
+    return f"data    {(version.data_fingerprint or '')[:12]}  {sum(version.rows.values())} rows{more}: {escape(parts)}"
+
+
+def _recipe(version: "Version") -> str:
+    digest, base = (version.recipe_digest or "")[:12], escape(version.base or "")
+    if version.changed is None:
+        return f"recipe  {digest}  {base}"
+    if not version.changed:
+        return f"recipe  {digest}  same  {base}"
+    shown = [f"{change.key}: {change.before} -> {change.now}" for change in version.changed[:SHOWN]]
+    more = f" and {len(version.changed) - SHOWN} more" if len(version.changed) > SHOWN else ""
+    return f"recipe  {digest}  changed: {escape('; '.join(shown))}{more}  {base}"
+
+
+def _result(version: "Version") -> str:
+    accuracy = "" if version.accuracy is None else f"accuracy {version.accuracy:.3f}"
+    verdict = version.verdict
+    if verdict is None:
+        return f"result  {accuracy}  no verdict"
+    colour = "green" if verdict.decision == "PROMOTE" else "yellow"
+    value = verdict.difference
+    return (
+        f"result  {accuracy}  [{colour}]{verdict.decision}[/] against {escape(verdict.served.tag)}: {verdict.metric} "
+        f"{100 * value.value:+.2f} points \\[{100 * value.low:+.2f}, {100 * value.high:+.2f}] on {verdict.rows} rows"
+    )

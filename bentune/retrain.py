@@ -1,0 +1,91 @@
+"""The command `retrain`: the whole pipeline on from what is served, then the comparison that decides."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from bentune.options import json_option, overrides_option, recipe_argument, run_options
+from bentune.outcome import outcome_json, say_outcome
+from bentune.report import Report
+from service.errors import GateError
+
+
+@click.command()
+@recipe_argument
+@click.option("--from", "served", required=True, metavar="SERVED", help="What is served: a tag, directory or address.")
+@click.option("--warm-start", is_flag=True, help="Start from the served version's own weights.")
+@overrides_option
+@run_options
+@json_option
+def retrain(
+    recipe: Path,
+    served: str,
+    warm_start: bool,
+    overrides: tuple[str, ...],
+    runs: Path,
+    new: bool,
+    as_json: bool,
+) -> int:
+    """Make the next version from all rows, and compare it with SERVED on rows that neither was trained on.
+
+    What SERVED held out stays held out. Exit code 0 for PROMOTE, 1 for HOLD and NEED MORE ROWS.
+    """
+    from rollout.served import find_served
+    from training.parent import require_alike, weights_of
+    from training.pipeline import identity, run_all
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    # Not by name: its statistics are an extra, and it says itself which.
+    comparing: Any = importlib.import_module("rollout.compare")
+    comparing.require_extra()
+    report, parent = Report(as_json=as_json), find_served(served)
+    warm = ("train.warm_start=true",) if warm_start else ()
+    given = load_recipe(recipe, (*overrides, *warm, f"parent={parent.tag}")).recipe
+    # Before anything is trained: what would only fail afterwards.
+    require_alike(parent, given)
+    if given.warm:
+        weights_of(parent, given.model, runs)
+    outcomes = []
+    with RunDir.open(runs, given.name, new=new, purpose=identity(given)) as run:
+        report.say(f"[bold]{given.name}[/]  {escape(str(run.root))}  continues {parent.tag}")
+        for outcome in run_all(given, run, report):
+            say_outcome(report, outcome)
+            outcomes.append(outcome)
+        candidate = outcomes[-1].summary["model"]
+        found = comparing.compare(
+            candidate,
+            # The same bundle as what is served, on this machine: live users' requests do not wait for a comparison.
+            parent.tag,
+            run.stage("data") / "held_out.jsonl",
+            report=report,
+            slices=["set"],
+            out=run.root / "compare",
+            # The data stage kept apart what either was trained on: what a filter still claims is its false positive.
+            leave_out_trained=True,
+        )
+        root = run.root
+    verdict = found.verdict
+    if not as_json:
+        for part in importlib.import_module("rollout.comparison_table").tables(found):
+            report.say(part)
+    report.say(f"[bold]{verdict.decision}[/]: {'; '.join(map(escape, verdict.reasons))}")
+    report.say(f"release it: bentune release {candidate}" if verdict.decision == "PROMOTE" else f"see {root}/compare")
+    report.result(
+        {
+            "run": root,
+            "stages": [outcome_json(outcome) for outcome in outcomes],
+            "model": candidate,
+            "parent": parent.tag,
+            "verdict": verdict.model_dump(mode="json"),
+        }
+    )
+    if verdict.decision == "PROMOTE":
+        return 0
+    if as_json:  # the one object on stdout says it all
+        return 1
+    needed = f", {verdict.rows_needed} in all" if verdict.rows_needed else ""
+    raise GateError("compare", f"{verdict.decision}{needed}: {candidate} does not replace {parent.tag}")

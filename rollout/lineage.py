@@ -1,0 +1,225 @@
+"""The versions of a name: what each continues and was made of, what a comparison said of it, and where it is served."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rollout.served import asked
+from service.contract import MODULE, Bundle, Parent, open_bundle
+from service.errors import BundleError, InputError
+from service.frozen import Frozen
+from service.verdict import Verdict
+from service.version import stored_at
+
+RELEASES = "bentune/releases.jsonl"
+MOST_LINE_BYTES = 100_000
+
+
+class Change(Frozen):
+    """One value of the recipe that is not the parent's."""
+
+    key: str
+    before: Any
+    now: Any
+
+
+class Version(Frozen):
+    """One version. `content` is None where the bundle is `missing` from the store, or `damaged`, which says how.
+
+    `rows` counts rows by part of the split. `more` is how many more there are than the parent had, `changed` what the
+    recipe has otherwise; None without a parent in the store. `accuracy` is on the version's own held-out rows. `served`
+    is where it is served now.
+    """
+
+    tag: str
+    content: str | None = None
+    missing: bool = False
+    damaged: str | None = None
+    created_at: datetime | None = None
+    parent: Parent | None = None
+    data_fingerprint: str | None = None
+    rows: dict[str, int] = Field(default_factory=dict)
+    more: int | None = None
+    recipe_digest: str | None = None
+    changed: list[Change] | None = None
+    base: str | None = None
+    accuracy: float | None = None
+    verdict: Verdict | None = None
+    served: list[str] = Field(default_factory=list)
+
+
+class Lineage(Frozen):
+    """The versions in their order, those that are missing first; and what could not be found out."""
+
+    versions: list[Version]
+    problems: list[str]
+
+
+def lineage(name: str, addresses: Sequence[str] = (), progress: Callable[[int], None] = lambda _: None) -> Lineage:
+    """Read the versions of `name` in the BentoML model store, and who of them is served where.
+
+    That is from the record of releases in the BentoML home, and from /info of each of the addresses. Raises InputError
+    when the store has no version of the name.
+    """
+    places, problems = _served_by_record(Path(BentoMLContainer.bentoml_home.get()) / RELEASES)
+    for address in addresses:
+        try:
+            places.setdefault(asked(address), []).append(address)
+        except InputError as error:
+            problems.append(str(error))
+    bundles: dict[str, Bundle] = {}
+    versions: dict[str, Version] = {}
+    for tag, root in _stored(name):
+        try:
+            bundles[tag] = open_bundle(root)
+            versions[tag] = _version(bundles[tag], bundles[tag].verdict(), places)
+        except BundleError as error:
+            versions[tag] = Version(tag=tag, damaged=str(error))
+        progress(1)
+    for tag, bundle in bundles.items():
+        parent = bundle.manifest.parent
+        if parent is None or tag not in versions:
+            continue
+        known = bundles.get(parent.tag)
+        if known is not None and known.content == parent.content:
+            versions[tag] = versions[tag].model_copy(update=_compared(bundle, known))
+        elif parent.tag not in versions:
+            versions[parent.tag] = _elsewhere(parent)
+        elif known is not None:
+            problems.append(f"{tag} continues another {parent.tag} than the one in the store")
+    unknown = [
+        f"{tag} is served at {', '.join(at)} and is not in the store here"
+        for (tag, content), at in places.items()
+        if tag.partition(":")[0] == name and getattr(versions.get(tag), "content", None) != content
+    ]
+    return Lineage(versions=sorted(versions.values(), key=_order), problems=[*problems, *unknown])
+
+
+def _stored(name: str) -> list[tuple[str, Path]]:
+    try:
+        models = [model for model in bentoml.models.list(name) if model.info.module == MODULE]
+    except (bentoml.exceptions.BentoMLException, ValueError):
+        models = []
+    if not models:
+        known = sorted({model.tag.name for model in bentoml.models.list() if model.info.module == MODULE})
+        has = f"it has {', '.join(known)}" if known else "it is empty: `bentune run RECIPE` makes one"
+        raise InputError(f"{name} is no name in the BentoML model store; {has}")
+    return [(str(model.tag), Path(model.path)) for model in models]
+
+
+def _order(version: Version) -> tuple[bool, bool, str]:
+    return (not version.missing, stored_at(version.tag.partition(":")[2]) is not None, version.tag)
+
+
+def _version(bundle: Bundle, verdict: Verdict | None, places: dict[tuple[str, str], list[str]]) -> Version:
+    manifest, evidence = bundle.manifest, bundle.evidence()
+    return Version(
+        tag=bundle.tag,
+        content=bundle.content,
+        created_at=manifest.created_at,
+        parent=manifest.parent,
+        data_fingerprint=manifest.data_fingerprint,
+        rows=_rows(evidence),
+        recipe_digest=manifest.recipe_digest,
+        base=manifest.base_model.source,
+        accuracy=_accuracy(evidence),
+        verdict=verdict,
+        served=places.get((bundle.tag, bundle.content), []),
+    )
+
+
+def _elsewhere(parent: Parent) -> Version:
+    """A parent of another name, which is in the store, or one that was deleted."""
+    with suppress(bentoml.exceptions.BentoMLException, ValueError, BundleError):
+        bundle = open_bundle(Path(bentoml.models.get(parent.tag).path))
+        if bundle.content == parent.content:
+            return _version(bundle, bundle.verdict(), {})
+    return Version(tag=parent.tag, missing=True)
+
+
+def _compared(bundle: Bundle, parent: Bundle) -> dict[str, Any]:
+    evidence, before = bundle.evidence(), parent.evidence()
+    return {
+        "more": sum(_rows(evidence).values()) - sum(_rows(before).values()),
+        "changed": _changes(_recipe(before), _recipe(evidence)),
+    }
+
+
+def _rows(evidence: dict[str, Any]) -> dict[str, int]:
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        return {str(part): int(count) for part, count in evidence["data"]["rows"].items()}
+    return {}
+
+
+def _accuracy(evidence: dict[str, Any]) -> float | None:
+    with suppress(KeyError, TypeError, ValueError):
+        return float(evidence["evaluation"]["tuned"]["accuracy"]["value"])
+    return None
+
+
+def _recipe(evidence: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without what differs from version to version by itself."""
+    recipe = evidence.get("recipe")
+    return _flat({key: value for key, value in recipe.items() if key != "parent"}) if isinstance(recipe, dict) else {}
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        # Labels are renamed by names that may hold dots: they stay together.
+        if isinstance(value, dict) and value and key != "labels":
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
+    return [
+        Change(key=key, before=before.get(key), now=now.get(key))
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+class _Release(BaseModel):
+    """What is read of a line of the record: only these values count here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    tag: str
+    content: str
+    where: str
+    action: str
+
+
+def _served_by_record(path: Path) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
+    """By (tag, content) where it is served: in each place the last that was released or rolled back to.
+
+    What was undone never took over. A line that is none is left out and told.
+    """
+    now: dict[str, tuple[str, str]] = {}
+    bad = []
+    with suppress(FileNotFoundError), path.open("rb") as lines:
+        number = 0
+        while line := lines.readline(MOST_LINE_BYTES):
+            number += 1
+            try:
+                one = _Release.model_validate(json.loads(line))
+            except (ValueError, ValidationError, RecursionError):
+                bad.append(number)
+                continue
+            if one.action in {"released", "rolled-back"}:
+                now[one.where] = (one.tag, one.content)
+    places: dict[tuple[str, str], list[str]] = {}
+    for where, key in now.items():
+        places.setdefault(key, []).append(where)
+    problems = [f"{path}: {len(bad)} lines are no record of a release, the first is line {bad[0]}"] if bad else []
+    return places, problems

@@ -1,0 +1,51 @@
+"""Finds the bundle of what is served: by tag, by directory, or by asking a live service which it is."""
+
+from typing import Any
+
+from rollout.scrape import read_info
+from rollout.store import find_bundle
+from rollout.target import is_address
+from service.contract import Bundle
+from service.errors import InputError
+
+SHOWN_CHARACTERS = 100
+
+
+def find_served(given: str) -> Bundle:
+    """The bundle in this machine's store that a tag, a bundle's directory, or the /info of an address means.
+
+    Raises InputError when the address does not answer as Bentune does, or when what is meant is not in the store, byte
+    for byte but for its evidence.
+    """
+    if is_address(given):
+        tag, content = asked(given)
+        where = f"{given} serves {tag}"
+    else:
+        found = find_bundle(given)
+        tag, content, where = found.tag, found.content, f"{given} is {found.tag}"
+    try:
+        bundle = find_bundle(tag)
+    except InputError:
+        bundle = None
+    if bundle is None or bundle.content != content:
+        there = "is not in the BentoML model store here" if bundle is None else "in the BentoML model store is another"
+        raise InputError(
+            f"{where}, which {there}: bring it there with `bentoml models import` or `bentoml models pull`"
+        )
+    return bundle
+
+
+def asked(address: str) -> tuple[str, str]:
+    """The tag and the content digest that a service says it serves. Raises InputError."""
+    info = read_info(address.rstrip("/"))
+    if info is None:
+        raise InputError(f"{address}: no Bentune service answers /info there; give its address, a tag or a directory")
+    name, version, content = (_text(info, key) for key in ("name", "version", "content"))
+    if not (name and version and content):
+        raise InputError(f"{address}: /info does not name its bundle; is it of an older Bentune?")
+    return f"{name}:{version}", content
+
+
+def _text(info: dict[str, Any], key: str) -> str:
+    value = info.get(key)
+    return value if isinstance(value, str) and len(value) <= SHOWN_CHARACTERS and value.isprintable() else ""

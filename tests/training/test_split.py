@@ -1,0 +1,218 @@
+"""Continuing a parent: what it held out is never trained on, whatever comes to the data, in whatever order."""
+
+import csv
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import Quiet
+
+from service.errors import InputError
+from service.row_filter import SeenRows, row_key
+from training import data
+from training.recipe import Recipe
+from training.stage import Context, Summary
+
+TAG = "news:20260101-000000-abcdef"
+Rows = Sequence[tuple[str, str]]
+
+
+class Generation:
+    """What the data stage left, as the bundle of a version would carry it on."""
+
+    def __init__(self, summary: Summary, work: Path) -> None:
+        self.summary = summary
+        self.seen = SeenRows.model_validate_json((work / "rows.json").read_bytes())
+        self.labels = summary["labels"]
+        self.parts = {path.stem: pq.read_table(path)["text"].to_pylist() for path in work.glob("*.parquet")}
+        lines = work / "held_out.jsonl"
+        self.held_out = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+
+    def keys(self, *names: str) -> set[bytes]:
+        return {row_key(text) for name in names for text in self.parts.get(name, [])}
+
+    def as_parent(self, **manifest: Any) -> Any:
+        shape = {"task": "text-classification", "labels": self.labels, "columns": SimpleNamespace(text_pair=None)}
+        return SimpleNamespace(
+            tag=TAG, content="0" * 64, manifest=SimpleNamespace(**shape | manifest), rows=lambda: self.seen
+        )
+
+
+def train(
+    rows: Rows, parent: Generation | None = None, like: dict[str, Any] | None = None, /, **more: Any
+) -> Generation:
+    """The data stage on these rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, work = Path(folder) / "rows.csv", Path(folder) / "work"
+        work.mkdir()
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+        given = {"name": "news", "task": "text-classification", "model": "m"}
+        given |= {"data": {"source": str(path)} | more, "parent": None if parent is None else TAG}
+        bundle = None if parent is None else parent.as_parent(**like or {})
+        with mock.patch.object(data, "open_parent", return_value=bundle):
+            summary = data.run(Context(Recipe.model_validate(given), work, {}, Quiet()))
+        return Generation(summary, work)
+
+
+def some(first: int, count: int, labels: Sequence[str] = ("a", "b")) -> list[tuple[str, str]]:
+    return [(f"text {number}", labels[number % len(labels)]) for number in range(first, first + count)]
+
+
+def test_the_reference_stays_and_of_the_new_rows_a_share_of_each_label_is_held_out() -> None:
+    first = train(some(0, 100))
+    second = train(some(0, 150), first)
+    assert second.summary["parent"] == {
+        "tag": TAG,
+        "content": "0" * 64,
+        "reference": 20,
+        "fresh": 10,
+        "missing": 0,
+        "trained_again": 80,
+        "trained_new": 40,
+    }
+    assert second.summary["rows_by_label"]["test"] == {"a": 15, "b": 15}
+    assert second.keys("test") >= first.keys("test")
+    assert second.keys("train") >= first.keys("train")
+    sets = {row["text"]: row["set"] for row in second.held_out}
+    assert sorted(sets) == sorted(second.parts["test"])
+    assert {row_key(text) for text, name in sets.items() if name == "reference"} == first.keys("test")
+    assert all(row["label"] == "ab"[int(row["text"].split()[1]) % 2] for row in second.held_out)
+    # The next version's reference is all of it.
+    third = train(some(0, 150), second)
+    assert third.summary["parent"]["reference"] == 30
+    assert third.summary["parent"]["fresh"] == 0
+    assert {row["set"] for row in third.held_out} == {"reference"}
+
+
+def test_a_first_version_has_nothing_to_compare() -> None:
+    first = train(some(0, 50))
+    assert first.held_out == []
+    assert "parent" not in first.summary
+
+
+GENERATIONS = st.lists(
+    st.lists(
+        st.tuples(st.integers(0, 60), st.sampled_from("ab"), st.sampled_from(["{}", " {} ", "TEXT {}"])), max_size=40
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    growth=GENERATIONS,
+    order=st.randoms(use_true_random=False),
+    limits=st.fixed_dictionaries({"train": st.sampled_from([None, 15]), "test": st.sampled_from([None, 6])}),
+    validation=st.sampled_from([0.0, 0.25]),
+)
+def test_no_row_ever_moves_from_held_out_to_training_or_back(
+    growth: list[list[tuple[int, str, str]]], order: random.Random, limits: dict[str, int | None], validation: float
+) -> None:
+    """Copies in another spelling, contradicting labels, limits and a validation share included."""
+    more = {"rows": limits, "split": {"validation": validation}}
+    rows = some(1000, 24)
+    now = train(rows, **more)
+    held_out, trained = now.keys("test"), now.keys("train", "validation")
+    for added in growth:
+        rows = rows + [
+            (form.format(f"text {number}" if "TEXT" not in form else number), label) for number, label, form in added
+        ]
+        before, now = now, train(rows, now, **more)
+        assert now.keys("test") >= before.keys("test")
+        assert not now.keys("train", "validation") & held_out
+        assert not now.keys("test") & trained
+        held_out |= now.keys("test")
+        trained |= now.keys("train", "validation")
+        assert all(now.seen.trained.has(sorted(trained)))
+        assert all(now.seen.held_out.has(sorted(held_out)))
+        shuffled = list(rows)
+        order.shuffle(shuffled)
+        again = train(shuffled, before, **more)
+        assert {name: sorted(map(row_key, part)) for name, part in again.parts.items()} == {
+            name: sorted(map(row_key, part)) for name, part in now.parts.items()
+        }
+        assert again.summary["fingerprint"] == now.summary["fingerprint"]
+        assert again.summary["parent"] == now.summary["parent"]
+
+
+def test_a_copy_of_a_held_out_row_among_the_new_ones_is_not_trained_on() -> None:
+    first = train(some(0, 100))
+    copies = [(f"  {text.upper()}", "a") for text in first.parts["test"]]
+    second = train([*some(0, 100), *copies, *some(500, 10)], first)
+    assert second.summary["parent"]["reference"] == 20
+    assert not second.keys("train") & first.keys("test")
+    assert sum(reason["rows"] for reason in second.summary["dropped"].values()) == 20
+
+
+def test_renamed_labels_are_the_parents() -> None:
+    first = train(some(0, 100))
+    renamed = train(some(0, 120, ("1", "2")), first, labels={"1": "a", "2": "b"})
+    assert renamed.labels == ["a", "b"]
+    assert renamed.summary["parent"]["reference"] == 20
+
+
+@pytest.mark.parametrize(("new", "held_out"), [(0, 0), (1, 0), (3, 1), (7, 1), (10, 2)])
+def test_a_few_new_rows_are_enough(new: int, held_out: int) -> None:
+    first = train(some(0, 100))
+    second = train([*some(0, 100), *some(200, new, ("a",))], first)
+    assert second.summary["parent"]["fresh"] == held_out
+    assert second.summary["parent"]["trained_new"] == new - held_out
+
+
+def test_a_limit_on_training_rows_does_not_free_the_others_to_be_held_out() -> None:
+    first = train(some(0, 100))
+    second = train(some(0, 100), first, rows={"train": 10})
+    assert second.summary["rows"]["train"] == 10
+    third = train(some(0, 100), second)
+    assert third.summary["parent"]["fresh"] == 0
+
+
+def test_a_limit_on_held_out_rows_bounds_the_fresh_ones_only() -> None:
+    first = train(some(0, 100))
+    second = train(some(0, 200), first, rows={"test": 5})
+    assert second.summary["parent"]["reference"] == 20
+    assert second.summary["parent"]["fresh"] == 5
+    # Those that were left out are in no set: they are not trained on.
+    assert second.summary["parent"]["trained_new"] == 80
+
+
+def test_reference_rows_that_are_gone_are_counted_and_most_of_them_are_needed() -> None:
+    first = train(some(0, 100))
+    gone = set(first.parts["test"][:5])
+    second = train([row for row in some(0, 100) if row[0] not in gone], first)
+    assert second.summary["parent"]["missing"] == 5
+    with pytest.raises(InputError) as caught:
+        train(some(5000, 100), first)
+    assert "of 20 rows that the parent held out, 20 are not in" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (("a", "b", "c"), "'c' which it does not know"),
+        (("a", "x"), "'b' which the data does not have"),
+    ],
+)
+def test_other_labels_are_refused_before_anything_is_trained(labels: tuple[str, ...], words: str) -> None:
+    first = train(some(0, 100))
+    with pytest.raises(InputError, match=words):
+        train(some(0, 120, labels), first)
+
+
+def test_another_task_or_pairs_cannot_continue_it() -> None:
+    first = train(some(0, 100))
+    with pytest.raises(InputError, match="task: text-classification cannot continue news:.*, whose task is ranking"):
+        train(some(0, 100), first, {"task": "ranking"})
+    with pytest.raises(InputError, match="text_pair: news:.* takes pairs of texts, and so must what continues it"):
+        train(some(0, 100), first, {"columns": SimpleNamespace(text_pair="second")})
