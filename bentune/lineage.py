@@ -71,8 +71,15 @@ def _text(version: "Version") -> str:
     if version.damaged is not None:
         return f"{escape(version.tag)}  [red]damaged[/]: {escape(version.damaged)}"
     served = "".join(f"  [bold green]served at {escape(where)}[/]" for where in version.served)
-    lines = [f"[bold]{escape(version.tag)}[/]{served}", _data(version), _recipe(version), _result(version)]
-    return "\n".join(line for line in lines if line)
+    return "\n".join(
+        [
+            f"[bold]{escape(version.tag)}[/]{served}",
+            _data(version),
+            _recipe(version),
+            _model(version),
+            _verdict(version),
+        ]
+    )
 
 
 def _data(version: "Version") -> str:
@@ -82,24 +89,28 @@ def _data(version: "Version") -> str:
 
 
 def _recipe(version: "Version") -> str:
-    digest, base = (version.recipe_digest or "")[:12], escape(version.base or "")
+    digest = (version.recipe_digest or "")[:12]
     if version.changed is None:
-        return f"recipe  {digest}  {base}"
+        return f"recipe  {digest}"
     if not version.changed:
-        return f"recipe  {digest}  same  {base}"
+        return f"recipe  {digest}  as its parent's"
     shown = [f"{change.key}: {change.before} -> {change.now}" for change in version.changed[:SHOWN]]
     more = f" and {len(version.changed) - SHOWN} more" if len(version.changed) > SHOWN else ""
-    return f"recipe  {digest}  changed: {escape('; '.join(shown))}{more}  {base}"
+    return f"recipe  {digest}  changed: {escape('; '.join(shown))}{more}"
 
 
-def _result(version: "Version") -> str:
-    accuracy = "" if version.accuracy is None else f"accuracy {version.accuracy:.3f}"
+def _model(version: "Version") -> str:
+    accuracy = "" if version.accuracy is None else f"accuracy {version.accuracy:.3f} on its held-out rows, "
+    return f"model   {accuracy}from {escape(version.base or 'nowhere')}"
+
+
+def _verdict(version: "Version") -> str:
     verdict = version.verdict
     if verdict is None:
-        return f"result  {accuracy}  no verdict"
+        return "verdict none"
     colour = "green" if verdict.decision == "PROMOTE" else "yellow"
     value = verdict.difference
     return (
-        f"result  {accuracy}  [{colour}]{verdict.decision}[/] against {escape(verdict.served.tag)}: {verdict.metric} "
+        f"verdict [{colour}]{verdict.decision}[/] against {escape(verdict.served.tag)}: {verdict.metric} "
         f"{100 * value.value:+.2f} points \\[{100 * value.low:+.2f}, {100 * value.high:+.2f}] on {verdict.rows} rows"
     )

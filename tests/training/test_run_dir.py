@@ -296,3 +296,27 @@ def test_the_manifest_is_json_for_people(run: RunDir) -> None:
     content = json.loads((run.root / "data/stage.json").read_text())
     assert content["stage"] == "data"
     assert content["files"]["rows"]["size"] == 4
+
+
+def test_a_run_with_a_purpose_is_gone_on_with_for_that_purpose_alone(tmp_path: Path) -> None:
+    roots = {}
+    for purpose in ("", "one", "two"):
+        with RunDir.open(tmp_path, "tiny", purpose=purpose) as opened:
+            roots[purpose] = opened.root
+            finish(opened)
+    assert len(set(roots.values())) == 3
+    for purpose, root in roots.items():
+        with RunDir.open(tmp_path, "tiny", purpose=purpose) as opened:
+            assert opened.root == root
+    with RunDir.open(tmp_path, "tiny", purpose="one", new=True) as opened:
+        assert opened.root not in roots.values()
+    assert not opened.root.exists(), "nothing was done in it"
+
+
+def test_two_with_the_same_purpose_get_a_run_each(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path, "tiny", purpose="one") as first, RunDir.open(tmp_path, "tiny", purpose="one") as second:
+        finish(first)
+        finish(second)
+        assert first.root != second.root
+    with RunDir.open(tmp_path, "tiny", purpose="one") as again:
+        assert again.root == second.root

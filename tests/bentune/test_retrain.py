@@ -1,0 +1,234 @@
+"""Retraining: on from what is served, its weights too if asked; two at once; and exit code 1 unless it is promoted.
+
+The comparison is a stand-in here: tests/rollout/test_compare.py has the real one.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import bentoml
+import pytest
+from command import ask
+from tiny import sentences, write_csv, write_recipe
+
+from rollout.lineage import lineage
+from rollout.store import find_bundle
+from service.contract import Bundle, open_bundle
+from service.verdict import Decision, Difference, Judged, Verdict
+from service.version import stored_at
+
+SUPPORT = Path(__file__).parent.parent / "support"
+
+
+def comparison(decision: Decision, calls: list[Any]) -> SimpleNamespace:
+    """In the place of rollout.compare: says `decision` and remembers what it was asked."""
+
+    def compare(candidate: str, served: str, data: Path, **options: Any) -> Any:
+        rows = [json.loads(line) for line in data.read_text().splitlines()]
+        calls.append((candidate, served, rows, options))
+        judged = [Judged(tag=tag, content=find_bundle(tag).content) for tag in (candidate, served)]
+        return SimpleNamespace(
+            verdict=Verdict(
+                decision=decision,
+                reasons=[f"it is {decision}"],
+                created_at=datetime.now(UTC),
+                candidate=judged[0],
+                served=judged[1],
+                rows=len(rows),
+                data_fingerprint="f",
+                metric="accuracy",
+                margin=0.01,
+                confidence=0.9,
+                difference=Difference(value=0, low=0, high=0),
+                rows_needed=900 if decision is Decision.NEED_MORE_ROWS else None,
+            )
+        )
+
+    return SimpleNamespace(compare=compare, require_extra=lambda: None)
+
+
+@pytest.fixture
+def calls() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> Any:
+    """Set what the comparison will say."""
+
+    def say(decision: Decision) -> None:
+        monkeypatch.setitem(sys.modules, "rollout.compare", comparison(decision, calls))
+        tables = SimpleNamespace(tables=lambda found: ["a table"])
+        monkeypatch.setitem(sys.modules, "rollout.comparison_table", tables)
+
+    return say
+
+
+@pytest.fixture
+def cleaned(tiny_tag: str) -> Iterator[None]:
+    """The stores as they were, for other tests go by the newest of a name."""
+    yield
+    for store in (bentoml.models, bentoml.bentos):
+        for item in store.list(tiny_tag.partition(":")[0]):
+            if str(item.tag) != tiny_tag:
+                store.delete(item.tag)
+
+
+@pytest.fixture
+def grown(tmp_path: Path, tiny_model: Path, tiny_csv: Path) -> Path:
+    """The recipe of the tiny bundle on a folder with its rows and new ones."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    shutil.copyfile(tiny_csv, folder / "1.csv")
+    write_csv(folder / "2.csv", sentences(60, seed=1))
+    return write_recipe(tmp_path / "tiny.yaml", tiny_model, folder)
+
+
+def stored(tag: str) -> Bundle:
+    return open_bundle(Path(bentoml.models.get(tag).path))
+
+
+@pytest.mark.usefixtures("cleaned")
+def test_a_new_version_continues_what_is_served(
+    grown: Path, tiny_run: Path, tiny_tag: str, tiny_bundle: Path, tmp_path: Path, judged: Any, calls: list[Any]
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(tiny_run, runs / "tiny" / tiny_run.name)
+    before = {path: path.read_bytes() for path in (runs / "tiny").rglob("*.json")}
+    given = ("retrain", grown, "--from", tiny_tag, "--runs", runs, "--warm-start", "--set", "train.epochs=2")
+    judged(Decision.PROMOTE)
+    answer = ask(*given, "--json")
+    assert answer.code == 0, answer.err
+    child, parent = stored(answer.json["model"]), open_bundle(tiny_bundle)
+    assert child.manifest.parent is not None
+    assert (child.manifest.parent.tag, child.manifest.parent.content) == (tiny_tag, parent.content)
+    assert child.manifest.version > parent.manifest.version
+    assert answer.json["verdict"]["decision"] == "PROMOTE"
+    assert answer.json["parent"] == tiny_tag
+    # It was compared on what the parent held out and on fresh rows.
+    ((candidate, served, rows, options),) = calls
+    assert (candidate, served) == (child.tag, tiny_tag)
+    continued = child.evidence()["data"]["parent"]
+    assert [sum(row["set"] == name for row in rows) for name in ("reference", "fresh")] == [60, 12]
+    assert (continued["reference"], continued["fresh"], continued["missing"]) == (60, 12, 0)
+    assert set(rows[0]) == {"text", "label", "set"}
+    assert {row["label"] for row in rows} == set(child.manifest.labels)
+    assert options["slices"] == ["set"]
+    # Its run is its own, and the parent's is as it was.
+    root = Path(answer.json["run"])
+    assert root != runs / "tiny" / tiny_run.name
+    assert options["out"] == root / "compare"
+    assert {path: path.read_bytes() for path in before} == before
+    # A warm start begins where the parent ended, a cold one knows nothing.
+    cold, warm = (json.loads((run / "evaluate/evaluation.json").read_text())["base"] for run in (tiny_run, root))
+    assert cold["accuracy"]["value"] < 0.6 < 0.9 < warm["accuracy"]["value"]
+    assert warm["log_loss"]["value"] < 0.5 * cold["log_loss"]["value"]
+    assert child.manifest.base_model.source == tiny_tag
+    assert child.manifest.labels == parent.manifest.labels
+    # Again: nothing changed, and what does not may replace it is held.
+    judged(Decision.HOLD)
+    again = ask(*given)
+    assert again.code == 1
+    assert again.err.count("nothing changed") == 8
+    assert "HOLD: it is HOLD" in again.err
+    assert f"error: HOLD: {child.tag} does not replace {tiny_tag}" in again.err
+    judged(Decision.NEED_MORE_ROWS)
+    assert f"NEED MORE ROWS, 900 in all: {child.tag}" in ask(*given).err
+    refused = ask(*given, "--json")
+    assert (refused.code, refused.json["verdict"]["decision"]) == (1, "NEED MORE ROWS")
+    versions = {version.tag: version for version in lineage("tiny").versions}
+    assert versions[child.tag].more == 60
+    assert {change.key for change in versions[child.tag].changed or []} == {
+        *("data.source", "train.epochs", "train.warm_start")
+    }
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{support!r}, {here!r}]
+from test_retrain import comparison
+from service.verdict import Decision
+from types import SimpleNamespace
+sys.modules["rollout.compare"] = comparison(Decision.PROMOTE, [])
+from bentune.cli import main
+main()
+"""
+
+
+@pytest.mark.usefixtures("cleaned")
+def test_two_retrains_of_a_name_at_once_do_not_tread_on_each_other(grown: Path, tiny_tag: str, tmp_path: Path) -> None:
+    program = DRIVER.format(support=str(SUPPORT), here=str(Path(__file__).parent))
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "retrain",
+        str(grown),
+        "--from",
+        tiny_tag,
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
+    command += ["--json", "--set", "train.epochs=1"]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=500) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    answers = [json.loads(out) for out, _ in outputs]
+    assert len({answer["run"] for answer in answers}) == 2
+    bundles = [stored(answer["model"]) for answer in answers]
+    assert len({bundle.tag for bundle in bundles}) == 2
+    seconds = [stored_at(bundle.manifest.version) for bundle in bundles]
+    assert None not in seconds
+    assert len(set(seconds)) == 2
+    for bundle, answer in zip(bundles, answers, strict=True):
+        assert bundle.manifest.version > tiny_tag.partition(":")[2]
+        assert bundle.manifest.parent is not None
+        assert str(bentoml.bentos.get(bundle.tag).path) == answer["stages"][-1]["summary"]["bento_path"]
+    # The same rows, the same split, the same seed: the same model twice.
+    assert len({bundle.manifest.files["model/fp32.onnx"].sha256 for bundle in bundles}) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.columns.text_pair=second"], "takes single texts, and so must what continues it"),
+        (["train.warm_start=true"], "no run in .*tiny made it"),
+        (["train.warm_start=true", "model=other"], "come from .*tiny-bert, the recipe says other"),
+        (["data.columns.text=set"], "a text column cannot be called 'set' with a parent"),
+    ],
+)
+def test_what_cannot_continue_is_refused_before_anything_is_done(
+    overrides: list[str], words: str, grown: Path, tiny_tag: str, tmp_path: Path, judged: Any
+) -> None:
+    judged(Decision.PROMOTE)
+    options = [part for override in overrides for part in ("--set", override)]
+    answer = ask("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs", *options)
+    assert answer.code == 2
+    assert re.search(words, answer.err), answer.err
+    assert not list((tmp_path / "runs").glob("*/*"))
+
+
+def test_weights_that_were_changed_since_are_not_gone_on_with(
+    grown: Path, tiny_run: Path, tiny_tag: str, tmp_path: Path, judged: Any
+) -> None:
+    judged(Decision.PROMOTE)
+    root = Path(shutil.copytree(tiny_run, tmp_path / "runs/tiny" / tiny_run.name))
+    with (root / "merge/model/model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    answer = ask("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs", "--warm-start")
+    assert answer.code == 2
+    assert f"{root / 'merge'} is not what it was when {tiny_tag} was made" in answer.err
