@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bentune.bench import bench
 from bentune.capacity import capacity
+from bentune.compare import compare
 from bentune.image import image
 from bentune.lineage import lineage
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
@@ -253,6 +254,7 @@ def smoke(tag: str, rows: int, as_json: bool) -> None:
 
 cli.add_command(bench)
 cli.add_command(capacity)
+cli.add_command(compare)
 cli.add_command(image)
 cli.add_command(lineage)
 cli.add_command(retrain)

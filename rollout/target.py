@@ -55,7 +55,7 @@ def serving(name: str, timeout_ms: int) -> Iterator[Served]:
     """
     timeout_s, headers = timeout_ms / 1000 + GRACE_S, {DEADLINE_HEADER: str(timeout_ms)}
     if is_address(name):
-        url, path = _split(name)
+        url, path = address_of(name)
         yield Served(name, Target(url, path, timeout_s, headers), read_info(url))
         return
     tag = str(find_bento(name).tag)
@@ -76,7 +76,8 @@ def _home_of_its_own() -> Iterator[Path]:
         yield home
 
 
-def _split(address: str) -> tuple[str, str]:
+def address_of(address: str) -> tuple[str, str]:
+    """Scheme, host and port of a server's address, and its path, /predict where it has none. Raises InputError."""
     try:
         parts = urlsplit(address)
         fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)

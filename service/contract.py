@@ -189,6 +189,17 @@ def seal(root: Path, manifest: Manifest) -> Manifest:
     }
     complete = manifest.model_copy(update={"files": dict(sorted(files.items()))})
     _require_parts(root, complete, {FP32})
+    return _write_manifest(root, complete)
+
+
+def seal_evidence(bundle: Bundle) -> None:
+    """Record evidence.json anew, after it was written again, and trust the other files: `bundle` was just opened."""
+    path = bundle.root / EVIDENCE
+    changed = {EVIDENCE: FileEntry(sha256=sha256_file(path), size=path.stat().st_size)}
+    _write_manifest(bundle.root, bundle.manifest.model_copy(update={"files": bundle.manifest.files | changed}))
+
+
+def _write_manifest(root: Path, complete: Manifest) -> Manifest:
     sealed = complete.model_copy(update={"own_sha256": _own_sha256(complete)})
     write_json(root / MANIFEST, sealed)
     return sealed

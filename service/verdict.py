@@ -1,4 +1,7 @@
-"""The verdict: whether a candidate may replace what is served, as `bentune compare` writes it into evidence.json."""
+"""The verdict: whether a candidate may replace what is served, as `bentune compare` writes it into evidence.json.
+
+The settings that it is reached by are here as well: a recipe has them, and they travel in the bundle's evidence.
+"""
 
 from datetime import datetime
 from enum import StrEnum
@@ -17,6 +20,28 @@ class Decision(StrEnum):
     PROMOTE = "PROMOTE"
     HOLD = "HOLD"
     NEED_MORE_ROWS = "NEED MORE ROWS"
+
+
+class CompareSettings(Frozen):
+    """When a candidate may replace what is served; the recipe's section `compare`."""
+
+    margin: float = Field(default=1.0, gt=0, le=50, description="points of accuracy that the candidate may lose")
+    alpha: float = Field(
+        default=0.05, gt=0, le=0.2, description="share of candidates that lose the margin and may be promoted"
+    )
+    power: float = Field(
+        default=0.8, ge=0.5, le=0.99, description="share of equally good candidates to promote, with the rows asked for"
+    )
+    slices: list[str] = Field(
+        default=[], description="columns whose values are compared one by one, beside label and length"
+    )
+    max_latency_ratio: float = Field(default=1.5, gt=0, description="latency that the candidate may have, by served")
+    latency_rows: int = Field(default=100, ge=10, le=10_000, description="rows that are sent one by one for latency")
+    calibration_bins: int = Field(default=10, ge=2, le=100, description="bins of confidence for calibration")
+    resamples: int = Field(default=1000, ge=100, le=100_000, description="bootstrap resamples")
+    max_rows: int = Field(default=100_000, ge=1, le=10_000_000, description="rows to compare on; more are an error")
+    examples: int = Field(default=5, ge=0, le=100, description="rows to show each way whose answer changed")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the resamples and of which side goes first")
 
 
 class Judged(Frozen):

@@ -5,12 +5,12 @@ from typing import TypedDict
 import numpy as np
 from rich.table import Table
 
+from rollout.quality import Classification, classification, paired
 from service.contract import write_json
 from service.scores import probabilities
 from training.base import quiet
 from training.logits import Logits, torch_logits
 from training.methods import load_same_base, load_tuned
-from training.metrics import Classification, classification, paired
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
 from training.tuned import labels_of, tokenizer_of

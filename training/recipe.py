@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from service.contract import Name
+from service.verdict import CompareSettings
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -186,6 +187,7 @@ class Recipe(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     verify: VerifySettings = VerifySettings()
     plan: PlanSettings = PlanSettings()
+    compare: CompareSettings = CompareSettings()
 
     @model_validator(mode="after")
     def _names_for_compare(self) -> "Recipe":

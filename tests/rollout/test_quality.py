@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
+from rollout import quality
+from rollout.quality import Classification, Interval, PairedDifference
 from service.errors import InputError
-from training import metrics
-from training.metrics import Classification, Interval, PairedDifference
 
 Logits = npt.NDArray[np.float32]
 Gold = npt.NDArray[np.int64]
@@ -56,7 +56,7 @@ def test_values_are_those_of_scikit_learn(
     seed: int, rows: int, labels: int, drop: int, scale: float, confidence: float
 ) -> None:
     logits, gold = sample(seed, rows, labels, scale, drop)
-    result = metrics.classification(logits, gold, names(labels), resamples=20, confidence=confidence)
+    result = quality.classification(logits, gold, names(labels), resamples=20, confidence=confidence)
 
     every, predicted = list(range(labels)), logits.argmax(axis=1)
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
@@ -80,14 +80,14 @@ def test_values_are_those_of_scikit_learn(
 def test_a_case_by_hand() -> None:
     # Gold a a b b, predicted a b b b; c is in the label map only.
     logits = np.log(np.array([[8, 1, 1], [2, 6, 2], [1, 8, 1], [1, 8, 1]], dtype=np.float32) / 10)
-    result = metrics.classification(logits, np.array([0, 0, 1, 1]), ["a", "b", "c"])
+    result = quality.classification(logits, np.array([0, 0, 1, 1]), ["a", "b", "c"])
     assert result.confusion == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
     assert result.labels == list(result.per_class) == ["a", "b", "c"]
     assert result.accuracy.value == 0.75
     a, b, c = result.per_class.values()
     found = [[m.precision.value, m.recall.value, m.f1.value, m.support] for m in (a, b)]
     assert np.allclose(found, [[1, 1 / 2, 2 / 3, 2], [2 / 3, 1, 4 / 5, 2]])
-    assert c == metrics.ClassMetrics(
+    assert c == quality.ClassMetrics(
         precision=Interval(value=0, low=0, high=0),
         recall=Interval(value=0, low=0, high=0),
         f1=Interval(value=0, low=0, high=0),
@@ -101,14 +101,14 @@ def test_log_loss_is_clipped_as_scikit_learn_clips_it() -> None:
     epsilon = np.finfo(np.float64).eps
     for gold, expected in ((0, -np.log1p(-epsilon)), (1, -np.log(epsilon))):
         logits = np.array([[1000, -1000]], dtype=np.float32)
-        found = metrics.classification(logits, np.array([gold]), names(2)).log_loss.value
+        found = quality.classification(logits, np.array([gold]), names(2)).log_loss.value
         assert found == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 def test_an_interval_is_the_spread_of_data_sets_drawn_from_the_rows() -> None:
     """The same statistics, resample by resample and by other code, have the same percentiles up to chance."""
     logits, gold = sample(3, 300, 3)
-    result = metrics.classification(logits, gold, names(3), resamples=4000)
+    result = quality.classification(logits, gold, names(3), resamples=4000)
     predicted = logits.argmax(axis=1)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     losses = -np.log(probabilities[np.arange(300), gold])
@@ -133,7 +133,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     for seed in range(data_sets):
         gold = rng.integers(0, 2, size=200)
         predicted = np.where(rng.random(200) < 0.8, gold, 1 - gold)
-        accuracy = metrics.classification(predicting(predicted, 2), gold, names(2), resamples=400, seed=seed).accuracy
+        accuracy = quality.classification(predicting(predicted, 2), gold, names(2), resamples=400, seed=seed).accuracy
         covered += accuracy.low <= 0.8 <= accuracy.high
     assert 0.88 <= covered / data_sets <= 1
 
@@ -141,7 +141,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_a_higher_confidence_gives_a_wider_interval() -> None:
     logits, gold = sample(5, 200, 3)
     widths = [
-        width(metrics.classification(logits, gold, names(3), confidence=confidence).accuracy)
+        width(quality.classification(logits, gold, names(3), confidence=confidence).accuracy)
         for confidence in (0.5, 0.8, 0.95, 0.99)
     ]
     assert widths == sorted(set(widths))
@@ -149,7 +149,7 @@ def test_a_higher_confidence_gives_a_wider_interval() -> None:
 
 def test_rare_labels_that_were_not_drawn_do_not_pull_macro_f1_down() -> None:
     gold = np.arange(30) // 2
-    result = metrics.classification(predicting(gold, 16), gold, names(16))
+    result = quality.classification(predicting(gold, 16), gold, names(16))
     # The label without gold rows counts as 0 in the value, and so it does in each resample.
     assert result.macro_f1.model_dump() == pytest.approx(dict.fromkeys(("value", "low", "high"), 15 / 16))
 
@@ -157,13 +157,13 @@ def test_rare_labels_that_were_not_drawn_do_not_pull_macro_f1_down() -> None:
 def test_paired_values_are_after_minus_before() -> None:
     before, gold = sample(1, 80, 4)
     after, _ = sample(2, 80, 4)
-    one, two = (metrics.classification(logits, gold, names(4)) for logits in (before, after))
-    difference = metrics.paired(before, after, gold)
+    one, two = (quality.classification(logits, gold, names(4)) for logits in (before, after))
+    difference = quality.paired(before, after, gold)
     for name in ("accuracy", "macro_f1", "log_loss"):
         interval = getattr(difference, name)
         assert interval.value == pytest.approx(getattr(two, name).value - getattr(one, name).value)
         assert interval.low <= interval.value <= interval.high
-    back = metrics.paired(after, before, gold)
+    back = quality.paired(after, before, gold)
     assert back.accuracy.value == -difference.accuracy.value
     assert (back.accuracy.low, back.accuracy.high) == pytest.approx(
         (-difference.accuracy.high, -difference.accuracy.low)
@@ -174,7 +174,7 @@ def test_a_model_does_not_differ_from_itself() -> None:
     logits, gold = sample(1, 50, 3)
     nothing = Interval(value=0, low=0, high=0)
     expected = PairedDifference(accuracy=nothing, macro_f1=nothing, log_loss=nothing)
-    assert metrics.paired(logits, logits, gold) == expected
+    assert quality.paired(logits, logits, gold) == expected
 
 
 def test_pairing_narrows_the_interval_of_models_that_err_alike() -> None:
@@ -182,8 +182,8 @@ def test_pairing_narrows_the_interval_of_models_that_err_alike() -> None:
     gold = rng.integers(0, 3, size=600)
     before = (2 * np.eye(3)[gold] + rng.normal(scale=2, size=(600, 3))).astype(np.float32)
     after = (before + 0.3 * np.eye(3)[gold] + rng.normal(scale=0.3, size=(600, 3))).astype(np.float32)
-    one, two = (metrics.classification(logits, gold, names(3), seed=s) for s, logits in enumerate((before, after)))
-    difference = metrics.paired(before, after, gold)
+    one, two = (quality.classification(logits, gold, names(3), seed=s) for s, logits in enumerate((before, after)))
+    difference = quality.paired(before, after, gold)
     for name in ("accuracy", "macro_f1", "log_loss"):
         unpaired = np.hypot(width(getattr(one, name)), width(getattr(two, name)))
         assert width(getattr(difference, name)) < 0.6 * unpaired
@@ -195,23 +195,23 @@ def test_pairing_narrows_the_interval_of_models_that_err_alike() -> None:
 
 def test_the_seed_decides() -> None:
     logits, gold = sample(8, 150, 3)
-    first = metrics.classification(logits, gold, names(3), seed=4)
-    assert metrics.classification(logits, gold, names(3), seed=4) == first
-    other = metrics.classification(logits, gold, names(3), seed=5)
+    first = quality.classification(logits, gold, names(3), seed=4)
+    assert quality.classification(logits, gold, names(3), seed=4) == first
+    other = quality.classification(logits, gold, names(3), seed=5)
     assert other.log_loss.value == first.log_loss.value
     assert other.log_loss.low != first.log_loss.low
     after, _ = sample(9, 150, 3)
-    assert metrics.paired(logits, after, gold, seed=4) == metrics.paired(logits, after, gold, seed=4)
+    assert quality.paired(logits, after, gold, seed=4) == quality.paired(logits, after, gold, seed=4)
 
 
 @pytest.mark.parametrize("block", [1, 7, 37, 370, 1001])
 def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     (logits, gold), (after, _) = sample(6, 37, 4), sample(7, 37, 4)
-    one = metrics.classification(logits, gold, names(4), resamples=50)
-    one_paired = metrics.paired(logits, after, gold, resamples=50)
-    monkeypatch.setattr(metrics, "_DRAWS_PER_BLOCK", block)
-    many = metrics.classification(logits, gold, names(4), resamples=50)
-    many_paired = metrics.paired(logits, after, gold, resamples=50)
+    one = quality.classification(logits, gold, names(4), resamples=50)
+    one_paired = quality.paired(logits, after, gold, resamples=50)
+    monkeypatch.setattr(quality, "_DRAWS_PER_BLOCK", block)
+    many = quality.classification(logits, gold, names(4), resamples=50)
+    many_paired = quality.paired(logits, after, gold, resamples=50)
     # A sum of losses is rounded otherwise when a block ends inside it; counts are exact.
     exact = {"log_loss"}
     assert many.model_dump(exclude=exact) == one.model_dump(exclude=exact)
@@ -224,7 +224,7 @@ def test_memory_does_not_grow_with_the_draws() -> None:
     logits, gold = sample(1, 200, 2)
     tracemalloc.start()
     try:
-        metrics.classification(logits, gold, names(2), resamples=40_000)
+        quality.classification(logits, gold, names(2), resamples=40_000)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -234,10 +234,10 @@ def test_memory_does_not_grow_with_the_draws() -> None:
 
 def test_results_are_frozen_and_survive_json() -> None:
     logits, gold = sample(2, 40, 3)
-    result = metrics.classification(logits, gold, names(3), resamples=50, confidence=0.9, seed=3)
+    result = quality.classification(logits, gold, names(3), resamples=50, confidence=0.9, seed=3)
     assert Classification.model_validate_json(result.model_dump_json()) == result
     assert (result.confidence, result.resamples, result.seed) == (0.9, 50, 3)
-    difference = metrics.paired(logits, -logits, gold, resamples=50)
+    difference = quality.paired(logits, -logits, gold, resamples=50)
     assert PairedDifference.model_validate_json(difference.model_dump_json()) == difference
     with pytest.raises(ValidationError):
         result.rows = 5  # type: ignore[misc]
@@ -246,10 +246,10 @@ def test_results_are_frozen_and_survive_json() -> None:
 def test_other_integer_and_float_types_give_the_same() -> None:
     # So many labels that a cell of the confusion matrix is over 255.
     logits, gold = sample(2, 40, 20)
-    expected = metrics.classification(logits, gold, names(20), resamples=50)
+    expected = quality.classification(logits, gold, names(20), resamples=50)
     wide: Any = logits.astype(np.float64)
     narrow: Any = gold.astype(np.uint8)
-    assert metrics.classification(wide, narrow, names(20), resamples=50) == expected
+    assert quality.classification(wide, narrow, names(20), resamples=50) == expected
 
 
 @pytest.mark.parametrize(
@@ -269,21 +269,21 @@ def test_other_integer_and_float_types_give_the_same() -> None:
 )
 def test_wrong_rows_are_refused(logits: Any, gold: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        metrics.classification(logits, gold, names(2))
+        quality.classification(logits, gold, names(2))
     assert message in str(caught.value)
     with pytest.raises(InputError) as caught:
-        metrics.paired(logits, logits, gold)
+        quality.paired(logits, logits, gold)
     assert message in str(caught.value)
 
 
 def test_wrong_labels_are_refused() -> None:
     logits, gold = sample(1, 5, 3)
     with pytest.raises(InputError, match="2 labels are named, but the logits have 3 columns"):
-        metrics.classification(logits, gold, ["a", "b"])
+        quality.classification(logits, gold, ["a", "b"])
     with pytest.raises(InputError, match=r"named once, but these are repeated: a$"):
-        metrics.classification(logits, gold, ["a", "b", "a"])
+        quality.classification(logits, gold, ["a", "b", "a"])
     with pytest.raises(InputError, match=r"before are \(5, 3\), but the logits after are \(5, 2\)"):
-        metrics.paired(logits, logits[:, :2], gold % 2)
+        quality.paired(logits, logits[:, :2], gold % 2)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_wrong_labels_are_refused() -> None:
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str) -> None:
     logits, gold = sample(1, 5, 3)
     with pytest.raises(InputError) as caught:
-        metrics.classification(logits, gold, names(3), **setting)
+        quality.classification(logits, gold, names(3), **setting)
     assert str(caught.value) == message
     with pytest.raises(InputError):
-        metrics.paired(logits, logits, gold, **setting)
+        quality.paired(logits, logits, gold, **setting)

@@ -1,0 +1,87 @@
+"""Calibration: whether what a classifier is 80 % sure of is right 80 % of the time.
+
+ECE is the expected calibration error over bins of equal width (Guo et al. 2017): the mean over rows of the distance
+between the mean confidence and the accuracy of their bin. It cannot be negative, so noise makes it too large, the more
+the fewer rows there are; in the difference of two classifiers on the same rows most of that falls out.
+"""
+
+import numpy as np
+
+from rollout.quality import Floats, Ints
+from service.frozen import Frozen
+from service.verdict import Difference
+
+_CELLS_PER_BLOCK = 1 << 22
+
+
+class Bin(Frozen):
+    """Rows whose confidence is above `low` and at most `high`; both means are None of no rows."""
+
+    low: float
+    high: float
+    rows: int
+    confidence: float | None
+    accuracy: float | None
+
+
+def reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
+    """The reliability table of probabilities, float64 [rows, labels]; `gold` is int64 [rows]."""
+    confidence, right = scores.max(axis=1), scores.argmax(axis=1) == gold
+    place = _bin_of(confidence, bins)
+    edges = np.linspace(0, 1, bins + 1)
+    table = []
+    for number in range(bins):
+        inside = place == number
+        table.append(
+            Bin(
+                low=float(edges[number]),
+                high=float(edges[number + 1]),
+                rows=int(inside.sum()),
+                confidence=float(confidence[inside].mean()) if inside.any() else None,
+                accuracy=float(right[inside].mean()) if inside.any() else None,
+            )
+        )
+    return table
+
+
+def ece(table: list[Bin]) -> float:
+    """Expected calibration error of a reliability table, a share."""
+    rows = sum(one.rows for one in table)
+    gaps = (one.rows * abs((one.confidence or 0.0) - (one.accuracy or 0.0)) for one in table)
+    return sum(gaps) / rows
+
+
+def ece_difference(
+    candidate: Floats, served: Floats, gold: Ints, *, bins: int, resamples: int, confidence: float, seed: int
+) -> Difference:
+    """ECE of the candidate minus that of the served model, with a percentile bootstrap interval over the rows.
+
+    Each resample draws the same rows for both.
+    """
+    rows = len(gold)
+    gaps = np.hstack([_gaps(scores, gold, bins) for scores in (candidate, served)])
+    rng = np.random.default_rng(seed)
+    spread: list[float] = []
+    block = max(1, _CELLS_PER_BLOCK // rows)
+    for start in range(0, resamples, block):
+        times = rng.multinomial(rows, np.full(rows, 1 / rows), size=min(block, resamples - start))
+        sums = np.abs(times.astype(np.float64) @ gaps) / rows
+        spread += (sums[:, :bins].sum(axis=1) - sums[:, bins:].sum(axis=1)).tolist()
+    value = ece(reliability(candidate, gold, bins)) - ece(reliability(served, gold, bins))
+    low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
+    # Of a biased measure the middle of the resamples can lie wholly beside the value.
+    return Difference(value=value, low=float(min(low, value)), high=float(max(high, value)))
+
+
+def _gaps(scores: Floats, gold: Ints, bins: int) -> Floats:
+    """Float64 [rows, bins]: confidence less whether it is right, in each row's own bin, 0 elsewhere."""
+    confidence = scores.max(axis=1)
+    gaps = np.zeros((len(gold), bins))
+    gaps[np.arange(len(gold)), _bin_of(confidence, bins)] = confidence - (scores.argmax(axis=1) == gold)
+    return gaps
+
+
+def _bin_of(confidence: Floats, bins: int) -> Ints:
+    """Int64 [rows]: the bin of each confidence, the upper edge its own."""
+    found: Ints = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return found

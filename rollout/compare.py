@@ -1,0 +1,259 @@
+"""Compares a candidate with what is served on the same held-out rows, and writes the verdict into the candidate."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from rollout.answers import flips_of, log_probabilities, metrics_of
+from rollout.bench import now
+from rollout.calibration import reliability
+from rollout.comparison import Comparison, LeftOut, SideReport, decide
+from rollout.labelled import (
+    LABEL,
+    Labelled,
+    odds,
+    read_labelled,
+    refuse_trained,
+    trained_on,
+    without_copies,
+)
+from rollout.noninferiority import interval, mcnemar
+from rollout.paired_runs import Runs, run_both
+from rollout.sides import Side, open_side, size_of
+from rollout.slices import compare_slices
+from rollout.verdicts import add_verdict
+from service.contract import Bundle, Columns, write_json
+from service.errors import BundleError, InputError
+from service.row_filter import RowFilter
+from service.verdict import VERDICTS, CompareSettings, Difference, Verdict
+
+METRIC = "accuracy"
+
+
+class Report(Protocol):
+    """Where progress is shown and lines for people go."""
+
+    def task(self, description: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+        """A bar to tell how many more steps are done."""
+        ...
+
+    def say(self, renderable: Any) -> None:
+        """Print a line or a table."""
+        ...
+
+
+def require_extra() -> None:
+    """Raise InputError, before anything is computed, when what the statistics and the page need is not installed."""
+    try:
+        import jinja2  # noqa: F401
+        import scipy.stats  # noqa: F401
+        import statsmodels.stats.multitest  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"comparing needs {error.name}: pip install 'bentune[compare]'") from None
+
+
+def compare(
+    candidate: str,
+    served: str,
+    data: Path,
+    *,
+    report: Report,
+    settings: CompareSettings | None = None,
+    slices: Sequence[str] = (),
+    margin: float | None = None,
+    out: Path | None = None,
+    label_column: str = LABEL,
+    leave_out_trained: bool = False,
+    trust_rows: bool = False,
+) -> Comparison:
+    """Send the rows of `data` through both sides, and judge; each side is a tag, a bundle's directory, or an address.
+
+    `settings` are by default those of the recipe that the candidate was made by; `slices` come on top of theirs, and
+    `margin`, in points, instead of theirs. The verdict is written into the
+    candidate's bundle unless it is a service, and with `out` comparison.json and comparison.html there. Raises
+    InputError for rows that a side was trained on (unless they are to be left out), for rows that cannot be checked
+    because a service's bundle is not here (unless they are to be trusted), for sides that do not have the same labels,
+    and for bad rows; BundleError; and BentuneError for a service that does not answer.
+    """
+    require_extra()
+    if out is not None:
+        _require_directory(out)
+    with ExitStack() as stack:
+        sides = (stack.enter_context(open_side(candidate)), stack.enter_context(open_side(served)))
+        _require_comparable(*sides)
+        settings = settings or _settings_of(sides[0].bundle)
+        changes = {"slices": [*settings.slices, *slices]} | ({} if margin is None else {"margin": margin})
+        settings = settings.model_copy(update=changes)
+        rows, left_out = _rows(sides, data, settings, label_column, drop=leave_out_trained, trust=trust_rows)
+        alone = min(settings.latency_rows, len(rows))
+        with report.task("comparing", len(rows) + alone) as advance:
+            runs = run_both(
+                *sides,
+                rows.texts,
+                latency_rows=settings.latency_rows,
+                confidence=1 - 2 * settings.alpha,
+                seed=settings.seed,
+                advance=advance,
+            )
+        with report.task("computing intervals", None):
+            found = _judged(sides, rows, runs, settings, left_out)
+    if not sides[0].live and sides[0].bundle is not None:
+        add_verdict(sides[0].bundle.root, found.verdict)
+    if out is not None:
+        from rollout.comparison_page import page_of
+
+        write_json(out / "comparison.json", found)
+        by_number = dict(zip(rows.numbers, rows.texts, strict=True))
+        page = out / "comparison.html"
+        part = page.with_name(page.name + ".part")
+        part.write_text(page_of(found, by_number), encoding="utf-8")
+        part.replace(page)
+    return found
+
+
+def _require_directory(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror}); give another directory") from None
+
+
+def _require_comparable(candidate: Side, served: Side) -> None:
+    new, old = set(candidate.labels), set(served.labels)
+    if new != old:
+        only = [
+            f"only {side.judged.tag} has {', '.join(map(repr, sorted(labels)[:10]))}"
+            for side, labels in ((candidate, new - old), (served, old - new))
+            if labels
+        ]
+        raise InputError(f"the sides do not have the same labels: {'; '.join(only)}; retrain on one set of labels")
+    if candidate.pairs != served.pairs:
+        raise InputError(
+            f"one of {candidate.judged.tag} and {served.judged.tag} takes single texts and the other pairs; "
+            "only models of one task can be compared"
+        )
+
+
+def _recipe_of(bundle: Bundle | None) -> dict[str, Any]:
+    recipe = bundle.evidence().get("recipe") if bundle else None
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _settings_of(bundle: Bundle | None) -> CompareSettings:
+    try:
+        return CompareSettings.model_validate(_recipe_of(bundle).get("compare", {}))
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(step) for step in problem["loc"])
+        tag = bundle.tag if bundle else ""
+        raise BundleError(f"{tag}: evidence.json, recipe.compare.{where}: {problem['msg']}; package it again") from None
+
+
+def _columns_of(sides: Sequence[Side]) -> Columns:
+    for side in sides:
+        if side.bundle is not None:
+            return side.bundle.manifest.columns
+    return Columns(text="text", text_pair="text_pair" if sides[0].pairs else None)
+
+
+def _rows(
+    sides: tuple[Side, Side], data: Path, settings: CompareSettings, label_column: str, *, drop: bool, trust: bool
+) -> tuple[Labelled, LeftOut]:
+    filters: dict[str, RowFilter] = {}
+    trusted = []
+    for name, side in zip(("the candidate", "the served model"), sides, strict=True):
+        if side.bundle is not None:
+            filters[f"{name} {side.judged.tag}"] = side.bundle.rows().trained
+        elif trust:
+            trusted.append(f"{name} {side.judged.address}")
+        else:
+            raise InputError(
+                f"{side.judged.address} serves {side.judged.tag} with the content {side.judged.content[:12]}, which is "
+                "not in the BentoML model store here, so nobody can tell whether it was trained on these rows; "
+                "import it (`bentoml models import`), or vouch for the rows with --trust-rows"
+            )
+    renamed = _recipe_of(sides[0].bundle).get("data", {}).get("labels", {})
+    every = read_labelled(
+        data,
+        _columns_of(sides),
+        sides[0].labels,
+        slices=settings.slices,
+        renamed=renamed,
+        label_column=label_column,
+        most=settings.max_rows,
+    )
+    distinct = without_copies(every)
+    if not drop:
+        refuse_trained(distinct, filters)
+    seen = trained_on(distinct, filters)
+    return distinct.where(~seen), LeftOut(
+        copies=len(every) - len(distinct),
+        trained=int(seen.sum()),
+        filters=[f"{name}: takes {odds(one)} new rows for a trained one" for name, one in filters.items()],
+        trusted=trusted,
+    )
+
+
+def _judged(
+    sides: tuple[Side, Side], rows: Labelled, runs: Runs, settings: CompareSettings, left_out: LeftOut
+) -> Comparison:
+    candidate, served = sides
+    labels, gold = candidate.labels, rows.gold
+    right, was_right = runs.candidate.argmax(axis=1) == gold, runs.served.argmax(axis=1) == gold
+    gained, lost = int((right & ~was_right).sum()), int((~right & was_right).sum())
+    value, low, high = interval(gained, lost, len(rows), settings.alpha)
+    difference = Difference(value=value, low=low, high=high)
+    test = mcnemar(gained, lost, len(rows))
+    logs = log_probabilities(runs.candidate), log_probabilities(runs.served)
+    slices = compare_slices(rows, *logs, labels, settings)
+    judged_speed = candidate.live == served.live
+    decision, reasons, needed = decide(
+        test, len(rows), difference, slices, runs.latency if judged_speed else None, settings
+    )
+    if left_out.trusted:
+        reasons.append(f"that the rows are new to {' and '.join(left_out.trusted)} was not checked, but vouched for")
+    sizes = size_of(candidate), size_of(served)
+    tables = [reliability(scores, gold, settings.calibration_bins) for scores in (runs.candidate, runs.served)]
+    reports = [
+        SideReport(
+            judged=side.judged,
+            variant=side.variant,
+            provider=side.provider,
+            size_bytes=size,
+            reliability=table,
+            speed=speed,
+        )
+        for side, size, table, speed in zip(sides, sizes, tables, runs.speeds, strict=True)
+    ]
+    return Comparison(
+        verdict=Verdict(
+            decision=decision,
+            reasons=reasons,
+            created_at=now(),
+            candidate=candidate.judged,
+            served=served.judged,
+            rows=len(rows),
+            data_fingerprint=rows.fingerprint(),
+            metric=METRIC,
+            margin=settings.margin / 100,
+            confidence=1 - 2 * settings.alpha,
+            difference=difference,
+            rows_needed=needed,
+        ),
+        settings=settings,
+        metrics=metrics_of(runs.candidate, runs.served, gold, labels, settings),
+        mcnemar=test,
+        slices=slices,
+        candidate=reports[0],
+        served=reports[1],
+        latency=runs.latency,
+        throughput=runs.throughput,
+        judged_speed=judged_speed,
+        size=sizes[0] / sizes[1] if sizes[0] and sizes[1] else None,
+        flips=flips_of(rows, runs.candidate, runs.served, labels, settings.examples),
+        left_out=left_out,
+        earlier=len(candidate.bundle.evidence().get(VERDICTS, [])) if candidate.bundle else 0,
+    )
