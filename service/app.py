@@ -26,6 +26,8 @@ from service.errors import (
 from service.hardware import describe
 from service.memory import allowed_bytes, queue_limits
 from service.metrics import Metrics
+from service.outcomes import Outcomes
+from service.prediction_log import Kept
 from service.requests import Incoming, PredictRequest, Row, field_of, rows_of
 from service.scores import Floats, Prediction, probabilities, ranked
 from service.settings import Settings
@@ -45,6 +47,7 @@ class TextClassifier:
         self.bundle = bundle
         self.settings = settings
         self.metrics = Metrics()
+        self.outcomes = Outcomes(bundle, settings, self.metrics)
         self.evidence = bundle.evidence()
         self.verdict = bundle.verdict()
         self.pairs = bundle.manifest.columns.text_pair is not None
@@ -95,6 +98,7 @@ class TextClassifier:
         """Finish what was accepted, within the drain timeout."""
         if self.scheduler is not None:
             await self.scheduler.drain(self.settings.drain_timeout_ms / 1000)
+        await asyncio.to_thread(self.outcomes.close)
 
     @property
     def ready(self) -> bool:
@@ -179,6 +183,7 @@ class TextClassifier:
         arrived = time.monotonic()
         request, rows, single, timeout_s = await self._admit(incoming, arrived)
         tokens = await self._tokenize(rows, truncate=request.truncate, single=single)
+        kept = self.outcomes.keep(rows)
         # Only tokens are counted while they wait: megabytes of text may have become one row.
         rows.clear()
         request.inputs = ""
@@ -186,7 +191,7 @@ class TextClassifier:
             raise self._refused(NotReady("the golden rows gave other scores; see the log"))
         work = self.scheduler.submit([(row, len(row)) for row in tokens], deadline=arrived + timeout_s)
         logits = await _unless_gone(work, incoming)
-        answers = [self._prediction(row, request) for row in logits]
+        answers = [self._prediction(*one, request) for one in zip(logits, tokens, kept, strict=True)]
         return answers[0] if single else answers
 
     async def _admit(self, incoming: Incoming, arrived: float) -> tuple[PredictRequest, list[Row], bool, float]:
@@ -232,10 +237,11 @@ class TextClassifier:
             encoded.append(tokens)
         return encoded
 
-    def _prediction(self, logits: Floats, request: PredictRequest) -> list[Prediction]:
+    def _prediction(
+        self, logits: Floats, tokens: Tokens, kept: Kept | None, request: PredictRequest
+    ) -> list[Prediction]:
         scores = probabilities(logits)
-        best = int(scores.argmax())
-        self.metrics.predicted(self.bundle.manifest.labels[best], float(scores[best]))
+        self.outcomes.answered(tokens, scores, kept)
         return ranked(logits if request.raw_scores else scores, self.bundle.manifest.labels, request.top_k)
 
     def _refused(self, error: RequestError) -> RequestError:

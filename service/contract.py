@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, StringConstraints, ValidationError
 
+from service.baseline import Baseline
 from service.errors import BundleError
 from service.frozen import Frozen
 from service.plan import FP32, Plan, model_file
@@ -31,6 +32,7 @@ SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
 ROWS = "rows.json"
+BASELINE = "baseline.json"
 STORE_FILE = "model.yaml"  # BentoML's own description, which its model store puts beside ours
 MODULE = "bentune"  # how a bundle is told from other models in the BentoML model store
 
@@ -134,6 +136,7 @@ class Bundle:
     plan: Plan
     processor: ProcessorSettings
     golden: list[GoldenRow]
+    baseline: Baseline
 
     @property
     def tag(self) -> str:
@@ -223,6 +226,9 @@ def open_bundle(root: Path) -> Bundle:
         raise BundleError(f"{root / min(unnamed)} is not named in {MANIFEST}: the bundle was changed; package it again")
     plan = _parse(Plan, root / "plan.json")
     _require_parts(root, manifest, plan.variants)
+    baseline = _parse(Baseline, root / BASELINE)
+    if len(baseline.label.counts) != len(manifest.labels):
+        raise BundleError(f"{root / BASELINE} counts {len(baseline.label.counts)} labels, not {len(manifest.labels)}")
     return Bundle(
         root=root,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
@@ -231,6 +237,7 @@ def open_bundle(root: Path) -> Bundle:
         plan=plan,
         processor=_parse(ProcessorSettings, root / "processor/settings.json"),
         golden=[_parse_text(GoldenRow, root / "golden.jsonl", line) for line in _lines(root / "golden.jsonl")],
+        baseline=baseline,
     )
 
 
@@ -243,7 +250,7 @@ def _regular_files(root: Path) -> Iterator[Path]:
 
 
 def _require_parts(root: Path, manifest: Manifest, variants: set[str]) -> None:
-    parts = ("plan.json", EVIDENCE, "golden.jsonl", "baseline.json", ROWS)
+    parts = ("plan.json", EVIDENCE, "golden.jsonl", BASELINE, ROWS)
     models = [model_file(variant) for variant in sorted(variants)]
     for name in (*parts, *models, "processor/tokenizer.json", "processor/settings.json"):
         if name not in manifest.files:

@@ -53,7 +53,23 @@ class Metrics(Observer):
             ["name", "version", "task", "variant", "provider", "digest"],
             multiprocess_mode="max",
         )
-
+        # Each worker has a window of its own. Any of them shows what the pod is sent; the largest would be beyond the
+        # threshold more often than it says.
+        self.drift_psi = Gauge(
+            "bentune_drift_psi",
+            "Population stability index of the newest inputs against held-out rows; absent until there are enough",
+            ["feature"],
+            multiprocess_mode="mostrecent",
+        )
+        self.drift_psi_threshold = Gauge(
+            "bentune_drift_psi_threshold",
+            "The index that inputs like the held-out rows exceed less than once a month",
+            ["feature"],
+            multiprocess_mode="mostrecent",
+        )
+        self.prediction_log_total = Counter(
+            "bentune_prediction_log_total", "Inputs that were sampled for the prediction log", ["outcome"]
+        )
         self.plan_fallback = Gauge(
             "bentune_plan_fallback",
             "1 when the pod runs something else than its plan says, by reason",
@@ -88,6 +104,14 @@ class Metrics(Observer):
         """One answer goes out; `confidence` is the probability of its best label."""
         self.predictions_total.labels(label).inc()
         self.confidence.observe(confidence)
+
+    def drifted(self, feature: str, index: float) -> None:
+        """The newest inputs have this population stability index."""
+        self.drift_psi.labels(feature).set(index)
+
+    def logged(self, outcome: str) -> None:
+        """A sampled input was written to the prediction log, or not; any thread may say so."""
+        self.prediction_log_total.labels(outcome).inc()
 
     def prepare(self, labels: Sequence[str]) -> None:
         """Show every series at zero from the start, so that a first event is an increase and not a new series."""

@@ -24,6 +24,16 @@ class Settings(BaseModel):
     access_log: bool = Field(default=False, description="a line in the log for every request")
     tracing: bool = Field(default=False, description="OpenTelemetry spans, sent as BentoML's configuration says")
     drain_timeout_ms: int = Field(default=25_000, ge=0, description="at shutdown, time for what was accepted")
+    prediction_log: str = Field(
+        default="", pattern="^(/.*)?$", description="directory of the prediction log, from the root; none when empty"
+    )
+    prediction_log_sample: float = Field(default=0.01, gt=0, le=1, description="share of the inputs that is logged")
+    prediction_log_max_bytes: int = Field(
+        default=67_108_864, ge=2**20, description="of the whole log; the oldest eighth goes when it is full"
+    )
+    prediction_log_text: bool = Field(
+        default=False, description="log the texts as well, and not only a hash of each and its length"
+    )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:

@@ -92,9 +92,8 @@ def _fill(root: Path, context: Context) -> None:
     shutil.copytree(inputs["export"] / "model", root / "model")
     shutil.copytree(inputs["plan"] / "model", root / "model", dirs_exist_ok=True)
     shutil.copytree(inputs["export"] / "processor", root / "processor")
-    shutil.copyfile(inputs["verify"] / "baseline.json", root / "baseline.json")
     shutil.copyfile(inputs["data"] / ROWS, root / ROWS)
-    for name in ("plan.json", "golden.jsonl", "report.md", "pareto.png"):
+    for name in ("plan.json", "golden.jsonl", "baseline.json", "report.md", "pareto.png"):
         shutil.copyfile(inputs["plan"] / name, root / name)
     evidence = {
         "evaluation": _read(inputs["evaluate"] / "evaluation.json"),

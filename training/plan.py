@@ -20,8 +20,9 @@ from service.runtime import Runtime
 from service.scores import probabilities
 from service.tokens import TextTokenizer, Tokens
 from training.base import quiet
+from training.baseline import baseline
 from training.candidates import Trial, candidates
-from training.checks import Sample
+from training.checks import Sample, logits_alone
 from training.held_out import rounded
 from training.neighbours import Clocks, taken
 from training.plan_report import checks_table, draw_pareto, entries_table, markdown, verdict
@@ -32,7 +33,11 @@ from training.stage import Context, Summary
 
 
 def run(context: Context) -> Summary:
-    """Write plan.json, golden.jsonl, report.md, pareto.png, and in model/ every variant that a pod may be sent to."""
+    """Find the plan.
+
+    Writes plan.json, golden.jsonl, baseline.json, report.md, pareto.png, and in model/ every variant that a pod may be
+    sent to. Raises GateError when none may be served.
+    """
     quiet()
     recipe, inputs, report = context.recipe, context.inputs, context.report
     settings, cpu = recipe.plan, describe()
@@ -61,6 +66,10 @@ def run(context: Context) -> Summary:
         checks=tuple(checks),
         measured=tuple(entries),
     )
+    # Confidence as the pods will have it, and not as fp32 does: int8 moves it by more than thin bins are wide.
+    session = Session(models[best.variant], best.provider, 1, cpu.cores)
+    logits = logits_alone(session, sample, cpu.cores, lambda _: None)
+    write_json(context.work / "baseline.json", baseline([len(row) for row in sample.tokens], logits, recipe.seed))
     _write(context, plan, models, tokenizer)
     report.say(entries_table(plan))
     report.say(escape(verdict(plan)))

@@ -22,7 +22,7 @@ from service.predictor import Predictor, Session, batches_by_length
 from service.providers import CPU
 from service.tokens import TextTokenizer
 from training.base import quiet
-from training.held_out import baseline, golden_rows
+from training.held_out import golden_rows
 from training.logits import Logits, torch_logits
 from training.methods import load_tuned
 from training.parity import Stop, compare, digest, hop_table
@@ -35,7 +35,7 @@ BATCH_TOKENS = 2048
 
 
 def run(context: Context) -> Summary:
-    """Write parity.json, golden.jsonl and baseline.json. Raises GateError with the name of the first failing hop."""
+    """Write parity.json and golden.jsonl. Raises GateError with the name of the first failing hop."""
     quiet()
     recipe = context.recipe
     everything = read_rows(context.inputs["data"] / "test.parquet")
@@ -69,7 +69,6 @@ def run(context: Context) -> Summary:
     (context.work / "golden.jsonl").write_text(
         "".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8"
     )
-    write_json(context.work / "baseline.json", baseline(alone))
     return {hop.hop: hop.largest_difference for hop in hops} | {"rows": len(rows)}
 
 

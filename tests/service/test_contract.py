@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service import contract
+from service.baseline import Baseline, Binned, Histogram
 from service.contract import (
     BaseModelInfo,
     Bundle,
@@ -30,6 +31,14 @@ from service.plan import Entry, Plan
 from service.row_filter import RowFilter, SeenRows, row_key
 
 ZEROS = "0" * 64
+BASELINE = Baseline(
+    rows=2,
+    window=100,
+    looks_a_month=4320,
+    token_length=Binned(counts=[1, 1], edges=[5], threshold=0.2),
+    label=Histogram(counts=[1, 1], threshold=0.2),
+    confidence=Binned(counts=[0, 2], edges=[0.5], threshold=0.2),
+)
 SEEN = SeenRows(trained=RowFilter.of([row_key("a dog")]), held_out=RowFilter.of([row_key("a cat")]))
 GOLDEN = [
     GoldenRow(text="ein Hund, ütf-8", label="dog", scores={"fp32/CPUExecutionProvider": [0.75, 0.25]}, tolerance=0.01),
@@ -68,7 +77,7 @@ def fill(root: Path) -> Path:
     write_json(root / "processor/settings.json", {"pad_id": 0})
     write_json(root / "plan.json", Plan(token_budget=512))
     write_json(root / "evidence.json", {"evaluation": {"tuned": {"accuracy": 0.5}}})
-    write_json(root / "baseline.json", {})
+    write_json(root / "baseline.json", BASELINE)
     write_json(root / "rows.json", SEEN)
     (root / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in GOLDEN), encoding="utf-8")
     return root
@@ -118,6 +127,7 @@ def test_what_was_sealed_is_what_is_opened(root: Path) -> None:
     assert bundle.plan == Plan(token_budget=512)
     assert bundle.processor.pad_id == 0
     assert bundle.golden == GOLDEN
+    assert bundle.baseline == BASELINE
     assert bundle.evidence() == {"evaluation": {"tuned": {"accuracy": 0.5}}}
     assert bundle.digest == sha256_file(root / "manifest.json")
     assert bundle.tag == "pets:1"
@@ -125,7 +135,7 @@ def test_what_was_sealed_is_what_is_opened(root: Path) -> None:
 
 def test_the_digest_changes_with_any_file(root: Path) -> None:
     before = open_bundle(root).digest
-    (root / "baseline.json").write_text("[]")
+    write_json(root / "baseline.json", BASELINE.model_copy(update={"window": 200}))
     seal(root, manifest())
     assert open_bundle(root).digest != before
 
@@ -145,6 +155,8 @@ def test_any_manifest_comes_back_equal(
 ) -> None:
     root = fill(tmp_path_factory.mktemp("any") / "bundle")
     base = BaseModelInfo(source=source, sha256=ZEROS)
+    counted = Histogram(counts=[2] + [0] * (len(labels) - 1), threshold=0.2)
+    write_json(root / "baseline.json", BASELINE.model_copy(update={"label": counted}))
     sealed = seal(root, manifest(method=method, labels=labels, base_model=base))
     assert open_bundle(root).manifest == sealed
 
@@ -441,7 +453,7 @@ def test_the_content_stays_when_only_the_evidence_changes(root: Path) -> None:
     seal(root, before.manifest)
     after = open_bundle(root)
     assert (after.content == before.content, after.digest == before.digest) == (True, False)
-    write_json(root / "baseline.json", {"other": 1})
+    write_json(root / "baseline.json", BASELINE.model_copy(update={"window": 200}))
     seal(root, before.manifest)
     assert open_bundle(root).content != before.content
 
@@ -456,3 +468,18 @@ def test_a_verdict_that_no_comparison_wrote_is_damage(root: Path) -> None:
     seal(root, bundle.manifest)
     with pytest.raises(BundleError, match="evidence.json"):
         open_bundle(root).verdict()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"label": Histogram(counts=[1, 1, 0], threshold=0.2)}, "counts 3 labels, not 2"),
+        ({"rows": 3}, "token_length counts 2 rows, not 3"),
+        ({"window": 10**9}, "window: Input should be less than"),
+    ],
+)
+def test_a_baseline_that_does_not_fit_the_model_is_refused(root: Path, wrong: dict[str, Any], why: str) -> None:
+    write_json(root / "baseline.json", BASELINE.model_copy(update=wrong))
+    seal(root, manifest())
+    with pytest.raises(BundleError, match=f"baseline.json.*{why}"):
+        open_bundle(root)

@@ -6,7 +6,7 @@ import pytest
 from service.errors import REQUEST_ERRORS
 from service.metrics import Metrics
 
-# DESIGN.md's list, but for generation and drift, which this service does not have yet.
+# DESIGN.md's list, but for generation, which this service does not have yet.
 HISTOGRAMS = (
     "bentune_request_queue_seconds",
     "bentune_tokenize_seconds",
@@ -18,9 +18,12 @@ HISTOGRAMS = (
 )
 GAUGES = (
     *("bentune_queue_requests", "bentune_queue_tokens", "bentune_slots_busy"),
-    *("bentune_model_info", "bentune_plan_fallback"),
+    *("bentune_model_info", "bentune_plan_fallback", "bentune_drift_psi", "bentune_drift_psi_threshold"),
 )
-COUNTERS = ("bentune_rejected_total", "bentune_truncated_total", "bentune_predictions_total")
+COUNTERS = (
+    *("bentune_rejected_total", "bentune_truncated_total", "bentune_predictions_total"),
+    "bentune_prediction_log_total",
+)
 
 
 @pytest.fixture
@@ -91,6 +94,8 @@ def test_several_workers_add_up_on_one_page(metrics: Metrics) -> None:
     modes = {gauge._multiprocess_mode for gauge in (metrics.queue_requests, metrics.queue_tokens, metrics.slots_busy)}
     assert modes == {"livesum"}
     assert {gauge._multiprocess_mode for gauge in (metrics.model_info, metrics.plan_fallback)} == {"max"}
+    drift = (metrics.drift_psi, metrics.drift_psi_threshold)
+    assert {gauge._multiprocess_mode for gauge in drift} == {"mostrecent"}
 
 
 def test_importing_the_metrics_leaves_prometheus_alone() -> None:

@@ -39,7 +39,7 @@ def test_the_bundle_has_every_part_of_the_contract(tiny_run: Path, tiny_bundle: 
     }
     for name in ("model/fp32.onnx", "processor/tokenizer.json", "processor/settings.json"):
         assert sha256_file(tiny_bundle / name) == sha256_file(tiny_run / "export" / name)
-    assert (tiny_bundle / "baseline.json").read_bytes() == (tiny_run / "verify/baseline.json").read_bytes()
+    assert (tiny_bundle / "baseline.json").read_bytes() == (tiny_run / "plan/baseline.json").read_bytes()
     for name in ("plan.json", "golden.jsonl", "report.md", "pareto.png"):
         assert (tiny_bundle / name).read_bytes() == (tiny_run / "plan" / name).read_bytes()
     recipe = load_recipe(tiny_recipe).recipe
@@ -144,10 +144,10 @@ def test_a_bundle_that_does_not_open_is_not_left_in_the_store(asked: Any, monkey
 
 
 def test_a_part_that_is_missing_leaves_no_model_in_the_store(asked: Any, tmp_path: Path, context: Any) -> None:
-    for stage, name in (("verify", "baseline.json"), ("plan", "golden.jsonl")):
-        copy = Path(shutil.copytree(asked.inputs[stage], tmp_path / stage))
+    for name in ("baseline.json", "golden.jsonl"):
+        copy = Path(shutil.copytree(asked.inputs["plan"], tmp_path / name))
         (copy / name).unlink()
-        fail_to_build(context(asked.recipe, **(dict(asked.inputs) | {stage: copy})), FileNotFoundError)
+        fail_to_build(context(asked.recipe, **(dict(asked.inputs) | {"plan": copy})), FileNotFoundError)
 
 
 def test_without_git_the_revision_is_the_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

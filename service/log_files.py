@@ -1,0 +1,104 @@
+"""Files of lines in one directory that together never grow beyond a bound: the oldest go when there is no more room."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+# Of the bound, so many files: deleting the oldest loses an eighth of what is kept.
+FILES = 8
+_NAME = re.compile(r"predictions-[0-9]{20}-[0-9]+\.jsonl")
+
+
+def log_files(directory: Path) -> list[Path]:
+    """The files of a log, oldest first; other files and symbolic links are none of them."""
+    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name) and not path.is_symlink())
+
+
+class LogFiles:
+    """Appends lines to files of this process; those of others, before it and beside it, count for the bound."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        """`max_bytes` bounds all files of the log in `directory`, which is made when it is first needed."""
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._file_bytes = max_bytes // FILES
+        self._file: int | None = None
+        self._size = 0
+
+    def append(self, line: bytes) -> None:
+        """Write a line whole or not at all. Raises OSError when it cannot be, or is larger than a file may get."""
+        if len(line) > self._file_bytes:
+            raise OSError(errno.EFBIG, f"a line of {len(line)} bytes, a file has at most {self._file_bytes}")
+        if self._file is None or self._size + len(line) > self._file_bytes:
+            self.close()
+            self._file, self._size = self._new(), 0
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError:
+            # Half a line must not become the start of the next one.
+            try:
+                os.ftruncate(self._file, self._size)
+            except OSError:
+                self.close()
+            raise
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Give the file up; the next line starts another."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _new(self) -> int:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _held(self._directory):
+            self._make_room()
+            path = self._directory / f"predictions-{time.time_ns():020d}-{os.getpid()}.jsonl"
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            # Held as long as it is written, so that another process neither deletes it nor takes it for finished.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            return file
+
+    def _make_room(self) -> None:
+        """Delete the oldest files that nobody writes, until one more fits. Raises OSError when none is left."""
+        sizes: dict[Path, int] = {}
+        for path in log_files(self._directory):
+            size = path.stat().st_size
+            # It may still grow.
+            sizes[path] = max(size, self._file_bytes) if _is_written(path) else size
+        finished = [path for path in sizes if not _is_written(path)]
+        while sum(sizes.values()) + self._file_bytes > self._max_bytes or len(sizes) >= FILES:
+            if not finished:
+                raise OSError(errno.ENOSPC, f"other processes write {len(sizes)} files, which is all that may be there")
+            oldest = finished.pop(0)
+            oldest.unlink()
+            del sizes[oldest]
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """One process at a time counts and deletes."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _is_written(path: Path) -> bool:
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False

@@ -1,0 +1,61 @@
+"""What becomes of an answer beside the answer itself: it is counted, compared with the baseline, and maybe logged."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.contract import Bundle
+from service.drift import Drift
+from service.metrics import Metrics
+from service.prediction_log import OUTCOMES, Kept, PredictionLog
+from service.requests import Row
+from service.scores import Floats
+from service.settings import Settings
+from service.tokens import Tokens
+
+
+class Outcomes:
+    """Those of one process."""
+
+    def __init__(self, bundle: Bundle, settings: Settings, metrics: Metrics) -> None:
+        self._labels, self._model, self._content = bundle.manifest.labels, bundle.tag, bundle.content
+        self._metrics = metrics
+        self._drift = Drift(bundle.baseline, metrics.drifted)
+        for name, histogram in bundle.baseline.features.items():
+            metrics.drift_psi_threshold.labels(name).set(histogram.threshold)
+        self._log: PredictionLog | None = None
+        if settings.prediction_log:
+            for outcome in OUTCOMES:
+                metrics.prediction_log_total.labels(outcome)
+            self._log = PredictionLog(
+                Path(settings.prediction_log),
+                settings.prediction_log_sample,
+                settings.prediction_log_max_bytes,
+                texts=settings.prediction_log_text,
+                count=metrics.logged,
+            )
+
+    def keep(self, rows: Sequence[Row]) -> list[Kept | None]:
+        """For each input what its line in the log will need of it, or None: its texts are given up before it waits."""
+        log = self._log
+        return [None] * len(rows) if log is None else [log.keep(row) for row in rows]
+
+    def answered(self, tokens: Tokens, scores: Floats, kept: Kept | None) -> None:
+        """An input gets these probabilities, float32 [labels]."""
+        best = int(scores.argmax())
+        confidence = float(scores[best])
+        self._metrics.predicted(self._labels[best], confidence)
+        self._drift.answered(len(tokens), best, confidence)
+        if kept is not None and self._log is not None:
+            self._log.put(
+                kept,
+                tokens=len(tokens),
+                truncated=tokens.truncated,
+                scores=dict(zip(self._labels, scores.tolist(), strict=True)),
+                model=self._model,
+                content=self._content,
+            )
+
+    def close(self) -> None:
+        """Write what is left of the log; takes some seconds where the disk is slow."""
+        if self._log is not None:
+            self._log.close()

@@ -1,0 +1,94 @@
+"""Histograms count every row once, and their thresholds give as few false alarms as they promise."""
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from service.drift import stability_index
+from service.scores import probabilities
+from training.baseline import FEATURES, LOOKS_A_MONTH, baseline, threshold
+
+BEYOND = 1 / (LOOKS_A_MONTH * FEATURES)
+
+
+def logits(rows: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 2, (rows, 3)).astype(np.float32)
+
+
+def test_every_row_is_counted_once_where_it_belongs() -> None:
+    lengths, scored = list(range(1, 101)), logits(100)
+    found = baseline(lengths, scored, seed=1)
+    assert found.rows == 100
+    assert len(found.token_length.counts) == 10
+    assert set(found.token_length.counts) <= {9, 10, 11}
+    edges = [-np.inf, *found.token_length.edges, np.inf]
+    assert found.token_length.counts == np.histogram(lengths, edges)[0].tolist()
+    assert found.label.counts == np.bincount(scored.argmax(-1), minlength=3).tolist()
+    confident = probabilities(scored).max(-1)
+    edges = [-np.inf, *found.confidence.edges, np.inf]
+    assert found.confidence.counts == np.histogram(confident.astype(float), edges)[0].tolist()
+    assert max(found.confidence.counts) <= 25
+
+
+def test_it_is_the_same_when_it_is_made_again() -> None:
+    assert baseline(range(1, 61), logits(60), seed=1) == baseline(range(1, 61), logits(60), seed=1)
+
+
+def test_few_rows_have_few_bins_and_one_length_two() -> None:
+    assert len(baseline(range(1, 21), logits(20), seed=1).token_length.counts) == 4
+    assert baseline([7] * 20, logits(20), seed=1).token_length.counts == [0, 20]
+
+
+def test_what_is_all_but_equally_sure_is_not_cut_apart() -> None:
+    """Nor where float32 calls it certain."""
+    sure = np.zeros((100, 2), dtype=np.float32)
+    sure[:, 0] = 5 + np.linspace(0, 0.01, 100)
+    assert sorted(baseline([7] * 100, sure, seed=1).confidence.counts) in ([0, 100], [0, 0, 100])
+    sure[:, 0] = 100
+    assert sum(baseline([7] * 100, sure, seed=1).confidence.counts) == 100
+
+
+@pytest.mark.parametrize(("rows", "bins"), [(400, 10), (400, 3), (4000, 10)])
+def test_with_many_rows_it_is_the_quantile_of_chi_square(rows: int, bins: int) -> None:
+    """Yurdakul and Naranjo's law, at one false alarm in 13,000."""
+    counts = np.full(bins, rows // bins)
+    expected = (1 / counts.sum() + 1 / 500) * chi2.isf(BEYOND, bins - 1)
+    assert threshold(counts, 500, np.random.default_rng(0)) == pytest.approx(expected, rel=0.12)
+
+
+def test_false_alarms_are_as_few_as_promised_whatever_the_truth_and_however_few_the_rows() -> None:
+    """Truths are drawn, then held-out rows from each, then windows: none of what the threshold knows is used again.
+
+    At one look in a hundred, for that can be counted. What is above it is the noise of so few truths.
+    """
+    generator, rates = np.random.default_rng(3), []
+    for rows, bins in ((40, 8), (100, 3), (400, 10)):
+        beyond = []
+        for _ in range(200):
+            truth = generator.dirichlet(np.ones(bins))
+            counts = generator.multinomial(rows, truth)
+            limit = threshold(counts, 500, generator, beyond=0.01, resamples=3000)
+            windows = generator.multinomial(500, truth, 400)
+            beyond.append((stability_index(windows, counts) > limit).mean())
+        rates.append(np.mean(beyond))
+    assert np.mean(rates) < 0.014, rates
+    assert all(0.001 < rate < 0.025 for rate in rates), rates
+
+
+def test_the_mean_of_several_pods_is_beyond_it_less_often_than_one_is() -> None:
+    """The alert looks at the mean over the pods, so that more of them are no more false alarms."""
+    generator, alone, together = np.random.default_rng(4), [], []
+    for _ in range(100):
+        truth = generator.dirichlet(np.ones(6))
+        counts = generator.multinomial(100, truth)
+        limit = threshold(counts, 500, generator, beyond=0.01, resamples=3000)
+        index = stability_index(generator.multinomial(500, truth, (200, 5)), counts)
+        alone.append((index > limit).mean())
+        together.append((index.mean(axis=-1) > limit).mean())
+    assert np.mean(together) <= np.mean(alone)
+
+
+def test_a_label_that_takes_half_of_the_traffic_is_seen_with_forty_rows() -> None:
+    counts = np.array([10, 10, 10, 10])
+    shifted = np.array([320, 60, 60, 60])
+    assert stability_index(shifted, counts) > threshold(counts, 500, np.random.default_rng(0))
