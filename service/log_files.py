@@ -68,12 +68,10 @@ class LogFiles:
 
     def _make_room(self) -> None:
         """Delete the oldest files that nobody writes, until one more fits. Raises OSError when none is left."""
-        sizes: dict[Path, int] = {}
-        for path in log_files(self._directory):
-            size = path.stat().st_size
-            # It may still grow.
-            sizes[path] = max(size, self._file_bytes) if _is_written(path) else size
+        sizes = {path: path.stat().st_size for path in log_files(self._directory)}
         finished = [path for path in sizes if not _is_written(path)]
+        # The others may still grow.
+        sizes |= {path: max(sizes[path], self._file_bytes) for path in sizes if path not in finished}
         while sum(sizes.values()) + self._file_bytes > self._max_bytes or len(sizes) >= FILES:
             if not finished:
                 raise OSError(errno.ENOSPC, f"other processes write {len(sizes)} files, which is all that may be there")

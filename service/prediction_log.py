@@ -124,5 +124,9 @@ class PredictionLog:
                 self._count(FAILED)
                 if not self._complained:
                     self._complained = True
-                    logger.error("the prediction log cannot be written, bentune_prediction_log_total counts: %s", error)
+                    # What was no fault of the disk may have the text in its message.
+                    reason = error if isinstance(error, OSError) else type(error).__name__
+                    logger.error(
+                        "the prediction log cannot be written (%s); bentune_prediction_log_total counts", reason
+                    )
         self._files.close()
