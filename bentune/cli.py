@@ -16,6 +16,7 @@ from bentune.image import image
 from bentune.lineage import lineage
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import outcome_json, say_outcome
+from bentune.release import release, rollback
 from bentune.report import Report
 from bentune.retrain import retrain
 from service.errors import BentuneError, GateError, InputError
@@ -258,6 +259,8 @@ cli.add_command(compare)
 cli.add_command(image)
 cli.add_command(lineage)
 cli.add_command(retrain)
+cli.add_command(release)
+cli.add_command(rollback)
 
 
 def main() -> None:

@@ -1,0 +1,137 @@
+"""Every call of kubectl: JSON in and out, and an error in one line."""
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from service.errors import BentuneError, InputError
+
+Object = dict[str, Any]
+
+IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+CALL_S = 60
+FORWARD_S = 30
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """kubectl with the context and the namespace that were asked for, or else its own."""
+
+    context: str | None = None
+    namespace: str | None = None
+    program: str = "kubectl"
+
+    def where(self) -> tuple[str, str]:
+        """The names of the context and of the namespace that it speaks of."""
+        if IN_CLUSTER.is_file() and not self.context and "KUBECONFIG" not in os.environ:
+            return "in-cluster", self.namespace or IN_CLUSTER.read_text(encoding="utf-8").strip()
+        config = json.loads(self._run("config", "view", "--minify", "-o", "json", check=False) or "{}") or {}
+        contexts = config.get("contexts") or [{}]
+        return (
+            self.context or config.get("current-context") or "none",
+            self.namespace or contexts[0].get("context", {}).get("namespace") or "default",
+        )
+
+    def answers(self) -> bool:
+        """Whether there is a cluster that answers."""
+        return self._call("version", "-o", "json", "--request-timeout=10s").returncode == 0
+
+    def render(self, overlay: Path) -> tuple[str, list[Object]]:
+        """What an overlay renders to, as text and as objects. Raises InputError with what kustomize says."""
+        done = self._call("kustomize", str(overlay), bare=True)
+        if done.returncode != 0:
+            raise InputError(f"{overlay} does not render: {_line(done.stderr)}")
+        return done.stdout, [one for one in yaml.safe_load_all(done.stdout) if one]
+
+    def apply(self, overlay: Path) -> list[str]:
+        """Apply it; what became of each object, a line each."""
+        return self._run("apply", "-k", str(overlay)).splitlines()
+
+    def diff(self, overlay: Path) -> str | None:
+        """How the cluster would change, or None when it cannot tell."""
+        done = self._call("diff", "-k", str(overlay))
+        return done.stdout if done.returncode in {0, 1} else None
+
+    def get(self, kind: str, name: str) -> Object | None:
+        """One object, or None when there is none of that name."""
+        text = self._run("get", kind, name, "--ignore-not-found", "-o", "json")
+        return json.loads(text) if text.strip() else None
+
+    def having(self, kind: str, labels: Mapping[str, str]) -> list[Object]:
+        """All objects of a kind that have these labels."""
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        items: list[Object] = json.loads(self._run("get", kind, "-l", selector, "-o", "json"))["items"]
+        return items
+
+    def patch(self, kind: str, name: str, patch: Object) -> None:
+        """Merge `patch` into one object as an apply would: a container is known by its name."""
+        self._run("patch", kind, name, "--type", "strategic", "-p", json.dumps(patch))
+
+    def undo(self, deployment: str, revision: int) -> None:
+        """Give a Deployment the pods of an earlier revision again."""
+        self._run("rollout", "undo", f"deployment/{deployment}", f"--to-revision={revision}")
+
+    @contextlib.contextmanager
+    def forward(self, service: str, port: int) -> Iterator[str]:
+        """Reach a Service from this machine; yields its address. Raises BentuneError when nothing listens in time."""
+        command = self._command("port-forward", f"service/{service}", f":{port}", bare=False)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                yield f"http://127.0.0.1:{_forwarded(process)}"
+            finally:
+                process.terminate()
+
+    def _run(self, *arguments: str, check: bool = True) -> str:
+        done = self._call(*arguments)
+        if check and done.returncode != 0:
+            raise BentuneError(f"`kubectl {' '.join(arguments[:3])}` failed: {_line(done.stderr)}")
+        return done.stdout
+
+    def _call(self, *arguments: str, bare: bool = False) -> "subprocess.CompletedProcess[str]":
+        command = self._command(*arguments, bare=bare)
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=CALL_S)
+        except subprocess.TimeoutExpired:
+            raise BentuneError(f"`kubectl {' '.join(arguments[:3])}` did not answer within {CALL_S} s") from None
+
+    def _command(self, *arguments: str, bare: bool) -> list[str]:
+        if shutil.which(self.program) is None:
+            raise InputError(f"{self.program} is not installed: https://kubernetes.io/docs/tasks/tools says how")
+        options: list[str] = []
+        if not bare:
+            options += ["--context", self.context] if self.context else []
+            options += ["--namespace", self.namespace] if self.namespace else []
+        return [self.program, *options, *arguments]
+
+
+def _line(text: str) -> str:
+    """The line of an error that says most: kubectl puts it last, after warnings."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ")[:500] if lines else "it said nothing"
+
+
+def _forwarded(process: "subprocess.Popen[str]") -> int:
+    printed, stream = "", process.stdout
+    deadline = time.monotonic() + FORWARD_S
+    with selectors.DefaultSelector() as selector:
+        if stream:
+            selector.register(stream, selectors.EVENT_READ)
+        while stream and time.monotonic() < deadline and selector.select(deadline - time.monotonic()):
+            line = stream.readline()
+            if found := re.match(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
+                return int(found[1])
+            printed += line
+            if not line:
+                break
+    raise BentuneError(f"`kubectl port-forward` opened no port: {_line(printed)}")

@@ -1,0 +1,204 @@
+"""Pins a version in a user's overlay: a file of our own beside its kustomization.yaml, which lists it once."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from service.errors import InputError
+
+Object = dict[str, Any]
+
+FILE = "release.yaml"
+KUSTOMIZATION = "kustomization.yaml"
+SERVED, BUNDLE = "model", "bundle"
+"""The container that serves, and the init container of the component `model-image`, whose image is the model alone."""
+VERSION, CONTENT, DIGEST, VERDICT, FORCED = (
+    f"bentune/{name}" for name in ("version", "content", "digest", "verdict", "forced")
+)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A version, as it is written onto the pods: the image of `container`, and annotations.
+
+    `digest` is that of the bundle with its evidence, and unknown of a version that is no longer in the store. `verdict`
+    is the comparison's, in a word; `forced` the reason why it was released against that.
+    """
+
+    tag: str
+    content: str
+    image: str
+    container: str = SERVED
+    digest: str | None = None
+    verdict: str | None = None
+    forced: str | None = None
+
+    def annotations(self) -> dict[str, str | None]:
+        """What the pods say of themselves; None takes away what the version before said."""
+        return {
+            VERSION: self.tag,
+            CONTENT: self.content,
+            DIGEST: self.digest,
+            VERDICT: self.verdict,
+            FORCED: self.forced,
+        }
+
+    def patch(self, deployment: str) -> Object:
+        """A strategic merge patch of the Deployment."""
+        containers = "initContainers" if self.container == BUNDLE else "containers"
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": deployment, "annotations": {"kubernetes.io/change-cause": f"bentune {self.tag}"}},
+            "spec": {
+                "template": {
+                    "metadata": {"annotations": self.annotations()},
+                    "spec": {containers: [{"name": self.container, "image": self.image}]},
+                }
+            },
+        }
+
+
+def pin_of(template: Object) -> Pin | None:
+    """What a pod template is pinned to, or None when it was not by us."""
+    said = template.get("metadata", {}).get("annotations") or {}
+    if VERSION not in said or CONTENT not in said:
+        return None
+    container = pinned_container(template)
+    image = next(one["image"] for one in _containers(template) if one["name"] == container)
+    return Pin(said[VERSION], said[CONTENT], image, container, said.get(DIGEST), said.get(VERDICT), said.get(FORCED))
+
+
+def pinned_container(template: Object) -> str:
+    """Which container's image holds the model: the init container's where there is one. Raises InputError."""
+    names = {one["name"] for one in _containers(template)}
+    if SERVED not in names:
+        raise InputError(
+            f"the Deployment has no container {SERVED!r}: it is not one of k8s/base; it has {sorted(names)}"
+        )
+    return BUNDLE if BUNDLE in names else SERVED
+
+
+def write_pin(overlay: Path, deployment: str, pin: Pin) -> None:
+    """Write `release.yaml` and list it in the kustomization, whose other bytes stay as they are. Raises InputError.
+
+    A transformer and no patch: those run before the overlay's own `images`, which would overwrite it.
+    """
+    # An overlay's file has nothing to take away.
+    patch = pin.patch(deployment)
+    template = patch["spec"]["template"]["metadata"]
+    template["annotations"] = {key: value for key, value in template["annotations"].items() if value is not None}
+    content = {
+        "apiVersion": "builtin",
+        "kind": "PatchTransformer",
+        "metadata": {"name": "bentune-release"},
+        "target": {"kind": "Deployment", "name": deployment},
+        "patch": yaml.safe_dump(patch, sort_keys=False),
+    }
+    kustomization = _kustomization(overlay)
+    text = kustomization.read_text(encoding="utf-8")
+    listed = _listed(text, kustomization)
+    head = "# Written by `bentune release`: the version that this overlay runs. `bentune rollback` goes back.\n"
+    _write(overlay / FILE, head + yaml.dump(content, Dumper=_Block, sort_keys=False, width=1000))
+    if listed != text:
+        _write(kustomization, listed)
+
+
+def read_pin(objects: list[Object], deployment: str) -> Pin | None:
+    """What a rendered overlay pins its Deployment to."""
+    found = [one for one in objects if one["kind"] == "Deployment" and one["metadata"]["name"] == deployment]
+    return pin_of(found[0]["spec"]["template"]) if found else None
+
+
+class Saved:
+    """The bytes of the files that `write_pin` changes, to be put back."""
+
+    def __init__(self, overlay: Path) -> None:
+        paths = (overlay / FILE, _kustomization(overlay))
+        self._bytes = {path: path.read_bytes() if path.is_file() else None for path in paths}
+
+    def restore(self) -> None:
+        """As they were."""
+        for path, content in self._bytes.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif path.read_bytes() != content:
+                _write(path, content.decode())
+
+
+class _Block(yaml.SafeDumper):
+    """Writes text of several lines as lines."""
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Block.add_representer(str, _Block.represent_str)
+
+
+def _containers(template: Object) -> list[Object]:
+    return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
+
+
+def _kustomization(overlay: Path) -> Path:
+    for name in (KUSTOMIZATION, "kustomization.yml", "Kustomization"):
+        if (overlay / name).is_file():
+            return overlay / name
+    raise InputError(f"{overlay} is no overlay: it has no {KUSTOMIZATION}")
+
+
+def _listed(text: str, path: Path) -> str:
+    """The kustomization with our file as a transformer, its last, so that nothing comes after it."""
+    before: Object = yaml.safe_load(text) or {}
+    names = before.get("transformers") or []
+    if FILE in names:
+        return text
+    if "transformers" not in before:
+        after = f"{text.rstrip()}\ntransformers:\n  - {FILE}\n"
+    else:
+        lines = text.splitlines(keepends=True)
+        key = next((n for n, line in enumerate(lines) if line.rstrip() == "transformers:"), None)
+        items = [] if key is None else _items(lines, key)
+        after = text if not items else _inserted(lines, items[-1])
+    try:
+        fine = yaml.safe_load(after) == before | {"transformers": [*names, FILE]}
+    except yaml.YAMLError:
+        fine = False
+    if not fine:
+        raise InputError(
+            f"{path}: add `- {FILE}` to its `transformers:` by hand; they are written in a way of their own"
+        )
+    return after
+
+
+def _items(lines: list[str], key: int) -> list[int]:
+    """The numbers of the lines below `key` that begin an item of one line."""
+    found = []
+    for number, line in enumerate(lines[key + 1 :], key + 1):
+        if line.lstrip().startswith("- "):
+            found.append(number)
+        elif line.strip() and not line.lstrip().startswith("#"):
+            break
+    return found
+
+
+def _inserted(lines: list[str], after: int) -> str:
+    line = lines[after]
+    indent = line[: len(line) - len(line.lstrip())]
+    ended = line if line.endswith("\n") else line + "\n"
+    return "".join([*lines[:after], ended, f"{indent}- {FILE}\n", *lines[after + 1 :]])
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
