@@ -93,7 +93,8 @@ def may_release(bundle: Bundle, now: Now, *, force: bool, reason: str) -> str:
     if force:
         return f"{word}, forced"
     if before is not None and before.content == bundle.content:
-        return f"{word}, served already"
+        # Word for word as it is served, so that the same again changes nothing.
+        return before.verdict or word
     if verdict is None:
         if now.first:
             return "none, the first version"
@@ -135,7 +136,9 @@ def release(
     word = may_release(bundle, now, force=force, reason=reason)
     if now.first:
         means.listener.say(f"{place.deployment} is not deployed yet: the first version needs no verdict")
-    pin = Pin(bundle.tag, bundle.content, image, place.container, bundle.digest, word, reason or None)
+    again = now.before is not None and now.before.content == bundle.content
+    why = reason or (now.before.forced if now.before and again else None)
+    pin = Pin(bundle.tag, bundle.content, image, place.container, bundle.digest, word, why)
     outcome = _written(place, pin, now, means, mode)
     if mode == "dry-run":
         return outcome

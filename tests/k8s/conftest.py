@@ -3,7 +3,6 @@
 import copy
 import itertools
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+import programs
 import pytest
 import yaml
 
@@ -98,23 +98,16 @@ def _pods(workload: Object) -> list[Object]:
     return []
 
 
-def _missing(tool: str) -> NoReturn:
-    message = f"{tool} is not installed"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
-
-
 @pytest.fixture(scope="session")
 def missing() -> Callable[[str], NoReturn]:
     """Skips for want of a program, but fails where every test has to run."""
-    return _missing
+    return programs.missing
 
 
 @pytest.fixture(scope="session")
 def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rendered]:
     """Render a directory of k8s/ with further components; `more` is what else the user's overlay says."""
-    kubectl = shutil.which("kubectl") or _missing("kubectl")
+    kubectl = programs.require("kubectl")
 
     def run(case: Case, more: Object) -> Rendered:
         directory = _overlay(case, more, tmp_path_factory) if case.components or more else K8S / case.directory

@@ -13,6 +13,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 NPM = (
+    "@kubernetes-models/argo-rollouts@VERSION",
     "@kubernetes-models/gateway-api@2.0.0",
     "@kubernetes-models/keda@2.0.0",
     "@kubernetes-models/prometheus-operator@6.0.0",
@@ -21,6 +22,8 @@ GENERATOR = "ts-json-schema-generator@2.4.0"
 KUBEFLOW = "kubeflow-trainer-api==2.3.0"
 # The kind, and the file of its interface in those packages.
 TYPES = {
+    "AnalysisTemplate": "argo-rollouts/argoproj.io/v1alpha1",
+    "Rollout": "argo-rollouts/argoproj.io/v1alpha1",
     "HTTPRoute": "gateway-api/gateway.networking.k8s.io/v1",
     "ScaledObject": "keda/keda.sh/v1alpha1",
     "PrometheusRule": "prometheus-operator/monitoring.coreos.com/v1",

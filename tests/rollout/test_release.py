@@ -1,0 +1,348 @@
+"""Releases against the real kubectl and a stand-in cluster, with a real server as the pods' Service."""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cluster import Cluster, serving
+from programs import require
+
+from rollout.kubectl import Kubectl
+from rollout.overlay import pin_of
+from rollout.place import LivePlace, OverlayPlace
+from rollout.release import Means, release, rollback
+from rollout.releases import Action, read
+from rollout.server import running
+from rollout.store import find_bundle
+from rollout.watch import Watch
+from service.contract import EVIDENCE, Bundle, open_bundle, seal, write_json
+from service.errors import GateError, InputError
+from service.verdict import VERDICTS, Decision, Difference, Judged, Verdict
+
+K8S = Path(__file__).parent.parent.parent / "k8s"
+OLD = "0" * 64
+GOOD, NEXT = "registry.test/news:1@sha256:" + "a" * 64, "registry.test/news:2@sha256:" + "b" * 64
+
+pytestmark = pytest.mark.usefixtures("kubectl")
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.diffs: list[str] = []
+        self.looks: list[Watch] = []
+
+    def say(self, renderable: Any) -> None:
+        self.said.append(str(renderable))
+
+    def diff(self, text: str) -> None:
+        self.diffs.append(text)
+
+    def pods(self, watch: Watch) -> None:
+        self.looks.append(watch)
+
+
+@pytest.fixture
+def kubectl() -> None:
+    require("kubectl")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    found = Cluster()
+    with serving(found, tmp_path) as config:
+        monkeypatch.setenv("KUBECONFIG", str(config))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        yield found
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    return tmp_path / "k8s/overlays/dev"
+
+
+@pytest.fixture(scope="module")
+def url(tiny_tag: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Service: the pods behind it serve the tiny bundle."""
+    with running(tiny_tag, cwd=tmp_path_factory.mktemp("service")) as address:
+        yield address
+
+
+@pytest.fixture
+def means(url: str, tmp_path: Path) -> Means:
+    """A minute passes with each look at the clock."""
+    ticks = itertools.count(step=60.0)
+    return Means(Heard(), 600, url, tmp_path / "releases.jsonl", lambda: next(ticks), lambda _: None)
+
+
+def judged(bundle: Path, directory: Path, decision: Decision, served: str = OLD) -> Bundle:
+    """A copy of a bundle with a verdict: of the same content, therefore."""
+    shutil.copytree(bundle, directory)
+    opened = open_bundle(directory)
+    verdict = Verdict(
+        decision=decision,
+        reasons=["for the test"],
+        created_at=datetime.now(UTC),
+        candidate=Judged(tag=opened.tag, content=opened.content),
+        served=Judged(tag="news:1", content=served),
+        rows=100,
+        data_fingerprint="f",
+        metric="accuracy",
+        margin=0.01,
+        confidence=0.95,
+        difference=Difference(value=0.0, low=-0.005, high=0.005),
+    )
+    write_json(directory / EVIDENCE, opened.evidence() | {VERDICTS: [verdict.model_dump(mode="json")]})
+    seal(directory, opened.manifest)
+    return open_bundle(directory)
+
+
+@pytest.fixture
+def promoted(tiny_bundle: Path, tmp_path: Path) -> Bundle:
+    return judged(tiny_bundle, tmp_path / "promoted", Decision.PROMOTE)
+
+
+def deployed(cluster: Cluster, overlay: Path, pin: bool = True) -> None:
+    """A version is served already, released by us or not."""
+    Kubectl().apply(overlay)
+    if pin:
+        one = cluster.objects["Deployment", "bentune"]["spec"]["template"]
+        one["metadata"]["annotations"] |= {"bentune/version": "news:1", "bentune/content": OLD}
+        one["spec"]["containers"][0]["image"] = GOOD
+    for _ in range(4):
+        cluster.step()
+
+
+def serves(cluster: Cluster) -> set[str]:
+    """The images of the pods that are ready."""
+    return {
+        pod["spec"]["containers"][0]["image"]
+        for pod in cluster.of("Pod")
+        if {"type": "Ready", "status": "True"} in pod["status"]["conditions"]
+    }
+
+
+def test_a_promoted_version_is_written_applied_watched_and_asked(
+    cluster: Cluster, overlay: Path, promoted: Bundle, means: Means
+) -> None:
+    deployed(cluster, overlay)
+    outcome = release(OverlayPlace(overlay, Kubectl()), promoted, NEXT, means)
+    assert (outcome.problem, outcome.applied, outcome.pods, outcome.golden) == ("", True, 1, len(promoted.golden))
+    assert serves(cluster) == {NEXT}
+    found = pin_of(cluster.objects["Deployment", "bentune"]["spec"]["template"])
+    assert found == outcome.pin
+    assert found.annotations() == {
+        "bentune/version": promoted.tag,
+        "bentune/content": promoted.content,
+        "bentune/digest": promoted.digest,
+        "bentune/verdict": "PROMOTE",
+        "bentune/forced": None,
+    }
+    assert f"+        image: {NEXT}" in means.listener.diffs[0]
+    states = [pod.state for watch in means.listener.looks for pod in watch.pods]
+    assert states[-1] == "ready"
+    assert "running, not ready" in states
+    (line,) = read(means.record)
+    assert (line.action, line.where, line.image) == (Action.RELEASED, "test/default/bentune", NEXT)
+    assert (line.tag, line.content, line.reason) == (promoted.tag, promoted.content, "")
+
+
+@pytest.mark.parametrize(
+    ("fate", "words"),
+    [
+        ("restarts", "restarts: it exited with 137 (OOMKilled)"),
+        ("no image", "cannot start: ImagePullBackOff"),
+        ("never ready", "nothing new was ready for 600 s"),
+    ],
+)
+def test_pods_that_do_not_do_are_undone(
+    fate: str, words: str, cluster: Cluster, overlay: Path, promoted: Bundle, means: Means
+) -> None:
+    deployed(cluster, overlay)
+    before = (overlay / "kustomization.yaml").read_bytes()
+    cluster.fate = lambda image: fate if image == NEXT else "ready"
+    outcome = release(OverlayPlace(overlay, Kubectl()), promoted, NEXT, means)
+    assert words in outcome.problem
+    assert outcome.undone
+    assert serves(cluster) == {GOOD} == {cluster.image()}
+    assert (overlay / "kustomization.yaml").read_bytes() == before
+    assert not (overlay / "release.yaml").exists()
+    (line,) = read(means.record)
+    assert line.action is Action.UNDONE
+    assert line.reason == outcome.problem
+
+
+def test_pods_that_serve_another_version_are_undone(
+    cluster: Cluster, overlay: Path, tiny_bundle: Path, tmp_path: Path, means: Means
+) -> None:
+    """The image holds something else than the tag that is released."""
+    deployed(cluster, overlay)
+    shutil.copytree(tiny_bundle, tmp_path / "other")
+    first = open_bundle(tmp_path / "other")
+    seal(tmp_path / "other", first.manifest.model_copy(update={"version": "other"}))
+    other = judged(tmp_path / "other", tmp_path / "other-promoted", Decision.PROMOTE)
+    outcome = release(OverlayPlace(overlay, Kubectl()), other, NEXT, means)
+    assert "does not serve the version: /info shows tiny:" in outcome.problem
+    assert outcome.undone
+    assert serves(cluster) == {GOOD}
+
+
+def test_without_a_verdict_nothing_is_released_but_the_first(
+    cluster: Cluster, overlay: Path, tiny_bundle: Path, tmp_path: Path, means: Means
+) -> None:
+    unjudged, kept = open_bundle(tiny_bundle), sorted(overlay.iterdir())
+    outcome = release(OverlayPlace(overlay, Kubectl()), unjudged, GOOD, means)
+    assert (outcome.problem, outcome.pin.verdict) == ("", "none, the first version")
+    assert any("first version needs no verdict" in line for line in means.listener.said)
+    assert serves(cluster) == {GOOD}
+    # The same model in another image is compared with nothing.
+    again = release(OverlayPlace(overlay, Kubectl()), unjudged, NEXT, means)
+    assert (again.problem, again.pin.verdict) == ("", "none, the first version")
+    # Served is something else now.
+    cluster.objects["Deployment", "bentune"]["spec"]["template"]["metadata"]["annotations"]["bentune/content"] = OLD
+    with pytest.raises(GateError, match="was not compared with what is served"):
+        release(OverlayPlace(overlay, Kubectl()), unjudged, GOOD, means)
+    held = judged(tiny_bundle, tmp_path / "held", Decision.HOLD)
+    with pytest.raises(GateError, match="may not be released: HOLD: for the test"):
+        release(OverlayPlace(overlay, Kubectl()), held, GOOD, means)
+    stale = judged(tiny_bundle, tmp_path / "stale", Decision.PROMOTE, served="1" * 64)
+    cluster.objects["Deployment", "bentune"]["spec"]["template"]["metadata"]["annotations"]["bentune/version"] = "a:2"
+    with pytest.raises(GateError, match="was compared with news:1, but a:2 is served"):
+        release(OverlayPlace(overlay, Kubectl()), stale, GOOD, means)
+    assert cluster.image() == NEXT
+    assert {path.name for path in overlay.iterdir()} == {"release.yaml", *(path.name for path in kept)}
+
+
+def test_a_forced_release_says_why(
+    cluster: Cluster, overlay: Path, tiny_bundle: Path, tmp_path: Path, means: Means
+) -> None:
+    deployed(cluster, overlay)
+    held = judged(tiny_bundle, tmp_path / "held", Decision.HOLD)
+    for wrong in ({"force": True}, {"reason": "no flag"}, {"force": True, "reason": "two\nlines"}):
+        with pytest.raises(InputError, match="--force and --reason belong together"):
+            release(OverlayPlace(overlay, Kubectl()), held, NEXT, means, **wrong)
+    outcome = release(OverlayPlace(overlay, Kubectl()), held, NEXT, means, force=True, reason="a legal deadline")
+    assert outcome.problem == ""
+    annotations = cluster.of("Deployment")[0]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["bentune/verdict"] == "HOLD, forced"
+    assert annotations["bentune/forced"] == "a legal deadline"
+    assert [line.reason for line in read(means.record)] == ["a legal deadline"]
+
+
+def test_a_dry_run_changes_nothing(cluster: Cluster, overlay: Path, promoted: Bundle, means: Means) -> None:
+    deployed(cluster, overlay)
+    before, files = cluster.image(), {path: path.read_bytes() for path in overlay.iterdir()}
+    cluster.requests.clear()
+    outcome = release(OverlayPlace(overlay, Kubectl()), promoted, NEXT, means, mode="dry-run")
+    assert not outcome.applied
+    rendered, on_the_cluster = means.listener.diffs
+    assert f"+        image: {NEXT}" in rendered
+    # What is served is not what the overlay says.
+    assert f"-        image: {GOOD}" in on_the_cluster
+    assert cluster.image() == before
+    assert {path: path.read_bytes() for path in overlay.iterdir()} == files
+    assert read(means.record) == []
+
+
+def test_a_commit_writes_the_overlay_and_asks_no_cluster(
+    overlay: Path, tiny_bundle: Path, means: Means, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    bundle = open_bundle(tiny_bundle)
+    with pytest.raises(InputError, match="no cluster answers"):
+        release(OverlayPlace(overlay, Kubectl()), bundle, GOOD, means)
+    outcome = release(OverlayPlace(overlay, Kubectl()), bundle, GOOD, means, mode="commit")
+    assert (outcome.applied, outcome.where) == (False, "commit/default/bentune")
+    assert OverlayPlace(overlay, Kubectl()).pinned() == outcome.pin
+    # The overlay is the truth: another version needs a verdict from here on.
+    text = (overlay / "release.yaml").read_text()
+    (overlay / "release.yaml").write_text(text.replace(bundle.content, OLD))
+    with pytest.raises(GateError, match="was not compared"):
+        release(OverlayPlace(overlay, Kubectl()), bundle, NEXT, means, mode="commit")
+
+
+def test_a_rollback_returns_to_the_last_that_served(
+    cluster: Cluster, overlay: Path, promoted: Bundle, tiny_tag: str, means: Means
+) -> None:
+    place = OverlayPlace(overlay, Kubectl())
+    with pytest.raises(InputError, match="no earlier release of test/default/bentune is known"):
+        rollback(place, means)
+    bundle = find_bundle(tiny_tag)
+    for image in (GOOD, NEXT):
+        assert release(OverlayPlace(overlay, Kubectl()), bundle, image, means).problem == ""
+    outcome = rollback(OverlayPlace(overlay, Kubectl()), means)
+    assert (outcome.problem, outcome.pin.image, outcome.golden) == ("", GOOD, len(bundle.golden))
+    assert serves(cluster) == {GOOD}
+    assert OverlayPlace(overlay, Kubectl()).pinned() == outcome.pin
+    assert [line.action.value for line in read(means.record)] == ["released", "released", "rolled-back"]
+    with pytest.raises(InputError, match="no earlier release"):
+        rollback(OverlayPlace(overlay, Kubectl()), means)
+
+
+def test_without_a_record_the_cluster_knows_what_was_before(
+    cluster: Cluster, overlay: Path, promoted: Bundle, means: Means, tmp_path: Path
+) -> None:
+    deployed(cluster, overlay)
+    assert release(LivePlace("bentune", Kubectl()), promoted, NEXT, means).problem == ""
+    means.record.unlink()
+    # Its server is not there to be asked, so that the end is a problem; it is where it should be nevertheless.
+    outcome = rollback(LivePlace("bentune", Kubectl()), means)
+    assert (outcome.pin.tag, outcome.pin.content, outcome.pin.image) == ("news:1", OLD, GOOD)
+    assert "does not serve the version" in outcome.problem
+    assert not outcome.undone
+    assert serves(cluster) == {GOOD}
+
+
+def test_one_deployment_is_patched_where_no_overlay_is(
+    cluster: Cluster, overlay: Path, promoted: Bundle, means: Means
+) -> None:
+    """And nothing is asked for but what the Role of the retraining allows."""
+    deployed(cluster, overlay)
+    cluster.requests.clear()
+    outcome = release(LivePlace("bentune", Kubectl()), promoted, NEXT, means)
+    assert outcome.problem == ""
+    assert serves(cluster) == {NEXT}
+    assert f"+image: {NEXT}" in means.listener.diffs[0]
+    cluster.fate = lambda image: "restarts" if image == GOOD else "ready"
+    assert release(LivePlace("bentune", Kubectl()), promoted, GOOD, means).undone
+    assert serves(cluster) == {NEXT}
+    assert {(verb, path) for verb, path in cluster.requests if "/namespaces/" in path} == {
+        ("GET", "/apis/apps/v1/namespaces/default/deployments/bentune"),
+        ("PATCH", "/apis/apps/v1/namespaces/default/deployments/bentune"),
+        ("GET", "/apis/apps/v1/namespaces/default/replicasets"),
+        ("GET", "/api/v1/namespaces/default/pods"),
+    }
+
+
+def test_the_image_of_the_model_alone_is_what_a_release_changes(
+    cluster: Cluster, overlay: Path, promoted: Bundle, means: Means
+) -> None:
+    kustomization = overlay / "kustomization.yaml"
+    more = {"components": ["../../components/model-image"]}
+    kustomization.write_text(kustomization.read_text() + yaml.safe_dump(more))
+    place = OverlayPlace(overlay, Kubectl())
+    assert place.container == "bundle"
+    assert release(place, promoted, NEXT, means).problem == ""
+    spec = cluster.of("Deployment")[0]["spec"]["template"]["spec"]
+    assert [one["image"] for one in spec["initContainers"]] == [NEXT]
+    assert cluster.image() == "bentune/model:dev"
+
+
+def test_the_same_release_again_is_fine_and_makes_no_pods(
+    cluster: Cluster, overlay: Path, promoted: Bundle, means: Means
+) -> None:
+    deployed(cluster, overlay)
+    first = release(OverlayPlace(overlay, Kubectl()), promoted, NEXT, means)
+    pods = [pod["metadata"]["name"] for pod in cluster.of("Pod")]
+    again = release(OverlayPlace(overlay, Kubectl()), promoted, NEXT, means)
+    assert (first.problem, again.problem, again.diff) == ("", "", "")
+    assert again.pin == first.pin
+    assert [pod["metadata"]["name"] for pod in cluster.of("Pod")] == pods
