@@ -78,9 +78,14 @@ class Kubectl:
         """Merge `patch` into one object as an apply would: a container is known by its name."""
         self._run("patch", kind, name, "--type", "strategic", "-p", json.dumps(patch))
 
-    def undo(self, deployment: str, revision: int) -> None:
-        """Give a Deployment the pods of an earlier revision again."""
-        self._run("rollout", "undo", f"deployment/{deployment}", f"--to-revision={revision}")
+    def undo(self, deployment: str, template: Object) -> None:
+        """Give a Deployment the pod template again that it had.
+
+        What `kubectl rollout undo` sends; but that reads the template by its own version's fields, and an older
+        kubectl than the cluster, as Debian has, would lose what it does not know.
+        """
+        patch = [{"op": "replace", "path": "/spec/template", "value": template}]
+        self._run("patch", "deployment", deployment, "--type", "json", "-p", json.dumps(patch))
 
     @contextlib.contextmanager
     def forward(self, service: str, port: int) -> Iterator[str]:

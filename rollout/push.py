@@ -16,7 +16,7 @@ from service.errors import BentuneError, InputError
 
 Tell = Callable[[str], None]
 
-REPOSITORY = re.compile(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+")
+REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+")
 TAIL = 500
 
 

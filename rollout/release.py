@@ -221,13 +221,12 @@ def carry_out(place: Place, outcome: Outcome, bundle: Bundle | None, means: Mean
     done = replace(outcome, applied=True, problem=problem, pods=len(watch.pods), golden=rows)
     if not problem or not undo:
         return done
-    number = revision(earlier.deployment) if earlier else None
-    if number is None:
+    if earlier is None:
         means.listener.say(
             "nothing ran before: it is left as it is, for you to look at; no pod that is not ready serves"
         )
         return done
-    return replace(done, undone=_undo(place, done, number, means))
+    return replace(done, undone=_undo(place, done, earlier.deployment, means))
 
 
 def follow(place: Place, means: Means) -> Watch:
@@ -255,13 +254,11 @@ def _asked(place: Place, pin: Pin, bundle: Bundle | None, means: Means) -> str:
         return f"the Service could not be asked: {error}"
 
 
-def _undo(place: Place, outcome: Outcome, number: int, means: Means) -> bool:
+def _undo(place: Place, outcome: Outcome, earlier: dict[str, Any], means: Means) -> bool:
+    """Whether what ran before serves again. The same template finds the ReplicaSet that is still there."""
     means.listener.say(f"[red]✗[/] {outcome.problem}")
-    means.listener.say(f"undoing: back to revision {number}")
-    current = snapshot(place.kubectl, place.deployment)
-    # An apply that changed nothing made no revision to come back from.
-    if current and revision(current.deployment) != number:
-        place.kubectl.undo(place.deployment, number)
+    means.listener.say(f"undoing: back to revision {revision(earlier)}")
+    place.kubectl.undo(place.deployment, earlier["spec"]["template"])
     place.restore()
     _record(means, outcome, Action.UNDONE, outcome.pin, outcome.problem)
     return follow(place, means).state is State.COMPLETE

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from service.settings import Settings
 K8S = Path(__file__).parent.parent.parent / "k8s"
 UNITS = {"": 1, "m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 # The volumes that the restricted Pod Security Standard allows, of those that we use.
-VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim"}
+VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
 AUTOSCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 
 
@@ -102,9 +103,15 @@ def test_a_prometheus_without_the_operator_is_told_the_port(serving: Any) -> Non
 def test_an_autoscaler_owns_the_number_of_pods(serving: Any) -> None:
     scalers = [one for kind in AUTOSCALERS for one in serving.of(kind)]
     for scaler in scalers:
-        target = serving.one("Deployment", scaler["spec"]["scaleTargetRef"]["name"])
+        reference = scaler["spec"]["scaleTargetRef"]
+        target = serving.one("Deployment", reference["name"])
         assert "replicas" not in target["spec"]
         assert target["spec"]["template"]["metadata"]["labels"]["track"] == "stable"
+        # A Rollout makes the Deployment's pods in its place.
+        assert reference.get("kind", "Deployment") == ("Rollout" if serving.of("Rollout") else "Deployment")
+        for rollout in serving.of("Rollout"):
+            assert rollout["metadata"]["name"] == rollout["spec"]["workloadRef"]["name"] == reference["name"]
+            assert "replicas" not in rollout["spec"]
     has = {*serving.case.components, *listed(serving.case.directory)}
     assert len(scalers) == len(has & {"autoscale-hpa", "autoscale-keda"})
 
@@ -218,13 +225,16 @@ def test_only_the_release_has_a_token_and_it_may_change_one_deployment(rendered:
         accounts = {account["metadata"]["name"] for account in rendered.of("ServiceAccount")}
         assert {pod["spec"].get("serviceAccountName")} - {None} <= accounts
     for role in rendered.of("Role"):
-        assert role["rules"] == [
-            {
-                "apiGroups": ["apps"],
-                "resources": ["deployments"],
-                "resourceNames": ["bentune"],
-                "verbs": ["get", "patch"],
-            }
+        deployment, *lists = role["rules"]
+        assert deployment == {
+            "apiGroups": ["apps"],
+            "resources": ["deployments"],
+            "resourceNames": ["bentune"],
+            "verbs": ["get", "patch"],
+        }
+        assert [(rule["apiGroups"], rule["resources"], rule["verbs"]) for rule in lists] == [
+            (["apps"], ["replicasets"], ["list"]),
+            ([""], ["pods"], ["list"]),
         ]
         binding, cron_job = rendered.one("RoleBinding"), rendered.pods["CronJob/bentune-retrain"]
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
@@ -439,9 +449,9 @@ def test_a_train_job_runs_in_its_own_runtime(render: Callable[..., Any]) -> None
 def test_every_way_of_training_runs_the_same_recipe(training: Any) -> None:
     for container in training.containers:
         said = " ".join([*container["command"], *container.get("args", [])])
-        assert "bentune run /recipe/recipe.yaml --runs /runs" in said
+        assert re.search("bentune (run|retrain) /recipe/recipe.yaml --runs /runs", said)
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-        assert mounts == {"/runs", "/recipe", "/tmp"}
+        assert mounts - {"/registry"} == {"/runs", "/recipe", "/tmp"}
 
 
 def test_the_recipe_is_one(render: Callable[..., Any], tmp_path: Path) -> None:
@@ -449,13 +459,27 @@ def test_the_recipe_is_one(render: Callable[..., Any], tmp_path: Path) -> None:
 
     (tmp_path / "recipe.yaml").write_text(render("training/job").one("ConfigMap")["data"]["recipe.yaml"])
     recipe = load_recipe(tmp_path / "recipe.yaml").recipe
-    script = render("training/retrain").containers[0]["args"][0].splitlines()
-    assert [line.split()[:3] for line in script[1:]] == [
-        ["bentune", verb, recipe.name] for verb in ("compare", "release")
-    ]
-    target = script[2].split()[-1]
-    (rule,) = render("training/retrain").one("Role")["rules"]
-    assert rule["resourceNames"] == [target] == [render("overlays/dev").one("Deployment")["metadata"]["name"]]
+    retrain, release = (line.split() for line in render("training/retrain").containers[0]["args"][0].splitlines())
+    assert retrain[:3] == ["bentune", "retrain", "/recipe/recipe.yaml"]
+    assert release[:3] == ["bentune", "release", recipe.name]
+    rule, *_ = render("training/retrain").one("Role")["rules"]
+    served = render("overlays/dev")
+    assert rule["resourceNames"] == [release[4]] == [served.one("Deployment")["metadata"]["name"]]
+    assert retrain[-1] == release[6] == f"http://{served.one('Service')['metadata']['name']}"
+
+
+def test_the_release_of_a_retrained_model_is_a_command_that_there_is(render: Callable[..., Any]) -> None:
+    from bentune.release import release
+
+    (container,) = render("training/retrain").containers
+    *_, line = container["args"][0].splitlines()
+    env = {one["name"]: one["value"] for one in container["env"]}
+    words = shlex.split(line.replace("$MODEL_REPOSITORY", env["MODEL_REPOSITORY"]))
+    given = release.make_context("release", words[2:]).params
+    assert (given["tag"], given["deployment"], given["url"]) == ("bbc-news", "bentune", "http://bentune")
+    assert given["push"] == "registry.example/bentune/bundle"
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert env["REGISTRY_AUTH_FILE"] == f"{mounts['registry']}/.dockerconfigjson"
 
 
 # --- the files

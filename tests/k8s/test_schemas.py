@@ -15,7 +15,7 @@ import pytest
 SCHEMAS = Path(__file__).parent / "schemas"
 VERSIONS = ("1.29", "1.36")
 # Groups that Kubernetes itself does not have; the schemas of their kinds are beside this file.
-FOREIGN = {"monitoring.coreos.com", "keda.sh", "gateway.networking.k8s.io", "trainer.kubeflow.org"}
+FOREIGN = {"monitoring.coreos.com", "keda.sh", "gateway.networking.k8s.io", "trainer.kubeflow.org", "argoproj.io"}
 
 
 @cache
@@ -75,7 +75,7 @@ def test_every_vendored_schema_is_a_schema_and_allows_nothing_unknown(path: Path
 def test_the_schemas_name_where_they_are_from() -> None:
     readme, script = (SCHEMAS / "README.md").read_text(), (SCHEMAS / "extract.py").read_text()
     packages = re.findall(r'"(@kubernetes-models/[^"]+@[^"]+|kubeflow[^"]+==[^"]+)"', script)
-    assert len(packages) == 4
+    assert len(packages) == 5
     assert all(f"`{name}`" in readme for name in packages)
     assert all(f"`{path.name}`" in readme for path in SCHEMAS.glob("*.json"))
 

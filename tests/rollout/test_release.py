@@ -314,12 +314,29 @@ def test_one_deployment_is_patched_where_no_overlay_is(
     cluster.fate = lambda image: "restarts" if image == GOOD else "ready"
     assert release(LivePlace("bentune", Kubectl()), promoted, GOOD, means).undone
     assert serves(cluster) == {NEXT}
-    assert {(verb, path) for verb, path in cluster.requests if "/namespaces/" in path} == {
-        ("GET", "/apis/apps/v1/namespaces/default/deployments/bentune"),
-        ("PATCH", "/apis/apps/v1/namespaces/default/deployments/bentune"),
-        ("GET", "/apis/apps/v1/namespaces/default/replicasets"),
-        ("GET", "/api/v1/namespaces/default/pods"),
+    rights = yaml.safe_load_all((K8S / "training/retrain/rights.yaml").read_text())
+    (role,) = (one for one in rights if one["kind"] == "Role")
+    allowed = {
+        (verb, group, resource, name)
+        for rule in role["rules"]
+        for verb, group, resource, name in itertools.product(
+            rule["verbs"], rule["apiGroups"], rule["resources"], rule.get("resourceNames", [""])
+        )
     }
+    assert asked(cluster) == allowed
+
+
+def asked(cluster: Cluster) -> set[tuple[str, str, str, str]]:
+    """Verb, API group, resource and name of each request, as RBAC sees them."""
+    found = set()
+    for verb, path in cluster.requests:
+        before, inside, after = path.partition("/namespaces/default/")
+        if inside:
+            resource, _, name = after.partition("/")
+            group = "apps" if before == "/apis/apps/v1" else ""
+            word = {"GET": "get" if name else "list", "PATCH": "patch", "POST": "create"}[verb]
+            found.add((word, group, resource, name))
+    return found
 
 
 def test_the_image_of_the_model_alone_is_what_a_release_changes(

@@ -1,7 +1,7 @@
 """A stand-in for a cluster: as much of the Kubernetes API as the real kubectl asks for, and a Deployment's controller.
 
 Discovery, get, list, create, strategic merge and JSON patches of any kind, in memory. With each list of pods time moves
-one step: a Deployment gets its ReplicaSet and one new pod a step, which turns ready or not, as `fate` says of its image.
+one step: a Deployment gets its ReplicaSet and a new pod a step, which turns ready or not, as `fate` says.
 """
 
 import contextlib

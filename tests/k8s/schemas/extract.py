@@ -13,7 +13,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 NPM = (
-    "@kubernetes-models/argo-rollouts@VERSION",
+    "@kubernetes-models/argo-rollouts@2.0.0",
     "@kubernetes-models/gateway-api@2.0.0",
     "@kubernetes-models/keda@2.0.0",
     "@kubernetes-models/prometheus-operator@6.0.0",

@@ -1,0 +1,226 @@
+"""The canary's analysis on a real Prometheus: of equal versions, of one that learned nonsense, of one that fails."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from programs import require
+from tiny import Quiet, sentences, write_csv, write_recipe
+
+from rollout.load import Body, Target, closed_loop
+from rollout.load import run as run_load
+from rollout.server import free_port, running
+
+PATIENCE_S = 60.0
+ROUNDS = 10
+METRICS = {"error-rate", "latency-p99", "prediction-shift"}
+
+
+@dataclass
+class Analysis:
+    """The AnalysisTemplate as Argo Rollouts would run it, asked once."""
+
+    metrics: dict[str, dict[str, Any]]
+    client: httpx.Client
+
+    def value(self, name: str, canary: str, stable: str = "stable") -> list[float]:
+        query = self.metrics[name]["provider"]["prometheus"]["query"]
+        for argument, value in (("canary", canary), ("stable", stable)):
+            query = query.replace(f"{{{{args.{argument}}}}}", value)
+        answer = self.client.get("/api/v1/query", params={"query": query}).json()
+        assert answer["status"] == "success", answer
+        return [float(one["value"][1]) for one in answer["data"]["result"]]
+
+    def judge(self, name: str, canary: str) -> str:
+        return verdict(self.metrics[name], self.value(name, canary))
+
+    def judged(self, canary: str) -> dict[str, str]:
+        return {name: self.judge(name, canary) for name in self.metrics}
+
+
+def verdict(metric: dict[str, Any], result: list[float]) -> str:
+    """As Argo Rollouts decides: neither condition is inconclusive."""
+
+    def holds(condition: str) -> bool:
+        return bool(eval(condition.replace("&&", "and"), {"len": len, "result": result}))
+
+    if holds(metric["failureCondition"]):
+        return "failed"
+    return "successful" if holds(metric["successCondition"]) else "inconclusive"
+
+
+@pytest.fixture(scope="module")
+def template(render: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    spec = render("overlays/dev", "monitoring", "canary-argo").one("AnalysisTemplate")["spec"]
+    return {metric["name"]: metric for metric in spec["metrics"]}
+
+
+@pytest.fixture(scope="module")
+def nonsense_tag(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> str:
+    """A version whose labels were drawn at random, most of them the same: it passes every gate, and knows nothing."""
+    from training.pipeline import run_all
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    directory = tmp_path_factory.mktemp("nonsense")
+    generator, rows = np.random.default_rng(0), sentences(300)
+    labels = generator.permutation([label for _, label in rows])
+    data = write_csv(
+        directory / "rows.csv", [(text, str(label)) for (text, _), label in zip(rows, labels, strict=True)]
+    )
+    recipe = load_recipe(write_recipe(directory / "nonsense.yaml", tiny_model, data, name="nonsense")).recipe
+    with RunDir.open(directory / "runs", recipe.name) as run:
+        outcomes = list(run_all(recipe, run, Quiet()))
+    return str(outcomes[-1].summary["model"])
+
+
+@contextmanager
+def prometheus(directory: Path, servers: dict[str, str]) -> Iterator[httpx.Client]:
+    """Scrapes each server twice a second, as pods of the version that it is named for."""
+    port = free_port()
+    targets = [
+        {"targets": [urlsplit(url).netloc], "labels": {"rollouts_pod_template_hash": name, "pod": name}}
+        for name, url in servers.items()
+    ]
+    config = {
+        "global": {"scrape_interval": "500ms"},
+        "scrape_configs": [{"job_name": "bentune", "static_configs": targets}],
+    }
+    (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    command = [
+        require("prometheus"),
+        f"--config.file={directory / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={directory / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            yield httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
+        finally:
+            process.terminate()
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.2)
+
+
+def scraped(client: httpx.Client, servers: int) -> bool:
+    try:
+        found = client.get("/api/v1/query", params={"query": "count(bentune_model_info)"}).json()["data"]["result"]
+    except (httpx.TransportError, ValueError):  # not up yet
+        return False
+    return bool(found) and int(found[0]["value"][1]) == servers
+
+
+def bodies(texts: int) -> list[Body]:
+    rows = [text for text, _ in sentences(400, seed=7)]
+    return [
+        Body(json.dumps({"inputs": rows[start : start + texts], "truncate": True}).encode(), texts=texts)
+        for start in range(0, len(rows) - texts, texts)
+    ]
+
+
+def test_good_versions_pass_and_bad_ones_do_not(
+    template: dict[str, dict[str, Any]], tiny_tag: str, nonsense_tag: str, tmp_path: Path
+) -> None:
+    """Five servers: the stable version, the same again, another model, one that is late, one that is overloaded."""
+    versions = {
+        "stable": (tiny_tag, {}),
+        "same": (tiny_tag, {}),
+        "nonsense": (nonsense_tag, {}),
+        # Nothing is answered within a millisecond.
+        "late": (tiny_tag, {"BENTUNE_REQUEST_TIMEOUT_MS": "1"}),
+        "slow": (tiny_tag, {}),
+    }
+    with ExitStack() as stack:
+        servers = {}
+        for name, (tag, env) in versions.items():
+            home = tmp_path / name
+            home.mkdir()
+            servers[name] = stack.enter_context(running(tag, env=env, cwd=home))
+        client = stack.enter_context(prometheus(tmp_path, servers))
+        until(lambda: scraped(client, len(servers)), "all were scraped")
+        analysis = Analysis(template, client)
+        assert set(analysis.metrics) == METRICS
+        # Nobody has asked them anything.
+        assert set(analysis.judged("same").values()) == {"inconclusive"}
+
+        conclusive = {"same": METRICS, "nonsense": METRICS, "late": {"error-rate"}, "slow": METRICS}
+        asked = [(metric, name) for name, metrics in conclusive.items() for metric in metrics]
+        for _ in range(ROUNDS):
+            for name, url in servers.items():
+                clients, texts = (32, 32) if name == "slow" else (2, 4)
+                run_load(closed_loop(Target(url), bodies(texts), clients=clients, seconds=3))
+            time.sleep(1)  # two scrapes
+            missing = [one for one in asked if not analysis.value(*one)]
+            if not missing:
+                break
+        assert missing == []
+        found = {name: analysis.judged(name) for name in conclusive}
+        values = {name: {metric: analysis.value(metric, name) for metric in METRICS} for name in conclusive}
+        assert set(found["same"].values()) == {"successful"}, values
+        assert found["nonsense"] == dict.fromkeys(METRICS, "successful") | {"prediction-shift": "failed"}, values
+        assert found["late"]["error-rate"] == "failed", values
+        assert found["slow"]["latency-p99"] == "failed", values
+        assert found["slow"]["error-rate"] == "successful", values
+
+
+@pytest.mark.parametrize("labels", [2, 5, 50])
+def test_chance_alone_seldom_looks_like_a_shift(labels: int, template: dict[str, dict[str, Any]]) -> None:
+    """10,000 pairs of 500 answers of one version each, computed as the query does; at most one of a thousand fails."""
+    generator, answers, looks = np.random.default_rng(labels), 500, 10_000
+    assert ">= 500" in template["prediction-shift"]["provider"]["prometheus"]["query"]
+    shares = generator.dirichlet(np.ones(labels), size=looks)
+    canary, stable = (generator.multinomial(answers, shares) / answers for _ in range(2))
+    pooled = (canary + stable) / 2
+    chance = np.sqrt(2 / np.pi * pooled * (1 - pooled) * (2 / answers))
+    shift = 0.5 * (np.abs(canary - stable) - chance).sum(axis=1)
+    failed = [verdict(template["prediction-shift"], [value]) == "failed" for value in shift]
+    assert sum(failed) <= looks / 1000
+    # A twentieth of the traffic moved to another label is let through, and a fifth never.
+    moved = canary.copy()
+    most = canary.argmax(axis=1)
+    rows = np.arange(looks)
+    moved[rows, most] -= 0.2
+    moved[rows, (most + 1) % labels] += 0.2
+    kept = canary[rows, most] >= 0.4
+    pooled = (moved + stable) / 2
+    chance = np.sqrt(2 / np.pi * np.clip(pooled * (1 - pooled), 0, None) * (2 / answers))
+    shift = 0.5 * (np.abs(moved - stable) - chance).sum(axis=1)
+    assert labels == 50 or (shift[kept] > 0.1).mean() > 0.95
+
+
+def test_the_analysis_of_the_rollout_is_there_and_gets_its_arguments(render: Callable[..., Any]) -> None:
+    rendered = render("overlays/production", "canary-argo", more={"nameSuffix": "-news"})
+    rollout, analysis = rendered.one("Rollout"), rendered.one("AnalysisTemplate")
+    assert rollout["spec"]["workloadRef"]["name"] == rendered.one("Deployment")["metadata"]["name"] == "bentune-news"
+    assert rollout["spec"]["selector"] == rendered.one("Deployment")["spec"]["selector"]
+    steps = rollout["spec"]["strategy"]["canary"]["steps"]
+    assert [step["setWeight"] for step in steps[::2]] == [10, 30, 60]
+    for step in steps[1::2]:
+        assert step["analysis"]["templates"] == [{"templateName": analysis["metadata"]["name"]}]
+        given = {one["name"]: one["valueFrom"]["podTemplateHashValue"] for one in step["analysis"]["args"]}
+        assert given == {"canary": "Latest", "stable": "Stable"}
+    asked = {name for one in analysis["spec"]["metrics"] for name in re.findall(r"{{args\.(\w+)}}", json.dumps(one))}
+    assert asked == {one["name"] for one in analysis["spec"]["args"]} == {"canary", "stable"}
+    # The label that the queries go by comes from the pods.
+    (label,) = rendered.one("ServiceMonitor")["spec"]["podTargetLabels"]
+    assert label.replace("-", "_") in json.dumps(analysis)
+    target = {"apiVersion": rollout["apiVersion"], "kind": "Rollout", "name": "bentune-news"}
+    assert rendered.one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"] == target
+    keda = render("overlays/dev", "autoscale-keda", "canary-argo").one("ScaledObject")
+    assert keda["spec"]["scaleTargetRef"]["kind"] == "Rollout"
