@@ -17,6 +17,7 @@ from bentune.lineage import lineage
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import outcome_json, say_outcome
 from bentune.release import release, rollback
+from bentune.replay import replay
 from bentune.report import Report
 from bentune.retrain import retrain
 from service.errors import BentuneError, GateError, InputError
@@ -261,6 +262,7 @@ cli.add_command(lineage)
 cli.add_command(retrain)
 cli.add_command(release)
 cli.add_command(rollback)
+cli.add_command(replay)
 
 
 def main() -> None:

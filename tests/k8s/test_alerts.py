@@ -82,6 +82,13 @@ def test_alerts_fire_when_they_should_and_not_before(
     assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "alerts_test.yaml"))
 
 
+def test_drift_is_looked_at_as_often_as_its_threshold_was_made_for(rules: list[dict[str, Any]]) -> None:
+    from training.baseline import LOOKS_A_MONTH
+
+    (rule,) = (rule for rule in rules if rule["alert"] == "BentuneDrift")
+    assert 30 * 24 * 60 / int(rule["for"].removesuffix("m")) <= LOOKS_A_MONTH
+
+
 def test_every_alert_is_tested_firing_and_silent(rules: list[dict[str, Any]]) -> None:
     tests = yaml.safe_load((HERE / "alerts_test.yaml").read_text())["tests"]
     fires: dict[str, set[bool]] = {}

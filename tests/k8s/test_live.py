@@ -29,15 +29,17 @@ WORDS = {"and", "or", "unless", "bool", "offset"}
 def server(
     tiny_tag: str, render: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
-    """The tiny Bento with the settings of the production overlay, asked once: BentoML counts from the first request."""
-    configs = render("overlays/production").of("ConfigMap")
+    """The tiny Bento with the settings of the production overlay, asked as often as drift needs to say anything."""
+    configs = render("overlays/production", "prediction-log").of("ConfigMap")
     (settings,) = (one["data"] for one in configs if one["metadata"]["name"].startswith("bentune-settings"))
     directory = tmp_path_factory.mktemp("live")
+    settings["BENTUNE_PREDICTION_LOG"] = str(directory / "predictions")
     with (
         running(tiny_tag, env=settings, log=directory / "log", cwd=directory) as url,
         httpx.Client(base_url=url, timeout=30) as client,
     ):
-        assert client.post("/predict", json={"inputs": "good"}).status_code == 200
+        for _ in range(5):
+            assert client.post("/predict", json={"inputs": ["good"] * 100}).status_code == 200
         yield client
 
 

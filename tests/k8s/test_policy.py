@@ -349,6 +349,23 @@ def test_the_model_image_is_copied_to_where_the_service_looks(render: Callable[.
         assert {"tmp", "bentoml"} == {volume["name"] for volume in pod["spec"]["volumes"]}
 
 
+def test_the_prediction_log_fits_its_volume(render: Callable[..., Any]) -> None:
+    rendered = render("overlays/production", "canary", "prediction-log")
+    said = settings(rendered)
+    assert not said.prediction_log_text
+    assert len(rendered.pods) == 2
+    for pod in rendered.pods.values():
+        (container,) = pod["spec"]["containers"]
+        (mount,) = (one for one in container["volumeMounts"] if one["name"] == "prediction-log")
+        # A folder of its own within, for its mode is the owner's alone and the volume's cannot be.
+        assert Path(said.prediction_log).parent == Path(mount["mountPath"])
+        (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == "prediction-log")
+        # Not in memory, which the pod's limit would count.
+        assert volume["emptyDir"].keys() == {"sizeLimit"}
+        assert amount(volume["emptyDir"]["sizeLimit"]) > said.prediction_log_max_bytes
+    assert not settings(render("overlays/production")).prediction_log
+
+
 # --- rollouts and shutdown
 
 

@@ -1,0 +1,89 @@
+"""The command `replay`: scores logged traffic with a candidate and reports where it disagrees."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from bentune.options import json_option
+from bentune.report import Report
+
+if TYPE_CHECKING:
+    from rollout.replay import Disagreement, Flip
+
+SHOWN_CHARACTERS = 60
+
+
+@click.command()
+@click.argument("log", type=click.Path(path_type=Path))
+@click.option("--against", "tag", required=True, help="The candidate: NAME, NAME:VERSION, or a bundle's directory.")
+@click.option(
+    "--max-disagreement", type=click.FloatRange(0, 1), help="Exit 1 when a larger share of the labels changes."
+)
+@click.option("--rows", default=10_000, show_default=True, type=click.IntRange(min=1), help="Score at most so many.")
+@click.option("--texts", is_flag=True, help="With --json, the texts of the most certain flips as well.")
+@json_option
+def replay(log: Path, tag: str, max_disagreement: float | None, rows: int, texts: bool, as_json: bool) -> None:
+    """Score the predictions logged in LOG with a candidate, before any pod runs it.
+
+    LOG is the directory of BENTUNE_PREDICTION_LOG, or one file of it; it must hold texts (BENTUNE_PREDICTION_LOG_TEXT).
+    """
+    from rollout.replay import disagreement, read_log, require_same_labels, summary
+    from rollout.scorer import BundleScorer
+    from rollout.store import find_bundle
+    from service.errors import GateError
+
+    report, bundle = Report(as_json=as_json), find_bundle(tag)
+    found = read_log(log, pairs=bundle.manifest.columns.text_pair is not None, most=rows)
+    require_same_labels(found.rows, bundle.manifest.labels)
+    with report.progress("replaying", len(found.rows)) as finished:
+        result = disagreement(BundleScorer(bundle), found.rows, finished)
+    low, high = result.rate.interval
+    said = (
+        f"{result.rate.flips} of {result.rate.rows} answers change with {bundle.tag}: "
+        f"{result.rate.value:.2%} [{low:.2%}, {high:.2%}]"
+    )
+    if not as_json:
+        Report.page(_by_label(result))
+        if result.flips:
+            Report.page(_flips(result.flips))
+        Report.page(
+            f"probability of the logged label: moved by {sum(result.moved) / len(result.moved):.4f} on average, "
+            f"95 % of the rows by less than {result.moved_at(0.95):.4f}, one by {result.moved[-1]:.4f}"
+        )
+        Report.page(f"answered by {', '.join(f'{model} ({count})' for model, count in found.models.most_common())}")
+        Report.page(
+            f"left out: {found.redacted} without texts, {found.damaged} damaged, {found.other_inputs} of other inputs, "
+            f"{found.usable - len(found.rows)} beyond --rows"
+        )
+        Report.page(said)
+    report.result(summary(result, found, bundle.tag, texts=texts))
+    if max_disagreement is not None and result.rate.value > max_disagreement:
+        raise GateError("replay", f"replay: {said}; --max-disagreement allows {max_disagreement:.2%}")
+
+
+def _by_label(found: "Disagreement") -> Table:
+    table = Table("logged label", "rows", "changed", "95 % interval", "to", title="answers that change")
+    for label, rate in found.by_label.items():
+        low, high = rate.interval
+        others = ", ".join(f"{other} {count}" for (one, other), count in found.to.most_common() if one == label)
+        changed = f"{rate.flips} ({rate.value:.2%})"
+        table.add_row(_plain(label), str(rate.rows), changed, f"{low:.2%} to {high:.2%}", _plain(others))
+    return table
+
+
+def _flips(flips: list["Flip"]) -> Table:
+    table = Table("text", "logged", "candidate", title="changes that both are surest of")
+    for flip in flips:
+        text = " | ".join(filter(None, (flip.logged.text, flip.logged.text_pair)))
+        logged = f"{flip.logged.label} {flip.logged.scores[flip.logged.label]:.3f}"
+        table.add_row(_plain(text), _plain(logged), _plain(f"{flip.label} {flip.confidence:.3f}"))
+    return table
+
+
+def _plain(text: str) -> Text:
+    """A start of what strangers wrote, without markup and without what would move the cursor."""
+    shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+    return Text(shown[:SHOWN_CHARACTERS])
