@@ -1,6 +1,7 @@
 """A real Prometheus scrapes real servers, idle, overloaded, failing, gone: what alerts, what the dashboard shows."""
 
 import asyncio
+import itertools
 import json
 import re
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 import yaml
 from aiohttp import web
 from served import SLOW_WORD, slow, started, storing
+from tiny import sentences
 
 from rollout.server import free_port
 
@@ -81,13 +83,13 @@ class Cluster:
 
 @dataclass
 class Crowd:
-    """Asks `url` for as long as the context lasts; then everybody leaves.
+    """Asks `url` for one text after the other, over and over, as long as the context lasts; then everybody leaves.
 
     `rate` a second come, whatever the answers are; without a rate each comes when the one before has its answer.
     """
 
     url: str
-    text: str
+    texts: Sequence[str]
     rate: int | None = None
     timeout_ms: int = PATIENT_MS
     statuses: Counter[int] = field(default_factory=Counter)
@@ -112,13 +114,13 @@ class Crowd:
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
             asyncio.TaskGroup() as group,
         ):
-            while True:
-                asked = group.create_task(self._one(session))
+            for text in itertools.cycle(self.texts):
+                asked = group.create_task(self._one(session, text))
                 await (asyncio.sleep(1 / self.rate) if self.rate else asked)
 
-    async def _one(self, session: aiohttp.ClientSession) -> None:
+    async def _one(self, session: aiohttp.ClientSession, text: str) -> None:
         headers = {"X-Request-Timeout-Ms": str(self.timeout_ms)}
-        async with session.post(f"{self.url}/predict", json={"inputs": self.text}, headers=headers) as answer:
+        async with session.post(f"{self.url}/predict", json={"inputs": text}, headers=headers) as answer:
             self.statuses[answer.status] += 1
 
 
@@ -226,6 +228,7 @@ def slow_alone(root: Path) -> None:
     """A slow word takes 50 ms, and each text is computed alone, so that a queue is as long as its texts are many."""
     slow(root)
     (root / "plan.json").write_text(json.dumps({"slots": 1, "threads": 1, "token_budget": 1}))
+    indifferent(root)
 
 
 def for_other_hardware(root: Path) -> None:
@@ -233,6 +236,13 @@ def for_other_hardware(root: Path) -> None:
     speed = {"texts_per_second": 1, "lone_ms": 1, "padding": 0, "token_budget": 512}
     entry = {"variant": "fp32", "provider": "CPUExecutionProvider", "slots": 4096, "threads": 1} | speed
     (root / "plan.json").write_text(json.dumps({"measured": [entry]}))
+    indifferent(root)
+
+
+def indifferent(root: Path) -> None:
+    """It never sees enough inputs to call them drifted: some of these tests send one text over and over."""
+    baseline = json.loads((root / "baseline.json").read_text())
+    (root / "baseline.json").write_text(json.dumps(baseline | {"window": 100_000}))
 
 
 def test_each_alert_fires_when_it_should_and_not_before(
@@ -253,21 +263,23 @@ def test_each_alert_fires_when_it_should_and_not_before(
     with ExitStack() as stack:
         store = stack.enter_context(storing(tiny_bundle))
 
-        def server(name: str, change: Callable[[Path], object]) -> Any:
-            env = {"BENTUNE_QUEUE_INPUTS": "100000", "BENTUNE_REQUEST_TIMEOUT_MS": str(PATIENT_MS)}
+        def server(name: str, change: Callable[[Path], object], **more: str) -> Any:
+            env = {"BENTUNE_QUEUE_INPUTS": "100000", "BENTUNE_REQUEST_TIMEOUT_MS": str(PATIENT_MS)} | more
             return started(tmp_path_factory.mktemp(name), ".", "--arg", f"model={store(name, change)}", env=env)
 
         fallen = stack.enter_context(server("fallen", for_other_hardware))
+        # Its log would have to be in a file.
+        log = {"BENTUNE_PREDICTION_LOG": f"{__file__}/log"}
+        talkative = stack.enter_context(server("talkative", lambda _: None, **log))
         with server("slow", slow_alone) as slowed:
             slowed.until_status("/readyz", 200)
             fallen.until_status("/readyz", 200)
+            talkative.until_status("/readyz", 200)
             scraped["bentune-0"] = slowed.url
 
             # All is well.
-            with Crowd(slowed.url, "a cat near the dog") as crowd:
-                prometheus.until(
-                    lambda: all(prometheus.ask(query) for query in panels()), "every panel shows something"
-                )
+            with Crowd(slowed.url, ["a cat near the dog"]) as crowd:
+                prometheus.until(lambda: bool(prometheus.ask("bentune_model_info")), "the server was scraped")
                 prometheus.until_firing()
                 time.sleep(3)  # longer than an alert has to hold
                 assert prometheus.firing() == set()
@@ -279,6 +291,20 @@ def test_each_alert_fires_when_it_should_and_not_before(
             del scraped["bentune-1"]
             fires()
 
+            # What is to be logged cannot be; the texts are as the held-out ones were, and then they are not.
+            scraped["bentune-2"] = talkative.url
+            with Crowd(talkative.url, [text for text, _ in sentences(1200, seed=7)]) as usual:
+                # With the drift of the newest texts, which takes a window of them.
+                prometheus.until(
+                    lambda: all(prometheus.ask(query) for query in panels()), "every panel shows something"
+                )
+                fires("BentunePredictionLogLost")
+            with Crowd(talkative.url, ["bread and cheese"]):
+                fires("BentunePredictionLogLost", "BentuneDrift")
+            assert usual.statuses.keys() == {200}
+            del scraped["bentune-2"]
+            fires()
+
             # A new version does not become ready; no pod is.
             cluster.stuck = 1
             fires("BentuneRolloutStuck")
@@ -288,11 +314,11 @@ def test_each_alert_fires_when_it_should_and_not_before(
             fires()
 
             # More comes than goes out: 20 a second would, on a core of its own.
-            with Crowd(slowed.url, SLOW_WORD, rate=ARRIVALS_PER_S) as crowd:
+            with Crowd(slowed.url, [SLOW_WORD], rate=ARRIVALS_PER_S) as crowd:
                 fires("BentuneLatencyHigh", "BentuneQueueGrowing")
                 assert crowd.statuses.keys() <= {200}
                 # Those who have no time to wait for all these are refused at once.
-                with Crowd(slowed.url, "a cat", timeout_ms=100, rate=20) as hasty:
+                with Crowd(slowed.url, ["a cat"], timeout_ms=100, rate=20) as hasty:
                     fires("BentuneLatencyHigh", "BentuneQueueGrowing", "BentuneOverloaded")
                 assert hasty.statuses.keys() == {429}
             # Scrapes are late where the machine is busy.
@@ -301,7 +327,7 @@ def test_each_alert_fires_when_it_should_and_not_before(
             fires()
 
             # Computing takes longer than they wait for an answer.
-            with Crowd(slowed.url, f"{SLOW_WORD} " * 8, timeout_ms=100) as failed:
+            with Crowd(slowed.url, [f"{SLOW_WORD} " * 8], timeout_ms=100) as failed:
                 prometheus.until(lambda: "BentuneErrors" in prometheus.firing(), "errors were noticed")
                 seen.add("BentuneErrors")
                 assert prometheus.firing() <= {"BentuneErrors", "BentuneLatencyHigh"}
