@@ -146,10 +146,11 @@ def points(share: float) -> str:
 
 
 def _summary(difference: Difference, settings: CompareSettings, *, shown: bool) -> str:
-    ruled_out = f"it loses {settings.margin:g} points or more"
+    unit = "point" if settings.margin == 1 else "points"
     return (
-        f"accuracy changed by {points(difference.value)} points, at the least by {points(difference.low)} "
-        f"(limit at {1 - settings.alpha:.0%}), so that {ruled_out} is {'ruled out' if shown else 'not ruled out'}"
+        f"accuracy changed by {points(difference.value)} points, at worst by {points(difference.low)} "
+        f"({1 - settings.alpha:.0%} limit): a loss of {settings.margin:g} {unit} or more "
+        f"is {'ruled out' if shown else 'not ruled out'}"
     )
 
 
@@ -162,7 +163,7 @@ def _vetoes(slices: Sequence[Slice], latency: Ratio | None, settings: CompareSet
     ]
     if latency is not None and latency.low > settings.max_latency_ratio:
         said.append(
-            f"slower: its latency is {latency.value:.2f} times that of what is served, at the least {latency.low:.2f}, "
+            f"slower: its latency is {latency.value:.2f} times that of what is served, at best {latency.low:.2f}, "
             f"and {settings.max_latency_ratio:g} times are allowed"
         )
     return said

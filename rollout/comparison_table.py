@@ -53,13 +53,13 @@ def numbers(found: Comparison) -> list[tuple[str, str, str, str]]:
     size = f"{found.size:.2f} times" if found.size else NOT_SAID
     speeds = f"{new.speed.texts_per_s:.1f}", f"{old.speed.texts_per_s:.1f}"
     return [
-        *(_metric(metric, found) for metric in found.metrics),
+        *(row for metric in found.metrics for row in _metric(metric, found)),
         ("right, the other wrong", f"{test.gained:,} rows", f"{test.lost:,} rows", f"exact p = {test.p_value:.2g}"),
         ("wrong in two ways", "", "", f"{found.flips.both_wrong:,} rows"),
         ("latency of one text, p50 / p95", _latency(new), _latency(old), _ratio(found.latency)),
         ("texts a second", *speeds, _ratio(found.throughput)),
         ("size of the model", _size(new), _size(old), size),
-        ("runs as", f"{new.variant} on {new.provider}", f"{old.variant} on {old.provider}", ""),
+        ("runs as", _runs_as(new), _runs_as(old), ""),
     ]
 
 
@@ -94,14 +94,19 @@ def _slices(found: Comparison) -> Table:
     return table
 
 
-def _metric(metric: Metric, found: Comparison) -> tuple[str, str, str, str]:
-    if metric.name == found.verdict.metric:
-        # By the test that decides; its bootstrap interval is in comparison.json.
-        change = f"{_points(found.verdict.difference)} points, bootstrap {_limits(metric.difference)}"
-        return metric.name, f"{metric.candidate:.2%}", f"{metric.served:.2%}", change
+def _metric(metric: Metric, found: Comparison) -> list[tuple[str, str, str, str]]:
     difference = metric.difference
+    if metric.name == found.verdict.metric:
+        # The interval of the test that decides, and the bootstrap's beside it.
+        change = f"{_points(found.verdict.difference)} points"
+        row = (metric.name, f"{metric.candidate:.2%}", f"{metric.served:.2%}", change)
+        return [row, ("  by bootstrap", "", "", f"{_points(difference)} points")]
     change = f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-    return metric.name, f"{metric.candidate:.4f}", f"{metric.served:.4f}", change
+    return [(metric.name, f"{metric.candidate:.4f}", f"{metric.served:.4f}", change)]
+
+
+def _runs_as(side: SideReport) -> str:
+    return f"{side.variant}, {side.provider.removesuffix('ExecutionProvider')}"
 
 
 def _points(difference: Difference) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import httpx
@@ -17,7 +16,6 @@ from rollout.quality import Floats
 from rollout.scorer import BundleScorer
 from rollout.store import find_bundle
 from rollout.target import DEADLINE_HEADER, address_of, is_address
-from rollout.verdicts import mend
 from service.contract import Bundle, Name, Sha256
 from service.errors import BentuneError, InputError
 from service.hardware import describe
@@ -66,8 +64,6 @@ def open_side(name: str) -> Iterator[Side]:
     Raises InputError, BundleError, and BentuneError for a service that does not answer as ours do.
     """
     if not is_address(name):
-        if Path(name).is_dir():
-            mend(Path(name))
         yield BundleSide(find_bundle(name))
         return
     url, path = address_of(name)

@@ -6,6 +6,7 @@ from pathlib import Path
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 
+from rollout.verdicts import mend
 from service.contract import MANIFEST, MODULE, Bundle, open_bundle
 from service.errors import InputError
 from service.version import newest
@@ -17,13 +18,13 @@ NAME = r"[a-z0-9][a-z0-9._-]*"
 def find_bundle(tag: str) -> Bundle:
     """Open NAME (its newest version), NAME:VERSION, or a bundle's directory. Raises InputError, BundleError."""
     if (Path(tag) / MANIFEST).is_file():
-        return open_bundle(Path(tag))
+        return _opened(Path(tag))
     try:
         model = bentoml.models.get(_newest(tag, BentoMLContainer.model_store_dir.get()))
     except (bentoml.exceptions.BentoMLException, ValueError) as error:
         known = [str(model.tag) for model in bentoml.models.list() if model.info.module == MODULE]
         raise InputError(f"{tag} is not in the BentoML model store; {_listed(tag, known, 'makes')}") from error
-    return open_bundle(Path(model.path))
+    return _opened(Path(model.path))
 
 
 def find_bento(tag: str) -> bentoml.Bento:
@@ -43,6 +44,11 @@ def _newest(tag: str, store: str) -> str:
         return tag
     found = newest(path.name for path in folder.iterdir() if path.is_dir())
     return tag if found is None else f"{name}:{found}"
+
+
+def _opened(root: Path) -> Bundle:
+    mend(root)
+    return open_bundle(root)
 
 
 def _listed(tag: str, known: list[str], verb: str) -> str:

@@ -29,7 +29,7 @@ def add_verdict(root: Path, verdict: Verdict) -> Bundle:
     """
     try:
         with _locked(root):
-            mend(root)
+            _take_back(root)
             bundle = open_bundle(root)
             if bundle.content != verdict.candidate.content:
                 raise BundleError(f"{root} is not the bundle that was compared: its content changed; compare again")
@@ -46,6 +46,12 @@ def add_verdict(root: Path, verdict: Verdict) -> Bundle:
 
 def mend(root: Path) -> None:
     """Take back a verdict whose writing was cut short; anything else is left as it is, for open_bundle to refuse."""
+    # A store that may only be read has nobody who writes, and nothing to mend.
+    with suppress(OSError), _locked(root):
+        _take_back(root)
+
+
+def _take_back(root: Path) -> None:
     path = root / EVIDENCE
     # Whatever is wrong with the files, it is not for this function to say.
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -1,0 +1,40 @@
+"""Calibration by hand, and an interval against known truth."""
+
+import numpy as np
+import pytest
+
+from rollout.calibration import ece, ece_difference, reliability
+
+
+def scores_of(confidence: list[float]) -> np.ndarray:
+    return np.array([[one, 1 - one] for one in confidence])
+
+
+def test_reliability_and_error_by_hand() -> None:
+    # Two rows in (0.6, 0.8], one right; one at the edge 0.8 belongs there too; one in (0.8, 1], right.
+    table = reliability(scores_of([0.7, 0.7, 0.8, 1.0]), np.array([0, 1, 0, 0]), bins=5)
+    assert [one.rows for one in table] == [0, 0, 0, 3, 1]
+    assert table[3].confidence == pytest.approx(2.2 / 3)
+    assert table[3].accuracy == pytest.approx(2 / 3)
+    assert (table[0].confidence, table[0].accuracy) == (None, None)
+    assert (table[4].low, table[4].high) == (pytest.approx(0.8), 1.0)
+    assert ece(table) == pytest.approx(0.75 * (2.2 / 3 - 2 / 3))
+
+
+def test_a_difference_is_of_the_same_rows() -> None:
+    rng = np.random.default_rng(0)
+    gold = (rng.random(3000) > 0.8).astype(np.int64)  # label 0 in 80 %
+    honest, boastful = scores_of([0.8] * 3000), scores_of([0.95] * 3000)
+    found = ece_difference(boastful, honest, gold, bins=10, resamples=300, confidence=0.9, seed=1)
+    assert found.low <= found.value <= found.high
+    assert found.low > 0.1
+    assert found.value == pytest.approx(0.15, abs=0.02)
+    again = ece_difference(boastful, honest, gold, bins=10, resamples=300, confidence=0.9, seed=1)
+    assert again == found
+
+
+def test_the_same_answers_differ_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollout.calibration._CELLS_PER_BLOCK", 40)  # many blocks
+    scores, gold = scores_of([0.6, 0.7, 0.9, 0.9]), np.array([0, 1, 0, 0])
+    found = ece_difference(scores, scores, gold, bins=10, resamples=100, confidence=0.9, seed=0)
+    assert (found.value, found.low, found.high) == (0, 0, 0)

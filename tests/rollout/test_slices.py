@@ -1,0 +1,107 @@
+"""Slices: which there are, their numbers, and that only a slice which is worse for sure vetoes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rollout.labelled import Labelled
+from rollout.slices import Slice, compare_slices, masks
+from service.verdict import CompareSettings
+
+LABELS = ["cat", "dog"]
+FEW = CompareSettings(resamples=100)
+
+
+def labelled(gold: list[int], lengths: list[int] | None = None, **values: list[str]) -> Labelled:
+    texts: list[tuple[str, str | None]] = [("x" * (lengths[n] if lengths else 5), None) for n in range(len(gold))]
+    return Labelled(Path("rows.csv"), texts, np.array(gold), list(range(len(gold))), [b""] * len(gold), values)
+
+
+def answers(predicted: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.log(np.where(np.eye(2)[predicted] == 1, 0.9, 0.1)).astype(np.float32)
+
+
+def named(slices: list[Slice]) -> dict[str, Slice]:
+    return {f"{one.by} {one.value}": one for one in slices}
+
+
+def test_labels_lengths_and_columns_each_cover_every_row() -> None:
+    rows = labelled([0, 1] * 8, list(range(1, 17)), set=["a"] * 4 + ["b"] * 12)
+    found = [(by, value, mask.sum()) for by, value, mask in masks(rows, LABELS, ["set"])]
+    assert found == [
+        ("label", "cat", 8),
+        ("label", "dog", 8),
+        ("length", "1 to 4 characters", 4),
+        ("length", "5 to 8 characters", 4),
+        ("length", "9 to 12 characters", 4),
+        ("length", "13 to 16 characters", 4),
+        ("set", "b", 12),
+        ("set", "a", 4),
+    ]
+
+
+def test_one_length_is_one_slice() -> None:
+    assert [value for by, value, _ in masks(labelled([0, 1]), LABELS, []) if by == "length"] == ["5 characters"]
+
+
+def test_many_values_are_quartered_if_numbers_and_else_the_rare_ones_joined() -> None:
+    rows = labelled(
+        [0, 1] * 50, year=[str(1900 + n) for n in range(100)], name=["often"] * 50 + [*map(chr, range(97, 147))]
+    )
+    found = [(by, value, int(mask.sum())) for by, value, mask in masks(rows, LABELS, ["year", "name"])]
+    assert [one for one in found if one[0] == "year"] == [
+        ("year", "1900 to 1924", 25),
+        ("year", "1925 to 1949", 25),
+        ("year", "1950 to 1974", 25),
+        ("year", "1975 to 1999", 25),
+    ]
+    by_name = [one for one in found if one[0] == "name"]
+    assert len(by_name) == 21
+    assert by_name[0] == ("name", "often", 50)
+    assert by_name[-1] == ("name", "(others)", 31)
+
+
+def test_a_slice_that_is_worse_for_sure_vetoes_and_the_whole_hides_it() -> None:
+    gold = [0] * 900 + [1] * 100
+    was = gold.copy()
+    new = gold.copy()
+    new[900:920] = [0] * 20  # dogs that it does not know any more
+    was[:20] = [1] * 20  # and as many cats that it learned
+    slices = named(compare_slices(labelled(gold), answers(new), answers(was), LABELS, FEW))
+    dog = slices["label dog"]
+    assert (dog.rows, dog.gained, dog.lost, dog.vetoes, dog.non_inferior) == (100, 0, 20, True, False)
+    assert dog.accuracy.value == pytest.approx(-0.2)
+    assert dog.accuracy.low < -0.2 < dog.accuracy.high < 0
+    # Three slices: two labels, one length. The smallest p-value is multiplied by their number.
+    assert dog.worse_p == pytest.approx(3 * stats.binomtest(20, 20, 0.5, alternative="greater").pvalue)
+    assert dog.log_loss.value > 0
+    assert not slices["label cat"].vetoes
+    assert slices["label cat"].non_inferior
+    assert not slices["length 5 characters"].vetoes
+
+
+def test_significant_but_within_the_margin_is_no_veto() -> None:
+    gold = [0, 1] * 5000
+    new = gold.copy()
+    new[::1000] = [1 - label for label in new[::1000]]  # ten rows of the label cat
+    (cat, *_) = compare_slices(labelled(gold), answers(new), answers(gold), LABELS, FEW)
+    assert cat.worse_p < 0.01
+    assert cat.accuracy.value == pytest.approx(-0.002)
+    assert not cat.vetoes
+
+
+def test_equal_models_are_rarely_vetoed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels collects at each correction, which takes a second here
+    rng = np.random.default_rng(3)
+    gold = [0, 1] * 100
+    truth = np.array(gold)
+    vetoed = 0
+    for _ in range(60):
+        wrong, by_new = rng.random(200) < 0.2, rng.random(200) < 0.5
+        new, was = np.where(wrong & by_new, 1 - truth, truth), np.where(wrong & ~by_new, 1 - truth, truth)
+        rows = labelled(gold, rng.integers(1, 500, 200).tolist())
+        vetoed += any(one.vetoes for one in compare_slices(rows, answers(new), answers(was), LABELS, FEW))
+    assert vetoed <= 8  # 5 % of 60, and three sigma
