@@ -28,7 +28,7 @@ from rollout.verdicts import add_verdict
 from service.contract import Bundle, Columns, write_json
 from service.errors import BundleError, InputError
 from service.row_filter import RowFilter
-from service.verdict import VERDICTS, CompareSettings, Difference, Verdict
+from service.verdict import MAX_MARGIN, VERDICTS, CompareSettings, Difference, Verdict
 
 METRIC = "accuracy"
 
@@ -79,14 +79,17 @@ def compare(
     and for bad rows; BundleError; and BentuneError for a service that does not answer.
     """
     require_extra()
+    if margin is not None and not 0 < margin <= MAX_MARGIN:
+        raise InputError(f"--margin {margin:g}: give points of accuracy above 0, at most {MAX_MARGIN:g}")
     if out is not None:
         _require_directory(out)
     with ExitStack() as stack:
         sides = (stack.enter_context(open_side(candidate)), stack.enter_context(open_side(served)))
         _require_comparable(*sides)
         settings = settings or _settings_of(sides[0].bundle)
-        changes = {"slices": [*settings.slices, *slices]} | ({} if margin is None else {"margin": margin})
-        settings = settings.model_copy(update=changes)
+        settings = settings.model_copy(
+            update={"slices": [*settings.slices, *slices], "margin": margin or settings.margin}
+        )
         rows, left_out = _rows(sides, data, settings, label_column, drop=leave_out_trained, trust=trust_rows)
         alone = min(settings.latency_rows, len(rows))
         with report.task("comparing", len(rows) + alone) as advance:
@@ -192,7 +195,7 @@ def _rows(
     return distinct.where(~seen), LeftOut(
         copies=len(every) - len(distinct),
         trained=int(seen.sum()),
-        filters=[f"{name}: takes {odds(one)} new rows for a trained one" for name, one in filters.items()],
+        filters=[f"{name} takes {odds(one)} new rows for a trained one" for name, one in filters.items()],
         trusted=trusted,
     )
 

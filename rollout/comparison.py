@@ -17,6 +17,8 @@ from service.frozen import Frozen
 from service.verdict import CompareSettings, Decision, Difference, Judged, Verdict
 
 SCHEMA_VERSION = 1
+SHOWN_SLICES = 3
+"""Of those that veto, the worst; all are in the list of slices."""
 
 
 class Metric(Frozen):
@@ -107,7 +109,7 @@ def decide(
     vetoes = _vetoes(slices, latency, settings)
     summary = _summary(difference, settings, shown=shown)
     if vetoes:
-        return Decision.HOLD, [*vetoes, summary], None
+        return Decision.HOLD, [summary, *vetoes], None
     if shown:
         return Decision.PROMOTE, [summary, _no_vetoes(slices, latency, settings)], None
     if mcnemar.p_value <= 2 * settings.alpha and difference.value <= -margin:
@@ -116,7 +118,7 @@ def decide(
             [
                 summary,
                 f"it is worse for sure: it alone is wrong in {mcnemar.lost} rows, what is served alone "
-                f"in {mcnemar.gained} (McNemar's exact p = {mcnemar.p_value:.2g})",
+                f"in {mcnemar.gained} (McNemar's exact p {probability(mcnemar.p_value)})",
             ],
             None,
         )
@@ -145,6 +147,11 @@ def points(share: float) -> str:
     return f"{100 * share:+.2f}"
 
 
+def probability(value: float) -> str:
+    """A p-value as people read it."""
+    return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
+
+
 def _summary(difference: Difference, settings: CompareSettings, *, shown: bool) -> str:
     unit = "point" if settings.margin == 1 else "points"
     return (
@@ -155,12 +162,14 @@ def _summary(difference: Difference, settings: CompareSettings, *, shown: bool) 
 
 
 def _vetoes(slices: Sequence[Slice], latency: Ratio | None, settings: CompareSettings) -> list[str]:
+    vetoing = sorted((one for one in slices if one.vetoes), key=lambda one: one.accuracy.value)
     said = [
         f"worse where {one.by} is {one.value}: by {points(one.accuracy.value)} points in {one.rows:,} rows "
-        f"({one.lost} lost, {one.gained} gained; exact p = {one.worse_p:.2g} after Holm)"
-        for one in slices
-        if one.vetoes
+        f"({one.lost} lost, {one.gained} gained; exact p {probability(one.worse_p)} after Holm)"
+        for one in vetoing[:SHOWN_SLICES]
     ]
+    if len(vetoing) > SHOWN_SLICES:
+        said.append(f"{len(vetoing) - SHOWN_SLICES} more of the {len(slices)} slices are worse for sure")
     if latency is not None and latency.low > settings.max_latency_ratio:
         said.append(
             f"slower: its latency is {latency.value:.2f} times that of what is served, at best {latency.low:.2f}, "

@@ -3,7 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
-from rollout.comparison import Comparison, Metric, SideReport, points
+from rollout.comparison import Comparison, Metric, SideReport, points, probability
 from rollout.paired_runs import Ratio
 from rollout.slices import Slice
 from service.verdict import Decision, Difference
@@ -40,7 +40,7 @@ def notes(found: Comparison) -> list[str]:
         said.append(f"left out: {found.left_out.copies:,} rows with the text of an earlier row")
     if found.left_out.trained:
         said.append(f"left out: {found.left_out.trained:,} rows that a side was trained on")
-    said += [f"trained rows are known by a filter; that of {line}" for line in found.left_out.filters]
+    said += [f"trained rows are known by a filter: that of {line}" for line in found.left_out.filters]
     if found.earlier:
         times = f"{found.earlier} time{'s' * (found.earlier > 1)}"
         said.append(f"this candidate was compared {times} before; each has its own chance to promote a bad one")
@@ -51,10 +51,16 @@ def numbers(found: Comparison) -> list[tuple[str, str, str, str]]:
     """(what, candidate, served, change) of everything that is not a slice."""
     test, new, old = found.mcnemar, found.candidate, found.served
     size = f"{found.size:.2f} times" if found.size else NOT_SAID
+    p = f"exact p {probability(test.p_value)}"
     speeds = f"{new.speed.texts_per_s:.1f}", f"{old.speed.texts_per_s:.1f}"
     return [
         *(row for metric in found.metrics for row in _metric(metric, found)),
-        ("right, the other wrong", f"{test.gained:,} rows", f"{test.lost:,} rows", f"exact p = {test.p_value:.2g}"),
+        (
+            "right, the other wrong",
+            f"{test.gained:,} rows",
+            f"{test.lost:,} rows",
+            f"exact p {probability(test.p_value)}",
+        ),
         ("wrong in two ways", "", "", f"{found.flips.both_wrong:,} rows"),
         ("latency of one text, p50 / p95", _latency(new), _latency(old), _ratio(found.latency)),
         ("texts a second", *speeds, _ratio(found.throughput)),
@@ -71,7 +77,7 @@ def slice_numbers(one: Slice) -> tuple[str, str, str, str, str, str]:
         f"{one.rows:,}",
         f"+{one.gained} −{one.lost}",
         _points(one.accuracy),
-        f"{one.worse_p:.2g}",
+        probability(one.worse_p).removeprefix("= "),
         says,
     )
 

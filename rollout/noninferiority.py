@@ -23,7 +23,7 @@ Counts: TypeAlias = float | npt.NDArray[np.integer] | npt.NDArray[np.floating]
 CORRECTION = 0.5
 """Of a row: gained - lost comes in whole rows."""
 MOST_ROWS = 1_000_000_000
-_STEPS = 60
+_STEPS = 40
 _EDGE = 1e-9
 
 

@@ -16,7 +16,7 @@ from rollout.quality import Floats, PairedDifference, paired
 from service.frozen import Frozen
 from service.verdict import CompareSettings, Difference
 
-LABEL, LENGTH = "label", "length"
+LABEL, LENGTH = "label", "characters"
 MOST_VALUES = 20
 OTHERS = "(others)"
 Mask = npt.NDArray[np.bool_]
@@ -50,7 +50,7 @@ def masks(rows: Labelled, labels: Sequence[str], columns: Sequence[str]) -> Iter
     for number in np.unique(rows.gold).tolist():
         yield LABEL, labels[number], rows.gold == number
     lengths = [len(text) + len(pair or "") for text, pair in rows.texts]
-    yield from _quarters(LENGTH, np.array(lengths, dtype=np.float64), " characters")
+    yield from _quarters(LENGTH, np.array(lengths, dtype=np.float64))
     for column in columns:
         yield from _by_column(column, rows.values[column])
 
@@ -121,7 +121,7 @@ def _by_column(column: str, values: Sequence[str]) -> Iterator[tuple[str, str, M
     counts = Counter(values)
     numbers = _numbers(values) if len(counts) > MOST_VALUES else None
     if numbers is not None:
-        yield from _quarters(column, numbers, "")
+        yield from _quarters(column, numbers)
         return
     shown = [value for value, _ in counts.most_common(MOST_VALUES)]
     for value in shown:
@@ -138,11 +138,11 @@ def _numbers(values: Sequence[str]) -> Floats | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
-def _quarters(by: str, numbers: Floats, unit: str) -> Iterator[tuple[str, str, Mask]]:
+def _quarters(by: str, numbers: Floats) -> Iterator[tuple[str, str, Mask]]:
     """Up to four parts of like size."""
     edges = np.quantile(numbers, [0.25, 0.5, 0.75])
     place = np.searchsorted(edges, numbers, side="left")
     for quarter in np.unique(place).tolist():
         inside = place == quarter
         low, high = numbers[inside].min(), numbers[inside].max()
-        yield by, (f"{low:g}{unit}" if low == high else f"{low:g} to {high:g}{unit}"), inside
+        yield by, (f"{low:g}" if low == high else f"{low:g} to {high:g}"), inside

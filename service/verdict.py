@@ -12,6 +12,7 @@ from pydantic import Field
 from service.frozen import Frozen
 
 VERDICTS = "verdicts"  # the key in evidence.json; the newest is last
+MAX_MARGIN = 50.0
 
 
 class Decision(StrEnum):
@@ -25,7 +26,9 @@ class Decision(StrEnum):
 class CompareSettings(Frozen):
     """When a candidate may replace what is served; the recipe's section `compare`."""
 
-    margin: float = Field(default=1.0, gt=0, le=50, description="points of accuracy that the candidate may lose")
+    margin: float = Field(
+        default=1.0, gt=0, le=MAX_MARGIN, description="points of accuracy that the candidate may lose"
+    )
     alpha: float = Field(
         default=0.05, gt=0, le=0.2, description="share of candidates that lose the margin and may be promoted"
     )

@@ -97,6 +97,8 @@ def test_a_judged_bundle_is_still_served_and_a_service_is_a_side(
             shutil.move(aside, quick)
 
 
-def test_a_wrong_margin_is_refused() -> None:
-    assert ask("compare", "a", "b", "--data", "rows.csv", "--margin", "0").code == 2
-    assert ask("compare", "a", "b", "--data", "rows.csv", "--margin", "nan").code == 2
+@pytest.mark.parametrize("margin", ["0", "-1", "51", "nan", "inf"])
+def test_a_wrong_margin_is_refused(margin: str) -> None:
+    refused = ask("compare", "a", "b", "--data", "rows.csv", "--margin", margin)
+    assert refused.code == 2
+    assert f"--margin {margin}" in refused.err

@@ -44,7 +44,7 @@ def test_a_bundle_against_itself_is_promoted(bundle: Path, tiny_bundle: Path, ro
     assert found.verdict.candidate == found.verdict.served
     assert found.size == 1
     assert {(one.by, one.value) for one in found.slices} >= {("set", "fresh"), ("set", "reference"), ("label", "tool")}
-    assert sum(one.rows for one in found.slices if one.by == "length") == 120
+    assert sum(one.rows for one in found.slices if one.by == "characters") == 120
     judged = open_bundle(bundle).verdict()
     assert judged == found.verdict
     written = Comparison.model_validate_json((tmp_path / "out/comparison.json").read_bytes())
@@ -86,7 +86,7 @@ def test_rows_that_were_trained_on_are_refused_or_left_out(
     assert found.left_out.trained + found.verdict.rows == 160
     assert found.left_out.trained > 20
     assert found.left_out.copies == 1
-    assert all("takes one in" in line for line in found.left_out.filters)
+    assert all(" takes one in " in line for line in found.left_out.filters)
 
 
 def test_settings_are_the_candidates_recipe(bundle: Path, tiny_bundle: Path, rows: Path) -> None:

@@ -1,5 +1,6 @@
 """The decision follows from the numbers, and says so in plain words."""
 
+import numpy as np
 import pytest
 
 from rollout.comparison import decide
@@ -93,6 +94,14 @@ def test_hold_when_an_equally_good_one_would_have_passed() -> None:
     assert "here are 9,000" in said
 
 
+def test_the_worst_of_many_slices_are_named() -> None:
+    slices = [slice_of(vetoes=True).model_copy(update={"value": f"s{n}"}) for n in range(5)]
+    none = Difference(value=0, low=-0.001, high=0.001)
+    _, reasons, _ = decide(mcnemar(0, 0, 3000), 3000, none, slices, None, SETTINGS)
+    assert sum("worse where" in reason for reason in reasons) == 3
+    assert reasons[-1] == "2 more of the 5 slices are worse for sure"
+
+
 def test_a_slice_vetoes() -> None:
     decision, said, _ = judge(20, 18, 3000, vetoes=True)
     assert decision is Decision.HOLD
@@ -119,3 +128,27 @@ def test_only_what_is_slower_for_sure_is_held(latency: Ratio | None, decision: D
 def test_the_margin_is_the_settings() -> None:
     assert judge(4, 4, 200, settings=CompareSettings(margin=5))[0] is Decision.PROMOTE
     assert "a loss of 5 points or more is ruled out" in judge(4, 4, 200, settings=CompareSettings(margin=5))[1]
+
+
+def promoted(gained: int, lost: int, rows: int) -> bool:
+    return judge(gained, lost, rows)[0] is Decision.PROMOTE
+
+
+def test_of_a_thousand_that_lose_just_the_margin_at_most_five_percent_are_promoted() -> None:
+    rng = np.random.default_rng(11)
+    counts = rng.multinomial(1500, [0.02, 0.03, 0.95], size=1000)
+    share = np.mean([promoted(int(gained), int(lost), 1500) for gained, lost, _ in counts])
+    assert share <= 0.05 + 3 * (0.05 * 0.95 / 1000) ** 0.5
+
+
+def test_of_a_thousand_that_are_equally_good_four_in_five_are_with_the_rows_asked_for() -> None:
+    rng = np.random.default_rng(12)
+    end = []
+    for gained, lost, _ in rng.multinomial(200, [0.02, 0.02, 0.96], size=1000):
+        decision, _, needed = judge(int(gained), int(lost), 200)
+        if needed is None:  # promoted or held at once
+            end.append(decision is Decision.PROMOTE)
+            continue
+        gained, lost, _ = rng.multinomial(needed, [0.02, 0.02, 0.96])
+        end.append(promoted(int(gained), int(lost), needed))
+    assert np.mean(end) >= 0.8

@@ -34,17 +34,17 @@ def test_labels_lengths_and_columns_each_cover_every_row() -> None:
     assert found == [
         ("label", "cat", 8),
         ("label", "dog", 8),
-        ("length", "1 to 4 characters", 4),
-        ("length", "5 to 8 characters", 4),
-        ("length", "9 to 12 characters", 4),
-        ("length", "13 to 16 characters", 4),
+        ("characters", "1 to 4", 4),
+        ("characters", "5 to 8", 4),
+        ("characters", "9 to 12", 4),
+        ("characters", "13 to 16", 4),
         ("set", "b", 12),
         ("set", "a", 4),
     ]
 
 
 def test_one_length_is_one_slice() -> None:
-    assert [value for by, value, _ in masks(labelled([0, 1]), LABELS, []) if by == "length"] == ["5 characters"]
+    assert [value for by, value, _ in masks(labelled([0, 1]), LABELS, []) if by == "characters"] == ["5"]
 
 
 def test_many_values_are_quartered_if_numbers_and_else_the_rare_ones_joined() -> None:
@@ -80,7 +80,7 @@ def test_a_slice_that_is_worse_for_sure_vetoes_and_the_whole_hides_it() -> None:
     assert dog.log_loss.value > 0
     assert not slices["label cat"].vetoes
     assert slices["label cat"].non_inferior
-    assert not slices["length 5 characters"].vetoes
+    assert not slices["characters 5"].vetoes
 
 
 def test_significant_but_within_the_margin_is_no_veto() -> None:
