@@ -16,11 +16,13 @@ import httpx
 import pytest
 import yaml
 from api_server import ApiServer
+from judged import write_rows
 from measured import capacity as measured_capacity
 from tiny import write_csv
 
 from rollout.server import free_port
 from service.settings import Settings
+from service.verdict import CompareSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -158,6 +160,24 @@ def run_dry(commands: list[str], objects: list[dict[str, Any]], cwd: Path) -> No
             asked = ["bash", "-euc", f"{command} --server=http://127.0.0.1:1"]
             done = subprocess.run(asked, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
             assert "127.0.0.1:1 was refused" in done.stderr, f"{command}\n{done.stderr}"
+
+
+def test_compare_page(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "candidate")
+    write_rows(tmp_path / "held-out.jsonl", 400)  # so many that two which agree are promoted
+    (commands,) = blocks(DOCS / "compare.md", "sh")
+    for name in ("bbc-news:NEW", "bbc-news:OLD", "http://localhost:3000"):
+        commands = commands.replace(name, str(tmp_path / "candidate"))
+    output = shell(commands, tmp_path)
+    assert "PROMOTE" in output
+    assert "none of 7 slices is significantly worse" in output
+    assert (tmp_path / "comparison/comparison.html").is_file()
+
+
+def test_compare_settings_table_is_the_code() -> None:
+    page = (DOCS / "compare.md").read_text()
+    for name, field in CompareSettings.model_fields.items():
+        assert f"| `{name}` | {json.dumps(field.default)} | {field.description} |" in page
 
 
 def test_settings_table_is_the_code() -> None:
