@@ -11,11 +11,11 @@ install: .venv/.train          ## everything that training and serving need, in 
 	$(PYTHON) -m venv .venv
 
 .venv/.train: pyproject.toml constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,demo]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,compare,demo]'
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/.train
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,demo,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,compare,demo,dev]'
 	@touch $@
 
 demo: install                  ## fine-tune, prove, package and serve the BBC news classifier

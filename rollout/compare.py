@@ -26,7 +26,7 @@ from rollout.sides import Side, open_side, size_of
 from rollout.slices import compare_slices
 from rollout.verdicts import add_verdict
 from service.contract import Bundle, Columns, write_json
-from service.errors import BundleError, InputError
+from service.errors import BentuneError, BundleError, InputError
 from service.row_filter import RowFilter
 from service.verdict import MAX_MARGIN, VERDICTS, CompareSettings, Difference, Verdict
 
@@ -34,14 +34,10 @@ METRIC = "accuracy"
 
 
 class Report(Protocol):
-    """Where progress is shown and lines for people go."""
+    """Where progress is shown."""
 
     def task(self, description: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
         """A bar to tell how many more steps are done."""
-        ...
-
-    def say(self, renderable: Any) -> None:
-        """Print a line or a table."""
         ...
 
 
@@ -72,11 +68,11 @@ def compare(
     """Send the rows of `data` through both sides, and judge; each side is a tag, a bundle's directory, or an address.
 
     `settings` are by default those of the recipe that the candidate was made by; `slices` come on top of theirs, and
-    `margin`, in points, instead of theirs. The verdict is written into the
-    candidate's bundle unless it is a service, and with `out` comparison.json and comparison.html there. Raises
-    InputError for rows that a side was trained on (unless they are to be left out), for rows that cannot be checked
-    because a service's bundle is not here (unless they are to be trusted), for sides that do not have the same labels,
-    and for bad rows; BundleError; and BentuneError for a service that does not answer.
+    `margin`, in points, instead of theirs. The verdict is written into the candidate's bundle unless it is a service,
+    and with `out` comparison.json and comparison.html there. Raises InputError for rows that a side was trained on
+    (unless they are to be left out), for rows that cannot be checked because a service's bundle is not here (unless
+    they are to be trusted), for sides that do not have the same labels, and for bad rows; BundleError; and BentuneError
+    for a service that does not answer.
     """
     require_extra()
     if margin is not None and not 0 < margin <= MAX_MARGIN:
@@ -103,17 +99,10 @@ def compare(
             )
         with report.task("computing intervals", None):
             found = _judged(sides, rows, runs, settings, left_out)
+    if out is not None:
+        _write(out, found, rows)
     if not sides[0].live and sides[0].bundle is not None:
         add_verdict(sides[0].bundle.root, found.verdict)
-    if out is not None:
-        from rollout.comparison_page import page_of
-
-        write_json(out / "comparison.json", found)
-        by_number = dict(zip(rows.numbers, rows.texts, strict=True))
-        page = out / "comparison.html"
-        part = page.with_name(page.name + ".part")
-        part.write_text(page_of(found, by_number), encoding="utf-8")
-        part.replace(page)
     return found
 
 
@@ -122,6 +111,19 @@ def _require_directory(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be made ({error.strerror}); give another directory") from None
+
+
+def _write(out: Path, found: Comparison, rows: Labelled) -> None:
+    from rollout.comparison_page import page_of
+
+    page = page_of(found, dict(zip(rows.numbers, rows.texts, strict=True)))
+    part = out / "comparison.html.part"
+    try:
+        write_json(out / "comparison.json", found)
+        part.write_text(page, encoding="utf-8")
+        part.replace(out / "comparison.html")
+    except OSError as error:
+        raise BentuneError(f"{out}: cannot be written ({error.strerror})") from None
 
 
 def _require_comparable(candidate: Side, served: Side) -> None:
@@ -155,6 +157,13 @@ def _settings_of(bundle: Bundle | None) -> CompareSettings:
         raise BundleError(f"{tag}: evidence.json, recipe.compare.{where}: {problem['msg']}; package it again") from None
 
 
+def _renamed(bundle: Bundle | None) -> dict[str, str]:
+    """The recipe's own names of labels, `{given: served}`."""
+    data = _recipe_of(bundle).get("data")
+    labels = data.get("labels") if isinstance(data, dict) else None
+    return {str(old): str(new) for old, new in labels.items()} if isinstance(labels, dict) else {}
+
+
 def _columns_of(sides: Sequence[Side]) -> Columns:
     for side in sides:
         if side.bundle is not None:
@@ -178,13 +187,12 @@ def _rows(
                 "not in the BentoML model store here, so nobody can tell whether it was trained on these rows; "
                 "import it (`bentoml models import`), or vouch for the rows with --trust-rows"
             )
-    renamed = _recipe_of(sides[0].bundle).get("data", {}).get("labels", {})
     every = read_labelled(
         data,
         _columns_of(sides),
         sides[0].labels,
         slices=settings.slices,
-        renamed=renamed,
+        renamed=_renamed(sides[0].bundle),
         label_column=label_column,
         most=settings.max_rows,
     )

@@ -170,7 +170,9 @@ def _vetoes(slices: Sequence[Slice], latency: Ratio | None, settings: CompareSet
     ]
     if len(vetoing) > SHOWN_SLICES:
         said.append(f"{len(vetoing) - SHOWN_SLICES} more of the {len(slices)} slices are worse for sure")
-    if latency is not None and latency.low > settings.max_latency_ratio:
+    # Fewer pairs than this say the same way by chance too often for any interval.
+    enough = latency is not None and 2.0**-latency.pairs <= settings.alpha
+    if latency is not None and enough and latency.low > settings.max_latency_ratio:
         said.append(
             f"slower: its latency is {latency.value:.2f} times that of what is served, at best {latency.low:.2f}, "
             f"and {settings.max_latency_ratio:g} times are allowed"

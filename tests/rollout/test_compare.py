@@ -107,6 +107,19 @@ def test_settings_are_the_candidates_recipe(bundle: Path, tiny_bundle: Path, row
         judge(bundle, tiny_bundle, rows, settings=None)
 
 
+def test_labels_that_the_recipe_renamed(bundle: Path, tiny_bundle: Path, rows: Path, tmp_path: Path) -> None:
+    opened = open_bundle(bundle)
+    evidence = opened.evidence()
+    evidence["recipe"]["data"]["labels"] = {"beast": "animal"}
+    write_json(bundle / EVIDENCE, evidence)
+    seal(bundle, opened.manifest)
+    given = tmp_path / "given.jsonl"
+    given.write_text(rows.read_text().replace('"animal"', '"beast"'))
+    assert judge(bundle, tiny_bundle, given).verdict.rows == 120
+    with pytest.raises(InputError, match="'beast' is none of the models' labels"):
+        judge(tiny_bundle, bundle, given)
+
+
 def test_other_labels_are_named(bundle: Path, tiny_bundle: Path, rows: Path) -> None:
     manifest = open_bundle(bundle).manifest
     seal(bundle, manifest.model_copy(update={"labels": ["animal", "food", "gear"]}))

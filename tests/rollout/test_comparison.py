@@ -113,6 +113,7 @@ def test_a_slice_vetoes() -> None:
     [
         (Ratio(value=1.7, low=1.4, high=2.0, pairs=50), Decision.PROMOTE),
         (Ratio(value=1.7, low=1.6, high=1.8, pairs=50), Decision.HOLD),
+        (Ratio(value=1.7, low=1.6, high=1.8, pairs=4), Decision.PROMOTE),
         (None, Decision.PROMOTE),
     ],
 )
