@@ -127,6 +127,7 @@ MATRIX = {
     "plan.rows=30": ("plan", "package"),
     "plan.accuracy_budget=1": ("plan", "package"),
     "plan.variants=[int8-dynamic]": ("plan", "package"),
+    "compare.margin=2": ("package",),
 }
 
 
