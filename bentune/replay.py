@@ -53,7 +53,8 @@ def replay(log: Path, tag: str, max_disagreement: float | None, rows: int, texts
             f"probability of the logged label: moved by {sum(result.moved) / len(result.moved):.4f} on average, "
             f"95 % of the rows by less than {result.moved_at(0.95):.4f}, one by {result.moved[-1]:.4f}"
         )
-        Report.page(f"answered by {', '.join(f'{model} ({count})' for model, count in found.models.most_common())}")
+        models = ", ".join(f"{model} ({count})" for model, count in found.models.most_common())
+        Report.page(_plain(f"answered by {models}", 10 * SHOWN_CHARACTERS))
         Report.page(
             f"left out: {found.redacted} without texts, {found.damaged} damaged, {found.other_inputs} of other inputs, "
             f"{found.usable - len(found.rows)} beyond --rows"
@@ -83,7 +84,7 @@ def _flips(flips: list["Flip"]) -> Table:
     return table
 
 
-def _plain(text: str) -> Text:
+def _plain(text: str, most: int = SHOWN_CHARACTERS) -> Text:
     """A start of what strangers wrote, without markup and without what would move the cursor."""
     shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
-    return Text(shown[:SHOWN_CHARACTERS])
+    return Text(shown[:most])

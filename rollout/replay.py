@@ -34,8 +34,7 @@ class Logged:
     """What was read of a log: a uniform sample of the lines that can be scored, and how many there were of each kind.
 
     `damaged` lines were not written by the service, or not to their end; `redacted` ones hold no text; `other_inputs`
-    are texts where pairs are needed or the other way round. `models` counts the usable lines by the version that
-    answered.
+    are texts where pairs are needed or the other way round.
     """
 
     rows: list[LoggedPrediction] = field(default_factory=list)
@@ -43,7 +42,11 @@ class Logged:
     damaged: int = 0
     redacted: int = 0
     other_inputs: int = 0
-    models: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def models(self) -> Counter[str]:
+        """The sampled lines by the version that answered."""
+        return Counter(row.model for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,6 @@ def read_log(place: Path, *, pairs: bool, most: int) -> Logged:
             found.other_inputs += 1
         else:
             found.usable += 1
-            found.models[row.model] += 1
             # Vitter's algorithm R (ACM TOMS 1985, 11:37).
             place_of = len(found.rows) if found.usable <= most else chance.randrange(found.usable)
             if place_of < most:
@@ -136,6 +138,7 @@ def require_same_labels(rows: list[LoggedPrediction], labels: list[str]) -> None
     logged = sorted({label for row in rows for label in row.scores})
     if not set(logged) & set(labels):
         raise BundleError(f"the candidate has the labels {', '.join(labels)}, the log has {', '.join(logged)}")
+
 
 def disagreement(scorer: Scorer, rows: list[LoggedPrediction], progress: Callable[[int], None]) -> Disagreement:
     """Score each row's texts and compare with what was answered; `progress` is told how many are done.

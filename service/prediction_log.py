@@ -25,6 +25,8 @@ MOST_CHARACTERS = 20_000
 MOST_WAITING = 512
 CLOSE_S = 3.0
 
+Short = Annotated[str, StringConstraints(max_length=1000)]
+
 WRITTEN, TOO_LONG, TOO_MANY, FAILED = OUTCOMES = ("written", "too_long", "too_many", "failed")
 
 
@@ -37,14 +39,14 @@ class LoggedPrediction(Frozen):
     """
 
     time: datetime
-    model: str
-    content: str
+    model: Short
+    content: Short
     key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     characters: int = Field(ge=0)
     tokens: int = Field(ge=1)
     truncated: bool
-    label: str
-    scores: dict[str, Annotated[float, Field(ge=0, le=1.000001)]] = Field(min_length=2)
+    label: Short
+    scores: dict[Short, Annotated[float, Field(ge=0, le=1.000001)]] = Field(min_length=2)
     text: str | None = None
     text_pair: str | None = None
 

@@ -17,12 +17,15 @@ import pytest
 import yaml
 from api_server import ApiServer
 from judged import write_rows
+from logged import log_of
 from measured import capacity as measured_capacity
-from tiny import write_csv
+from tiny import sentences, write_csv
 
 from rollout.server import free_port
+from service.prediction_log import LoggedPrediction
 from service.settings import Settings
 from service.verdict import CompareSettings
+from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -87,6 +90,22 @@ def test_serving_page(tiny_tag: str, tmp_path: Path) -> None:
             bentoml.bentos.delete(f"{name}:from-the-docs")  # the newest of its name, which other tests go by
     assert len(answers) == 2
     assert all('"score"' in answer for answer in answers)
+
+
+def test_drift_page(tiny_tag: str, tmp_path: Path) -> None:
+    page = DOCS / "drift.md"
+    log_of(tmp_path / "predictions", sentences(60, seed=5))
+    replay, copy = blocks(page, "sh")
+    for command in replay.strip().splitlines():
+        assert "60" in shell(command.replace("bbc-news", tiny_tag), tmp_path)
+    component = (ROOT / "k8s/components/prediction-log/kustomization.yaml").read_text()
+    (parent,) = re.findall(r"tar c -C (\S+) predictions", copy)
+    assert f"BENTUNE_PREDICTION_LOG={parent}/predictions\n" in component
+    # Its example is a line that the replay reads, but for the hashes, which it shortens.
+    (line,) = blocks(page, "json")
+    LoggedPrediction.model_validate(json.loads(line) | {"key": "0" * 32})
+    text = page.read_text()
+    assert all(f"{number:,}" in text for number in (LOOKS_A_MONTH, RESAMPLES, WINDOW))
 
 
 def wait_until_ready(url: str) -> None:
