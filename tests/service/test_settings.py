@@ -18,15 +18,26 @@ def test_without_variables_the_defaults_hold() -> None:
         "access_log": False,
         "tracing": False,
         "drain_timeout_ms": 25_000,
+        "prediction_log": "",
+        "prediction_log_sample": 0.01,
+        "prediction_log_max_bytes": 67_108_864,
+        "prediction_log_text": False,
     }
 
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_each_field_is_a_variable(name: str) -> None:
     default = Settings.model_fields[name].default
-    value = str(int(not default)) if isinstance(default, bool) else "2048"
-    assert Settings.from_env({f"BENTUNE_{name.upper()}": value}) == Settings.model_validate({name: int(value)})
-    assert Settings.from_env({f"BENTUNE_{name.upper()}": value}) != Settings()
+    given: dict[type, tuple[str, object]] = {
+        bool: (str(int(not default)), not default),
+        int: ("2097152", 2_097_152) if name == "prediction_log_max_bytes" else ("2048", 2048),
+        float: ("0.5", 0.5),
+        str: ("/var/log/x", "/var/log/x"),
+    }
+    value, meant = given[type(default)]
+    found = getattr(Settings.from_env({f"BENTUNE_{name.upper()}": value}), name)
+    assert found == meant
+    assert found != default
 
 
 def test_other_variables_are_none_of_its_business() -> None:
@@ -45,9 +56,18 @@ def test_every_wrong_variable_is_named_with_its_value() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("request_timeout_ms", 0), ("request_timeout_ms", 600_001), ("max_body_bytes", 1023), ("drain_timeout_ms", -1)],
+    [
+        *[
+            ("request_timeout_ms", 0),
+            ("request_timeout_ms", 600_001),
+            ("max_body_bytes", 1023),
+            ("drain_timeout_ms", -1),
+        ],
+        *[("prediction_log_sample", 0), ("prediction_log_sample", 1.1), ("prediction_log_sample", "nan")],
+        *[("prediction_log_max_bytes", 1000), ("prediction_log", "logs/here")],
+    ],
 )
-def test_bounds(name: str, value: int) -> None:
+def test_bounds(name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"BENTUNE_{name.upper()}='{value}'"):
         Settings.from_env({f"BENTUNE_{name.upper()}": str(value)})
 
