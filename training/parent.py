@@ -38,6 +38,12 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
     if (manifest.columns.text_pair is None) != (recipe.data.columns.text_pair is None):
         takes = "single texts" if manifest.columns.text_pair is None else "pairs of texts"
         raise InputError(f"data.columns.text_pair: {parent.tag} takes {takes}, and so must what continues it")
+    names = (recipe.data.columns.text, recipe.data.columns.text_pair)
+    if taken := [name for name in names if name in {"label", "set"}]:
+        raise InputError(
+            f"data.columns: a text column cannot be called {taken[0]!r} with a parent: the held-out rows are written "
+            "with columns `label` and `set`; rename it"
+        )
 
 
 def require_labels(parent: Bundle, labels: Sequence[str]) -> None:

@@ -189,13 +189,6 @@ class Recipe(Section):
     plan: PlanSettings = PlanSettings()
     compare: CompareSettings = CompareSettings()
 
-    @model_validator(mode="after")
-    def _names_for_compare(self) -> "Recipe":
-        names = {self.data.columns.text, self.data.columns.text_pair}
-        if self.parent is not None and (taken := sorted(names & {"label", "set"} - {None}, key=str)):
-            raise ValueError(f"a text column cannot be called {taken[0]!r} with a parent: its held-out rows have one")
-        return self
-
     @property
     def warm(self) -> bool:
         """Whether training starts from the parent's weights."""
