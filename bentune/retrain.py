@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -11,6 +11,10 @@ from bentune.options import json_option, overrides_option, recipe_argument, run_
 from bentune.outcome import outcome_json, say_outcome
 from bentune.report import Report
 from service.errors import GateError
+
+if TYPE_CHECKING:
+    from service.contract import Bundle
+    from training.recipe import Recipe
 
 
 @click.command()
@@ -31,7 +35,8 @@ def retrain(
 ) -> int:
     """Make the next version from all rows, and compare it with SERVED on rows that neither was trained on.
 
-    What SERVED held out stays held out. Exit code 0 for PROMOTE, 1 for HOLD and NEED MORE ROWS.
+    What SERVED held out stays held out. Exit code 0 for PROMOTE, 1 for HOLD and NEED MORE ROWS; 0 as well, with nothing
+    made, where neither the rows nor the recipe are others than SERVED's, unless --new asks for it.
     """
     from rollout.served import find_served
     from training.parent import require_alike, weights_of
@@ -55,6 +60,10 @@ def retrain(
         for outcome in run_all(given, run, report):
             say_outcome(report, outcome)
             outcomes.append(outcome)
+            if outcome.stage == "data" and not new and _nothing_new(parent, given, outcome.summary["fingerprint"]):
+                report.say(f"nothing new: rows and recipe are those of {parent.tag}")
+                report.result(_result(run.root, outcomes, parent.tag, parent.tag, None))
+                return 0
         candidate = outcomes[-1].summary["model"]
         found = comparing.compare(
             candidate,
@@ -74,18 +83,23 @@ def retrain(
             report.say(part)
     report.say(f"[bold]{verdict.decision}[/]: {'; '.join(map(escape, verdict.reasons))}")
     report.say(f"release it: bentune release {candidate}" if verdict.decision == "PROMOTE" else f"see {root}/compare")
-    report.result(
-        {
-            "run": root,
-            "stages": [outcome_json(outcome) for outcome in outcomes],
-            "model": candidate,
-            "parent": parent.tag,
-            "verdict": verdict.model_dump(mode="json"),
-        }
-    )
+    report.result(_result(root, outcomes, candidate, parent.tag, verdict.model_dump(mode="json")))
     if verdict.decision == "PROMOTE":
         return 0
     if as_json:  # the one object on stdout says it all
         return 1
     needed = f", {verdict.rows_needed} in all" if verdict.rows_needed else ""
     raise GateError("compare", f"{verdict.decision}{needed}: {candidate} does not replace {parent.tag}")
+
+
+def _nothing_new(parent: "Bundle", recipe: "Recipe", fingerprint: str) -> bool:
+    """Whether the rows and the recipe are the parent's: by the clock alone no version gets better."""
+    before = parent.evidence()["recipe"] | {"parent": None}
+    return fingerprint == parent.manifest.data_fingerprint and before == recipe.model_dump(mode="json") | {
+        "parent": None
+    }
+
+
+def _result(run: Path, outcomes: list[Any], model: str, parent: str, verdict: dict[str, Any] | None) -> dict[str, Any]:
+    stages = [outcome_json(outcome) for outcome in outcomes]
+    return {"run": run, "stages": stages, "model": model, "parent": parent, "verdict": verdict}

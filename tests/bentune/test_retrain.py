@@ -152,6 +152,18 @@ def test_a_new_version_continues_what_is_served(
     }
 
 
+def test_where_nothing_is_new_nothing_is_made(
+    tiny_recipe: Path, tiny_tag: str, tmp_path: Path, judged: Any, calls: list[Any]
+) -> None:
+    judged(Decision.PROMOTE)
+    given = ("retrain", tiny_recipe, "--from", tiny_tag, "--runs", tmp_path / "runs")
+    answer = ask(*given, "--json")
+    assert (answer.code, answer.json["model"], answer.json["verdict"]) == (0, tiny_tag, None)
+    assert [stage["stage"] for stage in answer.json["stages"]] == ["data"]
+    assert calls == []
+    assert f"nothing new: rows and recipe are those of {tiny_tag}" in ask(*given).err
+
+
 DRIVER = """
 import sys
 from pathlib import Path
