@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,13 @@ from logged import log_of
 from measured import capacity as measured_capacity
 from tiny import sentences, write_csv
 
+from bentune.cli import cli
 from rollout.server import free_port
 from service.prediction_log import LoggedPrediction
 from service.settings import Settings
 from service.verdict import CompareSettings
 from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
+from training.recipe_file import load_recipe
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -58,6 +61,25 @@ def test_your_data_page(tmp_path: Path) -> None:
     output = shell(commands, tmp_path)
     assert "reviews.csv" in output
     assert "✓ data" in output
+
+
+def test_retrain_page(tmp_path: Path, tiny_tag: str) -> None:
+    """Its commands have these options, its recipe is valid, and the lineage is drawn."""
+    page = DOCS / "retrain.md"
+    ((name, content),) = files_of(page).items()
+    (tmp_path / name).write_text(content)
+    recipe = load_recipe(tmp_path / name).recipe
+    assert recipe.data.source == recipe.name == "news"
+    (commands,) = blocks(page, "sh")
+    for line in commands.strip().splitlines():
+        program, command, *arguments = shlex.split(line, comments=True)
+        assert program == "bentune"
+        cli.commands[command].make_context(command, arguments)
+    drawn = shell(f"bentune lineage {tiny_tag.partition(':')[0]}", tmp_path)
+    assert tiny_tag in drawn
+    for word in ("data", "recipe", "model", "verdict"):
+        assert re.search(rf"^. +{word} ", drawn, re.MULTILINE), drawn
+        assert re.search(rf"^.+ {word} ", page.read_text(), re.MULTILINE), word
 
 
 def test_plan_page(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:

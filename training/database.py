@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -40,7 +40,7 @@ class Query:
         with self._result() as result:
             return list(result.keys())
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Generator[dict[str, Any]]:
         """Each row, streamed; exact numbers as integers where they are whole, else as floats."""
         with self._result() as result:
             for row in result.mappings():

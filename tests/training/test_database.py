@@ -114,3 +114,11 @@ def test_a_query_and_a_database_go_together(given: dict[str, str]) -> None:
 def test_a_query_has_no_splits(database: Path) -> None:
     with pytest.raises(InputError, match="sql:REVIEWS_URL has no splits"):
         open_source(settings(split={"test": "test"}), "train")
+
+
+def test_rows_are_streamed(database: Path) -> None:
+    """Of a query with more rows than any memory holds, the first come at once."""
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    rows = Query.of(f"sql:{VARIABLE}", endless).rows()
+    assert [next(rows) for _ in range(3)] == [{"i": 1}, {"i": 2}, {"i": 3}]
+    rows.close()
