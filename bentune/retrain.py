@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @recipe_argument
 @click.option("--from", "served", required=True, metavar="SERVED", help="What is served: a tag, directory or address.")
 @click.option("--warm-start", is_flag=True, help="Start from the served version's own weights.")
+@click.option("--replan", is_flag=True, help="Measure the runtime plan again, for example when the machine was busy.")
 @overrides_option
 @run_options
 @json_option
@@ -28,6 +29,7 @@ def retrain(
     recipe: Path,
     served: str,
     warm_start: bool,
+    replan: bool,
     overrides: tuple[str, ...],
     runs: Path,
     new: bool,
@@ -57,7 +59,7 @@ def retrain(
     outcomes = []
     with RunDir.open(runs, given.name, new=new, purpose=identity(given)) as run:
         report.say(f"[bold]{given.name}[/]  {escape(str(run.root))}  continues {parent.tag}")
-        for outcome in run_all(given, run, report):
+        for outcome in run_all(given, run, report, again=("plan",) if replan else ()):
             say_outcome(report, outcome)
             outcomes.append(outcome)
             if outcome.stage == "data" and not new and _nothing_new(parent, given, outcome.summary["fingerprint"]):

@@ -2,7 +2,7 @@
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,14 @@ def identity(recipe: Recipe) -> str:
     return digest({"recipe": recipe.model_dump(mode="json"), "outside": _outside(STAGES[0], recipe)})
 
 
-def run_all(recipe: Recipe, run: RunDir, report: Reporter) -> Iterator[Outcome]:
-    """Run every stage whose recipe values or inputs changed, in order, and yield each outcome as it comes."""
+def run_all(recipe: Recipe, run: RunDir, report: Reporter, *, again: Collection[str] = ()) -> Iterator[Outcome]:
+    """Run every stage whose recipe values or inputs changed, in order, and yield each outcome as it comes.
+
+    The stages named in `again` are run even if nothing changed.
+    """
     for stage in STAGES:
         with explain_full_disk(run.root):
-            outcome = _run(stage, recipe, run, report, force=False)
+            outcome = _run(stage, recipe, run, report, force=stage.name in again)
         yield outcome
 
 
