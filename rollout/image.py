@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bentoml
+import yaml
 
 from rollout.target import bundle_of
 from service.contract import Bundle
@@ -61,6 +62,8 @@ def build_image(
     with tempfile.TemporaryDirectory(prefix="bentune-image-") as directory:
         context = Path(directory)
         write_context(context, Path(bento.path), bundle)
+        if only == "server":
+            forget_model(context / "bento/bento.yaml")
         labels = {
             "org.opencontainers.image.title": bundle.manifest.name,
             "org.opencontainers.image.version": bundle.manifest.version,
@@ -87,6 +90,15 @@ def write_context(context: Path, bento: Path, bundle: Bundle) -> None:
     # A store may be private to its owner; the image's user is another.
     for path in [context, *context.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def forget_model(description: Path) -> None:
+    """Let a Bento serve whatever bundle its store has: the model's image brings one, and the next brings another."""
+    content = yaml.safe_load(description.read_text(encoding="utf-8"))
+    content["args"] = {key: value for key, value in content["args"].items() if key != "model"}
+    for service in content["services"]:
+        service["models"] = []
+    description.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def requirements(text: str) -> list[str]:

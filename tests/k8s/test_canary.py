@@ -1,6 +1,7 @@
 """The canary's analysis on a real Prometheus: of equal versions, of one that learned nonsense, of one that fails."""
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -118,6 +119,14 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.2)
 
 
+def home(directory: Path) -> Path:
+    """A BentoML home with the same stores: servers of one home share their metrics."""
+    directory.mkdir()
+    for store in ("bentos", "models"):
+        (directory / store).symlink_to(Path(os.environ["BENTOML_HOME"]) / store)
+    return directory
+
+
 def scraped(client: httpx.Client, servers: int) -> bool:
     try:
         found = client.get("/api/v1/query", params={"query": "count(bentune_model_info)"}).json()["data"]["result"]
@@ -149,9 +158,7 @@ def test_good_versions_pass_and_bad_ones_do_not(
     with ExitStack() as stack:
         servers = {}
         for name, (tag, env) in versions.items():
-            home = tmp_path / name
-            home.mkdir()
-            servers[name] = stack.enter_context(running(tag, env=env, cwd=home))
+            servers[name] = stack.enter_context(running(tag, env=env | {"BENTOML_HOME": str(home(tmp_path / name))}))
         client = stack.enter_context(prometheus(tmp_path, servers))
         until(lambda: scraped(client, len(servers)), "all were scraped")
         analysis = Analysis(template, client)

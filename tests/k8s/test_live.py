@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from rollout.image import forget_model
 from rollout.server import running, serve_command
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
@@ -73,6 +75,9 @@ def expressions(rendered: Any) -> list[str]:
         for group in one["spec"]["groups"]
         for rule in group["rules"]
     ]
+    for one in rendered.of("AnalysisTemplate"):
+        asked = [metric["provider"]["prometheus"]["query"] for metric in one["spec"]["metrics"]]
+        found += [re.sub(r"{{args\.(\w+)}}", r"\1", query) for query in asked]
     for one in rendered.of("ScaledObject"):
         found += [
             trigger["metadata"]["query"] for trigger in one["spec"]["triggers"] if trigger["type"] == "prometheus"
@@ -91,7 +96,7 @@ def expressions(rendered: Any) -> list[str]:
 def queries(render: Callable[..., Any]) -> list[str]:
     return [
         *expressions(render("overlays/production")),
-        *expressions(render("overlays/dev", "autoscale-keda")),
+        *expressions(render("overlays/dev", "autoscale-keda", "canary-argo")),
     ]
 
 
@@ -140,7 +145,7 @@ def test_every_metric_that_is_asked_for_exists(queries: list[str], metrics: dict
 
 def test_every_label_that_is_asked_for_exists(queries: list[str], metrics: dict[str, set[str]]) -> None:
     """A selector on a label that is not there silently selects nothing, and a grouping by one silently adds up all."""
-    added = {"namespace", "pod"}  # by every scrape of a pod
+    added = {"namespace", "pod", "rollouts_pod_template_hash"}  # by every scrape of a pod
     asked: list[tuple[set[str], set[str]]] = []
     for query in queries:
         for name, selector in re.findall(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}", query):
@@ -171,8 +176,13 @@ def test_a_bento_without_its_model_serves_the_one_of_the_model_image(
     home = {one["name"]: one["value"] for one in served["env"]}["BENTOML_HOME"]
     places = {"/models": f"{os.environ['BENTOML_HOME']}/models", f"{home}/": f"{tmp_path}/"}
     subprocess.run([places.get(word, word) for word in copy["command"]], check=True)
-    bento = Path(bentoml.bentos.get(tiny_tag).path)
+    bento = tmp_path / "bento"
+    shutil.copytree(bentoml.bentos.get(tiny_tag).path, bento)
     assert not (bento / "models").exists()
+    # The server is of an earlier version than the model, as after a retraining.
+    description = bento / "bento.yaml"
+    description.write_text(description.read_text().replace(tiny_tag, f"{tiny_tag}-before"))
+    forget_model(description)
     with running(str(bento), env={"BENTOML_HOME": str(tmp_path)}, log=tmp_path / "log", cwd=tmp_path) as url:
         assert httpx.get(f"{url}/info", timeout=30).json()["version"] == tiny_tag.partition(":")[2]
         # Its metrics are written beside it.

@@ -1,0 +1,101 @@
+"""What a server must say to pass as a version: a small HTTP server gives right and wrong answers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from http_server import serving
+
+from rollout.proof import LOOKS, TRIES, unproven
+from service.contract import Bundle, open_bundle
+from service.plan import scores_key
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return open_bundle(tiny_bundle)
+
+
+class Service:
+    """Answers as the bundle does; `change` spoils an answer, `contents` says which version each look meets."""
+
+    def __init__(
+        self, bundle: Bundle, change: Callable[[int, dict[str, float]], Any] = lambda _, scores: scores
+    ) -> None:
+        self.bundle, self.change = bundle, change
+        self.contents: list[str] = []
+        self.looks = 0
+        self.texts = {row.text: number for number, row in enumerate(bundle.golden)}
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        plan = self.bundle.plan
+        if request.path == "/info":
+            content = self.contents.pop(0) if self.contents else self.bundle.content
+            self.looks += 1
+            info = {"name": "tiny", "version": "1", "content": content}
+            return web.json_response(info | {"plan": {"variant": plan.variant, "provider": plan.provider}})
+        number = self.texts[(await request.json())["inputs"]]
+        expected = self.bundle.golden[number].scores[scores_key(plan.variant, plan.provider)]
+        found = self.change(number, dict(zip(self.bundle.manifest.labels, expected, strict=True)))
+        if isinstance(found, web.Response):
+            return found
+        return web.json_response([{"label": label, "score": score} for label, score in found.items()])
+
+
+def ask(service: Service, *, bundle: bool = True) -> str:
+    with serving(service) as url:
+        content = service.bundle.content
+        return unproven(url, content, service.bundle if bundle else None, pause=lambda _: None)
+
+
+def test_the_version_itself_passes(bundle: Bundle) -> None:
+    service = Service(bundle)
+    assert ask(service) == ""
+    assert service.looks == LOOKS
+
+
+def test_old_pods_that_still_answer_are_waited_for(bundle: Bundle) -> None:
+    service = Service(bundle)
+    # A look that meets the new version is not enough, while another meets the old one.
+    service.contents = ["old", bundle.content, "old", "old"]
+    assert ask(service) == ""
+    assert service.looks == 4 + LOOKS
+    service.contents = ["old"] * 1000
+    assert "does not serve the version: /info shows tiny:1, content old" in ask(service)
+    assert service.looks == 4 + LOOKS + TRIES
+
+
+def test_wrong_scores_are_found(bundle: Bundle) -> None:
+    label, rows = bundle.manifest.labels[0], len(bundle.golden)
+    off = 10 * max(row.tolerance for row in bundle.golden)
+
+    def spoiled(number: int, scores: dict[str, float]) -> dict[str, float]:
+        return scores | {label: scores[label] + off} if number == 2 else scores
+
+    found = ask(Service(bundle, spoiled))
+    assert found.startswith(f"1 of {rows} golden rows are answered wrongly: row 2 is off by ")
+    nan = Service(
+        bundle, lambda _, scores: web.Response(text=json.dumps([{"label": x, "score": "NaN"} for x in scores]))
+    )
+    assert f"{rows} of {rows} golden rows" in ask(nan)
+    failing = Service(bundle, lambda *_: web.Response(status=500))
+    assert "row 0: HTTPStatusError" in ask(failing)
+    other = Service(bundle, lambda _, scores: {f"{label}x": score for label, score in scores.items()})
+    assert "row 0: KeyError" in ask(other)
+    # Without the bundle there are no rows to ask with.
+    assert ask(failing, bundle=False) == ""
+
+
+def test_nobody_there_is_said(bundle: Bundle) -> None:
+    assert unproven("http://127.0.0.1:9", bundle.content, bundle, pause=lambda _: None) == (
+        "http://127.0.0.1:9 does not serve the version: /info: ConnectError"
+    )
+
+    async def broken(_: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    with serving(broken) as url:
+        assert "/info answered 503" in unproven(url, bundle.content, bundle, pause=lambda _: None)
