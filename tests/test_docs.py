@@ -221,6 +221,42 @@ def test_compare_settings_table_is_the_code() -> None:
         assert f"| `{name}` | {json.dumps(field.default)} | {field.description} |" in page
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None and not os.environ.get("CI"), reason="kubectl is not installed")
+def test_release_page(tiny_tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands that need no cluster run, on the overlay of the Kubernetes page; the others exist."""
+    from bentune.image import image
+    from bentune.release import release, rollback
+
+    name = tiny_tag.partition(":")[0]
+    page = (DOCS / "release.md").read_text()
+    (tmp_path / "k8s").symlink_to(ROOT / "k8s")
+    (tmp_path / "my-overlay").mkdir()
+    kustomization = files_of(DOCS / "kubernetes.md")["my-overlay/kustomization.yaml"]
+    (tmp_path / "my-overlay/kustomization.yaml").write_text(kustomization)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    known = {"image": image, "release": release, "rollback": rollback}
+    commands = [line for block in blocks(DOCS / "release.md", "sh") for line in block.strip().splitlines()]
+    assert len(commands) == 5
+    for command in commands:
+        _, verb, *words = command.split()
+        assert known[verb].make_context(verb, words)
+    dry, released, back = (command.replace("bbc-news", name) for command in commands[:3])
+    image_ = released.split()[-1]
+    assert f"+        image: {image_}" in shell(dry, tmp_path)
+    assert (tmp_path / "my-overlay/kustomization.yaml").read_text() == kustomization
+    for reference in (image_, f"{image_}-next"):
+        shell(f"{released.replace(image_, reference)} --commit", tmp_path)
+    assert f"image: {image_}-next" in shell("kubectl kustomize my-overlay", tmp_path)
+    shell(f"{back} --commit", tmp_path)
+    assert f"image: {image_}\n" in shell("kubectl kustomize my-overlay", tmp_path)
+    # The numbers of the analysis are those of the page.
+    analysis = (ROOT / "k8s/components/canary-argo/analysis.yaml").read_text()
+    assert re.findall(r">= (\d+)", analysis).count("200") == analysis.count(">= 200") == 4
+    assert analysis.count(">= 500") == 4
+    for words in ("200 requests each", "200 batches each", "500 answers each", "10, 30 and 60 %"):
+        assert words in page
+
+
 def test_settings_table_is_the_code() -> None:
     page = (DOCS / "serving.md").read_text()
     for name, field in Settings.model_fields.items():

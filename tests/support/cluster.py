@@ -135,7 +135,7 @@ class Cluster:
         if verb == "GET" and not name:
             return 200, self._list(kind, asked.get("labelSelector", [""])[0])
         if verb == "POST":
-            return 201, self.put(body)
+            return 201, body if "dryRun" in asked else self.put(body)
         one = self.objects.get((kind, name))
         if one is None:
             return 404, _status(404, f'{KINDS[kind][0]} "{name}" not found')
