@@ -147,9 +147,10 @@ def _end(report: Report, outcome: Any, mode: str, done: str) -> int:
     table.add_row("verdict", escape(f"{pin.verdict}{f': {pin.forced}' if pin.forced else ''}"))
     table.add_row("image", escape(pin.image))
     table.add_row("where", escape(outcome.where))
-    if outcome.applied:
+    if outcome.applied and not outcome.problem:
         table.add_row("pods", f"{outcome.pods} of the version")
         table.add_row("golden rows", f"{outcome.golden} as expected" if outcome.golden else "not asked")
+    if outcome.applied:
         table.add_row("took", f"{outcome.seconds:.0f} s")
     if outcome.problem:
         table.add_row("problem", escape(outcome.problem))

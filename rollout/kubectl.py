@@ -61,7 +61,10 @@ class Kubectl:
     def diff(self, overlay: Path) -> str | None:
         """How the cluster would change, or None when it cannot tell."""
         done = self._call("diff", "-k", str(overlay))
-        return done.stdout if done.returncode in {0, 1} else None
+        if done.returncode not in {0, 1}:
+            return None
+        # What was applied last, as one line of JSON, says all of it again.
+        return "\n".join(line for line in done.stdout.splitlines() if not line[1:].lstrip().startswith('{"apiVersion"'))
 
     def get(self, kind: str, name: str) -> Object | None:
         """One object, or None when there is none of that name."""

@@ -6,14 +6,12 @@ import os
 import shutil
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-import yaml
 from programs import require
+from registry import registry as serving
 
 from rollout.model_image import find_busybox, is_static, write_model_image
 from rollout.push import push_model
@@ -34,26 +32,9 @@ def busybox() -> Path:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
-    """A real registry on this machine; yields its host and port."""
-    program, address = require("docker-registry", "skopeo"), f"127.0.0.1:{free_port()}"
-    config = {
-        "version": "0.1",
-        "log": {"level": "error"},
-        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
-        "http": {"addr": address},
-    }
-    (tmp_path / "registry.yaml").write_text(yaml.safe_dump(config))
-    command = [program, "serve", str(tmp_path / "registry.yaml")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if httpx.get(f"http://{address}/v2/", timeout=2).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
+    """The host and port of a real registry."""
+    with serving(tmp_path) as address:
         yield address
-        process.terminate()
 
 
 def blob(layout: Path, digest: str) -> Path:
