@@ -62,8 +62,9 @@ def release(
 
     Exit code 1: the verdict forbids it, or the pods did not do and were taken back.
     """
+    from rollout.gate import may_release
     from rollout.push import push_image, push_model
-    from rollout.release import Means, found, may_release
+    from rollout.release import Means, found
     from rollout.release import release as run_release
     from rollout.store import find_bundle
 
@@ -74,7 +75,8 @@ def release(
     mode = _mode(options)
     place = _place(options)
     # Before an image is built for nothing.
-    may_release(bundle, found(place, mode), force=force, reason=reason)
+    now = found(place, mode)
+    may_release(bundle, now.before, first=now.first, force=force, reason=reason)
 
     def made(repository: str) -> str:
         def said(line: str) -> None:

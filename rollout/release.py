@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from rollout.gate import may_release
 from rollout.overlay import Pin, pin_of
 from rollout.place import Place, snapshot
 from rollout.proof import unproven
@@ -15,12 +16,10 @@ from rollout.releases import Action, Release, append, read, served
 from rollout.store import find_bundle
 from rollout.watch import Snapshot, State, Watch, describe, look, new_pods, revision
 from service.contract import Bundle
-from service.errors import BentuneError, GateError, InputError
-from service.verdict import Decision
+from service.errors import BentuneError, InputError
 
 LOOK_EVERY_S = 2.0
 SERVICE_PORT = 80
-REASON_CHARACTERS = 200
 
 
 class Listener(Protocol):
@@ -79,44 +78,6 @@ class Means:
     pause: Callable[[float], None] = time.sleep
 
 
-def may_release(bundle: Bundle, now: Now, *, force: bool, reason: str) -> str:
-    """The word on the verdict that is written beside the version. Raises GateError when it must not be released.
-
-    What is served already, and the first of all, have nothing to be compared with.
-    """
-    if force != bool(reason.strip()) or len(reason) > REASON_CHARACTERS or not (reason.isprintable()):
-        raise InputError(
-            f"--force and --reason belong together; a reason is one line of at most {REASON_CHARACTERS} characters"
-        )
-    verdict, before = bundle.verdict(), now.before
-    word = verdict.decision.value if verdict else "none"
-    if force:
-        return f"{word}, forced"
-    if before is not None and before.content == bundle.content:
-        # Word for word as it is served, so that the same again changes nothing.
-        return before.verdict or word
-    if verdict is None:
-        if now.first:
-            return "none, the first version"
-        raise GateError(
-            "verdict",
-            f"{bundle.tag} was not compared with what is served: `bentune compare {bundle.tag} SERVED --data ROWS` "
-            "says whether it may be released; --force --reason TEXT releases it anyway",
-        )
-    if verdict.decision is not Decision.PROMOTE:
-        raise GateError(
-            "verdict",
-            f"{bundle.tag} may not be released: {word}: {verdict.reasons[0]}; --force --reason TEXT does it anyway",
-        )
-    if before is not None and verdict.served.content != before.content:
-        raise GateError(
-            "verdict",
-            f"{bundle.tag} was compared with {verdict.served.tag}, but {before.tag} is served: compare it with that, "
-            "or --force --reason TEXT",
-        )
-    return word
-
-
 def release(
     place: Place,
     bundle: Bundle,
@@ -133,7 +94,7 @@ def release(
     the verdict forbids it, InputError and BentuneError; what happens to the pods is in the outcome.
     """
     began, now = means.clock(), found(place, mode)
-    word = may_release(bundle, now, force=force, reason=reason)
+    word = may_release(bundle, now.before, first=now.first, force=force, reason=reason)
     if now.first:
         means.listener.say(f"{place.deployment} is not deployed yet: the first version needs no verdict")
     again = now.before is not None and now.before.content == bundle.content
