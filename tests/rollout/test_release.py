@@ -363,3 +363,17 @@ def test_the_same_release_again_is_fine_and_makes_no_pods(
     assert (first.problem, again.problem, again.diff) == ("", "", "")
     assert again.pin == first.pin
     assert [pod["metadata"]["name"] for pod in cluster.of("Pod")] == pods
+
+
+def test_what_argo_rollouts_makes_is_left_to_it(
+    cluster: Cluster, overlay: Path, promoted: Bundle, means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kustomization = overlay / "kustomization.yaml"
+    more = {"components": ["../../components/canary-argo"]}
+    kustomization.write_text(kustomization.read_text() + yaml.safe_dump(more))
+    applied: list[Path] = []
+    monkeypatch.setattr(Kubectl, "apply", lambda _, directory: applied.append(directory))
+    outcome = release(OverlayPlace(overlay, Kubectl()), promoted, NEXT, means)
+    assert (outcome.applied, outcome.problem, outcome.pods, applied) == (True, "", 0, [overlay])
+    assert means.listener.looks == []
+    assert any("kubectl argo rollouts get rollout bentune --watch" in line for line in means.listener.said)
