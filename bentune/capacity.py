@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from bentune.options import json_option, require_place
 from bentune.report import Report
-from service.errors import InputError
+from service.errors import GateError, InputError
 
 if TYPE_CHECKING:
     from rollout.traffic import Traffic
@@ -27,7 +27,7 @@ _MEMORY = re.compile(r"[1-9][0-9]{0,14}(?:\.[0-9]{1,3})?(?:Ki|Mi|Gi|Ti|k|M|G|T)?
     "--peak", required=True, type=click.FloatRange(0, MAX_RATE, min_open=True), help="Requests a second at the peak."
 )
 @click.option(
-    "--startup", type=click.FloatRange(0, 3600), help="Seconds until a new pod is ready; 30 if it was not measured."
+    "--startup", type=click.FloatRange(0, 3600), help="Seconds until a new pod is ready, if not those measured."
 )
 @click.option(
     "--traffic", default="daily", show_default=True, metavar="NAME|FILE.csv", help="step, ramp, spike, daily, or a CSV."
@@ -37,7 +37,11 @@ _MEMORY = re.compile(r"[1-9][0-9]{0,14}(?:\.[0-9]{1,3})?(?:Ki|Mi|Gi|Ti|k|M|G|T)?
 )
 @click.option("--min", "least", type=click.IntRange(min=1), help="Least pods, instead of those the traffic asks for.")
 @click.option("--cpu", type=click.FloatRange(0, 1024, min_open=True), help="Cores of a pod, if not those measured.")
-@click.option("--memory", help="Memory of a pod, for example 1Gi.")
+@click.option("--memory", help="Memory of a pod, for example 1Gi, if not what was measured.")
+@click.option(
+    "--autoscaler", "scaler", default="hpa", show_default=True, type=click.Choice(["hpa", "keda"]), help="To patch."
+)
+@click.option("--play", metavar="BENTO", help="Play the traffic against real servers of it too, on this machine.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Directory for the files and the PNG.")
 @json_option
 def capacity(
@@ -50,17 +54,23 @@ def capacity(
     least: int | None,
     cpu: float | None,
     memory: str | None,
+    scaler: str,
+    play: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
     """Size a Deployment and its autoscaler from CAPACITY.json of `bench --find-knee`, and simulate them.
 
+    Exit 1 when the simulation misses the objective; the files are written nevertheless. --play takes as long as the
+    traffic does: it starts and stops servers by the same rule, each on cores of its own.
+
     The traffic's built-in curves go up to --peak; a CSV has the columns seconds,rate. The BENTUNE_ settings of the
     service are read from the environment.
     """
-    from rollout.capacity import DEFAULT_STARTUP_S, CapacityPlan, Curve, habits, read_capacity, size
-    from rollout.capacity_table import outcome_table, sizing_table, warnings
+    from rollout.capacity import CapacityPlan, Curve, habits, read_capacity, size
+    from rollout.capacity_table import compared_table, outcome_table, sizing_table, warnings
     from rollout.kustomize_patch import write_patches
+    from rollout.played import play_bento
     from rollout.pod_model import PodModel
     from rollout.simulation import simulate
     from rollout.slo import parse_objective
@@ -74,14 +84,14 @@ def capacity(
     if memory is not None and not _MEMORY.fullmatch(memory):
         raise InputError(f"--memory {memory}: is no amount of memory; write for example 512Mi or 2Gi")
     measured = read_capacity(capacity_file)
-    curve = _traffic(traffic, peak)
+    curve, settings = _traffic(traffic, peak), Settings.from_env(os.environ)
     sizing = size(
         measured,
         objective,
         curve,
         peak=peak,
-        settings=Settings.from_env(os.environ),
-        startup_s=DEFAULT_STARTUP_S if startup is None else startup,
+        settings=settings,
+        startup_s=startup,
         headroom=headroom,
         least=least,
         cpu=cpu,
@@ -90,6 +100,7 @@ def capacity(
     if out is not None:
         require_place(out)
     report = Report(as_json=as_json)
+    compared = play_bento(play, measured, sizing, curve, settings) if play is not None else None
     outcome, series = simulate(PodModel.of(measured), sizing.scaling, curve, objective, habits(sizing))
     plan = CapacityPlan(
         server=measured.server,
@@ -98,14 +109,17 @@ def capacity(
         sizing=sizing,
         traffic=Curve(name=curve.name, seconds=curve.duration_s, lowest=curve.lowest, highest=curve.highest),
         simulated=outcome,
+        played=compared,
     )
     report.say(sizing_table(plan))
     report.say(outcome_table(plan))
-    for warning in warnings(plan, startup_given=startup is not None):
+    if compared is not None:
+        report.say(compared_table(compared, sizing))
+    for warning in warnings(plan, startup_known=not (startup is None and measured.startup_s is None)):
         report.say(f"[yellow]![/] {escape(warning)}")
     directory = out or Path()
     because = f"{peak:g} requests/s at {objective}, {sizing.rate_per_pod:.1f} requests/s a pod ({measured.server})"
-    written = write_patches(directory, sizing, because)
+    written = write_patches(directory, sizing, because, scaler)
     if out is not None:
         from rollout.scaling_chart import draw_scaling
 
@@ -115,6 +129,12 @@ def capacity(
     write_json(directory / "capacity-plan.json", plan)
     written.append(directory / "capacity-plan.json")
     report.say(f"[green]✓[/] {escape(', '.join(map(str, written)))}")
+    if not outcome.held:
+        raise GateError(
+            str(objective),
+            f"the simulated traffic does not hold {objective}: {outcome.violated_s:.0f} s of it missed; give more pods "
+            "with --min, or a lower --headroom",
+        )
     report.result(plan.model_dump(mode="json"))
 
 

@@ -15,6 +15,7 @@ The rules, `rate` being what a pod held within the objective (capacity.json: rat
   before. Never fewer than two: one may be evicted.
 - most pods: those at the peak, and those that work off within one more reaction what the start-up left waiting at the
   fastest growth, however few the least pods are. A pod lets only so much wait; the rest was refused and is gone.
+- memory: what was measured and what may wait, and a fifth more.
 - CPU: request and limit are the cores it was measured with. Slots and threads follow the limit, and with a smaller
   request the node may promise the same cores to others.
 - grace period: preStop, then the server's wait for open connections, then the drain, then a margin. Each of them may
@@ -34,6 +35,7 @@ from rollout.fleet import BUSY, QUEUE, Habits
 from rollout.knee import SCHEMA_VERSION as CAPACITY_SCHEMA
 from rollout.knee import Capacity
 from rollout.pod_model import Floats, PodModel, threads_of
+from rollout.scaling_run import Compared
 from rollout.server import STOP_TIMEOUT_S
 from rollout.simulation import Outcome
 from rollout.slo import Objective
@@ -41,6 +43,7 @@ from rollout.traffic import Traffic
 from service.batching import DEADLINE_SHARE
 from service.errors import InputError
 from service.frozen import Frozen
+from service.memory import WAITING_INPUT, WAITING_TOKEN
 from service.settings import Settings
 
 SCHEMA_VERSION = 1
@@ -54,6 +57,7 @@ PRE_STOP_S = 5.0
 MARGIN_S = 5.0
 DEFAULT_STARTUP_S = 30.0
 MAX_REPLICAS = 100_000
+MEMORY_MARGIN, MEMORY_STEP_MI = 1.2, 64
 
 
 class Resources(Frozen):
@@ -111,7 +115,7 @@ class Curve(Frozen):
 
 
 class CapacityPlan(Frozen):
-    """capacity-plan.json: the sizing, what it rests on, and what a simulation of it showed."""
+    """capacity-plan.json: the sizing, what it rests on, and what a simulation, and what was `played`, showed."""
 
     schema_version: int = SCHEMA_VERSION
     created_at: datetime = Field(default_factory=now)
@@ -121,6 +125,7 @@ class CapacityPlan(Frozen):
     sizing: Sizing
     traffic: Curve
     simulated: Outcome
+    played: Compared | None = None
 
 
 def read_capacity(path: Path) -> Capacity:
@@ -157,13 +162,13 @@ def size(
     *,
     peak: float,
     settings: Settings,
-    startup_s: float = DEFAULT_STARTUP_S,
+    startup_s: float | None = None,
     headroom: float = 0.8,
     least: int | None = None,
     cpu: float | None = None,
     memory: str | None = None,
 ) -> Sizing:
-    """Apply the rules. `least` pods overrides theirs, as `cpu` cores does what was measured.
+    """Apply the rules. `least` pods overrides theirs, as `cpu`, `memory` and `startup_s` do what was measured.
 
     Raises InputError for an objective that was not measured, and for numbers that cannot be.
     """
@@ -175,6 +180,8 @@ def size(
         )
     pod = PodModel.of(capacity)
     rate = capacity.rate_per_pod
+    if startup_s is None:
+        startup_s = DEFAULT_STARTUP_S if capacity.startup_s is None else round(capacity.startup_s, 1)
     reaction_s = WINDOW_S + SYNC_S + startup_s
     queue_requests = _queue(pod, settings)
     growth = Growth.of(traffic, reaction_s, headroom)
@@ -201,7 +208,7 @@ def size(
             Keda(query=f"sum(avg_over_time({target.metric.removesuffix('_avg')}[1m]))", threshold=target.mean)
             for target in targets
         ),
-        resources=Resources(cpu=cpu or _cores(capacity), memory=memory),
+        resources=Resources(cpu=cpu or _cores(capacity), memory=memory or _memory(capacity, settings)),
         shutdown=_shutdown(settings),
         queue_requests=queue_requests,
     )
@@ -275,6 +282,15 @@ def _cores(capacity: Capacity) -> float:
             f"{capacity.server} was measured from another machine and does not say its cores; give them with --cpu"
         )
     return float(plan[0] * plan[1])
+
+
+def _memory(capacity: Capacity, settings: Settings) -> str | None:
+    """What was measured and what may wait, with a margin, in whole MEMORY_STEP_MI; None where nothing was measured."""
+    if capacity.memory_bytes is None:
+        return None
+    waiting = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * WAITING_TOKEN
+    steps = math.ceil((capacity.memory_bytes + waiting) * MEMORY_MARGIN / (MEMORY_STEP_MI * 2**20))
+    return f"{steps * MEMORY_STEP_MI}Mi"
 
 
 def _shutdown(settings: Settings) -> Shutdown:

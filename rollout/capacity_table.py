@@ -1,10 +1,14 @@
 """A capacity plan as tables for people, and what is doubtful about it."""
 
+from collections.abc import Callable
+
 from rich.markup import escape
 from rich.table import Table
 
-from rollout.capacity import CapacityPlan
+from rollout.capacity import CapacityPlan, Sizing
 from rollout.kustomize_patch import quantity
+from rollout.scaling_run import Compared, Observed
+from rollout.simulation import Outcome
 
 HOUR_S, MINUTE_S = 3600, 60
 
@@ -67,18 +71,36 @@ def outcome_table(plan: CapacityPlan) -> Table:
     return table
 
 
-def warnings(plan: CapacityPlan, *, startup_given: bool) -> list[str]:
+def compared_table(compared: Compared, sizing: Sizing) -> Table:
+    """What came of the traffic on real servers, and what was simulated with the start-up time that they took."""
+    observed, simulated = compared.observed, compared.simulated
+    table = Table("", "real", "simulated", title=f"{_duration(observed.seconds)} on real servers")
+
+    def add(name: str, value: Callable[[Observed | Outcome], str]) -> None:
+        table.add_row(name, value(observed), value(simulated))
+
+    add("requests", lambda one: f"{one.arrivals:.0f}")
+    add(f"{sizing.objective} over all", lambda one: "held" if one.held else "[red]missed[/]")
+    add("time in which it was missed", lambda one: f"{one.violated_s:.0f} s")
+    add("too slow", lambda one: f"{one.too_slow:.0f} ({_part(one.too_slow, one.arrivals)})")
+    add("refused", lambda one: f"{one.refused:.0f} ({_part(one.refused, one.arrivals)})")
+    table.add_row("failed", f"{observed.failed} ({_part(observed.failed, observed.arrivals)})", "")
+    add("servers", lambda one: f"{one.fewest_replicas} to {one.most_replicas}")
+    add("replica-hours", lambda one: f"{one.replica_hours:.4f}")
+    table.add_row("start-up of a server", f"{observed.startup_s:.1f} s", "the same")
+    return table
+
+
+def warnings(plan: CapacityPlan, *, startup_known: bool) -> list[str]:
     """What makes the plan doubtful."""
     said = []
-    if not startup_given:
+    if not startup_known:
         said.append(f"the start-up time was not measured: {plan.sizing.startup_s:g} s are assumed; give --startup")
     if plan.traffic.highest > plan.sizing.peak:
         said.append(
             f"the traffic goes up to {plan.traffic.highest:g} requests/s, above --peak {plan.sizing.peak:g}, "
             "for which the pods are sized"
         )
-    if not plan.simulated.held:
-        said.append(f"the simulated traffic does not hold {plan.sizing.objective}: give more pods with --min")
     return said
 
 

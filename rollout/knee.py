@@ -61,7 +61,8 @@ class Capacity(Part):
 
     `rate_per_pod` is in requests a second, of `texts_per_request` texts each. `signal` is what the pod's own metrics
     showed at that rate; None for another product. `cpu` is the machine of the generator, and the pod's where
-    `same_machine`. `trials` is every rate that was tried, in order, the confirming runs last.
+    `same_machine`. `trials` is every rate that was tried, in order, the confirming runs last. Of a server that was
+    started for this, `startup_s` is how long that took, and `memory_bytes` the most resident memory that it had.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -78,6 +79,8 @@ class Capacity(Part):
     cpu: Cpu
     same_machine: bool
     trials: list[Trial]
+    startup_s: float | None = Field(default=None, gt=0)
+    memory_bytes: int | None = Field(default=None, gt=0)
 
 
 def search(holds: Callable[[float], bool], ceiling: float) -> float | None:
@@ -182,6 +185,8 @@ def find_knee(
         cpu=cpu,
         same_machine=served.local,
         trials=trials,
+        startup_s=served.started.startup_s if served.started else None,
+        memory_bytes=served.started.peak_memory_bytes() if served.started else None,
     )
 
 

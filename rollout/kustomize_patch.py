@@ -1,4 +1,4 @@
-"""Writes a sizing as kustomize patches for k8s/base and its component autoscale-hpa: one file an object."""
+"""Writes a sizing as kustomize patches for k8s/base and autoscale-hpa or autoscale-keda: one file an object."""
 
 import math
 import os
@@ -7,18 +7,26 @@ from typing import Any
 
 import yaml
 
-from rollout.autoscaler import Rules
+from rollout.autoscaler import Rules, Scaling
 from rollout.capacity import Sizing
 
 NAME = "bentune"
 CONTAINER = "model"
-DEPLOYMENT_FILE, AUTOSCALER_FILE = "capacity-deployment.yaml", "capacity-hpa.yaml"
+DEPLOYMENT_FILE = "capacity-deployment.yaml"
+HPA, KEDA = "hpa", "keda"
+PROMETHEUS = "http://prometheus-operated.monitoring:9090"
+"""As in the component; a patch replaces the whole list of triggers."""
+FAILURES = 3
 
 
-def write_patches(directory: Path, sizing: Sizing, because: str) -> list[Path]:
-    """Write both patches into `directory`, each beside its place and renamed there; `because` is a line of comment."""
+def write_patches(directory: Path, sizing: Sizing, because: str, scaler: str = HPA) -> list[Path]:
+    """Write both patches into `directory`, each beside its place and renamed there; `because` is a line of comment.
+
+    `scaler` is HPA or KEDA.
+    """
     written = []
-    for name, patch in ((DEPLOYMENT_FILE, deployment(sizing)), (AUTOSCALER_FILE, autoscaler(sizing))):
+    scaled = {HPA: autoscaler, KEDA: scaled_object}[scaler](sizing)
+    for name, patch in ((DEPLOYMENT_FILE, deployment(sizing)), (f"capacity-{scaler}.yaml", scaled)):
         comment = f"# Written by `bentune capacity`: {' '.join(because.split())}\n"
         _write(directory / name, comment + yaml.safe_dump(patch, sort_keys=False))
         written.append(directory / name)
@@ -70,6 +78,46 @@ def autoscaler(sizing: Sizing) -> dict[str, Any]:
             "behavior": {"scaleUp": _rules(scaling.up), "scaleDown": _rules(scaling.down)},
         },
     }
+
+
+def scaled_object(sizing: Sizing) -> dict[str, Any]:
+    """The same for KEDA, which divides what Prometheus says of all pods by the threshold.
+
+    Without Prometheus it keeps as many pods as the peak takes. No result is an error and not a zero, as the component
+    explains.
+    """
+    scaling = sizing.scaling
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": {"name": NAME},
+        "spec": {
+            "minReplicaCount": scaling.min_replicas,
+            "maxReplicaCount": scaling.max_replicas,
+            "fallback": {"failureThreshold": FAILURES, "replicas": _within(sizing.replicas_at_peak, scaling)},
+            "advanced": {
+                "horizontalPodAutoscalerConfig": {
+                    "behavior": {"scaleUp": _rules(scaling.up), "scaleDown": _rules(scaling.down)}
+                }
+            },
+            "triggers": [
+                {
+                    "type": "prometheus",
+                    "metadata": {
+                        "serverAddress": PROMETHEUS,
+                        "query": trigger.query,
+                        "threshold": f"{trigger.threshold:g}",
+                        "ignoreNullValues": "false",
+                    },
+                }
+                for trigger in sizing.keda
+            ],
+        },
+    }
+
+
+def _within(pods: int, scaling: Scaling) -> int:
+    return min(max(pods, scaling.min_replicas), scaling.max_replicas)
 
 
 def quantity(value: float) -> str:

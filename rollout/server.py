@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -48,11 +49,47 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True)
+class Started:
+    """A server that was started here: its address, and how long it took from its start until it was ready."""
+
+    url: str
+    pid: int
+    startup_s: float
+
+    def peak_memory_bytes(self) -> int | None:
+        """The most resident memory that each of its processes had, added up; None where /proc does not tell.
+
+        Pages that they share count in each, so that a limit of so much is not too low.
+        """
+        parents, peaks = {}, {}
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):  # it is gone
+                fields = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
+                pid = int(status.parent.name)
+                parents[pid] = int(fields["PPid"])
+                peaks[pid] = int(fields.get("VmHWM", "0 kB").split()[0]) * 1024
+        # Workers have sessions of their own, so that a group does not tell whose they are.
+        return sum(peak for pid, peak in peaks.items() if self.pid in _ancestors(pid, parents)) or None
+
+
 @contextlib.contextmanager
 def running(
     tag: str, *, cwd: Path | None = None, env: dict[str, str] | None = None, log: Path | None = None
 ) -> Iterator[str]:
     """Serve `tag` on a free port of this machine and yield its address once it is ready; then stop it.
+
+    As `starting` does.
+    """
+    with starting(tag, cwd=cwd, env=env, log=log) as started:
+        yield started.url
+
+
+@contextlib.contextmanager
+def starting(
+    tag: str, *, cwd: Path | None = None, env: dict[str, str] | None = None, log: Path | None = None
+) -> Iterator[Started]:
+    """Serve `tag` on a free port of this machine and yield it once it is ready; then stop it.
 
     What the server prints goes to the file `log`, or nowhere. Raises BentuneError with the end of it when the server
     does not become ready.
@@ -60,6 +97,7 @@ def running(
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with log.open("w+b") if log else tempfile.TemporaryFile() as printed:
+        began = time.monotonic()
         process = subprocess.Popen(
             serve_command(tag, "127.0.0.1", port),
             stdout=printed,
@@ -75,7 +113,7 @@ def running(
                 printed.seek(0)
                 tail = printed.read().decode("utf-8", "replace")[-2000:]
                 raise BentuneError(f"{error}; the end of its log:\n{tail}") from None
-            yield url
+            yield Started(url, process.pid, time.monotonic() - began)
         finally:
             _stop(process)
 
@@ -91,6 +129,13 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
                 return
         time.sleep(0.1)
     raise BentuneError(f"the server was not ready after {START_TIMEOUT_S:.0f} s")
+
+
+def _ancestors(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
+    """`pid`, its parent, and so on."""
+    while pid:
+        yield pid
+        pid = parents.get(pid, 0)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

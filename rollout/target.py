@@ -12,7 +12,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 
 from rollout.load import Target
 from rollout.scrape import read_info
-from rollout.server import running
+from rollout.server import Started, starting
 from rollout.store import find_bento, find_bundle
 from service.contract import Bundle
 from service.errors import InputError
@@ -24,11 +24,15 @@ GRACE_S = 1.0
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs: `label` is how reports call it, `info` is its /info, or None of another product."""
+    """A server that runs: `label` is how reports call it, `info` is its /info, or None of another product.
+
+    `started` is None when it ran before.
+    """
 
     label: str
     target: Target
     info: dict[str, Any] | None
+    started: Started | None = None
 
     @property
     def local(self) -> bool:
@@ -59,8 +63,9 @@ def serving(name: str, timeout_ms: int) -> Iterator[Served]:
         yield Served(name, Target(url, path, timeout_s, headers), read_info(url))
         return
     tag = str(find_bento(name).tag)
-    with _home_of_its_own() as home, running(tag, env={"BENTOML_HOME": str(home)}) as url:
-        yield Served(tag, Target(url, timeout_s=timeout_s, headers=headers), read_info(url))
+    with _home_of_its_own() as home, starting(tag, env={"BENTOML_HOME": str(home)}) as started:
+        url = started.url
+        yield Served(tag, Target(url, timeout_s=timeout_s, headers=headers), read_info(url), started)
 
 
 @contextmanager

@@ -66,9 +66,71 @@ def test_a_curve_of_ones_own_beyond_the_peak(measured: Path, tmp_path: Path) -> 
         "capacity", measured, "--slo", "p99=200ms", "--peak", 300, "--traffic", tmp_path / "monday.csv",
         "--out", tmp_path / "out", "--min", 2, "--startup", 20,
     )  # fmt: skip
-    assert answer.code == 0, answer.err
+    assert answer.code == 1, "a plan that misses its own objective must not be applied by what comes next in a script"
     assert "above --peak 300" in answer.err
-    assert "does not hold p99=200ms" in answer.err
+    assert "the simulated traffic does not hold p99=200ms" in answer.err
+    assert "--min" in answer.err
+    assert not CapacityPlan.model_validate_json((tmp_path / "out/capacity-plan.json").read_bytes()).simulated.held
+
+
+def test_the_patch_of_the_other_autoscaler(measured: Path, tmp_path: Path) -> None:
+    answer = ask(
+        "capacity", measured, "--slo", "p99=200ms", "--peak", 500, "--autoscaler", "keda", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert yaml.safe_load((tmp_path / "out/capacity-keda.yaml").read_text())["kind"] == "ScaledObject"
+    assert not (tmp_path / "out/capacity-hpa.yaml").exists()
+
+
+def test_start_up_and_memory_are_those_measured(tmp_path: Path) -> None:
+    path = tmp_path / "capacity.json"
+    write_json(path, capacity().model_copy(update={"startup_s": 4.04, "memory_bytes": 400_000_000}))
+    command = ("capacity", path, "--slo", "p99=200ms", "--peak", 500, "--out", tmp_path / "out", "--json")
+    sizing = CapacityPlan.model_validate(ask(*command).json).sizing
+    # 400 MB, 67 MB for waiting inputs and 6 for their tokens, a fifth more, in steps of 64 MiB.
+    assert (sizing.startup_s, sizing.resources.memory) == (4.0, "576Mi")
+    answer = ask(*command, "--startup", 20, "--memory", "2Gi")
+    sizing = CapacityPlan.model_validate(answer.json).sizing
+    assert (sizing.startup_s, sizing.resources.memory) == (20, "2Gi")
+
+
+def test_the_traffic_is_played_on_real_servers(measured: Path, tiny_tag: str, tmp_path: Path) -> None:
+    (tmp_path / "short.csv").write_text("seconds,rate\n0,20\n2,40\n4,20\n")
+    answer = ask(
+        "capacity", measured, "--slo", "p99=200ms", "--peak", 40, "--cpu", 1, "--traffic", tmp_path / "short.csv",
+        "--play", tiny_tag, "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    plan = CapacityPlan.model_validate_json((tmp_path / "out/capacity-plan.json").read_bytes())
+    assert plan.played is not None
+    observed, simulated = plan.played.observed, plan.played.simulated
+    assert observed.arrivals == observed.served + observed.refused
+    assert observed.arrivals == pytest.approx(120, abs=50)
+    assert simulated.arrivals == pytest.approx(120)
+    assert (observed.fewest_replicas, observed.most_replicas) == (2, 2)
+    assert observed.replica_hours == pytest.approx(2 * 4 / 3600)
+    assert simulated.replica_hours == pytest.approx(2 * 4 / 3600)
+    assert observed.startup_s > 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--play", "nowhere"], "nowhere is not in the BentoML store"),
+        (["--traffic", "daily"], "--play takes as long as the traffic: daily is 24.0 h"),
+        (["--cpu", "1000"], "up to 2 servers of 1000 cores"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(
+    arguments: list[str], words: str, measured: Path, tiny_tag: str, tmp_path: Path
+) -> None:
+    (tmp_path / "short.csv").write_text("seconds,rate\n0,20\n4,20\n")
+    answer = ask(
+        "capacity", measured, "--slo", "p99=200ms", "--peak", 40, "--traffic", tmp_path / "short.csv",
+        "--play", tiny_tag, *arguments,
+    )  # fmt: skip
+    assert answer.code == 2, answer.err
+    assert words in " ".join(answer.err.split())
 
 
 @pytest.mark.parametrize(

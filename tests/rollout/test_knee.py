@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from rollout import knee as module
 from rollout.bench import Pattern
 from rollout.knee import LOWEST, RESOLUTION, Capacity, confirm, find_knee, search, trial_of
 from rollout.load import Body, Load, Target
+from rollout.server import Started
 from rollout.slo import parse_objective
 from rollout.target import Served
 from service.contract import write_json
@@ -103,7 +106,7 @@ def test_the_capacity_of_a_server_with_one_worker(monkeypatch: pytest.MonkeyPatc
     said: list[str] = []
     soon = parse_objective("p90=40ms")
     with serving(OneWorker(0.005)) as url:
-        served = Served("one worker", Target(url, timeout_s=5), None)
+        served = Served("one worker", Target(url, timeout_s=5), None, Started(url, os.getpid(), 2.5))
         pattern = Pattern(clients=1, seconds=1.0, warmup_s=0.1)
         capacity = find_knee(served, BODIES, soon, pattern, cpu=describe(), tell=said.append)
     assert 80 <= capacity.rate_per_pod <= 225
@@ -113,6 +116,9 @@ def test_the_capacity_of_a_server_with_one_worker(monkeypatch: pytest.MonkeyPatc
     assert capacity.trials[-1].rate == capacity.rate_per_pod
     assert capacity.same_machine
     assert capacity.signal is None
+    assert capacity.startup_s == 2.5
+    assert capacity.memory_bytes is not None
+    assert capacity.memory_bytes >= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 2
     assert len(said) == len(capacity.trials) + 2
 
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from measured import capacity
 
 from rollout import kustomize_patch
 from rollout.capacity import Sizing, size
-from rollout.kustomize_patch import autoscaler, deployment, quantity, write_patches
+from rollout.kustomize_patch import autoscaler, deployment, quantity, scaled_object, write_patches
 from rollout.slo import parse_objective
 from rollout.traffic import built_in
 from service.settings import Settings
@@ -61,7 +62,11 @@ def test_the_numbers_of_the_sizing() -> None:
 
 @pytest.mark.parametrize(
     ("patch", "path"),
-    [(deployment(sizing()), "base/deployment.yaml"), (autoscaler(sizing()), "components/autoscale-hpa/hpa.yaml")],
+    [
+        (deployment(sizing()), "base/deployment.yaml"),
+        (autoscaler(sizing()), "components/autoscale-hpa/hpa.yaml"),
+        (scaled_object(sizing()), "components/autoscale-keda/scaledobject.yaml"),
+    ],
 )
 def test_the_objects_are_there(patch: dict[str, object], path: str) -> None:
     theirs = yaml.safe_load((K8S / path).read_text())
@@ -74,18 +79,44 @@ def test_the_container_is_there() -> None:
     assert kustomize_patch.CONTAINER in [container["name"] for container in theirs]
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-def test_kustomize_takes_them(tmp_path: Path) -> None:
+def rendered(tmp_path: Path, scaler: str) -> dict[str, Any]:
+    """The base with the real component and both patches, by kind."""
     shutil.copytree(K8S / "base", tmp_path / "base")
-    shutil.copytree(K8S / "components/autoscale-hpa", tmp_path / "hpa")
+    shutil.copytree(K8S / f"components/autoscale-{scaler}", tmp_path / scaler)
     overlay = tmp_path / "overlay"
     overlay.mkdir()
-    patches = [{"path": path.name} for path in write_patches(overlay, sizing("2Gi"), "a test")]
+    patches = [{"path": path.name} for path in write_patches(overlay, sizing("2Gi"), "a test", scaler)]
     (overlay / "kustomization.yaml").write_text(
-        yaml.safe_dump({"resources": ["../base"], "components": ["../hpa"], "patches": patches})
+        yaml.safe_dump({"resources": ["../base"], "components": [f"../{scaler}"], "patches": patches})
     )
     done = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, check=True)
-    found = {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
+    return {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_takes_them_for_keda(tmp_path: Path) -> None:
+    """A trigger of CPU would add pods that nobody sized: the two that were simulated are all."""
+    theirs = yaml.safe_load((K8S / "components/autoscale-keda/scaledobject.yaml").read_text())["spec"]
+    found = rendered(tmp_path, "keda")
+    assert "HorizontalPodAutoscaler" not in found
+    scaler = found["ScaledObject"]["spec"]
+    assert scaler["scaleTargetRef"] == theirs["scaleTargetRef"]
+    assert (scaler["minReplicaCount"], scaler["maxReplicaCount"]) == (2, 9)
+    assert scaler["fallback"] == {"failureThreshold": 3, "replicas": 9}
+    assert scaler["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == autoscaler(sizing())["spec"]["behavior"]
+    address = theirs["triggers"][1]["metadata"]["serverAddress"]
+    assert [(one["type"], one["metadata"]) for one in scaler["triggers"]] == [
+        ("prometheus", {"serverAddress": address, "query": query, "threshold": threshold, "ignoreNullValues": "false"})
+        for query, threshold in [
+            ("sum(avg_over_time(bentune_slots_busy[1m]))", "1.232"),
+            ("sum(avg_over_time(bentune_queue_requests[1m]))", "12"),
+        ]
+    ]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_takes_them(tmp_path: Path) -> None:
+    found = rendered(tmp_path, "hpa")
     scaler = found["HorizontalPodAutoscaler"]["spec"]
     assert scaler["behavior"] == autoscaler(sizing())["spec"]["behavior"]
     assert scaler["metrics"] == autoscaler(sizing())["spec"]["metrics"]

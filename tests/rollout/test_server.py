@@ -5,15 +5,20 @@ import socket
 import httpx
 import pytest
 
-from rollout.server import free_port, require_free_port, running
+from rollout.server import free_port, require_free_port, running, starting
 from service.errors import BentuneError, InputError
 
 
 def test_it_is_ready_inside_and_gone_after(tiny_tag: str) -> None:
-    with running(tiny_tag) as url:
-        assert httpx.get(f"{url}/readyz").status_code == 200
+    with starting(tiny_tag) as started:
+        assert httpx.get(f"{started.url}/readyz").status_code == 200
+        memory = started.peak_memory_bytes()
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"{url}/readyz", timeout=2)
+        httpx.get(f"{started.url}/readyz", timeout=2)
+    assert 0.5 < started.startup_s < 120
+    assert memory is not None
+    assert 150e6 < memory < 1e9, "of both processes of BentoML"
+    assert started.peak_memory_bytes() is None
 
 
 def test_a_server_that_cannot_start_shows_its_log() -> None:
