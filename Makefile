@@ -39,7 +39,7 @@ image: install                 ## the container image of the newest BBC news Ben
 	$(BIN)/bentune image bbc-news
 
 training-image:                ## the image that runs recipes; PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL: where CPU builds of torch are
-	$(ENGINE) build --build-arg PIP_FIND_LINKS --build-arg PIP_EXTRA_INDEX_URL --file training/Dockerfile --tag bentune/training:0.1.0 .
+	$(ENGINE) build $(BUILD_OPTIONS) --build-arg PIP_FIND_LINKS --build-arg PIP_EXTRA_INDEX_URL --file training/Dockerfile --tag bentune/training:0.1.0 .
 
 render:                        ## the manifests of each overlay, as `kubectl apply -k` would send them
 	@for overlay in k8s/overlays/*/; do echo "# $$overlay"; kubectl kustomize "$$overlay" || exit 1; done

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import bentoml
 import yaml
+from packaging.requirements import InvalidRequirement, Requirement
 
 from rollout.target import bundle_of
 from service.contract import Bundle
@@ -109,9 +110,18 @@ def requirements(text: str) -> list[str]:
     lines = [line.split(" #")[0].strip() for line in text.splitlines()]
     packages = [line for line in lines if line and not line.startswith(("-", "#"))]
     for line in packages:
-        if "==" not in line:
+        if not _pinned(line):
             raise BentuneError(f"the Bento's requirements do not pin {line!r}; build it again with `bentoml build`")
     return packages
+
+
+def _pinned(line: str) -> bool:
+    """Whether it names one version. A marker compares versions too, but of Python; an address may change."""
+    try:
+        requirement = Requirement(line)
+    except InvalidRequirement:
+        return False
+    return any(one.operator == "==" and not one.version.endswith(".*") for one in requirement.specifier)
 
 
 def _command(engine: str, name: str, base: str, labels: dict[str, str], context: Path, only: str | None) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-COMMAND_LINE = ("aiohttp", "click", "httpx", "pyyaml", "rich")
+COMMAND_LINE = ("aiohttp", "click", "httpx", "packaging", "pyyaml", "rich")
 
 
 def test_packages_are_the_serving_dependencies() -> None:

@@ -15,7 +15,7 @@ from podman import Container, run
 from rollout.server import free_port
 
 HERE = Path(__file__).parent
-TOOLS = ("podman", "runc", "mmdebstrap")
+TOOLS = ("podman", "buildah", "runc", "mmdebstrap")
 # Kept from one run of the tests to the next: making the base image takes most of a minute.
 KEPT = Path(os.environ.get("BENTUNE_TEST_CONTAINERS", Path.home() / ".cache/bentune-test-containers"))
 

@@ -117,6 +117,17 @@ def test_a_stop_under_load_loses_no_request(image: str, start: Start) -> None:
         assert set(before) == {200}, "what was accepted is answered"
 
 
+def test_buildah_builds_the_same(image: str, build: Callable[..., str], start: Start, tiny_tag: str) -> None:
+    """Of the layers that are there already: what podman runs of it has the same packages, Bento and model."""
+    built = build(tiny_tag, "--engine", "buildah", "--name", "bentune/by-buildah:test")
+    layers = [json.loads(run("podman", "inspect", name).stdout)[0]["RootFS"]["Layers"] for name in (image, built)]
+    assert layers[0][:-2] == layers[1][:-2]
+    assert len(layers[0]) == len(layers[1])
+    with start(built) as running:
+        running.until_ready()
+        assert running.predict("a cat near the dog").json()[0]["label"] == "animal"
+
+
 def test_another_version_ships_its_weights_and_little_else(
     image: str, build: Callable[..., str], tiny_recipe: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -149,12 +160,11 @@ def test_a_server_and_a_model_that_are_images_of_their_own_serve_together(
 ) -> None:
     """As the component `model-image` has it: an init container copies the model to where the server looks."""
     server, model = build(tiny_tag, "--only", "server"), build(tiny_tag, "--only", "model")
-    home = tmp_path / "home"
-    home.mkdir()
-    os.chown(home, 1034, 1034)
-    run("podman", "run", "--rm", "--volume", f"{home}:/bentoml", model, "cp", "-R", "/models", "/bentoml/")
-    options = ["--volume", f"{home}:/bentoml", "--env", "BENTOML_HOME=/bentoml"]
-    with start(server, options=options) as running:
+    store = tmp_path / "models"
+    store.mkdir()
+    os.chown(store, 1034, 1034)
+    run("podman", "run", "--rm", "--volume", f"{store}:/copied", model, "cp", "-R", "/models/.", "/copied/")
+    with start(server, options=["--volume", f"{store}:/home/bentoml/models:ro"]) as running:
         running.until_ready()
         assert running.predict("a cat near the dog").json()[0]["label"] == "animal"
     assert run("podman", "run", "--rm", "--entrypoint", "ls", server, "/home/bentoml/models").stdout == ""

@@ -25,6 +25,26 @@ def training_image(podman: None) -> str:
     return NAME
 
 
+def test_the_context_is_what_the_image_copies(podman: None, tmp_path: Path) -> None:
+    """Runs, environments and data of a checkout are gigabytes, and may be secret."""
+    (tmp_path / "Dockerfile").write_text(
+        "FROM python:3.11-slim\nCOPY . /context\nRUN cd /context && ls -A && find . -name __pycache__\n"
+    )
+    build = ["podman", "build", "--no-cache", "--quiet=false", "--file", str(tmp_path / "Dockerfile"), str(ROOT)]
+    printed = run(*build).stdout.splitlines()
+    copied = {word for line in (ROOT / "training/Dockerfile").read_text().splitlines() for word in sources(line)}
+    assert {line for line in printed if line and not line.startswith(("STEP", "COMMIT", "-->"))} - {
+        printed[-1]
+    } == copied
+    run("podman", "rmi", "--force", printed[-1], check=False)
+
+
+def sources(line: str) -> list[str]:
+    """What a line of a Dockerfile copies out of the context."""
+    words = line.split()
+    return words[1:-1] if words[:1] == ["COPY"] and not words[1].startswith("--") else []
+
+
 def test_it_runs_a_recipe_from_data_to_bento_as_nobody(
     training_image: str, tiny_recipe: Path, tiny_model: Path, tiny_csv: Path, tmp_path: Path
 ) -> None:

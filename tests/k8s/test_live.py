@@ -173,8 +173,10 @@ def test_a_bento_without_its_model_serves_the_one_of_the_model_image(
     import bentoml
 
     copy, served = render("overlays/dev", "model-image").containers
-    home = {one["name"]: one["value"] for one in served["env"]}["BENTOML_HOME"]
-    places = {"/models": f"{os.environ['BENTOML_HOME']}/models", f"{home}/": f"{tmp_path}/"}
+    (store,) = (one["mountPath"] for one in served["volumeMounts"] if one["name"] == "models")
+    assert store == "/home/bentoml/models"
+    (tmp_path / "models").mkdir()
+    places = {"/models/.": f"{os.environ['BENTOML_HOME']}/models/.", "/copied/": f"{tmp_path}/models/"}
     subprocess.run([places.get(word, word) for word in copy["command"]], check=True)
     bento = tmp_path / "bento"
     shutil.copytree(bentoml.bentos.get(tiny_tag).path, bento)

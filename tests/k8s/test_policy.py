@@ -342,11 +342,12 @@ def test_the_model_image_is_copied_to_where_the_service_looks(render: Callable[.
     for pod in rendered.pods.values():
         (copy,) = pod["spec"]["initContainers"]
         (served,) = pod["spec"]["containers"]
-        env = {one["name"]: one["value"] for one in served["env"]}
-        assert copy["command"] == ["cp", "-R", "/models", f"{env['BENTOML_HOME']}/"]
-        for container in (copy, served):
-            assert {"name": "bentoml", "mountPath": env["BENTOML_HOME"]} in container["volumeMounts"]
-        assert {"tmp", "bentoml"} == {volume["name"] for volume in pod["spec"]["volumes"]}
+        assert copy["volumeMounts"] == [{"name": "models", "mountPath": "/copied"}]
+        assert copy["command"] == ["cp", "-R", "/models/.", "/copied/"]
+        store = {"name": "models", "mountPath": "/home/bentoml/models", "readOnly": True}
+        assert store in served["volumeMounts"], "the store of the image's BENTOML_HOME"
+        assert "BENTOML_HOME" not in {one["name"] for one in served["env"]}, "its other folders lead to /tmp"
+        assert {"tmp", "models"} == {volume["name"] for volume in pod["spec"]["volumes"]}
 
 
 def test_the_prediction_log_fits_its_volume(render: Callable[..., Any]) -> None:

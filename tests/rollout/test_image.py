@@ -23,11 +23,25 @@ def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, **exit_codes: int
 
 
 def test_options_are_left_out_and_every_package_is_pinned() -> None:
-    text = "--index-url https://example.invalid\n\n# by hand\na==1.0\nb==2.0 ; python_version < '3.12'\nc==3  # why\n"
-    assert requirements(text) == ["a==1.0", "b==2.0 ; python_version < '3.12'", "c==3"]
+    text = (
+        "--index-url https://example.invalid\n\n# by hand\na==1.0\nb==2.0 ; python_version < '3.12'\nc[d]==3  # why\n"
+    )
+    assert requirements(text) == ["a==1.0", "b==2.0 ; python_version < '3.12'", "c[d]==3"]
 
 
-@pytest.mark.parametrize("line", ["a", "a>=1", "git+https://example.invalid/a"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a",
+        "a>=1",
+        "a==1.*",
+        "a ; python_version == '3.11'",
+        "a>=1 ; python_version == '3.11'",
+        "a @ https://example.invalid/a-1.0.tar.gz#==1",
+        "git+https://example.invalid/a",
+        "a == one",
+    ],
+)
 def test_a_package_without_a_version_is_named(line: str) -> None:
     with pytest.raises(BentuneError, match="do not pin"):
         requirements(f"ok==1\n{line}\n")
