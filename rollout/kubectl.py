@@ -94,7 +94,7 @@ class Kubectl:
     def forward(self, service: str, port: int) -> Iterator[str]:
         """Reach a Service from this machine; yields its address. Raises BentuneError when nothing listens in time."""
         command = self._command("port-forward", f"service/{service}", f":{port}", bare=False)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             try:
                 yield f"http://127.0.0.1:{_forwarded(process)}"
             finally:
@@ -129,17 +129,18 @@ def _line(text: str) -> str:
     return lines[-1].removeprefix("error: ")[:500] if lines else "it said nothing"
 
 
-def _forwarded(process: "subprocess.Popen[str]") -> int:
+def _forwarded(process: "subprocess.Popen[bytes]") -> int:
     printed, stream = "", process.stdout
     deadline = time.monotonic() + FORWARD_S
     with selectors.DefaultSelector() as selector:
         if stream:
             selector.register(stream, selectors.EVENT_READ)
         while stream and time.monotonic() < deadline and selector.select(deadline - time.monotonic()):
-            line = stream.readline()
-            if found := re.match(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
+            # Not by lines: a second one would wait unseen in the reader's buffer.
+            part = os.read(stream.fileno(), 4096)
+            printed += part.decode("utf-8", "replace")
+            if found := re.search(r"^Forwarding from 127\.0\.0\.1:(\d+) ", printed, re.MULTILINE):
                 return int(found[1])
-            printed += line
-            if not line:
+            if not part:
                 break
     raise BentuneError(f"`kubectl port-forward` opened no port: {_line(printed)}")
