@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+import numpy as np
 import pytest
 from command import ask
 
+from service.baseline import Baseline
 from service.contract import GoldenRow, ProcessorSettings, open_bundle
 from service.golden import replay
 from service.hardware import Cpu, describe
@@ -17,6 +19,8 @@ from service.plan import FP32, Plan, model_file, scores_key
 from service.predictor import Predictor, Session
 from service.providers import CPU, available
 from service.tokens import TextTokenizer
+from training.baseline import baseline
+from training.rows import read_rows
 from training.search import first_round
 from training.variants import BUILDERS
 
@@ -115,11 +119,25 @@ def test_scores_of_a_variant_are_its_own(golden: list[GoldenRow]) -> None:
     assert any(row.scores[scores_key("int8-static", CPU)] != row.scores[scores_key(FP32, CPU)] for row in golden)
 
 
+def test_the_baseline_is_of_what_the_pods_run(plan: Plan, run: Path) -> None:
+    """Of every held-out row, as the winner scores it, in whatever variant that is."""
+    settings = ProcessorSettings.model_validate_json((run / "export/processor/settings.json").read_bytes())
+    tokenizer = TextTokenizer(run / "export/processor/tokenizer.json", settings, 24)
+    texts = read_rows(run / "data/test.parquet").texts
+    tokens = [tokenizer.encode(text, truncate=True) for text in texts]
+    directory = run / ("export" if plan.variant == FP32 else "plan")
+    predictor = Predictor(tokenizer, Session(directory / model_file(plan.variant), plan.provider, 1), [])
+    logits = np.concatenate([predictor.logits([row]) for row in tokens])
+    assert len(texts) == 60
+    expected = baseline([len(row) for row in tokens], logits, seed=42)
+    assert Baseline.model_validate_json((run / "plan/baseline.json").read_bytes()) == expected
+
+
 def test_only_what_a_pod_may_be_sent_to_is_kept(plan: Plan, run: Path) -> None:
     written = {path.relative_to(run / "plan").as_posix() for path in (run / "plan").rglob("*") if path.is_file()}
     models = {model_file(variant) for variant in plan.variants - {FP32}}
     assert models
-    assert written == {"plan.json", "golden.jsonl", "report.md", "pareto.png", "stage.json", *models}
+    assert written == {"plan.json", "golden.jsonl", "baseline.json", "report.md", "pareto.png", "stage.json", *models}
     assert {path.name for path in (run / "package").iterdir()} >= {"artifacts.json"}
 
 
