@@ -22,8 +22,8 @@ demo: install                  ## fine-tune, prove, package and serve the BBC ne
 	$(BIN)/bentune run recipes/bbc-news.yaml
 	$(BIN)/bentune smoke bbc-news
 
-test: .venv/.dev               ## every test
-	$(BIN)/pytest
+test: .venv/.dev               ## every test; PYTEST: more of pytest's options
+	$(BIN)/pytest $(PYTEST)
 
 check: .venv/.dev              ## ruff, mypy, import law
 	$(BIN)/ruff check .

@@ -22,6 +22,8 @@ from rollout.latency import Latency
 from rollout.load import Load
 from service.errors import InputError
 
+pytestmark = pytest.mark.alone
+
 
 def load_of(*requests: tuple[float, float, int, float], seconds: float = 10.0) -> Load:
     """Of (started, latency, status, Retry-After)."""

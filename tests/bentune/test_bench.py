@@ -19,6 +19,8 @@ from rollout import bench, knee
 from rollout.bench import BenchReport
 from rollout.knee import Capacity
 
+pytestmark = pytest.mark.alone
+
 PAGE = Path(__file__).parent.parent.parent / "docs/bench.md"
 SHORT = ("--seconds", "0.5", "--warmup", "0.1")
 

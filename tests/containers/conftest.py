@@ -1,5 +1,6 @@
 """Fixtures of the container tests: podman with a base image of Debian's packages, images, and containers of them."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -29,7 +30,10 @@ def podman() -> None:
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    run("bash", str(HERE / "base_image.sh"), str(KEPT))
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with (KEPT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes may want it at once
+        run("bash", str(HERE / "base_image.sh"), str(KEPT))
     os.environ["CONTAINERS_CONF"] = str(KEPT / "containers.conf")
     os.environ["CONTAINERS_STORAGE_CONF"] = str(KEPT / "storage.conf")
 

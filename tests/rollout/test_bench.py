@@ -17,6 +17,8 @@ from rollout.target import Served
 from service.errors import BentuneError
 from service.hardware import describe
 
+pytestmark = pytest.mark.alone
+
 BODIES = [Body(b"%d" % number) for number in range(10)]
 
 

@@ -24,6 +24,8 @@ from service.contract import write_json
 from service.errors import GateError
 from service.hardware import describe
 
+pytestmark = pytest.mark.alone
+
 BODIES = [Body(b"{}", texts=3)]
 P90 = parse_objective("p90=100ms")
 

@@ -11,6 +11,8 @@ from http_server import OneWorker, serving
 from rollout.load import NO_ANSWER, Body, Load, Target, closed_loop, open_loop, run
 from service.errors import InputError
 
+pytestmark = pytest.mark.alone
+
 BODIES = [Body(b'{"inputs": "one"}'), Body(b'{"inputs": ["two", "texts"]}', texts=2, group="long")]
 
 

@@ -19,6 +19,8 @@ from rollout.slo import parse_objective
 from rollout.traffic import Traffic
 from service.errors import BentuneError
 
+pytestmark = pytest.mark.alone
+
 SLO = "p99=500ms"
 OBJECTIVE = parse_objective(SLO)
 POD = PodModel.of(capacity(slo=SLO))

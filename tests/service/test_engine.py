@@ -75,6 +75,13 @@ def test_a_single_slot_has_all_cores_already(threads: int, make: Callable[..., E
     assert engine.wide is None
 
 
+@pytest.mark.parametrize(("slots", "threads"), [(1, 1), (3, 1), (1, 3), (2, 2)])
+def test_what_is_counted_as_memory_is_loaded(slots: int, threads: int, make: Callable[..., Engine]) -> None:
+    engine = make(slots, threads)
+    sessions = {id(predictor.session) for predictor in [*engine.slots, engine.wide] if predictor}
+    assert len(sessions) == Runtime(FP32, CPU, slots, threads, 512).copies
+
+
 def test_every_session_is_replayed_once_and_the_worst_outcome_counts(
     make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:

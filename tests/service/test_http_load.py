@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.alone
+
 SLOW = "[MASK] " * 20  # about a second of one core; never more than the 22 words that the model takes
 QUEUE = {"BENTUNE_QUEUE_INPUTS": "3"}
 
