@@ -1,6 +1,5 @@
 """The command `retrain`: the whole pipeline on from what is served, then the comparison that decides."""
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +39,15 @@ def retrain(
     What SERVED held out stays held out. Exit code 0 for PROMOTE, 1 for HOLD and NEED MORE ROWS; 0 as well, with nothing
     made, where neither the rows nor the recipe are others than SERVED's, unless --new asks for it.
     """
+    from rollout.compare import compare, require_extra
+    from rollout.comparison_table import tables
     from rollout.served import find_served
     from training.parent import require_alike, weights_of
     from training.pipeline import identity, run_all
     from training.recipe_file import load_recipe
     from training.run_dir import RunDir
 
-    # Not by name: its statistics are an extra, and it says itself which.
-    comparing: Any = importlib.import_module("rollout.compare")
-    comparing.require_extra()
+    require_extra()
     report, parent = Report(as_json=as_json), find_served(served)
     warm = ("train.warm_start=true",) if warm_start else ()
     given = load_recipe(recipe, (*overrides, *warm, f"parent={parent.tag}")).recipe
@@ -67,7 +66,7 @@ def retrain(
                 report.result(_result(run.root, outcomes, parent.tag, parent.tag, None))
                 return 0
         candidate = outcomes[-1].summary["model"]
-        found = comparing.compare(
+        found = compare(
             candidate,
             # The same bundle as what is served, on this machine: live users' requests do not wait for a comparison.
             parent.tag,
@@ -81,7 +80,7 @@ def retrain(
         root = run.root
     verdict = found.verdict
     if not as_json:
-        for part in importlib.import_module("rollout.comparison_table").tables(found):
+        for part in tables(found):
             report.say(part)
     report.say(f"[bold]{verdict.decision}[/]: {'; '.join(map(escape, verdict.reasons))}")
     report.say(f"release it: bentune release {candidate}" if verdict.decision == "PROMOTE" else f"see {root}/compare")

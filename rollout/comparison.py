@@ -157,7 +157,7 @@ def _summary(difference: Difference, settings: CompareSettings, *, shown: bool) 
     return (
         f"accuracy changed by {points(difference.value)} points, at worst by {points(difference.low)} "
         f"({1 - settings.alpha:.0%} limit): a loss of {settings.margin:g} {unit} or more "
-        f"is {'ruled out' if shown else 'not ruled out'}"
+        f"is {'ruled out' if shown else 'certain' if difference.high <= -settings.margin / 100 else 'not ruled out'}"
     )
 
 

@@ -63,6 +63,12 @@ def test_promote_when_the_margin_is_ruled_out() -> None:
     assert "1.02 times that of what is served (1.5 allowed)" in said
 
 
+def test_a_loss_beyond_the_margin_for_sure_is_called_certain() -> None:
+    decision, said, _ = judge(2, 60, 400)
+    assert decision is Decision.HOLD
+    assert "a loss of 1 point or more is certain" in said
+
+
 def test_need_more_rows_says_how_many() -> None:
     decision, said, needed = judge(4, 4, 200)
     assert decision is Decision.NEED_MORE_ROWS
