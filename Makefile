@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ENGINE ?= docker
 
-.PHONY: install demo test check bench image training-image render serve clean
+.PHONY: install demo test check bench story image training-image render serve clean
 
 install: .venv/.train          ## everything that training and serving need, in .venv
 
@@ -34,6 +34,9 @@ check: .venv/.dev              ## ruff, mypy, import law
 bench: .venv/.dev              ## the README's table: Bentune beside its peers on this machine (half an hour)
 	$(BIN)/bentune run benchmarks/bbc-512.yaml
 	$(BIN)/python -m benchmarks.table benchmarks/bbc-512.yaml --paragraphs --rounds 2 --seconds 5
+
+story: .venv/.dev              ## the README's story: retrain, compare, roll out, and what is kept out (three minutes)
+	$(BIN)/pytest -q -s tests/test_retrain_and_roll_out.py
 
 image: install                 ## the container image of the newest BBC news Bento, with docker, podman or buildah
 	$(BIN)/bentune image bbc-news
