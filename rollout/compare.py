@@ -253,6 +253,7 @@ def _judged(
             confidence=1 - 2 * settings.alpha,
             difference=difference,
             rows_needed=needed,
+            earlier=len(candidate.bundle.evidence().get(VERDICTS, [])) if candidate.bundle else 0,
         ),
         settings=settings,
         metrics=metrics_of(runs.candidate, runs.served, gold, labels, settings),
@@ -266,5 +267,4 @@ def _judged(
         size=sizes[0] / sizes[1] if sizes[0] and sizes[1] else None,
         flips=flips_of(rows, runs.candidate, runs.served, labels, settings.examples),
         left_out=left_out,
-        earlier=len(candidate.bundle.evidence().get(VERDICTS, [])) if candidate.bundle else 0,
     )

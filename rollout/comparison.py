@@ -89,7 +89,6 @@ class Comparison(Frozen):
     size: float | None
     flips: Flips
     left_out: LeftOut
-    earlier: int = Field(description="comparisons of this candidate before this one")
 
 
 def decide(

@@ -41,8 +41,8 @@ def notes(found: Comparison) -> list[str]:
     if found.left_out.trained:
         said.append(f"left out: {found.left_out.trained:,} rows that a side was trained on")
     said += [f"trained rows are known by a filter: that of {line}" for line in found.left_out.filters]
-    if found.earlier:
-        times = f"{found.earlier} time{'s' * (found.earlier > 1)}"
+    if found.verdict.earlier:
+        times = f"{found.verdict.earlier} time{'s' * (found.verdict.earlier > 1)}"
         said.append(f"this candidate was compared {times} before; each has its own chance to promote a bad one")
     return said
 

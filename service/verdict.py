@@ -67,7 +67,8 @@ class Verdict(Frozen):
     """The decision with the numbers that decided.
 
     `metric` is what was judged, `margin` how much of it the candidate may lose, both as shares, not points.
-    `confidence` is that of the interval of `difference`. `rows_needed` is set when there were too few.
+    `confidence` is that of the interval of `difference`. `rows_needed` is set when there were too few. `earlier` counts
+    the comparisons of this candidate before this one: each look has a chance of its own to let a bad one through.
     """
 
     decision: Decision
@@ -82,6 +83,7 @@ class Verdict(Frozen):
     confidence: float = Field(gt=0.5, lt=1)
     difference: Difference
     rows_needed: int | None = None
+    earlier: int = Field(default=0, ge=0)
 
 
 def verdict_of(evidence: dict[str, Any], content: str) -> Verdict | None:

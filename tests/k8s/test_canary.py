@@ -77,6 +77,9 @@ def test_good_versions_pass_and_bad_ones_do_not(
         assert set(analysis.metrics) == METRICS
         # Nobody has asked them anything.
         assert set(analysis.judged("same").values()) == {"inconclusive"}
+        # As `initialDelay` gives them time for.
+        while "inconclusive" in analysis.judged("same").values():
+            ask_all(servers)
         looks: dict[str, list[dict[str, str]]] = {name: [] for name in servers if name != "stable"}
         for _ in range(LOOKS):
             ask_all(servers)
@@ -112,6 +115,12 @@ def ended(metric: dict[str, Any], looks: list[str]) -> str:
     if looks.count("failed") > metric["failureLimit"]:
         return "failed"
     return "inconclusive" if looks.count("inconclusive") > metric["inconclusiveLimit"] else "successful"
+
+
+def test_a_bad_look_is_not_outvoted_by_unknown_ones(template: dict[str, dict[str, Any]]) -> None:
+    for metric in template.values():
+        unknown = ["inconclusive"] * (metric["count"] - 1)
+        assert ended(metric, ["failed", *unknown]) == "inconclusive"
 
 
 @pytest.mark.parametrize("labels", [2, 5, 50])

@@ -50,8 +50,8 @@ def test_a_bundle_against_itself_is_promoted(bundle: Path, tiny_bundle: Path, ro
     written = Comparison.model_validate_json((tmp_path / "out/comparison.json").read_bytes())
     assert written == found
     assert "PROMOTE" in (tmp_path / "out/comparison.html").read_text()
-    assert found.earlier == 0
-    assert judge(bundle, tiny_bundle, rows).earlier == 1
+    assert found.verdict.earlier == 0
+    assert judge(bundle, tiny_bundle, rows).verdict.earlier == 1
 
 
 def test_a_worse_one_is_held_and_its_texts_are_in_the_page_only(

@@ -66,6 +66,7 @@ def found() -> Comparison:
             confidence=0.9,
             difference=LOSS,
             rows_needed=1240,
+            earlier=2,
         ),
         settings=CompareSettings(),
         metrics=[
@@ -82,7 +83,6 @@ def found() -> Comparison:
         size=None,
         flips=Flips(gained=0, lost=1, both_wrong=3, gained_examples=[], lost_examples=[flip]),
         left_out=LeftOut(copies=2, trained=3, filters=["a: takes one in 9 new rows"], trusted=["the served model"]),
-        earlier=2,
     )
 
 

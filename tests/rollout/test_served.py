@@ -27,7 +27,7 @@ def test_by_tag_directory_and_address(tiny_tag: str, tiny_bundle: Path) -> None:
     name, version = tiny_tag.split(":")
     with serving(says(name=name, version=version, content=bundle.content)) as address:
         assert asked(address) == (tiny_tag, bundle.content)
-        for given in (tiny_tag, name, str(tiny_bundle), address, f"{address}/"):
+        for given in (tiny_tag, str(tiny_bundle), address, f"{address}/"):
             assert find_served(given).content == bundle.content
 
 
