@@ -123,7 +123,9 @@ class Crowd:
 
     async def _one(self, session: aiohttp.ClientSession, text: str) -> None:
         headers = {"X-Request-Timeout-Ms": str(self.timeout_ms)}
-        async with session.post(f"{self.url}/predict", json={"inputs": text}, headers=headers) as answer:
+        async with session.post(
+            f"{self.url}/predict", json={"inputs": text, "truncate": True}, headers=headers
+        ) as answer:
             self.statuses[answer.status] += 1
 
 
