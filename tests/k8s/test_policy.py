@@ -376,6 +376,8 @@ def test_a_rollout_takes_no_capacity_away(serving: Any) -> None:
         # Tried on a real control plane: without it, what was ready for 5 s and fell over replaced every old pod.
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         assert deployment["spec"]["minReadySeconds"] >= 2 * container["readinessProbe"]["periodSeconds"]
+        for rollout in serving.of("Rollout"):
+            assert rollout["spec"]["minReadySeconds"] == deployment["spec"]["minReadySeconds"]
 
 
 def test_a_shutdown_has_the_time_that_it_needs(serving: Any) -> None:
