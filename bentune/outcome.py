@@ -17,6 +17,11 @@ def say_outcome(report: Report, outcome: Any) -> None:
                 f"  continues {parent['tag']}: held out are {parent['reference']} reference and {parent['fresh']} "
                 f"fresh rows, trained on {parent['trained_again']} rows again and {parent['trained_new']} new ones"
             )
+            if parent["relabelled"]:
+                report.say(
+                    f"  [yellow]![/] {parent['relabelled']} rows that the parent held out have another label now, and "
+                    "are no reference"
+                )
             if parent["missing"]:
                 report.say(
                     f"  [yellow]![/] {parent['missing']} rows that the parent held out are not in the data any more"

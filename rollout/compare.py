@@ -1,6 +1,6 @@
 """Compares a candidate with what is served on the same held-out rows, and writes the verdict into the candidate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,6 +59,7 @@ def compare(
     report: Report,
     settings: CompareSettings | None = None,
     slices: Sequence[str] = (),
+    frozen: Mapping[str, str] | None = None,
     margin: float | None = None,
     out: Path | None = None,
     label_column: str = LABEL,
@@ -67,12 +68,13 @@ def compare(
 ) -> Comparison:
     """Send the rows of `data` through both sides, and judge; each side is a tag, a bundle's directory, or an address.
 
-    `settings` are by default those of the recipe that the candidate was made by; `slices` come on top of theirs, and
-    `margin`, in points, instead of theirs. The verdict is written into the candidate's bundle unless it is a service,
-    and with `out` comparison.json and comparison.html there. Raises InputError for rows that a side was trained on
-    (unless they are to be left out), for rows that cannot be checked because a service's bundle is not here (unless
-    they are to be trusted), for sides that do not have the same labels, and for bad rows; BundleError; and BentuneError
-    for a service that does not answer.
+    `settings` are by default those of the recipe that the candidate was made by; `slices` and `frozen`, {column: value}
+    of slices that may not lose more than the margin, come on top of theirs, and `margin`, in points, instead of theirs.
+    The verdict is written into the candidate's bundle unless it is a service, and with `out` comparison.json and
+    comparison.html there. Raises InputError for rows that a side was trained on (unless they are to be left out), for
+    rows that cannot be checked because a service's bundle is not here (unless they are to be trusted), for sides that
+    do not have the same labels, for bad rows, and where no row is in a frozen slice; BundleError; and BentuneError for
+    a service that does not answer.
     """
     require_extra()
     if margin is not None and not 0 < margin <= MAX_MARGIN:
@@ -83,9 +85,9 @@ def compare(
         sides = (stack.enter_context(open_side(candidate)), stack.enter_context(open_side(served)))
         _require_comparable(*sides)
         settings = settings or _settings_of(sides[0].bundle)
-        settings = settings.model_copy(
-            update={"slices": [*settings.slices, *slices], "margin": margin or settings.margin}
-        )
+        still = settings.frozen | dict(frozen or {})
+        columns = list(dict.fromkeys([*settings.slices, *slices, *still]))
+        settings = settings.model_copy(update={"slices": columns, "frozen": still, "margin": margin or settings.margin})
         rows, left_out = _rows(sides, data, settings, label_column, drop=leave_out_trained, trust=trust_rows)
         alone = min(settings.latency_rows, len(rows))
         with report.task("comparing", len(rows) + alone) as advance:
@@ -200,7 +202,14 @@ def _rows(
     if not drop:
         refuse_trained(distinct, filters)
     seen = trained_on(distinct, filters)
-    return distinct.where(~seen), LeftOut(
+    left = distinct.where(~seen)
+    for column, value in settings.frozen.items():
+        if value not in left.values[column]:
+            raise InputError(
+                f"{data}: no row is left where {column} is {value}, which may not lose more than the margin: give such "
+                "rows, or change compare.frozen"
+            )
+    return left, LeftOut(
         copies=len(every) - len(distinct),
         trained=int(seen.sum()),
         filters=[f"{name} takes {odds(one)} new rows for a trained one" for name, one in filters.items()],

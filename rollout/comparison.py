@@ -1,8 +1,9 @@
 """What a comparison found, and the decision that follows from it, in plain words.
 
 PROMOTE when the candidate is shown to lose less accuracy than the margin, no slice vetoes, and it is not significantly
-slower than it may be. Else HOLD when it is worse for sure, or when there were already as many rows as would have
-promoted an equally good candidate; else NEED MORE ROWS.
+slower than it may be. A slice vetoes by a significant loss beyond the margin, a frozen one by any loss beyond it. Else
+HOLD when it is worse for sure, or when there were already as many rows as would have promoted an equally good
+candidate; else NEED MORE ROWS.
 """
 
 from collections.abc import Sequence
@@ -163,12 +164,12 @@ def _summary(difference: Difference, settings: CompareSettings, *, shown: bool) 
 def _vetoes(slices: Sequence[Slice], latency: Ratio | None, settings: CompareSettings) -> list[str]:
     vetoing = sorted((one for one in slices if one.vetoes), key=lambda one: one.accuracy.value)
     said = [
-        f"worse where {one.by} is {one.value}: by {points(one.accuracy.value)} points in {one.rows:,} rows "
-        f"({one.lost} lost, {one.gained} gained; exact p {probability(one.worse_p)} after Holm)"
+        f"{'frozen and ' * one.frozen}worse where {one.by} is {one.value}: by {points(one.accuracy.value)} points in "
+        f"{one.rows:,} rows ({one.lost} lost, {one.gained} gained; exact p {probability(one.worse_p)} after Holm)"
         for one in vetoing[:SHOWN_SLICES]
     ]
     if len(vetoing) > SHOWN_SLICES:
-        said.append(f"{len(vetoing) - SHOWN_SLICES} more of the {len(slices)} slices are worse for sure")
+        said.append(f"{len(vetoing) - SHOWN_SLICES} more of the {len(slices)} slices are worse")
     # Fewer pairs than this say the same way by chance too often for any interval.
     enough = latency is not None and 2.0**-latency.pairs <= settings.alpha
     if latency is not None and enough and latency.low > settings.max_latency_ratio:

@@ -28,7 +28,8 @@ class Slice(Frozen):
 
     `accuracy` is a share with one-sided limits. `worse_p` is McNemar's exact test for that the candidate is worse,
     `margin_p` the test for that it loses the margin or more; both are one-sided and after Holm. `vetoes` when it is
-    significantly worse, and by more than the margin; `non_inferior` when it is shown to lose less.
+    worse by more than the margin, and significantly so unless it is `frozen`; `non_inferior` when it is shown to lose
+    less.
     """
 
     by: str
@@ -43,6 +44,7 @@ class Slice(Frozen):
     margin_p: float
     non_inferior: bool
     vetoes: bool
+    frozen: bool = False
 
 
 def masks(rows: Labelled, labels: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
@@ -67,6 +69,10 @@ def compare_slices(
 
     right, was_right = candidate.argmax(axis=1) == rows.gold, served.argmax(axis=1) == rows.gold
     found = list(masks(rows, labels, settings.slices))
+    there = {(by, value) for by, value, _ in found}
+    # Whatever else its column has: neither among the rare values nor in a quarter.
+    frozen = [one for one in settings.frozen.items() if one not in there]
+    found += [(by, value, np.array([one == value for one in rows.values[by]])) for by, value in frozen]
     margin = settings.margin / 100
     gained = [int((mask & right & ~was_right).sum()) for _, _, mask in found]
     lost = [int((mask & ~right & was_right).sum()) for _, _, mask in found]
@@ -76,6 +82,7 @@ def compare_slices(
     slices = []
     for number, (by, value, mask) in enumerate(found):
         difference, low, high = interval(gained[number], lost[number], counts[number], settings.alpha)
+        firm = settings.frozen.get(by) == value
         others = _paired(candidate[mask], served[mask], rows.gold[mask], settings)
         slices.append(
             Slice(
@@ -90,7 +97,8 @@ def compare_slices(
                 worse_p=worse[number],
                 margin_p=inferior[number],
                 non_inferior=inferior[number] <= settings.alpha,
-                vetoes=worse[number] <= settings.alpha and difference < -margin,
+                vetoes=(firm or worse[number] <= settings.alpha) and difference < -margin,
+                frozen=firm,
             )
         )
     return slices

@@ -1,4 +1,4 @@
-"""Which rows a model has seen, in four bytes a row and without the rows: a Bloom filter over keys of their texts."""
+"""Which rows a model has seen, in eight bytes a row and without the rows: Bloom filters over keys of them."""
 
 import base64
 import hashlib
@@ -21,6 +21,11 @@ def row_key(text: str, text_pair: str | None = None) -> bytes:
     """16 bytes for a row's texts; their case and spacing do not matter, so that a copy of a row is the same row."""
     parts = [" ".join(part.casefold().split()) for part in (text, text_pair or "")]
     return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
+
+
+def labelled_key(key: bytes, label: str) -> bytes:
+    """16 bytes for a row with its label; `key` is its row_key."""
+    return hashlib.sha256(key + label.encode()).digest()[:16]
 
 
 class RowFilter(Frozen):
@@ -64,10 +69,14 @@ class RowFilter(Frozen):
 
 
 class SeenRows(Frozen):
-    """What rows.json holds: the rows that the weights or the choice of a checkpoint depend on, and those held out."""
+    """What rows.json holds: the rows that the weights or the choice of a checkpoint depend on, and those held out.
+
+    `labelled` has the labelled_key of all of them: by it a version knows what it was asked, and not only on what text.
+    """
 
     trained: RowFilter
     held_out: RowFilter
+    labelled: RowFilter
 
 
 def _positions(keys: Sequence[bytes], hashes: int, size: int) -> npt.NDArray[np.uint64]:

@@ -38,6 +38,9 @@ class CompareSettings(Frozen):
     slices: list[str] = Field(
         default=[], description="columns whose values are compared one by one, beside label and length"
     )
+    frozen: dict[str, str] = Field(
+        default={}, description="column: value of slices that may not lose more than the margin, certain or not"
+    )
     max_latency_ratio: float = Field(default=1.5, gt=0, description="latency that the candidate may have, by served")
     latency_rows: int = Field(default=100, ge=10, le=10_000, description="rows that are sent one by one for latency")
     calibration_bins: int = Field(default=10, ge=2, le=100, description="bins of confidence for calibration")

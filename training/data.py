@@ -35,7 +35,7 @@ def run(context: Context) -> Summary:
     """Write train.parquet, test.parquet, validation.parquet (if asked for), labels.json and rows.json.
 
     With a parent also held_out.jsonl: the rows of test.parquet for `bentune compare`, with a column `set` that says
-    `reference` of what the parent held out and `fresh` of the others.
+    `reference` of what the parent held out, `relabelled` where that has another label now, and `fresh` of the others.
 
     Raises InputError for rows that cannot be used, a label with a single row, a label with rows to hold out but none to
     train on, fewer than two labels, a new name in `data.labels` for a label that no row has, and data that does not go
@@ -50,15 +50,18 @@ def run(context: Context) -> Summary:
     for number, source in enumerate(sources):
         pools.append(_read(source, data, work / f"pool-{number}.parquet", pools[:number], context))
     where = sources[0].name
+    seen = parent.rows() if parent is not None else None
+    if seen is not None:
+        pools[0].prefer(seen.labelled)
     _require_renamed(data, pools, where)
     labels = _label_order({pool.labels[row] for pool in pools for row in pool.kept.values()})
     if len(labels) < 2:
         raise InputError(f"data.source: {where} has only the label {labels[0]!r}; a classifier needs two")
-    if parent is None:
+    if parent is None or seen is None:
         split = split_afresh(pools, data, recipe.seed, where)
     else:
         require_labels(parent, labels)
-        split = split_onward(pools[0], parent.rows(), data, recipe.seed, where)
+        split = split_onward(pools[0], seen, data, recipe.seed, where)
     parts = split.parts
     require_training_rows(parts, where)
     for name, part in parts.items():
@@ -90,19 +93,25 @@ def _seen(split: Split) -> SeenRows:
 
     What the parent was trained on is in it even where `data.rows.train` left it out: weights may come from there.
     """
-    trained = {key for name, part in split.parts.items() if name != "test" for key in part.row_keys()}
-    trained.update(split.trained_before.row_keys())
-    return SeenRows(trained=RowFilter.of(sorted(trained)), held_out=RowFilter.of(split.parts["test"].row_keys()))
+    parts = [*split.parts.values(), split.trained_before]
+    trained = {key for part in parts if part is not split.parts["test"] for key in part.row_keys()}
+    labelled = {key for part in parts for key in part.labelled_keys()}
+    return SeenRows(
+        trained=RowFilter.of(sorted(trained)),
+        held_out=RowFilter.of(split.parts["test"].row_keys()),
+        labelled=RowFilter.of(sorted(labelled)),
+    )
 
 
 def _continued(split: Split) -> dict[str, int]:
     """How many rows are the parent's and how many are new."""
     trained = np.concatenate([part.rows for name, part in split.parts.items() if name != "test"])
     again = int(np.isin(trained, split.trained_before.rows).sum())
-    reference = len(split.reference.rows)
+    reference, relabelled = len(split.reference.rows), len(split.relabelled.rows)
     return {
         "reference": reference,
-        "fresh": len(split.parts["test"].rows) - reference,
+        "relabelled": relabelled,
+        "fresh": len(split.parts["test"].rows) - reference - relabelled,
         "missing": split.missing,
         "trained_again": again,
         "trained_new": len(trained) - again,
@@ -157,12 +166,10 @@ def _usable(source: Source, data: DataSettings, pool: Pool, earlier: Sequence[Po
         row, key = len(pool.keys), _key(text, pair or "", label)
         pool.keys.append(key)
         pool.labels.append(label)
-        first = pool.kept.setdefault(same, row)
+        first = pool.keep(same, row)
         if first != row:
             reason = "duplicate" if pool.labels[first] == label else "same text as another row, other label"
             pool.dropped.setdefault(reason, []).append(raw.origin)
-            # Of two, the smaller key is kept and not the first, so that it does not depend on their order.
-            pool.kept[same] = min(first, row, key=pool.keys.__getitem__)
         yield {"text": text, "text_pair": pair, "origin": raw.origin}
 
 
@@ -209,14 +216,15 @@ def _write(part: Part, labels: list[str], file: Path) -> None:
 
 
 def _write_held_out(split: Split, names: ColumnNames, file: Path) -> None:
-    part, reference = split.parts["test"], {int(row) for row in split.reference.rows}
+    part = split.parts["test"]
+    sets = {int(row): name for name in ("reference", "relabelled") for row in getattr(split, name).rows}
     with file.open("w", encoding="utf-8") as lines:
         for table, rows in _texts(part):
             for values, row in zip(table.to_pylist(), rows, strict=True):
                 line = {names.text: values["text"]}
                 if names.text_pair is not None:
                     line[names.text_pair] = values["text_pair"]
-                line |= {"label": part.pool.labels[row], "set": "reference" if row in reference else "fresh"}
+                line |= {"label": part.pool.labels[row], "set": sets.get(row, "fresh")}
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -15,6 +15,8 @@ from training.recipe import DataSettings
 
 FILTERED_AT_ONCE = 500_000
 MOST_MISSING = 0.5
+MOST_RELABELLED = 0.05
+"""More than a few labels that people mended are other questions, and an answer to those says nothing of the old."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -22,12 +24,14 @@ Mask = npt.NDArray[np.bool_]
 class Split:
     """`parts` are `train`, `test` and, if asked for, `validation`; the rest is empty without a parent.
 
-    `reference` are the rows of `test` that the parent held out, `trained_before` those that it was trained on, left out
-    by data.rows.train or not. `missing` counts what the parent held out and the data no longer has.
+    `reference` are the rows of `test` that the parent held out, with the labels that they had; `relabelled` those that
+    have another now. `trained_before` are those that it was trained on, left out by data.rows.train or not. `missing`
+    counts what the parent held out and the data no longer has.
     """
 
     parts: dict[str, Part]
     reference: Part
+    relabelled: Part
     trained_before: Part
     missing: int = 0
 
@@ -41,14 +45,15 @@ def split_afresh(pools: Sequence[Pool], data: DataSettings, seed: int, where: st
         train, test = _stratified(Part(pool, pool.rows()), test_share, seed, f"{where}, data.split.test")
         parts = {"train": train, "test": test}
     nothing = Part(pool, np.array([], dtype=np.int64))
-    return Split(_limited(parts, data, seed, where), nothing, nothing)
+    return Split(_limited(parts, data, seed, where), nothing, nothing, nothing)
 
 
 def split_onward(pool: Pool, seen: SeenRows, data: DataSettings, seed: int, where: str) -> Split:
     """What the parent held out stays held out, what it was trained on is trained on; of the rest a share is held out.
 
     Nothing but the rows, the parent's filters, the share and the seed decides. `data.rows.test` bounds the fresh rows
-    only. Raises InputError when most of what the parent held out is gone.
+    only. Raises InputError when most of what the parent held out is gone, or more than a few rows of it have another
+    label than they had: then the versions would not be asked the same.
     """
     everything = Part(pool, pool.rows())
     keys = everything.row_keys()
@@ -61,6 +66,15 @@ def split_onward(pool: Pool, seen: SeenRows, data: DataSettings, seed: int, wher
             f"data.source: of {seen.held_out.rows} rows that the parent held out, {missing} are not in {where} any "
             "more, so the versions could not be compared: add the rows that the parent was made of, or start over "
             "with `bentune run`"
+        )
+    as_it_was = held_out & _in(seen.labelled, everything.labelled_keys())
+    relabelled = held_out & ~as_it_was
+    changed, kept = int(relabelled.sum()), int(held_out.sum())
+    if changed > MOST_RELABELLED * kept:
+        raise InputError(
+            f"data.source: of {kept} rows that the parent held out, {changed} have another label in {where} than they "
+            f"had then, and {MOST_RELABELLED:.0%} may: the versions would not be asked the same; mend the labels, or "
+            "start over with `bentune run`"
         )
     share = data.split.test
     if isinstance(share, str):
@@ -77,7 +91,8 @@ def split_onward(pool: Pool, seen: SeenRows, data: DataSettings, seed: int, wher
     unbounded = data.model_copy(update={"rows": data.rows.model_copy(update={"test": None})})
     return Split(
         _limited(parts, unbounded, seed, where),
-        reference=everything.take(np.flatnonzero(held_out)),
+        reference=everything.take(np.flatnonzero(as_it_was)),
+        relabelled=everything.take(np.flatnonzero(relabelled)),
         trained_before=everything.take(np.flatnonzero(trained)),
         missing=missing,
     )

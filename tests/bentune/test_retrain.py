@@ -122,7 +122,7 @@ def test_a_new_version_continues_what_is_served(
     assert (continued["reference"], continued["fresh"], continued["missing"]) == (60, 12, 0)
     assert set(rows[0]) == {"text", "label", "set"}
     assert {row["label"] for row in rows} == set(child.manifest.labels)
-    assert options["slices"] == ["set"]
+    assert (options["slices"], options["frozen"]) == (["set"], {"set": "reference"})
     # Its run is its own, and the parent's is as it was.
     root = Path(answer.json["run"])
     assert root != runs / "tiny" / tiny_run.name
@@ -165,6 +165,19 @@ def test_where_nothing_is_new_nothing_is_made(
     assert [stage["stage"] for stage in answer.json["stages"]] == ["data"]
     assert calls == []
     assert f"nothing new: rows and recipe are those of {tiny_tag}" in ask(*given).err
+
+
+def test_labels_that_were_swapped_are_refused_before_anything_is_trained(
+    grown: Path, tiny_tag: str, tmp_path: Path, judged: Any, calls: list[Any]
+) -> None:
+    """A candidate learns the swap, and rows that carry it would call that right."""
+    judged(Decision.PROMOTE)
+    other = {"animal": "food", "food": "animal", "tool": "tool"}
+    write_csv(grown.parent / "rows/1.csv", [(text, other[label]) for text, label in sentences(300)])
+    answer = ask("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs")
+    assert answer.code == 2
+    assert "of 60 rows that the parent held out, 40 have another label in " in answer.err
+    assert (list((tmp_path / "runs").glob("*/*/*/stage.json")), calls) == ([], [])
 
 
 DRIVER = """

@@ -89,6 +89,29 @@ def test_rows_that_were_trained_on_are_refused_or_left_out(
     assert all(" takes one in " in line for line in found.left_out.filters)
 
 
+def test_gains_elsewhere_do_not_pay_for_losses_in_a_frozen_slice(
+    tiny_bundle: Path, bundle: Path, rows: Path, tmp_path: Path
+) -> None:
+    """One that is right in all but some of the reference, against one that is wrong in all: promoted but for these."""
+    bad, few = worse(bundle, tmp_path / "worse"), tmp_path / "few.jsonl"
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    for number, row in enumerate(lines):
+        row["set"] = "fresh" if number > 3 else "reference"
+        # What the bad one says: a label further.
+        labels = ["animal", "food", "tool"]
+        row["label"] = labels[(labels.index(row["label"]) + 1) % 3] if number <= 3 else row["label"]
+    few.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    good = Path(shutil.copytree(tiny_bundle, tmp_path / "good"))
+    assert judge(good, bad, few).verdict.decision == "PROMOTE"
+    found = judge(good, bad, few, frozen={"set": "reference"})
+    assert found.verdict.decision == "HOLD"
+    assert "frozen and worse where set is reference: by -100.00 points in 4 rows" in found.verdict.reasons[1]
+    assert found.settings.frozen == {"set": "reference"}
+    assert open_bundle(good).verdict() == found.verdict
+    with pytest.raises(InputError, match=r"no row is left where set is gone, which may not lose more"):
+        judge(good, bad, few, frozen={"set": "gone"})
+
+
 def test_settings_are_the_candidates_recipe(bundle: Path, tiny_bundle: Path, rows: Path) -> None:
     opened = open_bundle(bundle)
     evidence = opened.evidence()

@@ -105,13 +105,21 @@ def test_the_worst_of_many_slices_are_named() -> None:
     none = Difference(value=0, low=-0.001, high=0.001)
     _, reasons, _ = decide(mcnemar(0, 0, 3000), 3000, none, slices, None, SETTINGS)
     assert sum("worse where" in reason for reason in reasons) == 3
-    assert reasons[-1] == "2 more of the 5 slices are worse for sure"
+    assert reasons[-1] == "2 more of the 5 slices are worse"
 
 
 def test_a_slice_vetoes() -> None:
     decision, said, _ = judge(20, 18, 3000, vetoes=True)
     assert decision is Decision.HOLD
     assert "worse where label is sport: by -11.25 points in 80 rows (9 lost, 0 gained; exact p = 0.004" in said
+
+
+def test_a_frozen_slice_vetoes_and_is_called_that() -> None:
+    none = Difference(value=0, low=-0.001, high=0.001)
+    one = slice_of(vetoes=True).model_copy(update={"by": "set", "value": "reference", "frozen": True})
+    decision, reasons, _ = decide(mcnemar(0, 0, 3000), 3000, none, [one], None, SETTINGS)
+    assert decision is Decision.HOLD
+    assert reasons[-1].startswith("frozen and worse where set is reference: by -11.25 points in 80 rows (9 lost")
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,30 @@ def test_equal_models_are_rarely_vetoed(monkeypatch: pytest.MonkeyPatch) -> None
         rows = labelled(gold, rng.integers(1, 500, 200).tolist())
         vetoed += any(one.vetoes for one in compare_slices(rows, answers(new), answers(was), LABELS, FEW))
     assert vetoed <= 8  # 5 % of 60, and three sigma
+
+
+@pytest.mark.parametrize(("lost", "vetoes"), [(4, True), (2, True), (1, False)])
+def test_a_frozen_slice_vetoes_by_what_it_lost_however_uncertain(lost: int, vetoes: bool) -> None:
+    """40 rows that lose four while 400 others gain twenty: not significant, and by ten points."""
+    gold = [0, 1] * 220
+    was, new = gold.copy(), gold.copy()
+    was[40:60] = [1 - label for label in was[40:60]]
+    new[:lost] = [1 - label for label in new[:lost]]
+    rows = labelled(gold, set=["reference"] * 40 + ["fresh"] * 400)
+    one = CompareSettings(resamples=100, slices=["set"], margin=3)
+    reference = named(compare_slices(rows, answers(new), answers(was), LABELS, one))["set reference"]
+    assert (reference.vetoes, reference.frozen) == (False, False)
+    assert reference.worse_p > 0.1
+    firm = one.model_copy(update={"frozen": {"set": "reference"}})
+    slices = named(compare_slices(rows, answers(new), answers(was), LABELS, firm))
+    assert (slices["set reference"].vetoes, slices["set reference"].frozen) == (vetoes, True)
+    assert slices["set reference"].accuracy.value == -lost / 40
+    assert not any(found.vetoes or found.frozen for name, found in slices.items() if name != "set reference")
+
+
+def test_a_frozen_value_is_a_slice_of_its_own_however_many_there_are() -> None:
+    rows = labelled([0, 1] * 50, year=[str(1900 + n) for n in range(100)])
+    years = CompareSettings(resamples=100, slices=["year"], frozen={"year": "1907"})
+    right = answers(rows.gold)
+    (found,) = [one for one in compare_slices(rows, right, right, LABELS, years) if one.frozen]
+    assert (found.by, found.value, found.rows) == ("year", "1907", 1)

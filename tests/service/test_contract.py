@@ -28,7 +28,7 @@ from service.contract import (
 )
 from service.errors import BundleError
 from service.plan import Entry, Plan
-from service.row_filter import RowFilter, SeenRows, row_key
+from service.row_filter import RowFilter, SeenRows, labelled_key, row_key
 
 ZEROS = "0" * 64
 BASELINE = Baseline(
@@ -39,7 +39,11 @@ BASELINE = Baseline(
     label=Histogram(counts=[1, 1], threshold=0.2),
     confidence=Binned(counts=[0, 2], edges=[0.5], threshold=0.2),
 )
-SEEN = SeenRows(trained=RowFilter.of([row_key("a dog")]), held_out=RowFilter.of([row_key("a cat")]))
+SEEN = SeenRows(
+    trained=RowFilter.of([row_key("a dog")]),
+    held_out=RowFilter.of([row_key("a cat")]),
+    labelled=RowFilter.of([labelled_key(row_key("a dog"), "dog"), labelled_key(row_key("a cat"), "cat")]),
+)
 GOLDEN = [
     GoldenRow(text="ein Hund, ütf-8", label="dog", scores={"fp32/CPUExecutionProvider": [0.75, 0.25]}, tolerance=0.01),
     GoldenRow(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tiny import Quiet
 
 from service.errors import InputError
-from service.row_filter import SeenRows, row_key
+from service.row_filter import SeenRows, labelled_key, row_key
 from training import data
 from training.recipe import Recipe
 from training.stage import Context, Summary
@@ -89,6 +89,16 @@ def test_what_was_seen_is_written_down_without_the_texts(tmp_path: Path) -> None
     assert seen.held_out.has(keys["test"]).all()
     assert not seen.trained.has(keys["test"]).any()
     assert not seen.held_out.has(keys["train"]).any()
+    both = {
+        there: [
+            labelled_key(row_key(text), "ab"[label if there else 1 - label])
+            for part in split.values()
+            for text, label in part
+        ]
+        for there in (True, False)
+    }
+    assert seen.labelled.has(both[True]).all()
+    assert not seen.labelled.has(both[False]).any()
     assert "text" not in (tmp_path / "work/rows.json").read_text()
 
 

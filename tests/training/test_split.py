@@ -34,6 +34,11 @@ class Generation:
         self.seen = SeenRows.model_validate_json((work / "rows.json").read_bytes())
         self.labels = summary["labels"]
         self.parts = {path.stem: pq.read_table(path)["text"].to_pylist() for path in work.glob("*.parquet")}
+        self.labelled = {
+            (row_key(row["text"]), row["label"])
+            for path in work.glob("*.parquet")
+            for row in pq.read_table(path, columns=["text", "label"]).to_pylist()
+        }
         lines = work / "held_out.jsonl"
         self.held_out = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
 
@@ -75,6 +80,7 @@ def test_the_reference_stays_and_of_the_new_rows_a_share_of_each_label_is_held_o
         "tag": TAG,
         "content": "0" * 64,
         "reference": 20,
+        "relabelled": 0,
         "fresh": 10,
         "missing": 0,
         "trained_again": 80,
@@ -153,6 +159,43 @@ def test_a_copy_of_a_held_out_row_among_the_new_ones_is_not_trained_on() -> None
     assert second.summary["parent"]["reference"] == 20
     assert not second.keys("train") & first.keys("test")
     assert sum(reason["rows"] for reason in second.summary["dropped"].values()) == 20
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_label_that_the_parent_knew_wins_over_that_of_a_copy(last: bool) -> None:
+    """Of all 100 texts, held out or trained on: by the smaller hash alone about half would change."""
+    first = train(some(0, 100))
+    copies = [(text.upper(), "ba"[number % 2]) for number, (text, _) in enumerate(some(0, 100))]
+    rows = [*some(0, 100), *copies] if last else [*copies, *some(0, 100)]
+    second = train([*rows, *some(500, 10)], first)
+    assert (second.summary["parent"]["reference"], second.summary["parent"]["relabelled"]) == (20, 0)
+    assert second.labelled >= first.labelled
+
+
+def test_reference_rows_with_another_label_are_told_and_kept_apart() -> None:
+    first = train(some(0, 1000))
+    mended = set(first.parts["test"][:10])
+    second = train(
+        [(text, "ba"["ab".index(label)] if text in mended else label) for text, label in some(0, 1000)], first
+    )
+    assert (second.summary["parent"]["reference"], second.summary["parent"]["relabelled"]) == (190, 10)
+    assert second.summary["parent"]["fresh"] == 0
+    assert {row["text"] for row in second.held_out if row["set"] == "relabelled"} == mended
+    assert second.keys("test") == first.keys("test")
+    # From now on the mended label is what a version is asked.
+    third = train(
+        [(text, "ba"["ab".index(label)] if text in mended else label) for text, label in some(0, 1000)], second
+    )
+    assert (third.summary["parent"]["reference"], third.summary["parent"]["relabelled"]) == (200, 0)
+
+
+def test_a_query_that_swaps_two_labels_is_refused() -> None:
+    first = train(some(0, 100))
+    with pytest.raises(InputError) as caught:
+        train(some(0, 150, ("b", "a")), first)
+    assert "of 20 rows that the parent held out, 20 have another label in " in str(caught.value)
+    assert "and 5% may" in str(caught.value)
+    assert "mend the labels, or start over with `bentune run`" in str(caught.value)
 
 
 def test_renamed_labels_are_the_parents() -> None:
