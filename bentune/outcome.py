@@ -17,6 +17,9 @@ def say_outcome(report: Report, outcome: Any) -> None:
                 f"  continues {parent['tag']}: held out are {parent['reference']} reference and {parent['fresh']} "
                 f"fresh rows, trained on {parent['trained_again']} rows again and {parent['trained_new']} new ones"
             )
+            held_out = outcome.summary["rows"]["test"]
+            if parent["compared"] < held_out:
+                report.say(f"  {held_out} rows are held out, and compared on {parent['compared']} of them")
             if parent["relabelled"]:
                 report.say(
                     f"  [yellow]![/] {parent['relabelled']} rows that the parent held out have another label now, and "

@@ -49,6 +49,11 @@ class CompareSettings(Frozen):
     examples: int = Field(default=5, ge=0, le=100, description="rows to show each way whose answer changed")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of the resamples and of which side goes first")
 
+    @property
+    def columns(self) -> list[str]:
+        """Every column that is sliced by."""
+        return list(dict.fromkeys([*self.slices, *self.frozen]))
+
 
 class Judged(Frozen):
     """One side of a comparison: `content` is the bundle's content digest, `address` that of a live service."""

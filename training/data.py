@@ -18,7 +18,7 @@ from service.errors import InputError
 from service.row_filter import RowFilter, SeenRows, row_key
 from training.parent import open_parent, require_alike, require_labels
 from training.pool import POOL, Part, Pool
-from training.recipe import ColumnNames, DataSettings, label_text
+from training.recipe import DataSettings, Recipe, label_text
 from training.sources import Raw, Source, open_sources
 from training.split import Split, require_training_rows, split_afresh, split_onward
 from training.stage import Context, Summary
@@ -27,6 +27,7 @@ HELD_OUT = "held_out.jsonl"
 CHUNK_ROWS = 1000
 SAMPLES = 3
 SHOWN_LABELS = 20
+MOST_CHARACTERS = 100
 SURROGATE = re.compile("[\ud800-\udfff]")
 NUMBER = re.compile(r"-?[0-9]{1,18}")
 
@@ -35,7 +36,8 @@ def run(context: Context) -> Summary:
     """Write train.parquet, test.parquet, validation.parquet (if asked for), labels.json and rows.json.
 
     With a parent also held_out.jsonl: the rows of test.parquet for `bentune compare`, with a column `set` that says
-    `reference` of what the parent held out, `relabelled` where that has another label now, and `fresh` of the others.
+    `reference` of what the parent held out, `relabelled` where that has another label now, and `fresh` of the others,
+    and the columns that the recipe's `compare` slices by.
 
     Raises InputError for rows that cannot be used, a label with a single row, a label with rows to hold out but none to
     train on, fewer than two labels, a new name in `data.labels` for a label that no row has, and data that does not go
@@ -46,7 +48,7 @@ def run(context: Context) -> Summary:
     if parent is not None:
         require_alike(parent, recipe)
     pools: list[Pool] = []
-    sources = open_sources(data)
+    sources = open_sources(data, recipe.carried)
     for number, source in enumerate(sources):
         pools.append(_read(source, data, work / f"pool-{number}.parquet", pools[:number], context))
     where = sources[0].name
@@ -68,8 +70,10 @@ def run(context: Context) -> Summary:
         _write(part, labels, work / f"{name}.parquet")
     continued: Summary = {}
     if parent is not None:
-        _write_held_out(split, data.columns, work / HELD_OUT)
-        continued = {"parent": {"tag": parent.tag, "content": parent.content, **_continued(split)}}
+        _write_held_out(split, recipe, work / HELD_OUT)
+        continued = {
+            "parent": {"tag": parent.tag, "content": parent.content, **_continued(split, recipe.compare.max_rows)}
+        }
     for pool in pools:
         pool.file.unlink()
     write_json(work / "labels.json", labels)
@@ -103,8 +107,8 @@ def _seen(split: Split) -> SeenRows:
     )
 
 
-def _continued(split: Split) -> dict[str, int]:
-    """How many rows are the parent's and how many are new."""
+def _continued(split: Split, most: int) -> dict[str, int]:
+    """How many rows are the parent's and how many are new, and on how many of those held out they are compared."""
     trained = np.concatenate([part.rows for name, part in split.parts.items() if name != "test"])
     again = int(np.isin(trained, split.trained_before.rows).sum())
     reference, relabelled = len(split.reference.rows), len(split.relabelled.rows)
@@ -113,6 +117,7 @@ def _continued(split: Split) -> dict[str, int]:
         "relabelled": relabelled,
         "fresh": len(split.parts["test"].rows) - reference - relabelled,
         "missing": split.missing,
+        "compared": min(most, len(split.parts["test"].rows)),
         "trained_again": again,
         "trained_new": len(trained) - again,
     }
@@ -170,7 +175,8 @@ def _usable(source: Source, data: DataSettings, pool: Pool, earlier: Sequence[Po
         if first != row:
             reason = "duplicate" if pool.labels[first] == label else "same text as another row, other label"
             pool.dropped.setdefault(reason, []).append(raw.origin)
-        yield {"text": text, "text_pair": pair, "origin": raw.origin}
+        also = json.dumps({name: _scalar(value) for name, value in raw.also.items()}) if raw.also else None
+        yield {"text": text, "text_pair": pair, "origin": raw.origin, "also": also}
 
 
 def _problem(raw: Raw, data: DataSettings) -> str | None:
@@ -207,21 +213,32 @@ def _key(*parts: str) -> bytes:
     return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
 
+def _scalar(value: object) -> str | int | float | bool | None:
+    """A value to slice by, as JSON has it."""
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return None if isinstance(value, float) else SURROGATE.sub("\ufffd", str(value)[:MOST_CHARACTERS])
+
+
 def _write(part: Part, labels: list[str], file: Path) -> None:
     index = {label: number for number, label in enumerate(labels)}
-    with pq.ParquetWriter(file, POOL.append(pa.field("label", pa.int64()))) as writer:
+    schema = POOL.remove(POOL.get_field_index("also")).append(pa.field("label", pa.int64()))
+    with pq.ParquetWriter(file, schema) as writer:
         for table, rows in _texts(part):
             numbers = [index[part.pool.labels[row]] for row in rows]
-            writer.write_table(table.append_column("label", pa.array(numbers, pa.int64())))
+            writer.write_table(table.drop_columns("also").append_column("label", pa.array(numbers, pa.int64())))
 
 
-def _write_held_out(split: Split, names: ColumnNames, file: Path) -> None:
-    part = split.parts["test"]
+def _write_held_out(split: Split, recipe: Recipe, file: Path) -> None:
+    """At most compare.max_rows of them, drawn with the seed: more than that are no comparison."""
+    part, names, most = split.parts["test"], recipe.data.columns, recipe.compare.max_rows
     sets = {int(row): name for name in ("reference", "relabelled") for row in getattr(split, name).rows}
+    if most < len(part.rows):
+        part = part.take(np.random.default_rng(recipe.seed).choice(len(part.rows), most, replace=False))
     with file.open("w", encoding="utf-8") as lines:
         for table, rows in _texts(part):
             for values, row in zip(table.to_pylist(), rows, strict=True):
-                line = {names.text: values["text"]}
+                line = json.loads(values["also"] or "{}") | {names.text: values["text"]}
                 if names.text_pair is not None:
                     line[names.text_pair] = values["text_pair"]
                 line |= {"label": part.pool.labels[row], "set": sets.get(row, "fresh")}

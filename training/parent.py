@@ -44,6 +44,8 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
             f"data.columns: a text column cannot be called {taken[0]!r} with a parent: the held-out rows are written "
             "with columns `label` and `set`; rename it"
         )
+    if sliced := [name for name in recipe.compare.columns if name in names]:
+        raise InputError(f"compare.slices: {sliced[0]!r} holds the texts; slice by another column")
 
 
 def require_labels(parent: Bundle, labels: Sequence[str]) -> None:

@@ -4,6 +4,8 @@ import importlib
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from training.stage import Context, Reporter, Summary
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: the earlier stages that it reads and the parts of the recipe that it depends on.
+    """One stage: the earlier stages that it reads and the parts of the recipe that it depends on, `section.value` too.
 
     A `resumable` stage finds its unfinished work again, what its module's worth_keeping() names; the others start over.
     A stage that `stores_elsewhere` has a still_there() that looks whether that was deleted. One that `proves` is for
@@ -41,7 +43,12 @@ class Stage:
 
 
 STAGES = (
-    Stage("data", (), ("data", "seed", "task", "parent")),
+    Stage(
+        "data",
+        (),
+        ("data", "seed", "task", "parent", "compare.slices", "compare.frozen", "compare.max_rows"),
+        layout=3,
+    ),
     Stage(
         "train",
         ("data",),
@@ -177,7 +184,8 @@ def _intact(name: str, run: RunDir) -> bool:
 
 
 def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
-    values = recipe.model_dump(mode="json", include=set(stage.keys))
+    dumped = recipe.model_dump(mode="json")
+    values = {key: reduce(getitem, key.split("."), dumped) for key in stage.keys}
     inputs = {earlier: record.digest for earlier in stage.reads if (record := run.record(earlier)) is not None}
     outside = _outside(stage, recipe)
     return digest({"layout": stage.layout, "stage": stage.name, "recipe": values, "inputs": inputs, "outside": outside})
@@ -186,7 +194,7 @@ def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
 def _outside(stage: Stage, recipe: Recipe) -> list[str]:
     """What a stage depends on that no stage wrote: the rows, the parent, the base model, the hardware."""
     if stage.name == "data":
-        digests: list[str] = importlib.import_module("training.sources").source_digests(recipe.data)
+        digests: list[str] = importlib.import_module("training.sources").source_digests(recipe.data, recipe.carried)
         return [*digests, *_parent(recipe)]
     if stage.name == "train":
         if recipe.warm:

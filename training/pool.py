@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from service.row_filter import RowFilter, labelled_key
 
-POOL = pa.schema([("text", pa.string()), ("text_pair", pa.string()), ("origin", pa.string())])
+POOL = pa.schema([("text", pa.string()), ("text_pair", pa.string()), ("origin", pa.string()), ("also", pa.string())])
 Indices = npt.NDArray[np.int64]
 
 

@@ -195,6 +195,13 @@ class Recipe(Section):
         return self.train.warm_start and self.parent is not None
 
     @property
+    def carried(self) -> list[str]:
+        """The columns of the source that held-out rows take along to be compared by, where there is a parent."""
+        return (
+            [name for name in self.compare.columns if name not in {"label", "set"}] if self.parent is not None else []
+        )
+
+    @property
     def learning_rate(self) -> float:
         """The peak learning rate, the method's own where none is given."""
         return self.train.learning_rate or LEARNING_RATES[self.method.name]

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,31 @@ PARQUET = ".parquet"
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A row before any check: `origin` names it for people, `problem` says why it could not even be read."""
+    """A row before any check: `origin` names it for people, `problem` says why it could not even be read.
+
+    `also` has the values of the columns that a comparison slices by.
+    """
 
     origin: str
     text: object
     text_pair: object
     label: object
     problem: str | None = None
+    also: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The columns to read: the recipe's, and `also` those that a comparison slices by."""
+
+    names: ColumnNames
+    also: Sequence[str] = ()
+
+    @property
+    def all(self) -> list[str]:
+        """Their names in the source, each once."""
+        names = (self.names.text, self.names.text_pair, self.names.label, *self.also)
+        return list(dict.fromkeys(name for name in names if name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +58,35 @@ class Source:
     read: Callable[[], Iterator[Raw]]
 
 
-def source_digests(data: DataSettings) -> list[str]:
+def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:
     """What the rows are at this moment, a digest for each split that the source itself has."""
-    return [source.digest for source in open_sources(data)]
+    return [source.digest for source in open_sources(data, also)]
 
 
-def open_sources(data: DataSettings) -> list[Source]:
+def open_sources(data: DataSettings, also: Sequence[str] = ()) -> list[Source]:
     """The rows to train on and, where `data.split.test` names a split of a hub data set, the held-out rows."""
     splits = [data.split.train, data.split.test] if isinstance(data.split.test, str) else [data.split.train]
-    return [open_source(data, split) for split in splits]
+    return [open_source(data, split, also) for split in splits]
 
 
-def open_source(data: DataSettings, split: str) -> Source:
-    """Find the recipe's data; `split` matters to hub data sets only.
+def open_source(data: DataSettings, split: str, also: Sequence[str] = ()) -> Source:
+    """Find the recipe's data, with `also` other columns of it; `split` matters to hub data sets only.
 
     Raises InputError when it is not there, has an unknown form, or lacks a column.
     """
+    wanted = Wanted(data.columns, also)
     if data.query is not None:
         _require_no_split(data, data.source)
-        return _database(Query.of(data.source, data.query), data)
+        return _database(Query.of(data.source, data.query), wanted)
     location = locate(data.source, "data.source")
     path = location.path
     if path is None or (path.is_dir() and _looks_like_hub(path)):
-        return _hub(location, data, split)
+        return _hub(location, data, split, wanted)
     _require_no_split(data, str(path))
     if path.is_dir():
         tables = _tables(path)
-        return _together(path, tables, data.columns) if tables else _folder(path, data.columns)
-    return _file(path, data.columns)
+        return _together(path, tables, wanted) if tables else _folder(path, wanted)
+    return _file(path, wanted)
 
 
 def _require_no_split(data: DataSettings, where: str) -> None:
@@ -78,15 +97,15 @@ def _require_no_split(data: DataSettings, where: str) -> None:
         )
 
 
-def _database(query: Query, data: DataSettings) -> Source:
+def _database(query: Query, wanted: Wanted) -> Source:
     name = f"{SQL}{query.variable}"
-    _require_columns(data.columns, query.columns(), name)
+    _require_columns(wanted, query.columns(), name)
 
     def read() -> Iterator[Raw]:
         for number, row in enumerate(query.rows()):
-            yield _raw(f"{name} row {number}", row, data.columns)
+            yield _raw(f"{name} row {number}", row, wanted)
 
-    return Source(name, query.digest(_wanted(data.columns)), read)
+    return Source(name, query.digest(wanted.all), read)
 
 
 def _tables(root: Path) -> list[Path]:
@@ -97,9 +116,9 @@ def _tables(root: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in (*TEXT_SUFFIXES, PARQUET))
 
 
-def _together(root: Path, files: Sequence[Path], names: ColumnNames) -> Source:
+def _together(root: Path, files: Sequence[Path], wanted: Wanted) -> Source:
     """A folder that grows by a file at a time: the rows of all of them."""
-    sources = [_file(path, names) for path in files]
+    sources = [_file(path, wanted) for path in files]
 
     def read() -> Iterator[Raw]:
         for source in sources:
@@ -108,26 +127,26 @@ def _together(root: Path, files: Sequence[Path], names: ColumnNames) -> Source:
     return Source(str(root), hashlib.sha256("".join(source.digest for source in sources).encode()).hexdigest(), read)
 
 
-def _file(path: Path, names: ColumnNames) -> Source:
-    return _parquet(path, names) if path.suffix.lower() == PARQUET else _text_file(path, names)
+def _file(path: Path, wanted: Wanted) -> Source:
+    return _parquet(path, wanted) if path.suffix.lower() == PARQUET else _text_file(path, wanted)
 
 
-def _text_file(path: Path, names: ColumnNames) -> Source:
+def _text_file(path: Path, wanted: Wanted) -> Source:
     if path.suffix.lower() not in TEXT_SUFFIXES:
         raise InputError(
             f"data.source: {path} has the unknown suffix {path.suffix or 'none'!r}; "
             f"give one of {', '.join((*TEXT_SUFFIXES, PARQUET))}, a folder of these, or one with a sub-folder per class"
         )
-    _require_columns(names, file_columns(path), path)
+    _require_columns(wanted, file_columns(path), path)
 
     def read() -> Iterator[Raw]:
         for row in read_rows(path):
-            yield _raw(f"{path.name} line {row.line}", row.values, names)
+            yield _raw(f"{path.name} line {row.line}", row.values, wanted)
 
     return Source(str(path), _digest([path]), read)
 
 
-def _parquet(path: Path, names: ColumnNames) -> Source:
+def _parquet(path: Path, wanted: Wanted) -> Source:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -135,15 +154,14 @@ def _parquet(path: Path, names: ColumnNames) -> Source:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"data.source: {path} is not a Parquet file: {_line(error)}") from error
-    _require_columns(names, file.schema_arrow.names, path)
-    wanted = _wanted(names)
+    _require_columns(wanted, file.schema_arrow.names, path)
 
     def read() -> Iterator[Raw]:
         number = 0
         try:
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=wanted):
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=wanted.all):
                 for values in batch.to_pylist():
-                    yield _raw(f"{path.name} row {number}", values, names)
+                    yield _raw(f"{path.name} row {number}", values, wanted)
                     number += 1
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise InputError(f"data.source: {path} cannot be read after row {number}: {_line(error)}") from error
@@ -151,7 +169,7 @@ def _parquet(path: Path, names: ColumnNames) -> Source:
     return Source(str(path), _digest([path]), read)
 
 
-def _folder(root: Path, names: ColumnNames) -> Source:
+def _folder(root: Path, wanted: Wanted) -> Source:
     files = sorted(
         path
         for folder in sorted(root.iterdir())
@@ -164,8 +182,10 @@ def _folder(root: Path, names: ColumnNames) -> Source:
             f"data.source: {root} holds no file of rows ({', '.join((*TEXT_SUFFIXES, PARQUET))}) and no "
             "<class>/<text>.txt; give a folder with one or the other"
         )
-    if names.text_pair is not None:
-        raise InputError(f"data.columns.text_pair: {names.text_pair}: a folder of classes has no second text")
+    if wanted.names.text_pair is not None:
+        raise InputError(f"data.columns.text_pair: {wanted.names.text_pair}: a folder of classes has no second text")
+    if wanted.also:
+        raise InputError(f"compare.slices: {wanted.also[0]}: a folder of classes has no other column to slice by")
 
     def read() -> Iterator[Raw]:
         for path in files:
@@ -191,7 +211,7 @@ def _looks_like_hub(path: Path) -> bool:
     return (path / "README.md").is_file() or (not _tables(path) and any(path.glob("**/*.parquet")))
 
 
-def _hub(location: Location, data: DataSettings, split: str) -> Source:
+def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> Source:
     import datasets
 
     local = location.path is not None
@@ -207,17 +227,16 @@ def _hub(location: Location, data: DataSettings, split: str) -> Source:
         if not local and isinstance(error, ConnectionError | FileNotFoundError):
             raise InputError(f"data.source: {location.name} could not be loaded: {why_not()}") from error
         raise InputError(f"data.source: {name}, split {split!r}: {_line(error)}") from error
-    names = data.columns
-    _require_columns(names, table.column_names, location.name)
-    table = table.select_columns(_wanted(names))
-    feature = table.features[names.label]
+    _require_columns(wanted, table.column_names, location.name)
+    table = table.select_columns(wanted.all)
+    feature = table.features[wanted.names.label]
     classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
 
     def read() -> Iterator[Raw]:
         number = -1
         try:
             for number, values in enumerate(table):
-                row = _raw(f"{location.name} {split} row {number}", values, names)
+                row = _raw(f"{location.name} {split} row {number}", values, wanted)
                 if classes is not None and isinstance(row.label, int) and 0 <= row.label < len(classes):
                     row = replace(row, label=classes[row.label])
                 yield row
@@ -247,23 +266,20 @@ def _line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _wanted(names: ColumnNames) -> list[str]:
-    return [name for name in (names.text, names.text_pair, names.label) if name]
-
-
-def _raw(origin: str, values: Mapping[str, Any], names: ColumnNames) -> Raw:
+def _raw(origin: str, values: Mapping[str, Any], wanted: Wanted) -> Raw:
+    names = wanted.names
     pair = values.get(names.text_pair) if names.text_pair else None
-    return Raw(origin, values.get(names.text), pair, values.get(names.label))
+    also = {name: values.get(name) for name in wanted.also}
+    return Raw(origin, values.get(names.text), pair, values.get(names.label), also=also)
 
 
-def _require_columns(names: ColumnNames, present: Sequence[str], where: Path | str) -> None:
-    for key, name in names.model_dump().items():
-        if name is not None and name not in present:
+def _require_columns(wanted: Wanted, present: Sequence[str], where: Path | str) -> None:
+    named = {f"data.columns.{key}": name for key, name in wanted.names.model_dump().items() if name is not None}
+    for key, name in [*named.items(), *(("compare.slices", name) for name in wanted.also)]:
+        if name not in present:
             close = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(
-                f"data.columns.{key}: {where} has no column {name!r}; it has {', '.join(map(repr, present))}{hint}"
-            )
+            raise InputError(f"{key}: {where} has no column {name!r}; it has {', '.join(map(repr, present))}{hint}")
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -180,6 +180,32 @@ def test_labels_that_were_swapped_are_refused_before_anything_is_trained(
     assert (list((tmp_path / "runs").glob("*/*/*/stage.json")), calls) == ([], [])
 
 
+@pytest.mark.usefixtures("cleaned")
+def test_the_columns_that_are_compared_by_come_along(
+    grown: Path, tiny_tag: str, tmp_path: Path, judged: Any, calls: list[Any]
+) -> None:
+    judged(Decision.PROMOTE)
+    for file in (grown.parent / "rows").glob("*.csv"):
+        head, *rows = file.read_text().splitlines()
+        regions = [f"{row},{'north' if number % 2 else 'south'}" for number, row in enumerate(rows)]
+        file.write_text("\n".join([f"{head},region", *regions]))
+    given = ("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs", "--set", "train.epochs=1")
+    wrong = ask(*given, "--set", 'compare.slices=["regoin"]')
+    assert wrong.code == 2
+    assert "has no column 'regoin'; it has 'text', 'label', 'region'; did you mean 'region'?" in wrong.err
+    texts = ask(*given, "--set", 'compare.slices=["text"]')
+    assert "compare.slices: 'text' holds the texts; slice by another column" in texts.err
+    # More held-out rows than may be compared on: 50 of the 72 are drawn.
+    answer = ask(*given, "--set", 'compare.slices=["region"]', "--set", "compare.max_rows=50")
+    assert answer.code == 0, answer.err
+    ((_, _, rows, _),) = calls
+    assert len(rows) == 50
+    assert set(rows[0]) == {"text", "label", "set", "region"}
+    assert {row["region"] for row in rows} == {"north", "south"}
+    assert {row["set"] for row in rows} == {"reference", "fresh"}
+    assert "compared on 50 of them" in answer.err
+
+
 DRIVER = """
 import sys
 from pathlib import Path

@@ -364,7 +364,7 @@ def test_unfinished_training_is_not_found_again_by_another_recipe_or_by_force(
 def test_a_disk_that_is_full_while_the_data_is_looked_at(
     fakes: Any, run: RunDir, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: Any) -> list[str]:
+    def full(*_: Any) -> list[str]:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("training.sources.source_digests", full)

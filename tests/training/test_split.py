@@ -83,6 +83,7 @@ def test_the_reference_stays_and_of_the_new_rows_a_share_of_each_label_is_held_o
         "relabelled": 0,
         "fresh": 10,
         "missing": 0,
+        "compared": 30,
         "trained_again": 80,
         "trained_new": 40,
     }
@@ -187,6 +188,24 @@ def test_reference_rows_with_another_label_are_told_and_kept_apart() -> None:
         [(text, "ba"["ab".index(label)] if text in mended else label) for text, label in some(0, 1000)], second
     )
     assert (third.summary["parent"]["reference"], third.summary["parent"]["relabelled"]) == (200, 0)
+
+
+def test_columns_to_slice_by_go_to_the_held_out_rows_alone(tmp_path: Path) -> None:
+    first = train(some(0, 100))
+    path = tmp_path / "rows.jsonl"
+    values = {"year": 2024, "score": 0.5, "who": None, "when": float("nan"), "long": "x" * 500}
+    path.write_text("".join(json.dumps({"text": text, "label": label} | values) + "\n" for text, label in some(0, 150)))
+    recipe = Recipe.model_validate(
+        {"name": "news", "task": "text-classification", "model": "m", "data": {"source": str(path)}, "parent": TAG}
+        | {"compare": {"slices": ["year", "score", "who", "when", "set", "year"], "frozen": {"long": "x"}}}
+    )
+    with mock.patch.object(data, "open_parent", return_value=first.as_parent()):
+        data.run(Context(recipe, tmp_path, {}, Quiet()))
+    rows = [json.loads(line) for line in (tmp_path / "held_out.jsonl").read_text().splitlines()]
+    assert len(rows) == 30
+    for row in rows:
+        assert row == values | {"when": None, "long": "x" * 100, **{key: row[key] for key in ("text", "label", "set")}}
+    assert pq.read_table(tmp_path / "test.parquet").column_names == ["text", "text_pair", "origin", "label"]
 
 
 def test_a_query_that_swaps_two_labels_is_refused() -> None:
