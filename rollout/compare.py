@@ -27,7 +27,7 @@ from rollout.slices import compare_slices
 from rollout.verdicts import add_verdict
 from service.contract import Bundle, Columns, write_json
 from service.errors import BentuneError, BundleError, InputError
-from service.row_filter import RowFilter
+from service.row_filter import SeenRows
 from service.verdict import MAX_MARGIN, VERDICTS, CompareSettings, Difference, Verdict
 
 METRIC = "accuracy"
@@ -176,11 +176,11 @@ def _columns_of(sides: Sequence[Side]) -> Columns:
 def _rows(
     sides: tuple[Side, Side], data: Path, settings: CompareSettings, label_column: str, *, drop: bool, trust: bool
 ) -> tuple[Labelled, LeftOut]:
-    filters: dict[str, RowFilter] = {}
+    filters: dict[str, SeenRows] = {}
     trusted = []
     for name, side in zip(("the candidate", "the served model"), sides, strict=True):
         if side.bundle is not None:
-            filters[f"{name} {side.judged.tag}"] = side.bundle.rows().trained
+            filters[f"{name} {side.judged.tag}"] = side.bundle.rows()
         elif trust:
             trusted.append(f"{name} {side.judged.address}")
         else:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from service.contract import Columns
 from service.errors import InputError
-from service.row_filter import RowFilter, row_key
+from service.row_filter import SeenRows, row_key
 from service.rows import Row, read_rows, text_of
 
 LABEL = "label"
@@ -109,18 +109,18 @@ def without_copies(rows: Labelled) -> Labelled:
     return rows.where(kept)
 
 
-def trained_on(rows: Labelled, filters: Mapping[str, RowFilter]) -> npt.NDArray[np.bool_]:
-    """Bool [rows]: whether any of the filters has seen the row."""
+def trained_on(rows: Labelled, filters: Mapping[str, SeenRows]) -> npt.NDArray[np.bool_]:
+    """Bool [rows]: whether any side was trained on the row."""
     seen = np.zeros(len(rows), dtype=bool)
     for one in filters.values():
-        seen |= one.has(rows.keys)
+        seen |= one.trained_on(rows.keys)
     return seen
 
 
-def refuse_trained(rows: Labelled, filters: Mapping[str, RowFilter]) -> None:
+def refuse_trained(rows: Labelled, filters: Mapping[str, SeenRows]) -> None:
     """Raise InputError that says how many rows which side was trained on, and how sure that is."""
     for name, one in filters.items():
-        places = np.flatnonzero(one.has(rows.keys))
+        places = np.flatnonzero(one.trained_on(rows.keys))
         if len(places):
             first = ", ".join(str(rows.numbers[place]) for place in places[:SHOWN])
             more = ", ..." if len(places) > SHOWN else ""
@@ -131,8 +131,8 @@ def refuse_trained(rows: Labelled, filters: Mapping[str, RowFilter]) -> None:
             )
 
 
-def odds(one: RowFilter) -> str:
-    """How often a filter says yes to a new row, in words."""
+def odds(one: SeenRows) -> str:
+    """How often its filters say yes to a new row, in words."""
     return f"one in {1 / max(one.false_positive_rate, 1e-12):,.0f}"
 
 

@@ -15,6 +15,7 @@ from service.frozen import Frozen
 
 FALSE_POSITIVE_RATE = 1e-6
 MOST_HASHES = 64
+MOST_BEFORE = 100
 
 
 def row_key(text: str, text_pair: str | None = None) -> bytes:
@@ -72,11 +73,22 @@ class SeenRows(Frozen):
     """What rows.json holds: the rows that the weights or the choice of a checkpoint depend on, and those held out.
 
     `labelled` has the labelled_key of all of them: by it a version knows what it was asked, and not only on what text.
+    `before` are what the weights depend on and the data no longer had: the trained rows of whom they were started from.
     """
 
     trained: RowFilter
     held_out: RowFilter
     labelled: RowFilter
+    before: list[RowFilter] = Field(default=[], max_length=MOST_BEFORE)
+
+    def trained_on(self, keys: Sequence[bytes]) -> npt.NDArray[np.bool_]:
+        """Bool [keys]: whether the weights depend on the row of each row_key, its own data's or one from before."""
+        return np.asarray(np.any([one.has(keys) for one in (self.trained, *self.before)], axis=0), dtype=np.bool_)
+
+    @property
+    def false_positive_rate(self) -> float:
+        """How often `trained_on` says yes to a new row, at most."""
+        return sum(one.false_positive_rate for one in (self.trained, *self.before))
 
 
 def _positions(keys: Sequence[bytes], hashes: int, size: int) -> npt.NDArray[np.uint64]:

@@ -117,6 +117,7 @@ def _continued(split: Split, most: int) -> dict[str, int]:
         "relabelled": relabelled,
         "fresh": len(split.parts["test"].rows) - reference - relabelled,
         "missing": split.missing,
+        "trained_gone": split.gone,
         "compared": min(most, len(split.parts["test"].rows)),
         "trained_again": again,
         "trained_new": len(trained) - again,

@@ -29,6 +29,8 @@ from service.contract import (
     write_json,
 )
 from service.errors import BentuneError
+from service.row_filter import SeenRows
+from training.parent import open_parent
 from training.recipe_file import digest
 from training.run_dir import explain_full_disk
 from training.stage import Context, Summary
@@ -92,7 +94,7 @@ def _fill(root: Path, context: Context) -> None:
     shutil.copytree(inputs["export"] / "model", root / "model")
     shutil.copytree(inputs["plan"] / "model", root / "model", dirs_exist_ok=True)
     shutil.copytree(inputs["export"] / "processor", root / "processor")
-    shutil.copyfile(inputs["data"] / ROWS, root / ROWS)
+    write_json(root / ROWS, _seen(context))
     for name in ("plan.json", "golden.jsonl", "baseline.json", "report.md", "pareto.png"):
         shutil.copyfile(inputs["plan"] / name, root / name)
     evidence = {
@@ -103,6 +105,16 @@ def _fill(root: Path, context: Context) -> None:
         "recipe": context.recipe.model_dump(mode="json"),
     }
     write_json(root / EVIDENCE, evidence)
+
+
+def _seen(context: Context) -> SeenRows:
+    """The filters of the data stage, and after a warm start those of rows that only the weights still remember."""
+    seen = SeenRows.model_validate_json((context.inputs["data"] / ROWS).read_bytes())
+    if not context.recipe.warm or context.recipe.parent is None:
+        return seen
+    parent = open_parent(context.recipe.parent).rows()
+    gone = [parent.trained] if _summary(context.inputs["data"])["parent"]["trained_gone"] else []
+    return seen.model_copy(update={"before": [*parent.before, *gone]})
 
 
 def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:

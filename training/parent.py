@@ -9,6 +9,7 @@ import bentoml
 
 from service.contract import Bundle, open_bundle, sha256_file
 from service.errors import InputError
+from service.row_filter import MOST_BEFORE
 from training.recipe import Recipe
 from training.run_dir import RunDir
 
@@ -43,6 +44,11 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
         raise InputError(
             f"data.columns: a text column cannot be called {taken[0]!r} with a parent: the held-out rows are written "
             "with columns `label` and `set`; rename it"
+        )
+    if recipe.warm and len(parent.rows().before) >= MOST_BEFORE:
+        raise InputError(
+            f"train.warm_start: {parent.tag} was started warm {MOST_BEFORE} times over rows that are gone, and a bundle "
+            "keeps no more filters of such: start cold"
         )
     if sliced := [name for name in recipe.compare.columns if name in names]:
         raise InputError(f"compare.slices: {sliced[0]!r} holds the texts; slice by another column")

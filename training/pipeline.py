@@ -72,7 +72,7 @@ STAGES = (
         ("data", "train", "evaluate", "merge", "export", "verify", "plan"),
         tuple(Recipe.model_fields),
         stores_elsewhere=True,
-        layout=5,
+        layout=6,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)

@@ -1,7 +1,7 @@
 """Holds rows out: by label and the recipe's share, or on from what the parent held out and was trained on."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
 from service.errors import InputError
-from service.row_filter import RowFilter, SeenRows
+from service.row_filter import SeenRows
 from training.pool import Part, Pool
 from training.recipe import DataSettings
 
@@ -26,7 +26,7 @@ class Split:
 
     `reference` are the rows of `test` that the parent held out, with the labels that they had; `relabelled` those that
     have another now. `trained_before` are those that it was trained on, left out by data.rows.train or not. `missing`
-    counts what the parent held out and the data no longer has.
+    counts what the parent held out and the data no longer has, `gone` the same of what it was trained on.
     """
 
     parts: dict[str, Part]
@@ -34,6 +34,7 @@ class Split:
     relabelled: Part
     trained_before: Part
     missing: int = 0
+    gone: int = 0
 
 
 def split_afresh(pools: Sequence[Pool], data: DataSettings, seed: int, where: str) -> Split:
@@ -57,8 +58,8 @@ def split_onward(pool: Pool, seen: SeenRows, data: DataSettings, seed: int, wher
     """
     everything = Part(pool, pool.rows())
     keys = everything.row_keys()
-    held_out = _in(seen.held_out, keys)
-    trained = _in(seen.trained, keys) & ~held_out
+    held_out = _in(seen.held_out.has, keys)
+    trained = _in(seen.trained_on, keys) & ~held_out
     fresh = ~held_out & ~trained
     missing = max(0, seen.held_out.rows - int(held_out.sum()))
     if missing > MOST_MISSING * seen.held_out.rows:
@@ -67,7 +68,7 @@ def split_onward(pool: Pool, seen: SeenRows, data: DataSettings, seed: int, wher
             "more, so the versions could not be compared: add the rows that the parent was made of, or start over "
             "with `bentune run`"
         )
-    as_it_was = held_out & _in(seen.labelled, everything.labelled_keys())
+    as_it_was = held_out & _in(seen.labelled.has, everything.labelled_keys())
     relabelled = held_out & ~as_it_was
     changed, kept = int(relabelled.sum()), int(held_out.sum())
     if changed > MOST_RELABELLED * kept:
@@ -95,6 +96,7 @@ def split_onward(pool: Pool, seen: SeenRows, data: DataSettings, seed: int, wher
         relabelled=everything.take(np.flatnonzero(relabelled)),
         trained_before=everything.take(np.flatnonzero(trained)),
         missing=missing,
+        gone=max(0, seen.trained.rows - int(_in(seen.trained.has, keys).sum())),
     )
 
 
@@ -111,8 +113,8 @@ def require_training_rows(parts: Mapping[str, Part], where: str) -> None:
             )
 
 
-def _in(seen: RowFilter, keys: Sequence[bytes]) -> Mask:
-    pieces = [seen.has(keys[start : start + FILTERED_AT_ONCE]) for start in range(0, len(keys), FILTERED_AT_ONCE)]
+def _in(has: Callable[[Sequence[bytes]], Mask], keys: Sequence[bytes]) -> Mask:
+    pieces = [has(keys[start : start + FILTERED_AT_ONCE]) for start in range(0, len(keys), FILTERED_AT_ONCE)]
     return np.concatenate([np.zeros(0, dtype=np.bool_), *pieces])
 
 

@@ -10,7 +10,7 @@ import pytest
 from rollout.labelled import Labelled, odds, read_labelled, refuse_trained, trained_on, without_copies
 from service.contract import Columns
 from service.errors import InputError
-from service.row_filter import RowFilter, row_key
+from service.row_filter import RowFilter, SeenRows, row_key
 
 TEXT = Columns(text="text")
 LABELS = ["cat", "5"]
@@ -23,6 +23,13 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
 
 def read(path: Path, **more: Any) -> Labelled:
     return read_labelled(path, more.pop("columns", TEXT), LABELS, **more)
+
+
+def seen_rows(keys: list[bytes], *before: list[bytes]) -> SeenRows:
+    none = RowFilter.of([])
+    return SeenRows(
+        trained=RowFilter.of(keys), held_out=none, labelled=none, before=[RowFilter.of(one) for one in before]
+    )
 
 
 def test_rows_with_labels_as_they_are_served_and_values_of_slices(tmp_path: Path) -> None:
@@ -74,7 +81,11 @@ def test_copies_are_left_out_whatever_their_case(tmp_path: Path) -> None:
 def test_trained_rows_are_refused_or_found(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", *({"text": f"text {n}", "label": "cat"} for n in range(20)))
     rows = read(path)
-    filters = {"the candidate a:1": RowFilter.of([]), "the served model a:0": RowFilter.of(rows.keys[3:11])}
+    filters = {
+        "the candidate a:1": seen_rows([]),
+        # Five of them are gone from its data, but its weights began with them.
+        "the served model a:0": seen_rows(rows.keys[3:6], rows.keys[6:8], rows.keys[8:11]),
+    }
     with pytest.raises(InputError) as refused:
         refuse_trained(rows, filters)
     said = str(refused.value)
@@ -91,7 +102,10 @@ def test_trained_rows_are_refused_or_found(tmp_path: Path) -> None:
 
 
 def test_the_odds_of_a_filter() -> None:
-    assert odds(RowFilter.of([row_key(str(n)) for n in range(5000)])).startswith("one in ")
+    keys = [row_key(str(n)) for n in range(5000)]
+    rate = RowFilter.of(keys).false_positive_rate
+    assert odds(seen_rows(keys)) == f"one in {1 / rate:,.0f}"
+    assert odds(seen_rows(keys, keys, keys)) == f"one in {1 / (3 * rate):,.0f}"
 
 
 def test_the_fingerprint_is_of_rows_and_labels_in_any_order(tmp_path: Path) -> None:

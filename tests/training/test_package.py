@@ -5,13 +5,15 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bentoml
 import pytest
 
-from service.contract import MODULE, open_bundle, sha256_file
+from service.contract import MODULE, open_bundle, sha256_file, write_json
 from service.errors import BentuneError
+from service.row_filter import RowFilter, SeenRows, row_key
 from training import package
 from training.recipe_file import digest, load_recipe
 
@@ -173,3 +175,25 @@ def test_a_deleted_model_is_packaged_again_and_nothing_else_is(
     for summary_ in (first, stages[-1]["summary"]):
         bentoml.bentos.delete(summary_["bento"])
     bentoml.models.delete(stages[-1]["summary"]["model"])
+
+
+@pytest.mark.parametrize("gone", [0, 7])
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_warm_start_keeps_the_filters_of_rows_that_left_the_data(
+    gone: int,
+    warm: bool,
+    tiny_recipe: Path,
+    tmp_path: Path,
+    context: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, other, parent = (RowFilter.of([row_key(name)]) for name in ("one", "other", "parent"))
+    own = SeenRows(trained=one, held_out=one, labelled=one)
+    before = own.model_copy(update={"trained": parent, "before": [other]})
+    monkeypatch.setattr(package, "open_parent", lambda tag: SimpleNamespace(rows=lambda: before))
+    write_json(tmp_path / "rows.json", own)
+    write_json(tmp_path / "stage.json", {"summary": {"parent": {"trained_gone": gone}}})
+    recipe = load_recipe(tiny_recipe, ["parent=tiny:1", f"train.warm_start={str(warm).lower()}"]).recipe
+    seen = package._seen(context(recipe, data=tmp_path))
+    assert seen.before == (([other, parent] if gone else [other]) if warm else [])
+    assert seen.model_copy(update={"before": []}) == own

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tiny import Quiet
 
 from service.errors import InputError
-from service.row_filter import SeenRows, row_key
+from service.row_filter import MOST_BEFORE, SeenRows, row_key
 from training import data
+from training.parent import require_alike
 from training.recipe import Recipe
 from training.stage import Context, Summary
 
@@ -69,6 +70,11 @@ def train(
         return Generation(summary, work)
 
 
+def recipe_of(*, warm: bool) -> Recipe:
+    given = {"name": "news", "task": "text-classification", "model": "m", "parent": TAG}
+    return Recipe.model_validate(given | {"data": {"source": "rows.csv"}, "train": {"warm_start": warm}})
+
+
 def some(first: int, count: int, labels: Sequence[str] = ("a", "b")) -> list[tuple[str, str]]:
     return [(f"text {number}", labels[number % len(labels)]) for number in range(first, first + count)]
 
@@ -83,6 +89,7 @@ def test_the_reference_stays_and_of_the_new_rows_a_share_of_each_label_is_held_o
         "relabelled": 0,
         "fresh": 10,
         "missing": 0,
+        "trained_gone": 0,
         "compared": 30,
         "trained_again": 80,
         "trained_new": 40,
@@ -257,6 +264,30 @@ def test_reference_rows_that_are_gone_are_counted_and_most_of_them_are_needed() 
     with pytest.raises(InputError) as caught:
         train(some(5000, 100), first)
     assert "of 20 rows that the parent held out, 20 are not in" in str(caught.value)
+
+
+def test_rows_that_only_a_warm_start_remembers_are_never_held_out() -> None:
+    """They left the data before the parent was made, and come back after it."""
+    first, other = train(some(0, 100)), train(some(100, 100))
+    first.seen = first.seen.model_copy(update={"before": [other.seen.trained]})
+    second = train(some(0, 200), first)
+    assert second.keys("train") >= other.keys("train")
+    # The others, which no weights know, are new: a fifth of them is held out.
+    assert (second.summary["parent"]["trained_again"], second.summary["parent"]["fresh"]) == (160, 4)
+
+
+def test_rows_that_left_the_data_are_counted() -> None:
+    first = train(some(0, 100))
+    gone = set(first.parts["train"][:7])
+    assert train([row for row in some(0, 100) if row[0] not in gone], first).summary["parent"]["trained_gone"] == 7
+
+
+def test_no_more_warm_starts_than_a_bundle_keeps_filters_of() -> None:
+    first = train(some(0, 100))
+    first.seen = first.seen.model_copy(update={"before": [first.seen.trained] * MOST_BEFORE})
+    with pytest.raises(InputError, match="was started warm 100 times over rows that are gone.*start cold"):
+        require_alike(first.as_parent(), recipe_of(warm=True))
+    require_alike(first.as_parent(), recipe_of(warm=False))
 
 
 @pytest.mark.parametrize(
