@@ -47,8 +47,8 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
         )
     if recipe.warm and len(parent.rows().before) >= MOST_BEFORE:
         raise InputError(
-            f"train.warm_start: {parent.tag} was started warm {MOST_BEFORE} times over rows that are gone, and a bundle "
-            "keeps no more filters of such: start cold"
+            f"train.warm_start: {parent.tag} was started warm {MOST_BEFORE} times over rows that are gone, and no "
+            "bundle keeps more filters of such: start cold"
         )
     if sliced := [name for name in recipe.compare.columns if name in names]:
         raise InputError(f"compare.slices: {sliced[0]!r} holds the texts; slice by another column")
