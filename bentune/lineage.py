@@ -11,6 +11,7 @@ from bentune.report import Report
 
 if TYPE_CHECKING:
     from rollout.lineage import Version
+    from service.verdict import Verdict
 
 SHOWN = 5
 
@@ -77,7 +78,7 @@ def _text(version: "Version") -> str:
             _data(version),
             _recipe(version),
             _model(version),
-            _verdict(version),
+            *_verdicts(version),
         ]
     )
 
@@ -104,13 +105,19 @@ def _model(version: "Version") -> str:
     return f"model   {accuracy}from {escape(version.base or 'nowhere')}"
 
 
-def _verdict(version: "Version") -> str:
-    verdict = version.verdict
-    if verdict is None:
-        return "verdict none"
+def _verdicts(version: "Version") -> list[str]:
+    """The newest first: it is the one that counts."""
+    if not version.verdicts:
+        return ["verdict none"]
+    newest, *earlier = map(_verdict, reversed(version.verdicts))
+    mark = " (newest)" if earlier else ""
+    return [f"verdict {newest}{mark}", *(f"  before it {one}" for one in earlier)]
+
+
+def _verdict(verdict: "Verdict") -> str:
     colour = "green" if verdict.decision == "PROMOTE" else "yellow"
     value = verdict.difference
     return (
-        f"verdict [{colour}]{verdict.decision}[/] against {escape(verdict.served.tag)}: {verdict.metric} "
+        f"[{colour}]{verdict.decision}[/] against {escape(verdict.served.tag)}: {escape(verdict.metric)} "
         f"{100 * value.value:+.2f} points \\[{100 * value.low:+.2f}, {100 * value.high:+.2f}] on {verdict.rows} rows"
     )

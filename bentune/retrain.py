@@ -97,7 +97,7 @@ def retrain(
 
 def _nothing_new(parent: "Bundle", recipe: "Recipe", fingerprint: str) -> bool:
     """Whether the rows and the recipe are the parent's: by the clock alone no version gets better."""
-    before = parent.evidence()["recipe"] | {"parent": None}
+    before = parent.recipe() | {"parent": None}
     return fingerprint == parent.manifest.data_fingerprint and before == recipe.model_dump(mode="json") | {
         "parent": None
     }

@@ -28,7 +28,7 @@ from rollout.verdicts import add_verdict
 from service.contract import Bundle, Columns, write_json
 from service.errors import BentuneError, BundleError, InputError
 from service.row_filter import SeenRows
-from service.verdict import MAX_MARGIN, VERDICTS, CompareSettings, Difference, Verdict
+from service.verdict import MAX_MARGIN, CompareSettings, Difference, Verdict
 
 METRIC = "accuracy"
 
@@ -145,8 +145,7 @@ def _require_comparable(candidate: Side, served: Side) -> None:
 
 
 def _recipe_of(bundle: Bundle | None) -> dict[str, Any]:
-    recipe = bundle.evidence().get("recipe") if bundle else None
-    return recipe if isinstance(recipe, dict) else {}
+    return bundle.recipe() if bundle else {}
 
 
 def _settings_of(bundle: Bundle | None) -> CompareSettings:
@@ -262,7 +261,7 @@ def _judged(
             confidence=1 - 2 * settings.alpha,
             difference=difference,
             rows_needed=needed,
-            earlier=len(candidate.bundle.evidence().get(VERDICTS, [])) if candidate.bundle else 0,
+            earlier=len(candidate.bundle.verdicts()) if candidate.bundle else 0,
         ),
         settings=settings,
         metrics=metrics_of(runs.candidate, runs.served, gold, labels, settings),

@@ -35,7 +35,7 @@ class Version(Frozen):
 
     `rows` counts rows by part of the split. `more` is how many more there are than the parent had, `changed` what the
     recipe has otherwise; None without a parent in the store. `accuracy` is on the version's own held-out rows. `served`
-    is where it is served now.
+    is where it is served now, `verdicts` what comparisons said of it, the newest last.
     """
 
     tag: str
@@ -51,8 +51,13 @@ class Version(Frozen):
     changed: list[Change] | None = None
     base: str | None = None
     accuracy: float | None = None
-    verdict: Verdict | None = None
+    verdicts: list[Verdict] = Field(default_factory=list)
     served: list[str] = Field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The newest, which counts."""
+        return self.verdicts[-1] if self.verdicts else None
 
 
 class Lineage(Frozen):
@@ -78,8 +83,9 @@ def lineage(name: str, addresses: Sequence[str] = (), progress: Callable[[int], 
     versions: dict[str, Version] = {}
     for tag, root in _stored(name):
         try:
-            bundles[tag] = open_bundle(root)
-            versions[tag] = _version(bundles[tag], bundles[tag].verdict(), places)
+            bundle = open_bundle(root)
+            versions[tag] = _version(bundle, places)
+            bundles[tag] = bundle
         except BundleError as error:
             versions[tag] = Version(tag=tag, damaged=str(error))
         progress(1)
@@ -118,7 +124,7 @@ def _order(version: Version) -> tuple[bool, bool, str]:
     return (not version.missing, stored_at(version.tag.partition(":")[2]) is not None, version.tag)
 
 
-def _version(bundle: Bundle, verdict: Verdict | None, places: dict[tuple[str, str], list[str]]) -> Version:
+def _version(bundle: Bundle, places: dict[tuple[str, str], list[str]]) -> Version:
     manifest, evidence = bundle.manifest, bundle.evidence()
     return Version(
         tag=bundle.tag,
@@ -130,7 +136,7 @@ def _version(bundle: Bundle, verdict: Verdict | None, places: dict[tuple[str, st
         recipe_digest=manifest.recipe_digest,
         base=manifest.base_model.source,
         accuracy=_accuracy(evidence),
-        verdict=verdict,
+        verdicts=bundle.verdicts(),
         served=places.get((bundle.tag, bundle.content), []),
     )
 
@@ -140,34 +146,34 @@ def _elsewhere(parent: Parent) -> Version:
     with suppress(bentoml.exceptions.BentoMLException, ValueError, BundleError):
         bundle = open_bundle(Path(bentoml.models.get(parent.tag).path))
         if bundle.content == parent.content:
-            return _version(bundle, bundle.verdict(), {})
+            return _version(bundle, {})
     return Version(tag=parent.tag, missing=True)
 
 
 def _compared(bundle: Bundle, parent: Bundle) -> dict[str, Any]:
-    evidence, before = bundle.evidence(), parent.evidence()
     return {
-        "more": sum(_rows(evidence).values()) - sum(_rows(before).values()),
-        "changed": _changes(_recipe(before), _recipe(evidence)),
+        "more": sum(_rows(bundle.evidence()).values()) - sum(_rows(parent.evidence()).values()),
+        "changed": _changes(_recipe(parent), _recipe(bundle)),
     }
 
 
 def _rows(evidence: dict[str, Any]) -> dict[str, int]:
-    with suppress(KeyError, TypeError, ValueError, AttributeError):
+    with suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return {str(part): int(count) for part, count in evidence["data"]["rows"].items()}
     return {}
 
 
 def _accuracy(evidence: dict[str, Any]) -> float | None:
-    with suppress(KeyError, TypeError, ValueError):
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
         return float(evidence["evaluation"]["tuned"]["accuracy"]["value"])
     return None
 
 
-def _recipe(evidence: dict[str, Any]) -> dict[str, Any]:
+def _recipe(bundle: Bundle) -> dict[str, Any]:
     """The recipe without what differs from version to version by itself."""
-    recipe = evidence.get("recipe")
-    return _flat({key: value for key, value in recipe.items() if key != "parent"}) if isinstance(recipe, dict) else {}
+    with suppress(RecursionError):
+        return _flat({key: value for key, value in bundle.recipe().items() if key != "parent"})
+    return {}
 
 
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -34,6 +34,7 @@ def add_verdict(root: Path, verdict: Verdict) -> Bundle:
             if bundle.content != verdict.candidate.content:
                 raise BundleError(f"{root} is not the bundle that was compared: its content changed; compare again")
             evidence = bundle.evidence()
+            bundle.verdicts()  # what is there must be verdicts
             evidence[VERDICTS] = [*evidence.get(VERDICTS, []), verdict.model_dump(mode="json")]
             write_json(root / EVIDENCE, evidence)
             seal_evidence(bundle)

@@ -26,7 +26,7 @@ from service.errors import BundleError
 from service.frozen import Frozen
 from service.plan import FP32, Plan, model_file
 from service.row_filter import SeenRows
-from service.verdict import Verdict, verdict_of
+from service.verdict import Verdict, verdicts_of
 
 SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
@@ -144,16 +144,30 @@ class Bundle:
         return f"{self.manifest.name}:{self.manifest.version}"
 
     def evidence(self) -> dict[str, Any]:
-        """evidence.json, parsed."""
-        evidence: dict[str, Any] = json.loads((self.root / EVIDENCE).read_bytes())
+        """evidence.json, parsed. Raises BundleError when it is no object."""
+        try:
+            evidence = json.loads((self.root / EVIDENCE).read_bytes())
+        except (ValueError, RecursionError):
+            evidence = None
+        if not isinstance(evidence, dict):
+            raise BundleError(f"{self.root / EVIDENCE} is no JSON object; package the model again")
         return evidence
+
+    def recipe(self) -> dict[str, Any]:
+        """The recipe in evidence.json, as it was written; empty where there is none."""
+        recipe = self.evidence().get("recipe")
+        return recipe if isinstance(recipe, dict) else {}
+
+    def verdicts(self) -> list[Verdict]:
+        """What comparisons said of this bundle, the newest last. Raises BundleError for what no comparison wrote."""
+        try:
+            return verdicts_of(self.evidence(), self.content)
+        except ValidationError as error:
+            raise _wrong_part(self.root / EVIDENCE, error) from None
 
     def verdict(self) -> Verdict | None:
         """What the newest comparison said of this bundle. Raises BundleError for what no comparison wrote."""
-        try:
-            return verdict_of(self.evidence(), self.content)
-        except ValidationError as error:
-            raise _wrong_part(self.root / EVIDENCE, error) from None
+        return next(reversed(self.verdicts()), None)
 
     def rows(self) -> SeenRows:
         """The filters of the rows that it was trained on and of those held out."""

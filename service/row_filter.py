@@ -15,6 +15,7 @@ from service.frozen import Frozen
 
 FALSE_POSITIVE_RATE = 1e-6
 MOST_HASHES = 64
+MOST_ROWS = 10**12
 MOST_BEFORE = 100
 
 
@@ -36,7 +37,7 @@ class RowFilter(Frozen):
     halves, mix is the end of SplitMix64 (Steele et al. 2014). `bits` has eight a byte, the most significant first.
     """
 
-    rows: int = Field(ge=0)
+    rows: int = Field(ge=0, le=MOST_ROWS)
     hashes: int = Field(ge=1, le=MOST_HASHES)
     bits: Base64UrlBytes
 

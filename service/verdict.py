@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from service.frozen import Frozen
 
@@ -94,10 +94,12 @@ class Verdict(Frozen):
     earlier: int = Field(default=0, ge=0)
 
 
-def verdict_of(evidence: dict[str, Any], content: str) -> Verdict | None:
-    """The newest verdict on the bundle whose content digest this is: one that was copied from another does not count.
+_VERDICTS = TypeAdapter(list[Verdict])
+
+
+def verdicts_of(evidence: dict[str, Any], content: str) -> list[Verdict]:
+    """The verdicts on the bundle whose content digest this is, the newest last: those copied from another do not count.
 
     Raises pydantic's ValidationError for what `bentune compare` did not write.
     """
-    verdicts = [Verdict.model_validate(one) for one in evidence.get(VERDICTS, [])]
-    return next((one for one in reversed(verdicts) if one.candidate.content == content), None)
+    return [one for one in _VERDICTS.validate_python(evidence.get(VERDICTS, [])) if one.candidate.content == content]

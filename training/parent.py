@@ -71,7 +71,7 @@ def weights_of(parent: Bundle, model: str, runs: Path) -> Path:
     A bundle holds ONNX only. Raises InputError when no run under `runs` made this very bundle, its weights were changed
     since, or they come from another base than `model`, the recipe's.
     """
-    if (before := parent.evidence()["recipe"]["model"]) != model:
+    if (before := parent.recipe().get("model")) != model:
         raise InputError(
             f"train.warm_start: the weights of {parent.tag} come from {before}, the recipe says {model}: give the same "
             "model, or start cold"

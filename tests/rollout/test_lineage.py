@@ -76,7 +76,9 @@ def judge(bundle: Bundle, served: Bundle, decision: Decision) -> None:
         confidence=0.9,
         difference=Difference(value=0.0125, low=-0.004, high=0.03),
     )
-    write_json(bundle.root / EVIDENCE, bundle.evidence() | {VERDICTS: [verdict.model_dump(mode="json")]})
+    evidence = open_bundle(bundle.root).evidence()
+    verdicts = [*evidence.get(VERDICTS, []), verdict.model_dump(mode="json")]
+    write_json(bundle.root / EVIDENCE, evidence | {VERDICTS: verdicts})
     manifest = bundle.manifest
     (bundle.root / "manifest.json").unlink()
     seal(bundle.root, manifest)
@@ -129,6 +131,44 @@ def test_a_parent_that_was_deleted_is_missing_and_one_that_was_changed_is_damage
     (second.root / "golden.jsonl").write_text("")
     versions = by_tag(lineage(NAME))
     assert "golden.jsonl was changed" in str(versions[TAGS[1]].damaged)
+
+
+@pytest.mark.parametrize("evidence", ["[]", '{"verdicts": 5}', '{"recipe": [], "data": 5, "verdicts": [{}]}'])
+def test_evidence_that_nothing_of_ours_wrote_is_damage_and_the_others_are_shown(evidence: str, store: Any) -> None:
+    first = store(VERSIONS[0])
+    second = store(VERSIONS[1], first)
+    store(VERSIONS[2], second)
+    (second.root / EVIDENCE).write_text(evidence)
+    (second.root / "manifest.json").unlink()
+    seal(second.root, second.manifest)
+    versions = by_tag(lineage(NAME))
+    assert "evidence.json" in str(versions[TAGS[1]].damaged)
+    assert (versions[TAGS[0]].damaged, versions[TAGS[2]].damaged) == (None, None)
+    assert ask("lineage", NAME).code == 0
+
+
+def test_numbers_and_recipes_without_bounds_are_left_out(store: Any) -> None:
+    first = store(VERSIONS[0])
+    second = store(VERSIONS[1], first)
+    evidence = {"evaluation": {"tuned": {"accuracy": {"value": 10**400}}}, "data": {"rows": {"train": float("inf")}}}
+    deep = '{"a": ' * 900 + "1" + "}" * 900
+    (second.root / EVIDENCE).write_text(json.dumps(evidence)[:-1] + f', "recipe": {deep}' + "}")
+    (second.root / "manifest.json").unlink()
+    seal(second.root, second.manifest)
+    version = by_tag(lineage(NAME))[TAGS[1]]
+    assert (version.damaged, version.accuracy, version.rows) == (None, None, {})
+
+
+def test_every_verdict_is_shown_and_the_newest_is_marked(store: Any) -> None:
+    first = store(VERSIONS[0])
+    second = store(VERSIONS[1], first)
+    for decision in (Decision.NEED_MORE_ROWS, Decision.PROMOTE, Decision.HOLD):
+        judge(second, first, decision)
+    drawn = " ".join(ask("lineage", NAME).out.replace("│", " ").split())
+    one = f"against {TAGS[0]}: accuracy +1.25 points [-0.40, +3.00] on 60 rows"
+    assert f"verdict HOLD {one} (newest) before it PROMOTE {one} before it NEED MORE ROWS {one}" in drawn
+    version = by_tag(lineage(NAME))[TAGS[1]]
+    assert version.verdict == version.verdicts[2]
 
 
 def test_a_parent_that_was_made_again_is_another(store: Any) -> None:
@@ -224,5 +264,5 @@ def test_the_command_draws_and_prints_json(store: Any, record: Any) -> None:
         assert words in drawn.out, drawn.out
     versions = ask("lineage", NAME, "--json").json["versions"]
     assert [version["tag"] for version in versions] == TAGS[:2]
-    assert versions[1]["verdict"]["decision"] == "HOLD"
+    assert [verdict["decision"] for verdict in versions[1]["verdicts"]] == ["HOLD"]
     assert versions[0]["served"] == ["kind/prod/bentune"]

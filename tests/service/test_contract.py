@@ -474,6 +474,23 @@ def test_a_verdict_that_no_comparison_wrote_is_damage(root: Path) -> None:
         open_bundle(root).verdict()
 
 
+@pytest.mark.parametrize("content", ["[]", "5", "null", "[" * 100_000, '{"verdicts": 5}'])
+def test_evidence_that_nothing_of_ours_wrote_is_damage(content: str, root: Path) -> None:
+    bundle = open_bundle(root)
+    (root / "evidence.json").write_text(content)
+    seal(root, bundle.manifest)
+    with pytest.raises(BundleError, match="evidence.json"):
+        open_bundle(root).verdict()
+
+
+def test_a_recipe_that_is_none_is_empty(root: Path) -> None:
+    bundle = open_bundle(root)
+    for evidence, recipe in (({"recipe": {"seed": 1}}, {"seed": 1}), ({"recipe": [5]}, {}), ({}, {})):
+        write_json(root / "evidence.json", evidence)
+        seal(root, bundle.manifest)
+        assert open_bundle(root).recipe() == recipe
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [

@@ -47,7 +47,7 @@ def test_case_and_spacing_make_no_other_row_and_the_second_text_does() -> None:
     assert len({row_key("a dog"), row_key("a", "dog"), row_key("", "a dog"), row_key("a dog", "x")}) == 4
 
 
-@pytest.mark.parametrize("wrong", [{"rows": 4000}, {"hashes": 0}, {"bits": ""}, {"bits": "=!"}])
+@pytest.mark.parametrize("wrong", [{"rows": 4000}, {"rows": 10**400}, {"hashes": 0}, {"bits": ""}, {"bits": "=!"}])
 def test_a_filter_that_would_say_yes_too_often_is_refused(wrong: dict[str, object]) -> None:
     good = RowFilter.of(keys(0, 1000)).model_dump(mode="json")
     with pytest.raises(ValidationError):

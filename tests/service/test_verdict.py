@@ -1,9 +1,12 @@
-"""The verdict that counts is the newest one on this very content."""
+"""The verdicts that count are those on this very content."""
 
 from datetime import UTC, datetime
 from typing import Any
 
-from service.verdict import VERDICTS, Decision, Difference, Judged, Verdict, verdict_of
+import pytest
+from pydantic import ValidationError
+
+from service.verdict import VERDICTS, Decision, Difference, Judged, Verdict, verdicts_of
 
 
 def verdict(decision: Decision, content: str) -> dict[str, Any]:
@@ -22,17 +25,19 @@ def verdict(decision: Decision, content: str) -> dict[str, Any]:
     ).model_dump(mode="json")
 
 
-def test_the_newest_counts() -> None:
+def test_the_newest_is_the_last() -> None:
     evidence = {VERDICTS: [verdict(Decision.HOLD, "new"), verdict(Decision.PROMOTE, "new")]}
-    found = verdict_of(evidence, "new")
-    assert found is not None
-    assert found.decision is Decision.PROMOTE
+    assert [one.decision for one in verdicts_of(evidence, "new")] == [Decision.HOLD, Decision.PROMOTE]
 
 
-def test_one_on_another_content_does_not() -> None:
+def test_one_on_another_content_does_not_count() -> None:
     evidence = {VERDICTS: [verdict(Decision.HOLD, "new"), verdict(Decision.PROMOTE, "other")]}
-    found = verdict_of(evidence, "new")
-    assert found is not None
-    assert found.decision is Decision.HOLD
-    assert verdict_of({VERDICTS: [verdict(Decision.PROMOTE, "other")]}, "new") is None
-    assert verdict_of({}, "new") is None
+    assert [one.decision for one in verdicts_of(evidence, "new")] == [Decision.HOLD]
+    assert verdicts_of({VERDICTS: [verdict(Decision.PROMOTE, "other")]}, "new") == []
+    assert verdicts_of({}, "new") == []
+
+
+@pytest.mark.parametrize("wrong", [5, {}, "PROMOTE", None, [5], [[]], [{}]])
+def test_what_no_comparison_wrote(wrong: object) -> None:
+    with pytest.raises(ValidationError):
+        verdicts_of({VERDICTS: wrong}, "new")
