@@ -62,9 +62,9 @@ def release(
 
     Exit code 1: the verdict forbids it, or the pods did not do and were taken back.
     """
-    from rollout.gate import may_release
+    from rollout.follow import Means
     from rollout.push import push_image, push_model
-    from rollout.release import Means, found
+    from rollout.release import allowed
     from rollout.release import release as run_release
     from rollout.store import find_bundle
 
@@ -74,9 +74,6 @@ def release(
         raise InputError("say either --image REF, which holds the bundle already, or --push REPOSITORY, to build one")
     mode = _mode(options)
     place = _place(options)
-    # Before an image is built for nothing.
-    now = found(place, mode)
-    may_release(bundle, now.before, first=now.first, force=force, reason=reason)
 
     def made(repository: str) -> str:
         def said(line: str) -> None:
@@ -88,11 +85,14 @@ def release(
             return push_model(bundle, repository, insecure=insecure_push, tell=said)
         return push_image(bundle.tag, repository, engine=engine, base=base, insecure=insecure_push, tell=said)
 
+    listener = _pods(report)
+    means = Means(listener, float(options["timeout"]), options["url"])
+    # Before an image is built for nothing.
+    allowed(place, bundle, means, force=force, reason=reason, mode=mode)
     image = image or made(push or "")
     if "@sha256:" not in image:
         report.say(f"[yellow]{escape(image)} has no digest: whoever moves the tag changes what new pods run[/]")
-    with _pods(report) as listener:
-        means = Means(listener, float(options["timeout"]), options["url"])
+    with listener:
         outcome = run_release(place, bundle, image, means, force=force, reason=reason, mode=mode)
     return _end(report, outcome, mode, "released")
 
@@ -104,7 +104,7 @@ def rollback(**options: Any) -> int:
 
     Exit code 1: the pods of that version did not do.
     """
-    from rollout.release import Means
+    from rollout.follow import Means
     from rollout.release import rollback as run_rollback
 
     report, mode = Report(as_json=options["as_json"]), _mode(options)
@@ -147,6 +147,8 @@ def _end(report: Report, outcome: Any, mode: str, done: str) -> int:
     table.add_row("version", f"{pin.tag}  content {pin.content[:SHOWN]}")
     table.add_row("before", f"{before.tag}  content {before.content[:SHOWN]}" if before else "not by bentune release")
     table.add_row("verdict", escape(f"{pin.verdict}{f': {pin.forced}' if pin.forced else ''}"))
+    if outcome.grounds:
+        table.add_row("compared on", outcome.grounds)
     table.add_row("image", escape(pin.image))
     table.add_row("where", escape(outcome.where))
     if outcome.applied and not outcome.problem:
@@ -181,6 +183,7 @@ def _json(outcome: Any, mode: str) -> dict[str, Any]:
         "image": pin.image,
         "verdict": pin.verdict,
         "forced": pin.forced,
+        "grounds": outcome.grounds,
         "where": outcome.where,
         "before": outcome.before.tag if outcome.before else None,
         "diff": outcome.diff,

@@ -1,46 +1,93 @@
 """Whether a version may be released: its verdict decides, or somebody who says why."""
 
+from collections.abc import Collection
+
+from pydantic import ValidationError
+
 from rollout.overlay import Pin
 from service.contract import Bundle
-from service.errors import GateError, InputError
-from service.verdict import Decision
+from service.errors import BundleError, GateError, InputError
+from service.verdict import VERDICTS, CompareSettings, Decision, Verdict
 
 REASON_CHARACTERS = 200
+ANYWAY = "--force --reason TEXT releases it anyway"
 
 
-def may_release(bundle: Bundle, before: Pin | None, *, first: bool, force: bool, reason: str) -> str:
+def may_release(
+    bundle: Bundle, before: Pin | None, *, first: bool, force: bool, reason: str, left: Collection[str] = ()
+) -> str:
     """The word on the verdict that is written beside the version. Raises GateError when it must not be released.
 
-    What is served already, `before`, and the `first` of all, have nothing to be compared with.
+    What is served already, `before`, and the `first` of all, have nothing to be compared with. `left` are the contents
+    that were taken back here, or fled from.
     """
     if force != bool(reason.strip()) or len(reason) > REASON_CHARACTERS or not (reason.isprintable()):
         raise InputError(
             f"--force and --reason belong together; a reason is one line of at most {REASON_CHARACTERS} characters"
         )
-    verdict = bundle.verdict()
+    verdicts = verdicts_on(bundle)
+    counting = [one for one in verdicts if before is None or one.served.content == before.content]
+    verdict = counting[-1] if counting else None
     word = verdict.decision.value if verdict else "none"
     if force:
         return f"{word}, forced"
     if before is not None and before.content == bundle.content:
         # Word for word as it is served, so that the same again changes nothing.
         return before.verdict or word
+    if bundle.content in left:
+        raise GateError(
+            "verdict", f"{bundle.tag} was taken back here, or left by a rollback: release another; {ANYWAY}"
+        )
+    if before is None and not first:
+        raise GateError(
+            "verdict",
+            f"what is served was not released by Bentune, and no /info said which it is, so no verdict on {bundle.tag} "
+            f"can be known to be about it: give --url; {ANYWAY}",
+        )
     if verdict is None:
         if first:
             return "none, the first version"
+        other = f"compared with {verdicts[-1].served.tag}, but {before.tag} is served" if before and verdicts else ""
         raise GateError(
             "verdict",
-            f"{bundle.tag} was not compared with what is served: `bentune compare {bundle.tag} SERVED --data ROWS` "
-            "says whether it may be released; --force --reason TEXT releases it anyway",
+            f"{bundle.tag} was {other or 'not compared with what is served'}: `bentune compare {bundle.tag} SERVED "
+            f"--data ROWS` says whether it may be released; {ANYWAY}",
         )
     if verdict.decision is not Decision.PROMOTE:
+        raise GateError("verdict", f"{bundle.tag} may not be released: {word}: {verdict.reasons[0]}; {ANYWAY}")
+    margin = _margin(bundle)
+    if verdict.margin * 100 > margin * (1 + 1e-9):
         raise GateError(
             "verdict",
-            f"{bundle.tag} may not be released: {word}: {verdict.reasons[0]}; --force --reason TEXT does it anyway",
-        )
-    if before is not None and verdict.served.content != before.content:
-        raise GateError(
-            "verdict",
-            f"{bundle.tag} was compared with {verdict.served.tag}, but {before.tag} is served: compare it with that, "
-            "or --force --reason TEXT",
+            f"{bundle.tag} was promoted by a margin of {verdict.margin * 100:g} points, but its recipe allows "
+            f"{margin:g} (compare.margin): compare it again without --margin; {ANYWAY}",
         )
     return word
+
+
+def verdicts_on(bundle: Bundle) -> list[Verdict]:
+    """All verdicts on this content, oldest first. Raises BundleError for what no comparison wrote."""
+    try:
+        found = [Verdict.model_validate(one) for one in bundle.evidence().get(VERDICTS, [])]
+    except (ValidationError, TypeError, AttributeError):
+        raise BundleError(f"{bundle.root}: evidence.json has verdicts that `bentune compare` did not write") from None
+    return [one for one in found if one.candidate.content == bundle.content]
+
+
+def grounds(bundle: Bundle, before: Pin | None) -> str:
+    """What the verdict on the candidate against `before` rests on, for people; empty without one."""
+    found = [one for one in verdicts_on(bundle) if before is not None and one.served.content == before.content]
+    if not found:
+        return ""
+    looks = f", look {len(found)}: {', '.join(one.decision.value for one in found)}" if len(found) > 1 else ""
+    return f"{found[-1].rows} rows, margin {found[-1].margin * 100:g} points{looks}"
+
+
+def _margin(bundle: Bundle) -> float:
+    """The points that the bundle's own recipe allows to lose."""
+    recipe = bundle.evidence().get("recipe")
+    settings = recipe.get("compare") if isinstance(recipe, dict) else None
+    try:
+        return CompareSettings.model_validate(settings or {}).margin
+    except ValidationError:
+        return CompareSettings().margin

@@ -91,9 +91,12 @@ class Kubectl:
         self._run("patch", "deployment", deployment, "--type", "json", "-p", json.dumps(patch))
 
     @contextlib.contextmanager
-    def forward(self, service: str, port: int) -> Iterator[str]:
-        """Reach a Service from this machine; yields its address. Raises BentuneError when nothing listens in time."""
-        command = self._command("port-forward", f"service/{service}", f":{port}", bare=False)
+    def forward(self, target: str, port: int) -> Iterator[str]:
+        """Reach `service/NAME` or `pod/NAME` from this machine; yields its address.
+
+        Raises BentuneError when nothing listens in time. Of a Service it is one pod of all, and always the same.
+        """
+        command = self._command("port-forward", target, f":{port}", bare=False)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             try:
                 yield f"http://127.0.0.1:{_forwarded(process)}"

@@ -1,6 +1,5 @@
 """The versions of a name: what each continues and was made of, what a comparison said of it, and where it is served."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -8,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-from bentoml._internal.configuration.containers import BentoMLContainer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from rollout.releases import read, served
 from rollout.served import asked
 from service.contract import MODULE, Bundle, Parent, open_bundle
 from service.errors import BundleError, InputError
 from service.frozen import Frozen
 from service.verdict import Verdict
 from service.version import stored_at
-
-RELEASES = "bentune/releases.jsonl"
-MOST_LINE_BYTES = 100_000
 
 
 class Change(Frozen):
@@ -73,7 +69,7 @@ def lineage(name: str, addresses: Sequence[str] = (), progress: Callable[[int], 
     That is from the record of releases in the BentoML home, and from /info of each of the addresses. Raises InputError
     when the store has no version of the name.
     """
-    places, problems = _served_by_record(Path(BentoMLContainer.bentoml_home.get()) / RELEASES)
+    places, problems = _served_by_record()
     for address in addresses:
         try:
             places.setdefault(asked(address), []).append(address)
@@ -195,37 +191,12 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
     ]
 
 
-class _Release(BaseModel):
-    """What is read of a line of the record: only these values count here."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    tag: str
-    content: str
-    where: str
-    action: str
-
-
-def _served_by_record(path: Path) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
-    """By (tag, content) where it is served: in each place the last that was released or rolled back to.
-
-    What was undone never took over. A line that is none is left out and told.
-    """
-    now: dict[str, tuple[str, str]] = {}
-    bad = []
-    with suppress(FileNotFoundError), path.open("rb") as lines:
-        number = 0
-        while line := lines.readline(MOST_LINE_BYTES):
-            number += 1
-            try:
-                one = _Release.model_validate(json.loads(line))
-            except (ValueError, ValidationError, RecursionError):
-                bad.append(number)
-                continue
-            if one.action in {"released", "rolled-back"}:
-                now[one.where] = (one.tag, one.content)
+def _served_by_record() -> tuple[dict[tuple[str, str], list[str]], list[str]]:
+    """By (tag, content) where it is served: in each place the last that was released or rolled back to."""
+    problems: list[str] = []
+    lines = read(tell=problems.append)
     places: dict[tuple[str, str], list[str]] = {}
-    for where, key in now.items():
-        places.setdefault(key, []).append(where)
-    problems = [f"{path}: {len(bad)} lines are no record of a release, the first is line {bad[0]}"] if bad else []
+    for where in dict.fromkeys(one.where for one in lines):
+        for last in served(lines, where)[-1:]:
+            places.setdefault((last.tag, last.content), []).append(where)
     return places, problems

@@ -15,8 +15,8 @@ FILE = "release.yaml"
 KUSTOMIZATION = "kustomization.yaml"
 SERVED, BUNDLE = "model", "bundle"
 """The container that serves, and the init container of the component `model-image`, whose image is the model alone."""
-VERSION, CONTENT, DIGEST, VERDICT, FORCED = (
-    f"bentune/{name}" for name in ("version", "content", "digest", "verdict", "forced")
+VERSION, CONTENT, DIGEST, IMAGE, VERDICT, FORCED = (
+    f"bentune/{name}" for name in ("version", "content", "digest", "image", "verdict", "forced")
 )
 
 
@@ -42,6 +42,8 @@ class Pin:
             VERSION: self.tag,
             CONTENT: self.content,
             DIGEST: self.digest,
+            # What it was when this was written: `kubectl set image` changes the one and not the other.
+            IMAGE: self.image,
             VERDICT: self.verdict,
             FORCED: self.forced,
         }
@@ -63,12 +65,14 @@ class Pin:
 
 
 def pin_of(template: Object) -> Pin | None:
-    """What a pod template is pinned to, or None when it was not by us."""
+    """What a pod template is pinned to, or None when it was not by us, or its image was changed by others since."""
     said = template.get("metadata", {}).get("annotations") or {}
     if VERSION not in said or CONTENT not in said:
         return None
     container = pinned_container(template)
-    image = next(one["image"] for one in _containers(template) if one["name"] == container)
+    image = image_in(template)
+    if said.get(IMAGE, image) != image:
+        return None
     return Pin(said[VERSION], said[CONTENT], image, container, said.get(DIGEST), said.get(VERDICT), said.get(FORCED))
 
 
@@ -80,6 +84,12 @@ def pinned_container(template: Object) -> str:
             f"the Deployment has no container {SERVED!r}: it is not one of k8s/base; it has {sorted(names)}"
         )
     return BUNDLE if BUNDLE in names else SERVED
+
+
+def image_in(template: Object) -> str:
+    """The image that holds the model."""
+    container = pinned_container(template)
+    return next(str(one.get("image", "")) for one in _containers(template) if one["name"] == container)
 
 
 def write_pin(overlay: Path, deployment: str, pin: Pin) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import yaml
 
 from rollout.kubectl import Kubectl
-from rollout.overlay import Pin, Saved, pin_of, pinned_container, read_pin, write_pin
+from rollout.overlay import Pin, Saved, image_in, pin_of, pinned_container, read_pin, write_pin
 from rollout.watch import Snapshot
 from service.errors import InputError
 
@@ -15,15 +15,18 @@ Object = dict[str, Any]
 
 
 class Place(Protocol):
-    """One Deployment, and how it is changed. `container` is the one whose image holds the model."""
+    """One Deployment, and how it is changed.
+
+    `container` is the one whose image holds the model, `image` that image. `written_at` says which files are written,
+    and `rollout` is the name of the Rollout of Argo that makes the pods, step by step; each empty where there is none.
+    """
 
     kubectl: Kubectl
     deployment: str
     container: str
-
-    @property
-    def handed_over(self) -> bool:
-        """Whether Argo Rollouts makes the pods of this Deployment, step by step."""
+    image: str
+    written_at: str
+    rollout: str
 
     def pinned(self) -> Pin | None:
         """What the place says now, or None when no release wrote it."""
@@ -51,13 +54,11 @@ class OverlayPlace:
         one = _serving(self._objects, overlay, deployment)
         self.deployment: str = one["metadata"]["name"]
         self.container = pinned_container(one["spec"]["template"])
-        self.kubectl = _in_namespace(kubectl, one["metadata"].get("namespace"), overlay)
-
-    @property
-    def handed_over(self) -> bool:
-        """Whether Argo Rollouts makes the pods of this Deployment, step by step."""
+        self.image, self.written_at = image_in(one["spec"]["template"]), str(overlay.resolve())
         rollouts = [one for one in self._objects if one["kind"] == "Rollout"]
-        return any(one["spec"].get("workloadRef", {}).get("name") == self.deployment for one in rollouts)
+        ours = [one for one in rollouts if one["spec"].get("workloadRef", {}).get("name") == self.deployment]
+        self.rollout: str = ours[0]["metadata"]["name"] if ours else ""
+        self.kubectl = _in_namespace(kubectl, one["metadata"].get("namespace"), overlay)
 
     def pinned(self) -> Pin | None:
         """What the overlay renders to."""
@@ -97,11 +98,10 @@ class LivePlace:
             raise InputError(f"there is no Deployment {deployment!r} in {'/'.join(kubectl.where())}; apply one first")
         self.kubectl, self.deployment = kubectl, deployment
         self._template: Object = found["spec"]["template"]
-        self.container = pinned_container(self._template)
+        self.container, self.image = pinned_container(self._template), image_in(self._template)
+        # A Rollout is never asked for here, nor a file written.
+        self.written_at, self.rollout = "", ""
         self._patch: Object = {}
-
-    handed_over = False
-    """A Rollout is never asked for here."""
 
     def pinned(self) -> Pin | None:
         """What the pods are annotated with."""
@@ -111,7 +111,7 @@ class LivePlace:
         """Nothing is written before it is applied."""
         self._patch = pin.patch(self.deployment)
         before = self.pinned()
-        was = {**(before.annotations() if before else {}), "image": self._image()}
+        was = {**(before.annotations() if before else {}), "image": self.image}
         will = {**pin.annotations(), "image": pin.image}
         return _diff(*(yaml.safe_dump({key: one[key] for key in one if one[key]}) for one in (was, will)))
 
@@ -125,11 +125,6 @@ class LivePlace:
 
     def restore(self) -> None:
         """There is nothing to take back."""
-
-    def _image(self) -> str:
-        spec = self._template["spec"]
-        containers = [*spec.get("initContainers", []), *spec["containers"]]
-        return next(str(one["image"]) for one in containers if one["name"] == self.container)
 
 
 def snapshot(kubectl: Kubectl, name: str) -> Snapshot | None:

@@ -30,7 +30,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         monkeypatch.setenv("KUBECONFIG", str(config))
         monkeypatch.setenv("HOME", str(tmp_path))
         # Each look would otherwise wait for pods that are here at once.
-        monkeypatch.setattr("rollout.release.LOOK_EVERY_S", 0.0)
+        monkeypatch.setattr("rollout.follow.LOOK_EVERY_S", 0.0)
         yield found
 
 

@@ -70,11 +70,11 @@ def test_a_service_is_reached_through_a_port_of_its_own(tmp_path: Path) -> None:
         port = url.rpartition(":")[2]
         pid = tmp_path / "pid"
         talk = f'echo $$ > {pid}; echo "some warning"; echo "Forwarding from 127.0.0.1:{port} -> 3000"; exec sleep 600'
-        with Kubectl(program=script(tmp_path, talk)).forward("bentune", 80) as address:
+        with Kubectl(program=script(tmp_path, talk)).forward("service/bentune", 80) as address:
             assert httpx.get(address).text == "hello"
         # Nothing is left running.
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid.read_text()), 0)
     refused = Kubectl(program=script(tmp_path, 'echo "error: no pods are ready" >&2; exit 1'))
-    with pytest.raises(BentuneError, match="opened no port: no pods are ready"), refused.forward("bentune", 80):
+    with pytest.raises(BentuneError, match="opened no port: no pods are ready"), refused.forward("service/bentune", 80):
         pass

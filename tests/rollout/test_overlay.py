@@ -124,10 +124,10 @@ def test_the_canary_beside_it_is_not_released(overlay: Path) -> None:
         if one["kind"] == "Deployment"
     }
     assert images == {"bentune": PIN.image, "bentune-canary": "bentune/canary"}
-    assert not place.handed_over
+    assert place.rollout == ""
 
 
 def test_a_rollout_takes_it_over(overlay: Path) -> None:
     require("kubectl")
     (overlay / "kustomization.yaml").write_text(USER + "components: [../../components/canary-argo]\n")
-    assert OverlayPlace(overlay, Kubectl()).handed_over
+    assert OverlayPlace(overlay, Kubectl()).rollout == "bentune"

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from http_server import serving
 
-from rollout.proof import LOOKS, TRIES, unproven
+from rollout.proof import LOOKS, TRIES, proven
 from service.contract import Bundle, open_bundle
 from service.plan import scores_key
 
@@ -48,7 +48,7 @@ class Service:
 def ask(service: Service, *, bundle: bool = True) -> str:
     with serving(service) as url:
         content = service.bundle.content
-        return unproven(url, content, service.bundle if bundle else None, pause=lambda _: None)
+        return proven(url, content, service.bundle if bundle else None, pause=lambda _: None).problem
 
 
 def test_the_version_itself_passes(bundle: Bundle) -> None:
@@ -90,7 +90,7 @@ def test_wrong_scores_are_found(bundle: Bundle) -> None:
 
 
 def test_nobody_there_is_said(bundle: Bundle) -> None:
-    assert unproven("http://127.0.0.1:9", bundle.content, bundle, pause=lambda _: None) == (
+    assert proven("http://127.0.0.1:9", bundle.content, bundle, pause=lambda _: None).problem == (
         "http://127.0.0.1:9 does not serve the version: /info: ConnectError"
     )
 
@@ -98,4 +98,4 @@ def test_nobody_there_is_said(bundle: Bundle) -> None:
         return web.Response(status=503)
 
     with serving(broken) as url:
-        assert "/info answered 503" in unproven(url, bundle.content, bundle, pause=lambda _: None)
+        assert "/info answered 503" in proven(url, bundle.content, bundle, pause=lambda _: None).problem

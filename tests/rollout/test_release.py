@@ -12,10 +12,11 @@ import yaml
 from cluster import Cluster, serving
 from programs import require
 
+from rollout.follow import Means
 from rollout.kubectl import Kubectl
 from rollout.overlay import pin_of
 from rollout.place import LivePlace, OverlayPlace
-from rollout.release import Means, release, rollback
+from rollout.release import release, rollback
 from rollout.releases import Action, read
 from rollout.server import running
 from rollout.store import find_bundle
@@ -143,6 +144,7 @@ def test_a_promoted_version_is_written_applied_watched_and_asked(
         "bentune/version": promoted.tag,
         "bentune/content": promoted.content,
         "bentune/digest": promoted.digest,
+        "bentune/image": NEXT,
         "bentune/verdict": "PROMOTE",
         "bentune/forced": None,
     }
@@ -260,7 +262,7 @@ def test_a_commit_writes_the_overlay_and_asks_no_cluster(
     with pytest.raises(InputError, match="no cluster answers"):
         release(OverlayPlace(overlay, Kubectl()), bundle, GOOD, means)
     outcome = release(OverlayPlace(overlay, Kubectl()), bundle, GOOD, means, mode="commit")
-    assert (outcome.applied, outcome.where) == (False, "commit/default/bentune")
+    assert (outcome.applied, outcome.where) == (False, f"commit:{overlay}/default/bentune")
     assert OverlayPlace(overlay, Kubectl()).pinned() == outcome.pin
     # The overlay is the truth: another version needs a verdict from here on.
     text = (overlay / "release.yaml").read_text()
