@@ -69,7 +69,7 @@ def compare(
     """Send the rows of `data` through both sides, and judge; each side is a tag, a bundle's directory, or an address.
 
     `settings` are by default those of the recipe that the candidate was made by; `slices` and `frozen`, {column: value}
-    of slices that may not lose more than the margin, come on top of theirs, and `margin`, in points, instead of theirs.
+    of slices that veto sooner, come on top of theirs, and `margin`, in points, instead of theirs.
     The verdict is written into the candidate's bundle unless it is a service, and with `out` comparison.json and
     comparison.html there. Raises InputError for rows that a side was trained on (unless they are to be left out), for
     rows that cannot be checked because a service's bundle is not here (unless they are to be trusted), for sides that
@@ -205,7 +205,7 @@ def _rows(
     for column, value in settings.frozen.items():
         if value not in left.values[column]:
             raise InputError(
-                f"{data}: no row is left where {column} is {value}, which may not lose more than the margin: give such "
+                f"{data}: no row is left where {column} is {value}, which is frozen: give such "
                 "rows, or change compare.frozen"
             )
     return left, LeftOut(

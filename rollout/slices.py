@@ -22,14 +22,17 @@ OTHERS = "(others)"
 Mask = npt.NDArray[np.bool_]
 Logits = npt.NDArray[np.float32]
 
+FROZEN_LEVEL = 2
+"""It was named before anybody looked, so it is not one of many, and doubt there counts more than bad luck."""
+
 
 class Slice(Frozen):
     """Candidate minus served in the rows where `by` is `value`.
 
     `accuracy` is a share with one-sided limits. `worse_p` is McNemar's exact test for that the candidate is worse,
     `margin_p` the test for that it loses the margin or more; both are one-sided and after Holm. `vetoes` when it is
-    worse by more than the margin, and significantly so unless it is `frozen`; `non_inferior` when it is shown to lose
-    less.
+    significantly worse, and by more than the margin, where for one that is `frozen` FROZEN_LEVEL times alpha, without
+    Holm, is significant; `non_inferior` when it is shown to lose less.
     """
 
     by: str
@@ -77,7 +80,8 @@ def compare_slices(
     gained = [int((mask & right & ~was_right).sum()) for _, _, mask in found]
     lost = [int((mask & ~right & was_right).sum()) for _, _, mask in found]
     counts = [int(mask.sum()) for _, _, mask in found]
-    worse = _holm([float(binom.sf(c - 1, b + c, 0.5)) for b, c in zip(gained, lost, strict=True)])
+    alone = [float(binom.sf(c - 1, b + c, 0.5)) for b, c in zip(gained, lost, strict=True)]
+    worse = _holm(alone)
     inferior = _holm([p_value(b, c, n, margin) for b, c, n in zip(gained, lost, counts, strict=True)])
     slices = []
     for number, (by, value, mask) in enumerate(found):
@@ -97,7 +101,8 @@ def compare_slices(
                 worse_p=worse[number],
                 margin_p=inferior[number],
                 non_inferior=inferior[number] <= settings.alpha,
-                vetoes=(firm or worse[number] <= settings.alpha) and difference < -margin,
+                vetoes=difference < -margin
+                and (worse[number] <= settings.alpha or (firm and alone[number] <= FROZEN_LEVEL * settings.alpha)),
                 frozen=firm,
             )
         )

@@ -39,7 +39,7 @@ class CompareSettings(Frozen):
         default=[], description="columns whose values are compared one by one, beside label and length"
     )
     frozen: dict[str, str] = Field(
-        default={}, description="column: value of slices that may not lose more than the margin, certain or not"
+        default={}, description="column: value of slices that veto sooner: at twice alpha, without Holm's correction"
     )
     max_latency_ratio: float = Field(default=1.5, gt=0, description="latency that the candidate may have, by served")
     latency_rows: int = Field(default=100, ge=10, le=10_000, description="rows that are sent one by one for latency")

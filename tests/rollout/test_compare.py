@@ -108,7 +108,7 @@ def test_gains_elsewhere_do_not_pay_for_losses_in_a_frozen_slice(
     assert "frozen and worse where set is reference: by -100.00 points in 4 rows" in found.verdict.reasons[1]
     assert found.settings.frozen == {"set": "reference"}
     assert open_bundle(good).verdict() == found.verdict
-    with pytest.raises(InputError, match=r"no row is left where set is gone, which may not lose more"):
+    with pytest.raises(InputError, match=r"no row is left where set is gone, which is frozen"):
         judge(good, bad, few, frozen={"set": "gone"})
 
 

@@ -107,8 +107,8 @@ def test_equal_models_are_rarely_vetoed(monkeypatch: pytest.MonkeyPatch) -> None
     assert vetoed <= 8  # 5 % of 60, and three sigma
 
 
-@pytest.mark.parametrize(("lost", "vetoes"), [(4, True), (2, True), (1, False)])
-def test_a_frozen_slice_vetoes_by_what_it_lost_however_uncertain(lost: int, vetoes: bool) -> None:
+@pytest.mark.parametrize(("lost", "vetoes"), [(5, True), (4, True), (3, False), (1, False)])
+def test_a_frozen_slice_vetoes_by_a_loss_that_would_elsewhere_be_no_certain_one(lost: int, vetoes: bool) -> None:
     """40 rows that lose four while 400 others gain twenty: not significant, and by ten points."""
     gold = [0, 1] * 220
     was, new = gold.copy(), gold.copy()
@@ -118,7 +118,7 @@ def test_a_frozen_slice_vetoes_by_what_it_lost_however_uncertain(lost: int, veto
     one = CompareSettings(resamples=100, slices=["set"], margin=3)
     reference = named(compare_slices(rows, answers(new), answers(was), LABELS, one))["set reference"]
     assert (reference.vetoes, reference.frozen) == (False, False)
-    assert reference.worse_p > 0.1
+    assert reference.worse_p > 0.05
     firm = one.model_copy(update={"frozen": {"set": "reference"}})
     slices = named(compare_slices(rows, answers(new), answers(was), LABELS, firm))
     assert (slices["set reference"].vetoes, slices["set reference"].frozen) == (vetoes, True)
