@@ -6,8 +6,8 @@ import click
 from rich.markup import escape
 
 from bentune.options import json_option
+from bentune.outcome import exit_code_of
 from bentune.report import Report
-from service.errors import GateError
 
 
 @click.command()
@@ -39,7 +39,6 @@ def compare(
     """
     from rollout.compare import compare as compare_sides
     from rollout.comparison_table import tables
-    from service.verdict import Decision
 
     report = Report(as_json=as_json)
     found = compare_sides(
@@ -65,9 +64,4 @@ def compare(
     if out is not None:
         report.say(f"[green]✓[/] {escape(str(out / 'comparison.json'))}, {escape(str(out / 'comparison.html'))}")
     report.result(found.model_dump(mode="json"))
-    decision = found.verdict.decision
-    if decision is Decision.PROMOTE:
-        return 0
-    if as_json:  # the one object on stdout says it all
-        return 1
-    raise GateError("compare", f"{decision}: {found.verdict.candidate.tag} does not replace {found.verdict.served.tag}")
+    return exit_code_of(found.verdict, as_json=as_json)

@@ -5,8 +5,6 @@ from typing import Any
 
 import click
 
-from service.errors import InputError
-
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 overrides_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, for example train.epochs=1."
@@ -29,9 +27,7 @@ def run_options(command: Any) -> Any:
 def require_place(out: Path) -> None:
     """Before anything is computed: raise InputError for what could not be written or drawn at the end."""
     from rollout.chart import require_matplotlib
+    from rollout.out import require_directory
 
     require_matplotlib()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror}); give another directory") from None
+    require_directory(out)

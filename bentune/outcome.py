@@ -1,8 +1,24 @@
 """How commands tell what became of a stage: a line or two for people, an object for machines."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bentune.report import Report
+from service.errors import GateError
+
+if TYPE_CHECKING:
+    from service.verdict import Verdict
+
+
+def exit_code_of(verdict: "Verdict", *, as_json: bool) -> int:
+    """0 for PROMOTE, else 1: for people as a GateError with the reason, for machines without, as their object says it."""
+    if verdict.decision == "PROMOTE":
+        return 0
+    if as_json:
+        return 1
+    needed = f", {verdict.rows_needed:,} rows in all" if verdict.rows_needed else ""
+    raise GateError(
+        "compare", f"{verdict.decision}{needed}: {verdict.candidate.tag} does not replace {verdict.served.tag}"
+    )
 
 
 def say_outcome(report: Report, outcome: Any) -> None:

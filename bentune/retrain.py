@@ -7,9 +7,8 @@ import click
 from rich.markup import escape
 
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
-from bentune.outcome import outcome_json, say_outcome
+from bentune.outcome import exit_code_of, outcome_json, say_outcome
 from bentune.report import Report
-from service.errors import GateError
 
 if TYPE_CHECKING:
     from service.contract import Bundle
@@ -87,12 +86,7 @@ def retrain(
     report.say(f"[bold]{verdict.decision}[/]: {'; '.join(map(escape, verdict.reasons))}")
     report.say(f"release it: bentune release {candidate}" if verdict.decision == "PROMOTE" else f"see {root}/compare")
     report.result(_result(root, outcomes, candidate, parent.tag, verdict.model_dump(mode="json")))
-    if verdict.decision == "PROMOTE":
-        return 0
-    if as_json:  # the one object on stdout says it all
-        return 1
-    needed = f", {verdict.rows_needed} in all" if verdict.rows_needed else ""
-    raise GateError("compare", f"{verdict.decision}{needed}: {candidate} does not replace {parent.tag}")
+    return exit_code_of(verdict, as_json=as_json)
 
 
 def _nothing_new(parent: "Bundle", recipe: "Recipe", fingerprint: str) -> bool:

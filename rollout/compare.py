@@ -21,6 +21,7 @@ from rollout.labelled import (
     without_copies,
 )
 from rollout.noninferiority import interval, mcnemar
+from rollout.out import require_directory
 from rollout.paired_runs import Runs, run_both
 from rollout.sides import Side, open_side, size_of
 from rollout.slices import compare_slices
@@ -80,7 +81,7 @@ def compare(
     if margin is not None and not 0 < margin <= MAX_MARGIN:
         raise InputError(f"--margin {margin:g}: give points of accuracy above 0, at most {MAX_MARGIN:g}")
     if out is not None:
-        _require_directory(out)
+        require_directory(out)
     with ExitStack() as stack:
         sides = (stack.enter_context(open_side(candidate)), stack.enter_context(open_side(served)))
         _require_comparable(*sides)
@@ -106,13 +107,6 @@ def compare(
     if not sides[0].live and sides[0].bundle is not None:
         add_verdict(sides[0].bundle.root, found.verdict)
     return found
-
-
-def _require_directory(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror}); give another directory") from None
 
 
 def _write(out: Path, found: Comparison, rows: Labelled) -> None:

@@ -1,14 +1,11 @@
 """Finds the bundle of what is served: by tag, by directory, or by asking a live service which it is."""
 
-from typing import Any
-
+from rollout.info import Identity, parse_info
 from rollout.scrape import read_info
 from rollout.store import find_bundle
-from rollout.target import is_address
+from rollout.target import address_of, is_address
 from service.contract import Bundle
 from service.errors import InputError
-
-SHOWN_CHARACTERS = 100
 
 
 def find_served(given: str) -> Bundle:
@@ -37,15 +34,9 @@ def find_served(given: str) -> Bundle:
 
 def asked(address: str) -> tuple[str, str]:
     """The tag and the content digest that a service says it serves. Raises InputError."""
-    info = read_info(address.rstrip("/"))
-    if info is None:
+    url, _ = address_of(address)
+    said = read_info(url)
+    if said is None:
         raise InputError(f"{address}: no Bentune service answers /info there; give its address, a tag or a directory")
-    name, version, content = (_text(info, key) for key in ("name", "version", "content"))
-    if not (name and version and content):
-        raise InputError(f"{address}: /info does not name its bundle; is it of an older Bentune?")
-    return f"{name}:{version}", content
-
-
-def _text(info: dict[str, Any], key: str) -> str:
-    value = info.get(key)
-    return value if isinstance(value, str) and len(value) <= SHOWN_CHARACTERS and value.isprintable() else ""
+    identity = parse_info(Identity, address, said)
+    return identity.tag, identity.content

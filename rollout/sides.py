@@ -6,20 +6,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import httpx
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rollout.info import Info, parse_info
 from rollout.quality import Floats
 from rollout.scorer import BundleScorer
 from rollout.store import find_bundle
 from rollout.target import DEADLINE_HEADER, address_of, is_address
-from service.contract import Bundle, Name, Sha256
+from service.contract import Bundle
 from service.errors import BentuneError, InputError
 from service.hardware import describe
-from service.plan import Variant, model_file
+from service.plan import model_file
 from service.providers import available
 from service.runtime import choose
 from service.scores import Prediction
@@ -27,7 +27,6 @@ from service.verdict import Judged
 
 Text: TypeAlias = tuple[str, str | None]
 
-MAX_LABELS = 100_000
 MAX_INFO_BYTES = 4_000_000
 MAX_ANSWER_BYTES = 64_000_000
 TIMEOUT_S = 60.0
@@ -101,33 +100,6 @@ class BundleSide:
         return _as_array(self._scorer.score(texts), self.labels, self.judged.tag)
 
 
-class _Plan(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    variant: Variant
-    provider: str = Field(max_length=100)
-
-
-class _Limits(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    max_inputs: int = Field(ge=1)
-
-
-class _Info(BaseModel):
-    """What of a service's /info is needed here; a stranger may have written it."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    name: Name
-    version: Name
-    content: Sha256
-    inputs: Literal["text", "pair"]
-    labels: list[str] = Field(min_length=2, max_length=MAX_LABELS)
-    plan: _Plan
-    limits: _Limits
-
-
 @dataclass(frozen=True)
 class _Answer:
     status: int
@@ -143,15 +115,8 @@ class LiveSide:
     def __init__(self, address: str, path: str, client: httpx.Client) -> None:
         self._address, self._path, self._client = address, path, client
         answer = self._ask("GET", "/info", None, MAX_INFO_BYTES)
-        try:
-            info = _Info.model_validate_json(answer.content)
-        except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(step) for step in problem["loc"])
-            raise BentuneError(
-                f"{address}: /info is not that of a Bentune service ({where or 'content'}: {problem['msg']})"
-            ) from None
-        self.judged = Judged(tag=f"{info.name}:{info.version}", content=info.content, address=address)
+        info = parse_info(Info, address, answer.content)
+        self.judged = Judged(tag=info.tag, content=info.content, address=address)
         self.labels = info.labels
         self.pairs = info.inputs == "pair"
         self.variant, self.provider = info.plan.variant, info.plan.provider

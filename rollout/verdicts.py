@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from service.contract import EVIDENCE, MANIFEST, Bundle, open_bundle, seal_evidence, write_json
+from service.contract import EVIDENCE, MANIFEST, Bundle, open_bundle, seal_evidence, spelled, write_json
 from service.errors import BentuneError, BundleError
 from service.verdict import VERDICTS, Verdict
 
@@ -63,7 +63,7 @@ def _take_back(root: Path) -> None:
         if hashlib.sha256(content).hexdigest() == sealed:
             return
         before = _without_newest(json.loads(content))
-        if hashlib.sha256(_spelled(before)).hexdigest() == sealed:
+        if hashlib.sha256(spelled(before)).hexdigest() == sealed:
             write_json(path, before)
 
 
@@ -72,11 +72,6 @@ def _without_newest(evidence: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in evidence.items() if key != VERDICTS} | (
         {VERDICTS: verdicts} if verdicts else {}
     )
-
-
-def _spelled(value: dict[str, Any]) -> bytes:
-    """The bytes that `write_json` writes."""
-    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
 
 
 @contextmanager

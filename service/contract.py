@@ -180,14 +180,19 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def spelled(value: BaseModel | object) -> bytes:
+    """The bytes that `write_json` writes. Raises ValueError for NaN and infinity, which JSON does not have."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return (json.dumps(plain, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: BaseModel | object) -> None:
     """Write JSON beside `path` and rename it there, so that a reader never sees half a file."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    content = spelled(value)
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(plain, file, ensure_ascii=False, indent=2, allow_nan=False)
-            file.write("\n")
+        with part.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -284,23 +289,18 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
         )
     manifest = _parse_text(Manifest, path, content)
     # Only the spelling that `seal` writes is taken, so that a changed byte which JSON ignores is caught as well.
-    if _spelled(manifest) != content or _own_sha256(manifest) != manifest.own_sha256:
+    if spelled(manifest) != content or _own_sha256(manifest) != manifest.own_sha256:
         raise BundleError(f"{path} was changed after it was written; package the model again")
     return manifest
 
 
 def _own_sha256(manifest: Manifest) -> str:
-    return hashlib.sha256(_spelled(manifest.model_copy(update={"own_sha256": ""}))).hexdigest()
+    return hashlib.sha256(spelled(manifest.model_copy(update={"own_sha256": ""}))).hexdigest()
 
 
 def _content_digest(manifest: Manifest) -> str:
     files = {name: entry for name, entry in manifest.files.items() if name != EVIDENCE}
-    return hashlib.sha256(_spelled(manifest.model_copy(update={"files": files, "own_sha256": ""}))).hexdigest()
-
-
-def _spelled(manifest: Manifest) -> bytes:
-    """The bytes that `write_json` writes."""
-    return (json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n").encode()
+    return hashlib.sha256(spelled(manifest.model_copy(update={"files": files, "own_sha256": ""}))).hexdigest()
 
 
 def _check_file(root: Path, name: str, entry: FileEntry) -> None:

@@ -142,7 +142,7 @@ def test_a_new_version_continues_what_is_served(
     assert "HOLD: it is HOLD" in again.err
     assert f"error: HOLD: {child.tag} does not replace {tiny_tag}" in again.err
     judged(Decision.NEED_MORE_ROWS)
-    assert f"NEED MORE ROWS, 900 in all: {child.tag}" in ask(*given).err
+    assert f"NEED MORE ROWS, 900 rows in all: {child.tag}" in ask(*given).err
     refused = ask(*given, "--json")
     assert (refused.code, refused.json["verdict"]["decision"]) == (1, "NEED MORE ROWS")
     # What was measured on a busy machine can be measured again, and is another version when it comes out otherwise.

@@ -27,7 +27,7 @@ def test_by_tag_directory_and_address(tiny_tag: str, tiny_bundle: Path) -> None:
     name, version = tiny_tag.split(":")
     with serving(says(name=name, version=version, content=bundle.content)) as address:
         assert asked(address) == (tiny_tag, bundle.content)
-        for given in (tiny_tag, str(tiny_bundle), address, f"{address}/"):
+        for given in (tiny_tag, str(tiny_bundle), address, f"{address}/", f"{address}/predict"):
             assert find_served(given).content == bundle.content
 
 
@@ -56,13 +56,26 @@ def test_what_is_not_in_the_store_is_asked_for(tiny_tag: str, tiny_bundle: Path,
         find_served(str(copy))
 
 
-@pytest.mark.parametrize("content", [None, 5, "", "x" * 1000, "a\nb"])
-def test_an_info_that_names_no_bundle(content: object) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"content": content} for content in (None, 5, "", "x" * 1000, "a\nb")),
+        {"name": "../../up"},
+        {"version": "a/b"},
+    ],
+)
+def test_an_info_that_names_no_bundle(wrong: dict[str, object]) -> None:
+    said = {"name": "n", "version": "v", "content": "0" * 64} | wrong
     with (
-        serving(says(name="n", version="v", content=content)) as address,
-        pytest.raises(InputError, match="/info does not name its bundle"),
+        serving(says(**said)) as address,
+        pytest.raises(InputError, match=f"/info is not that of a Bentune service of this version .{next(iter(wrong))}"),
     ):
         asked(address)
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(InputError, match="'http://' is no address of a server"):
+        asked("http://")
 
 
 def test_an_address_without_bentune() -> None:

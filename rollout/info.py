@@ -1,0 +1,68 @@
+"""What a service says at /info of what it serves, as typed values: a stranger may have written it."""
+
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from service.contract import Name, Sha256
+from service.errors import InputError
+from service.plan import Variant
+
+MAX_LABELS = 100_000
+
+
+class _Said(BaseModel):
+    """A newer service may say more."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Identity(_Said):
+    """Which bundle it is; every service of ours says it."""
+
+    name: Name
+    version: Name
+    content: Sha256
+
+    @property
+    def tag(self) -> str:
+        """Its tag in the BentoML model store."""
+        return f"{self.name}:{self.version}"
+
+
+class PlanInfo(_Said):
+    """How it runs there."""
+
+    variant: Variant
+    provider: str = Field(max_length=100)
+
+
+class LimitsInfo(_Said):
+    """How much it takes at once."""
+
+    max_inputs: int = Field(ge=1)
+
+
+class Info(Identity):
+    """All that a comparison needs of it."""
+
+    inputs: Literal["text", "pair"]
+    labels: list[str] = Field(min_length=2, max_length=MAX_LABELS)
+    plan: PlanInfo
+    limits: LimitsInfo
+
+
+Part = TypeVar("Part", bound=Identity)
+
+
+def parse_info(kind: type[Part], address: str, said: bytes | dict[str, JsonValue]) -> Part:
+    """/info of the service at `address`, as bytes or already read. Raises InputError, which says what is wrong."""
+    try:
+        return kind.model_validate_json(said) if isinstance(said, bytes) else kind.model_validate(said)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(step) for step in problem["loc"])
+        raise InputError(
+            f"{address}: /info is not that of a Bentune service of this version ({where or 'content'}: "
+            f"{problem['msg']})"
+        ) from None
