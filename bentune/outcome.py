@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def exit_code_of(verdict: "Verdict", *, as_json: bool) -> int:
-    """0 for PROMOTE, else 1: for people as a GateError with the reason; for machines without, as their object has it."""
+    """0 for PROMOTE, else 1: for people as a GateError with the reason; for machines without, their object has it."""
     if verdict.decision == "PROMOTE":
         return 0
     if as_json:
