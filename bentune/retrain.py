@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--warm-start", is_flag=True, help="Start from the served version's own weights.")
 @click.option("--replan", is_flag=True, help="Measure the runtime plan again, for example when the machine was busy.")
 @overrides_option
+@click.option("--promoted", type=click.Path(path_type=Path), help="For scripts: the tag is written here if promoted.")
 @run_options
 @json_option
 def retrain(
@@ -29,6 +30,7 @@ def retrain(
     warm_start: bool,
     replan: bool,
     overrides: tuple[str, ...],
+    promoted: Path | None,
     runs: Path,
     new: bool,
     as_json: bool,
@@ -47,6 +49,8 @@ def retrain(
     from training.run_dir import RunDir
 
     require_extra()
+    if promoted:
+        promoted.unlink(missing_ok=True)  # of a run before: nothing new is nothing to release
     report, parent = Report(as_json=as_json), find_served(served)
     warm = ("train.warm_start=true",) if warm_start else ()
     given = load_recipe(recipe, (*overrides, *warm, f"parent={parent.tag}")).recipe
@@ -86,6 +90,8 @@ def retrain(
     report.say(f"[bold]{verdict.decision}[/]: {'; '.join(map(escape, verdict.reasons))}")
     report.say(f"release it: bentune release {candidate}" if verdict.decision == "PROMOTE" else f"see {root}/compare")
     report.result(_result(root, outcomes, candidate, parent.tag, verdict.model_dump(mode="json")))
+    if promoted is not None and verdict.decision == "PROMOTE":
+        promoted.write_text(f"{candidate}\n", encoding="utf-8")
     return exit_code_of(verdict, as_json=as_json)
 
 

@@ -85,8 +85,8 @@ def carry_out(place: Place, outcome: Outcome, bundle: Bundle | None, means: Mean
                 "nothing ran before: it is left as it is, for you to look at; no pod that is not ready serves"
             )
             return done
-        taken_back = _take_back(place, now, means, hooks, done.pin, done.problem, judged=True)
-        return replace(done, undone=taken_back and _serves_again(place, means))
+        undone, problem = _take_back(place, now, means, hooks, done.pin, done.problem, judged=True)
+        return replace(done, problem=problem, undone=undone and _serves_again(place, means))
 
 
 def carry_back(place: Place, outcome: Outcome, bundle: Bundle | None, means: Means, now: Now, hooks: Hooks) -> Outcome:
@@ -131,8 +131,10 @@ def _judged(place: Place, outcome: Outcome, bundle: Bundle | None, means: Means)
     return replace(outcome, applied=True, problem=problem, pods=len(watch.pods), golden=rows)
 
 
-def _take_back(place: Place, now: Now, means: Means, hooks: Hooks, pin: Pin, problem: str, *, judged: bool) -> bool:
-    """Whether the cluster has taken the former template: the same one finds the ReplicaSet that is still there.
+def _take_back(
+    place: Place, now: Now, means: Means, hooks: Hooks, pin: Pin, problem: str, *, judged: bool
+) -> tuple[bool, str]:
+    """Whether the cluster has taken the former template, and what is wrong; the same finds the ReplicaSet of before.
 
     First of all this, then the files and the record, and words last: none of them keeps another from being done.
     """
@@ -162,7 +164,7 @@ def _take_back(place: Place, now: Now, means: Means, hooks: Hooks, pin: Pin, pro
     means.listener.say(f"[red]✗[/] {escape(problem)}")
     if undone:
         means.listener.say("undoing: the pods of before come back")
-    return undone
+    return undone, problem
 
 
 def _serves_again(place: Place, means: Means) -> bool:

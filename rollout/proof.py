@@ -33,7 +33,7 @@ def require_url(url: str) -> None:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise InputError(f"--url {url!r}: {error}") from None
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+    if parsed.scheme not in {"http", "https"} or not parsed.host or (parsed.port or 0) > 65_535:
         raise InputError(f"--url {url!r} is no address of a server, such as http://127.0.0.1:3000")
 
 

@@ -3,14 +3,13 @@
 import itertools
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from cluster import Cluster, serving
+from cluster import Cluster
 from programs import require
+from releasing import GOOD, NEXT, OLD, Heard, deployed, judged, serves
 
 from rollout.follow import Means
 from rollout.kubectl import Kubectl
@@ -20,54 +19,18 @@ from rollout.release import release, rollback
 from rollout.releases import Action, read
 from rollout.server import running
 from rollout.store import find_bundle
-from rollout.watch import Watch
-from service.contract import EVIDENCE, Bundle, open_bundle, seal, write_json
+from service.contract import Bundle, open_bundle, seal
 from service.errors import GateError, InputError
-from service.verdict import VERDICTS, Decision, Difference, Judged, Verdict
+from service.verdict import Decision
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
-OLD = "0" * 64
-GOOD, NEXT = "registry.test/news:1@sha256:" + "a" * 64, "registry.test/news:2@sha256:" + "b" * 64
 
 pytestmark = pytest.mark.usefixtures("kubectl")
-
-
-class Heard:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.diffs: list[str] = []
-        self.looks: list[Watch] = []
-
-    def say(self, renderable: Any) -> None:
-        self.said.append(str(renderable))
-
-    def diff(self, text: str) -> None:
-        self.diffs.append(text)
-
-    def pods(self, watch: Watch) -> None:
-        self.looks.append(watch)
 
 
 @pytest.fixture
 def kubectl() -> None:
     require("kubectl")
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    found = Cluster()
-    with serving(found, tmp_path) as config:
-        monkeypatch.setenv("KUBECONFIG", str(config))
-        monkeypatch.setenv("HOME", str(tmp_path))
-        yield found
-
-
-@pytest.fixture
-def overlay(tmp_path: Path) -> Path:
-    shutil.copytree(K8S, tmp_path / "k8s")
-    return tmp_path / "k8s/overlays/dev"
 
 
 @pytest.fixture(scope="module")
@@ -84,51 +47,9 @@ def means(url: str, tmp_path: Path) -> Means:
     return Means(Heard(), 600, url, tmp_path / "releases.jsonl", lambda: next(ticks), lambda _: None)
 
 
-def judged(bundle: Path, directory: Path, decision: Decision, served: str = OLD) -> Bundle:
-    """A copy of a bundle with a verdict: of the same content, therefore."""
-    shutil.copytree(bundle, directory)
-    opened = open_bundle(directory)
-    verdict = Verdict(
-        decision=decision,
-        reasons=["for the test"],
-        created_at=datetime.now(UTC),
-        candidate=Judged(tag=opened.tag, content=opened.content),
-        served=Judged(tag="news:1", content=served),
-        rows=100,
-        data_fingerprint="f",
-        metric="accuracy",
-        margin=0.01,
-        confidence=0.95,
-        difference=Difference(value=0.0, low=-0.005, high=0.005),
-    )
-    write_json(directory / EVIDENCE, opened.evidence() | {VERDICTS: [verdict.model_dump(mode="json")]})
-    seal(directory, opened.manifest)
-    return open_bundle(directory)
-
-
 @pytest.fixture
 def promoted(tiny_bundle: Path, tmp_path: Path) -> Bundle:
     return judged(tiny_bundle, tmp_path / "promoted", Decision.PROMOTE)
-
-
-def deployed(cluster: Cluster, overlay: Path, pin: bool = True) -> None:
-    """A version is served already, released by us or not."""
-    Kubectl().apply(overlay)
-    if pin:
-        one = cluster.objects["Deployment", "bentune"]["spec"]["template"]
-        one["metadata"]["annotations"] |= {"bentune/version": "news:1", "bentune/content": OLD}
-        one["spec"]["containers"][0]["image"] = GOOD
-    for _ in range(4):
-        cluster.step()
-
-
-def serves(cluster: Cluster) -> set[str]:
-    """The images of the pods that are ready."""
-    return {
-        pod["spec"]["containers"][0]["image"]
-        for pod in cluster.of("Pod")
-        if {"type": "Ready", "status": "True"} in pod["status"]["conditions"]
-    }
 
 
 def test_a_promoted_version_is_written_applied_watched_and_asked(

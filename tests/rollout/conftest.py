@@ -1,0 +1,77 @@
+"""What tests of releases start with: a stand-in cluster, an overlay, and a Service that answers as the pods."""
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import http_server
+import pytest
+from cluster import Cluster, serving
+from programs import require
+from releasing import Behind, Heard, image_of, version
+
+from rollout.carry import Outcome
+from rollout.follow import Means
+from rollout.kubectl import Kubectl
+from rollout.place import OverlayPlace
+from rollout.release import release, rollback
+from service.contract import Bundle
+
+K8S = Path(__file__).parent.parent.parent / "k8s"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    require("kubectl")
+    found = Cluster()
+    with serving(found, tmp_path) as config:
+        monkeypatch.setenv("KUBECONFIG", str(config))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        yield found
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    return tmp_path / "k8s/overlays/dev"
+
+
+@dataclass
+class Releasing:
+    """Releases to the stand-in cluster, and what there is to look at afterwards."""
+
+    cluster: Cluster
+    overlay: Path
+    behind: Behind
+    means: Means
+    make: Callable[..., Bundle]
+
+    def version(self, name: str, after: Bundle | None = None) -> Bundle:
+        made = self.make(name, after)
+        self.behind.knows(made)
+        return made
+
+    def place(self) -> OverlayPlace:
+        return OverlayPlace(self.overlay, Kubectl())
+
+    def release(self, bundle: Bundle, **options: str | bool) -> Outcome:
+        return release(self.place(), bundle, image_of(bundle), self.means, **options)
+
+    def rollback(self) -> Outcome:
+        return rollback(self.place(), self.means)
+
+
+@pytest.fixture
+def releasing(cluster: Cluster, overlay: Path, tiny_bundle: Path, tmp_path: Path) -> Iterator[Releasing]:
+    """A minute passes with each look at the clock."""
+    behind, ticks = Behind(cluster), itertools.count(step=60.0)
+
+    def make(name: str, after: Bundle | None) -> Bundle:
+        return version(tiny_bundle, tmp_path / "versions", name, after)
+
+    with http_server.serving(behind) as url:
+        record = tmp_path / "releases.jsonl"
+        means = Means(Heard(), 600, url, record, lambda: next(ticks), lambda _: None)
+        yield Releasing(cluster, overlay, behind, means, make)
