@@ -24,8 +24,9 @@ from canary import Analysis, prometheus, scraped, until
 from rollout.round_robin import RoundRobin
 from rollout.server import free_port, running, serve_command
 from rollout.target import serving
-from service.contract import open_bundle, seal
+from service.contract import Bundle, open_bundle, seal
 from service.errors import BentuneError
+from service.row_filter import row_key
 
 K8S = Path(__file__).parent.parent / "k8s"
 ARTICLES, FIRST = 700, 240
@@ -167,9 +168,11 @@ def held_out(place: Path, second: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def nonsense(place: Path, first: str) -> str:
-    """A version that was trained on the first week's articles with their labels shuffled."""
+    """A version that was trained on the first week's articles with their labels shuffled, but for those held out."""
     rows = news()[:FIRST]
-    labels = np.random.default_rng(0).permutation([row["label"] for row in rows])
+    trained = bundle(first).rows().trained_on([row_key(row["text"]) for row in rows])
+    labels = np.array([row["label"] for row in rows])
+    labels[trained] = np.random.default_rng(0).permutation(labels[trained])
     write(
         place / "shuffled/week-1.jsonl", [row | {"label": str(label)} for row, label in zip(rows, labels, strict=True)]
     )
@@ -189,8 +192,7 @@ def test_more_articles_make_a_version_that_may_replace_the_first(second: dict[st
     assert difference["value"] > 0
     assert difference["low"] > -verdict["margin"]
     assert second["model"] > first
-    bundle = open_bundle(Path(bentoml.models.get(second["model"]).path))
-    kept = bundle.verdict()
+    kept = bundle(second["model"]).verdict()
     assert kept is not None
     assert kept.model_dump(mode="json") == verdict
 
@@ -203,6 +205,17 @@ def test_it_replaced_the_first_and_no_request_was_lost(second: dict[str, Any], f
     assert f"{served['name']}:{served['version']}" == second["model"]
     assert served["parent"]["tag"] == first
     assert served["verdict"]["decision"] == "PROMOTE"
+
+
+def test_labels_that_were_swapped_are_refused_before_anything_is_trained(place: Path, first: str) -> None:
+    """A version would learn the swap, and held-out articles that carry it too would call that right."""
+    labels = sorted({row["label"] for row in news()})
+    other = dict(zip(labels, [labels[1], labels[0], *labels[2:]], strict=True))
+    write(place / "swapped/week-1.jsonl", [row | {"label": other[row["label"]]} for row in news()[:FIRST]])
+    refused = bentune("retrain", "news.yaml", "--from", first, "--set", "data.source=swapped", cwd=place, code=2)
+    tell(f"swapped:   {labels[0]} is called {labels[1]} and the other way round: refused before anything is trained")
+    assert "of 48 rows that the parent held out" in refused["error"]
+    assert "have another label" in refused["error"]
 
 
 def test_one_that_learned_from_shuffled_labels_is_held(
@@ -300,6 +313,10 @@ def answers(url: str) -> int:
         return httpx.get(url, timeout=5).status_code
     except httpx.TransportError:
         return 0
+
+
+def bundle(tag: str) -> Bundle:
+    return open_bundle(Path(bentoml.models.get(tag).path))
 
 
 def stored(home: Path, tag: str) -> Path:
