@@ -490,13 +490,14 @@ def test_the_recipe_is_one(render: Callable[..., Any], tmp_path: Path) -> None:
 
     (tmp_path / "recipe.yaml").write_text(render("training/job").one("ConfigMap")["data"]["recipe.yaml"])
     recipe = load_recipe(tmp_path / "recipe.yaml").recipe
-    retrain, release = (line.split() for line in render("training/retrain").containers[0]["args"][0].splitlines())
+    lines = render("training/retrain").containers[0]["args"][0].splitlines()
+    retrain, release = lines[0].split(), lines[-1].split()
     assert retrain[:3] == ["bentune", "retrain", "/recipe/recipe.yaml"]
     assert release[:3] == ["bentune", "release", recipe.name]
     rule, *_ = render("training/retrain").one("Role")["rules"]
     served = render("overlays/dev")
     assert rule["resourceNames"] == [release[4]] == [served.one("Deployment")["metadata"]["name"]]
-    assert retrain[-1] == release[6] == f"http://{served.one('Service')['metadata']['name']}"
+    assert retrain[6] == release[6] == f"http://{served.one('Service')['metadata']['name']}"
 
 
 def test_the_release_of_a_retrained_model_is_a_command_that_there_is(render: Callable[..., Any]) -> None:

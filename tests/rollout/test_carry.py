@@ -42,9 +42,10 @@ def test_an_error_while_it_is_watched_takes_it_back(
         assert releasing.cluster.image() == image_of(second)
         raise error
 
-    with monkeypatch.context() as patched, pytest.raises(type(error)):
+    with monkeypatch.context() as patched:
         patched.setattr(releasing.means.listener, "pods", fails)
-        releasing.release(second)
+        with pytest.raises(type(error)):
+            releasing.release(second)
     kept_as_it_was(releasing, first)
     assert read(releasing.means.record)[-1].action is Action.INTERRUPTED
     # Nothing is known against it; but it is nothing to go back to either.
@@ -73,9 +74,10 @@ def test_an_apply_that_failed_half_way_is_taken_back(releasing: Any, two: Any, m
         apply(self, overlay)
         raise BentuneError("no matches for kind ServiceMonitor")
 
-    with monkeypatch.context() as patched, pytest.raises(BentuneError, match="no matches for kind"):
+    with monkeypatch.context() as patched:
         patched.setattr(Kubectl, "apply", in_part)
-        releasing.release(second)
+        with pytest.raises(BentuneError, match="no matches for kind"):
+            releasing.release(second)
     kept_as_it_was(releasing, first)
     # When the kind is there, nothing speaks against it.
     assert releasing.release(second).problem == ""
