@@ -106,8 +106,9 @@ def test_a_new_version_continues_what_is_served(
     before = {path: path.read_bytes() for path in (runs / "tiny").rglob("*.json")}
     given = ("retrain", grown, "--from", tiny_tag, "--runs", runs, "--warm-start", "--set", "train.epochs=2")
     judged(Decision.PROMOTE)
-    answer = ask(*given, "--json")
+    answer = ask(*given, "--json", "--promoted", tmp_path / "promoted")
     assert answer.code == 0, answer.err
+    assert (tmp_path / "promoted").read_text() == answer.json["model"] + "\n"
     child, parent = stored(answer.json["model"]), open_bundle(tiny_bundle)
     assert child.manifest.parent is not None
     assert (child.manifest.parent.tag, child.manifest.parent.content) == (tiny_tag, parent.content)
@@ -160,8 +161,11 @@ def test_where_nothing_is_new_nothing_is_made(
 ) -> None:
     judged(Decision.PROMOTE)
     given = ("retrain", tiny_recipe, "--from", tiny_tag, "--runs", tmp_path / "runs")
-    answer = ask(*given, "--json")
+    promoted = tmp_path / "promoted"
+    promoted.write_text("of a run before\n")
+    answer = ask(*given, "--json", "--promoted", promoted)
     assert (answer.code, answer.json["model"], answer.json["verdict"]) == (0, tiny_tag, None)
+    assert not promoted.exists()
     assert [stage["stage"] for stage in answer.json["stages"]] == ["data"]
     assert calls == []
     assert f"nothing new: rows and recipe are those of {tiny_tag}" in ask(*given).err

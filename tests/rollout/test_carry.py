@@ -140,8 +140,9 @@ def test_words_never_keep_it_from_being_undone(releasing: Any, two: Any) -> None
 
     releasing.means.listener.say = say
     # What a server says of itself is nobody's markup.
-    releasing.behind.versions[image_of(second)] = first
-    first.manifest.__dict__["version"] = "[/ill]"
+    odd = releasing.version("odd")
+    odd.manifest.__dict__["version"] = "[/ill]"
+    releasing.behind.versions[image_of(second)] = odd
     outcome = releasing.release(second)
     assert outcome.undone
     assert "/info shows tiny:[/ill]" in outcome.problem

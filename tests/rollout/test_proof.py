@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,32 @@ def test_nobody_there_is_said(bundle: Bundle) -> None:
 
     with serving(broken) as url:
         assert "/info answered 503" in proven(url, bundle.content, bundle, pause=lambda _: None).problem
+
+
+def test_a_busy_server_is_asked_again_after_as_long_as_it_says(bundle: Bundle) -> None:
+    busy = iter([429, 503, 429])
+    waits: list[float] = []
+
+    def sometimes(_: int, scores: dict[str, float]) -> Any:
+        status = next(busy, None)
+        return scores if status is None else web.Response(status=status, headers={"Retry-After": "3"})
+
+    with serving(Service(bundle, sometimes)) as url:
+        assert proven(url, bundle.content, bundle, pause=waits.append).problem == ""
+    assert waits == [3.0, 3.0, 3.0]
+    with serving(Service(bundle, lambda *_: web.Response(status=429, headers={"Retry-After": "nan"}))) as url:
+        assert "row 0: HTTPStatusError" in proven(url, bundle.content, bundle, pause=waits.append).problem
+    assert max(waits) <= 5.0
+
+
+def test_any_of_the_bundles_variants_may_answer(bundle: Bundle) -> None:
+    """Nodes differ in what they can run, and behind a Service each request may meet another."""
+    key = scores_key(bundle.plan.variant, bundle.plan.provider)
+    moved = {"elsewhere": [1.0 - score for score in bundle.golden[0].scores[key]]}
+    first = bundle.golden[0].model_copy(update={"scores": {key: bundle.golden[0].scores[key]} | moved})
+    bundle = replace(bundle, golden=(first, *bundle.golden[1:]))
+
+    def other(number: int, scores: dict[str, float]) -> dict[str, float]:
+        return dict(zip(scores, moved["elsewhere"], strict=True)) if number == 0 else scores
+
+    assert ask(Service(bundle, other)) == ""
