@@ -486,14 +486,18 @@ def test_every_way_of_training_runs_the_same_recipe(training: Any) -> None:
 
 
 def test_the_recipe_is_one(render: Callable[..., Any], tmp_path: Path) -> None:
+    from bentune.retrain import retrain as command
     from training.recipe_file import load_recipe
 
     (tmp_path / "recipe.yaml").write_text(render("training/job").one("ConfigMap")["data"]["recipe.yaml"])
-    recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+    load_recipe(tmp_path / "recipe.yaml")
     lines = render("training/retrain").containers[0]["args"][0].splitlines()
-    retrain, release = lines[0].split(), lines[-1].split()
+    retrain, release = shlex.split(lines[0]), shlex.split(lines[-1])
     assert retrain[:3] == ["bentune", "retrain", "/recipe/recipe.yaml"]
-    assert release[:3] == ["bentune", "release", recipe.name]
+    # What it made, and not whatever is the newest of the name; nothing, where nothing was new.
+    promoted = command.make_context("retrain", [str(tmp_path / "recipe.yaml"), *retrain[3:]]).params["promoted"]
+    assert release[:3] == ["bentune", "release", f"$(cat {promoted})"]
+    assert f"test -s {promoted} || exit 0" in lines
     rule, *_ = render("training/retrain").one("Role")["rules"]
     served = render("overlays/dev")
     assert rule["resourceNames"] == [release[4]] == [served.one("Deployment")["metadata"]["name"]]
@@ -508,7 +512,7 @@ def test_the_release_of_a_retrained_model_is_a_command_that_there_is(render: Cal
     env = {one["name"]: one["value"] for one in container["env"]}
     words = shlex.split(line.replace("$MODEL_REPOSITORY", env["MODEL_REPOSITORY"]))
     given = release.make_context("release", words[2:]).params
-    assert (given["tag"], given["deployment"], given["url"]) == ("bbc-news", "bentune", "http://bentune")
+    assert (given["tag"], given["deployment"], given["url"]) == ("$(cat /tmp/promoted)", "bentune", "http://bentune")
     assert given["push"] == "registry.example/bentune/bundle"
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert env["REGISTRY_AUTH_FILE"] == f"{mounts['registry']}/.dockerconfigjson"
