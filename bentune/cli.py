@@ -234,7 +234,11 @@ def serve(tag: str, host: str, port: int) -> None:
 
     bento = find_bento(tag)
     # What the server would only say in a traceback of its worker.
-    find_bundle(str(bento.info.all_models[0].tag))
+    bundle = find_bundle(str(bento.info.all_models[0].tag))
+    verdict = bundle.verdict()
+    if verdict is not None and verdict.decision != "PROMOTE":
+        said = f"{bundle.tag} was compared with {verdict.served.tag}: {verdict.decision}"
+        Report(as_json=False).say(f"[yellow]{said}; another version can be named NAME:VERSION[/]")
     Settings.from_env(os.environ)
     require_free_port(host, port)
     command = serve_command(str(bento.tag), host, port)

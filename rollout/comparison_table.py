@@ -28,7 +28,7 @@ def verdict_lines(found: Comparison) -> list[str]:
     )
     return [
         head,
-        *(f"  {escape(reason)}" for reason in verdict.reasons),
+        *(f"  {escape(plain(reason))}" for reason in verdict.reasons),
         *(f"  {line}" for line in map(escape, notes(found))),
     ]
 
@@ -91,7 +91,7 @@ def _slices(found: Comparison) -> Table:
     for name in ("rows", "right / wrong alone", "points", "worse, p (Holm)", ""):
         table.add_column(name, justify="right")
     for one in found.slices:
-        table.add_row(*map(escape, slice_numbers(one)), style="red" if one.vetoes else "")
+        table.add_row(*(escape(plain(cell)) for cell in slice_numbers(one)), style="red" if one.vetoes else "")
     return table
 
 
@@ -128,3 +128,8 @@ def _latency(side: SideReport) -> str:
 
 def _size(side: SideReport) -> str:
     return f"{side.size_bytes / MEGABYTE:.1f} MB" if side.size_bytes else NOT_SAID
+
+
+def plain(text: str) -> str:
+    """Without what a terminal would obey: slices are named by values of the rows."""
+    return "".join(character if character.isprintable() else "�" for character in text)

@@ -122,6 +122,20 @@ class LiveSide:
         self.variant, self.provider = info.plan.variant, info.plan.provider
         self.most_texts = info.limits.max_inputs
         self.bundle = _stored(self.judged)
+        if self.bundle is not None:
+            self.labels = self.bundle.manifest.labels
+            self._require_itself(self.bundle)
+
+    def _require_itself(self, bundle: Bundle) -> None:
+        """The golden rows of the bundle that /info names must get their scores: a verdict rests on who was asked."""
+        scores = self.score([(row.text, row.text_pair) for row in bundle.golden])
+        for number, (row, found) in enumerate(zip(bundle.golden, scores, strict=True)):
+            differences = [float(np.abs(found - np.asarray(variant)).max()) for variant in row.scores.values()]
+            if not any(difference <= row.tolerance for difference in differences):
+                raise BentuneError(
+                    f"{self._address}: /info names {bundle.tag}, but golden row {number} of that is off by "
+                    f"{min(differences):.2g}: another model answers there"
+                )
 
     def score(self, texts: Sequence[Text]) -> Floats:
         """As `Side.score`. A list that is too large for the service is sent in halves."""

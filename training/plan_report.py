@@ -83,7 +83,7 @@ def verdict(plan: Plan) -> str:
     if plan.taken > MOST_TAKEN:
         lines.append(
             f"other programs kept {plan.taken:.0%} of the cores busy meanwhile, so another variant may be the fastest: "
-            "measure again on an idle machine (`bentune plan RECIPE --force`)"
+            "measure again on an idle machine (`bentune plan RECIPE --force`, or `bentune retrain ... --replan`)"
         )
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from rollout.scorer import BundleScorer
 from rollout.sides import open_side, size_of
 from service.contract import open_bundle
 from service.errors import BentuneError, InputError
+from service.scores import Prediction
 
 TEXTS = [("the cat and a dog", None), ("bread with cheese", None), ("a saw", None)]
 
@@ -86,6 +87,7 @@ def test_a_bundle_by_tag_and_by_directory(tiny_tag: str, tiny_bundle: Path) -> N
 def test_a_service_gives_what_its_bundle_gives(tiny_tag: str, service: Service, address: str) -> None:
     service.busy = 2
     with open_side(address) as live, open_side(tiny_tag) as bundle:
+        service.sizes.clear()  # of the golden rows
         np.testing.assert_allclose(live.score(TEXTS), bundle.score(TEXTS), atol=1e-6)
         assert service.sizes == [3, 1, 2]  # too many at once were sent in halves
         assert (live.live, live.most_texts, live.judged.address) == (True, 2, address)
@@ -138,16 +140,35 @@ def test_what_is_no_info(service: Service, address: str, info: Any, said: str) -
     ],
 )
 def test_what_is_no_answer(service: Service, address: str, answer: Any, said: str) -> None:
-    service.predict = answer
-    with open_side(address) as live, pytest.raises(BentuneError, match=said):
-        live.score(TEXTS[:1])
+    with open_side(address) as live:
+        service.predict = answer
+        with pytest.raises(BentuneError, match=said):
+            live.score(TEXTS[:1])
+
+
+def test_a_service_that_is_not_what_its_info_says(service: Service, address: str) -> None:
+    """Another model behind the same /info: a verdict against it would be about nothing."""
+    scores = service.scorer.score
+    service.scorer.score = lambda texts: [turned(one) for one in scores(texts)]  # type: ignore[method-assign]
+    with (
+        pytest.raises(BentuneError, match="golden row 0 of that is off by .* another model answers"),
+        open_side(address),
+    ):
+        pass
+
+
+def turned(answer: list[Prediction]) -> list[Prediction]:
+    """The same scores for other labels."""
+    labels = [one["label"] for one in answer]
+    return [{"label": label, "score": one["score"]} for label, one in zip(labels[1:] + labels[:1], answer, strict=True)]
 
 
 def test_an_answer_without_end_is_cut(service: Service, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sides, "MAX_ANSWER_BYTES", 1000)
-    service.predict = ["x" * 5000]
-    with open_side(address) as live, pytest.raises(BentuneError, match="too long or too slow"):
-        live.score(TEXTS[:1])
+    with open_side(address) as live:
+        monkeypatch.setattr(sides, "MAX_ANSWER_BYTES", 1000)
+        service.predict = ["x" * 5000]
+        with pytest.raises(BentuneError, match="too long or too slow"):
+            live.score(TEXTS[:1])
 
 
 def test_nobody_there(tmp_path: Path) -> None:
