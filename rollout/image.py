@@ -94,9 +94,9 @@ def write_context(context: Path, bento: Path, bundle: Bundle) -> None:
 
 
 def forget_model(description: Path) -> None:
-    """Let a Bento serve whatever bundle its store has: the model's image brings one, and the next brings another."""
+    """Let a Bento serve the newest version that its store has: the model's image brings one, and the next another."""
     content = yaml.safe_load(description.read_text(encoding="utf-8"))
-    content["args"] = {key: value for key, value in content["args"].items() if key != "model"}
+    content["args"]["model"] = content["args"]["model"].partition(":")[0]
     for service in content["services"]:
         service["models"] = []
     description.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -17,7 +17,9 @@ def test_reads_memory_and_cpu_time() -> None:
     while time.monotonic() < ends:
         pass
     assert this.rss_mb > 10
-    assert this.cpu_s - before >= this.loop_cpu_s - loop_before > 0.05
+    took, loop_took = this.cpu_s - before, this.loop_cpu_s - loop_before
+    # Both are counted in ticks of the kernel, 10 ms, and read one after the other.
+    assert took + 0.02 >= loop_took > 0.05
 
 
 def test_the_peak_is_seen_though_it_was_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

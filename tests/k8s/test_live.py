@@ -1,7 +1,6 @@
 """The manifests hold for a real server: it answers the probes' paths, and has every metric that is asked for."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -176,7 +175,11 @@ def test_a_bento_without_its_model_serves_the_one_of_the_model_image(
     (store,) = (one["mountPath"] for one in served["volumeMounts"] if one["name"] == "models")
     assert store == "/home/bentoml/models"
     (tmp_path / "models").mkdir()
-    places = {"/models/.": f"{os.environ['BENTOML_HOME']}/models/.", "/copied/": f"{tmp_path}/models/"}
+    name, _, version = tiny_tag.partition(":")
+    image = tmp_path / "image" / name
+    shutil.copytree(bentoml.models.get(tiny_tag).path, image / version)
+    (image / "latest").write_text(version)
+    places = {"/models/.": f"{image.parent}/.", "/copied/": f"{tmp_path}/models/"}
     subprocess.run([places.get(word, word) for word in copy["command"]], check=True)
     bento = tmp_path / "bento"
     shutil.copytree(bentoml.bentos.get(tiny_tag).path, bento)
@@ -186,6 +189,6 @@ def test_a_bento_without_its_model_serves_the_one_of_the_model_image(
     description.write_text(description.read_text().replace(tiny_tag, f"{tiny_tag}-before"))
     forget_model(description)
     with running(str(bento), env={"BENTOML_HOME": str(tmp_path)}, log=tmp_path / "log", cwd=tmp_path) as url:
-        assert httpx.get(f"{url}/info", timeout=30).json()["version"] == tiny_tag.partition(":")[2]
+        assert httpx.get(f"{url}/info", timeout=30).json()["version"] == version
         # Its metrics are written beside it.
         assert (tmp_path / "prometheus_multiproc_dir").is_dir()
