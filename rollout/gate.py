@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from rollout.overlay import Pin
 from service.contract import Bundle
-from service.errors import BundleError, GateError, InputError
-from service.verdict import VERDICTS, CompareSettings, Decision, Verdict
+from service.errors import GateError, InputError
+from service.verdict import CompareSettings, Decision
 
 REASON_CHARACTERS = 200
 ANYWAY = "--force --reason TEXT releases it anyway"
@@ -25,7 +25,7 @@ def may_release(
         raise InputError(
             f"--force and --reason belong together; a reason is one line of at most {REASON_CHARACTERS} characters"
         )
-    verdicts = verdicts_on(bundle)
+    verdicts = bundle.verdicts()
     counting = [one for one in verdicts if before is None or one.served.content == before.content]
     verdict = counting[-1] if counting else None
     word = verdict.decision.value if verdict else "none"
@@ -65,18 +65,9 @@ def may_release(
     return word
 
 
-def verdicts_on(bundle: Bundle) -> list[Verdict]:
-    """All verdicts on this content, oldest first. Raises BundleError for what no comparison wrote."""
-    try:
-        found = [Verdict.model_validate(one) for one in bundle.evidence().get(VERDICTS, [])]
-    except (ValidationError, TypeError, AttributeError):
-        raise BundleError(f"{bundle.root}: evidence.json has verdicts that `bentune compare` did not write") from None
-    return [one for one in found if one.candidate.content == bundle.content]
-
-
 def grounds(bundle: Bundle, before: Pin | None) -> str:
     """What the verdict on the candidate against `before` rests on, for people; empty without one."""
-    found = [one for one in verdicts_on(bundle) if before is not None and one.served.content == before.content]
+    found = [one for one in bundle.verdicts() if before is not None and one.served.content == before.content]
     if not found:
         return ""
     looks = f", look {len(found)}: {', '.join(one.decision.value for one in found)}" if len(found) > 1 else ""
@@ -85,9 +76,7 @@ def grounds(bundle: Bundle, before: Pin | None) -> str:
 
 def _margin(bundle: Bundle) -> float:
     """The points that the bundle's own recipe allows to lose."""
-    recipe = bundle.evidence().get("recipe")
-    settings = recipe.get("compare") if isinstance(recipe, dict) else None
     try:
-        return CompareSettings.model_validate(settings or {}).margin
+        return CompareSettings.model_validate(bundle.recipe().get("compare", {})).margin
     except ValidationError:
         return CompareSettings().margin

@@ -62,5 +62,5 @@ def test_what_no_comparison_wrote_is_an_error(bundle: Bundle) -> None:
     for wrong in (5, [5], {"decision": "PROMOTE"}):
         write_json(bundle.root / EVIDENCE, bundle.evidence() | {"verdicts": wrong})
         seal(bundle.root, bundle.manifest)
-        with pytest.raises(BundleError, match="did not write"):
+        with pytest.raises(BundleError, match="evidence.json"):
             word(bundle)
