@@ -15,24 +15,9 @@ from typing import Any
 import pytest
 from command import ask
 
-from bentune.cli import main
 from service.errors import BentuneError, GateError, InputError
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def bentune(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process; gives its exit code, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["bentune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        printed = capsys.readouterr()
-        return int(exit_.value.code or 0), printed.out, printed.err
-
-    return call
 
 
 def parsed(printed: str) -> Any:

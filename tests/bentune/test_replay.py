@@ -8,20 +8,7 @@ import pytest
 from logged import log_of
 from tiny import sentences
 
-from bentune.cli import main
 from service.contract import open_bundle
-
-
-@pytest.fixture
-def bentune(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["bentune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        printed = capsys.readouterr()
-        return int(exit_.value.code or 0), printed.out, printed.err
-
-    return call
 
 
 def test_a_candidate_that_answers_as_before_passes(bentune: Any, tiny_tag: str, tmp_path: Path) -> None:
