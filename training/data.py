@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from service.contract import ROWS, write_json
 from service.errors import InputError
 from service.row_filter import RowFilter, SeenRows, row_key
+from training.data_settings import DataSettings, label_text
 from training.parent import open_parent, require_alike, require_labels
 from training.pool import POOL, Part, Pool
-from training.recipe import DataSettings, Recipe, label_text
+from training.recipe import Recipe
 from training.sources import Raw, Source, open_sources
 from training.split import Split, require_training_rows, split_afresh, split_onward
 from training.stage import Context, Summary

@@ -12,7 +12,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from service.errors import InputError
 from training.base import Base, base_digest, load_base
-from training.recipe import FullMethod, LoraMethod, Recipe
+from training.method_settings import FullMethod, LoraMethod
+from training.recipe import Recipe
 
 ADAPTER = "adapter"
 MODEL = "model"

@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from service.errors import InputError
-from training.recipe import METHODS, Recipe
+from training.method_settings import METHODS
+from training.recipe import Recipe
 
 MAX_BYTES = 1_000_000
 SHOWN_CHARACTERS = 80

@@ -10,10 +10,10 @@ from typing import Any
 from service.errors import InputError
 from service.rows import columns as file_columns
 from service.rows import read_rows
+from training.data_settings import ColumnNames, DataSettings
 from training.database import SQL, Query
 from training.hub import offline, why_not
 from training.locate import Location, locate
-from training.recipe import ColumnNames, DataSettings
 
 MAX_TEXT_FILE_BYTES = 10_000_000
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")

@@ -10,8 +10,8 @@ from sklearn.model_selection import train_test_split
 
 from service.errors import InputError
 from service.row_filter import SeenRows
+from training.data_settings import DataSettings
 from training.pool import Part, Pool
-from training.recipe import DataSettings
 
 FILTERED_AT_ONCE = 500_000
 MOST_MISSING = 0.5

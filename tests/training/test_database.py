@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import InputError
+from training.data_settings import DataSettings
 from training.database import Query
-from training.recipe import DataSettings
 from training.sources import open_source, source_digests
 
 VARIABLE = "REVIEWS_URL"

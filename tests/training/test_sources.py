@@ -13,7 +13,7 @@ import pytest
 from hub_repository import write_hub
 
 from service.errors import InputError
-from training.recipe import DataSettings
+from training.data_settings import DataSettings
 from training.sources import Raw, open_source, open_sources, source_digests
 
 ROWS = [("good food", "5"), ("bad, cold food", "1"), ("dull\nfood", "3")]

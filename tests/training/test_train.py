@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from service.errors import BentuneError
+from training import fit as fitting
 from training import train
+from training.fit import last_whole_checkpoint
 from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.stage import Context, Summary
-from training.train import last_whole_checkpoint, worth_keeping
+from training.train import worth_keeping
 
 FAST = {"epochs": 3.0, "learning_rate": 0.005, "checkpoint_steps": 15}  # 45 steps of 16 rows
 Weights = dict[str, torch.Tensor]
@@ -202,14 +204,14 @@ def test_a_run_killed_after_the_loss_was_lost_does_not_become_a_success(
     fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last checkpoint holds the lost weights, and not a step is left to train."""
-    original = train._finite
-    monkeypatch.setattr(train, "_finite", lambda history: True)
+    original = fitting._finite
+    monkeypatch.setattr(fitting, "_finite", lambda history: True)
     monkeypatch.setattr(train, "save_tuned", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     monkeypatch.setattr(torch, "isfinite", lambda weight: torch.ones_like(weight, dtype=torch.bool))
     with pytest.raises(KeyboardInterrupt):
         fit(train=FAST | {"learning_rate": 1e30})
     monkeypatch.undo()
-    assert train._finite is original
+    assert fitting._finite is original
     assert last_whole_checkpoint(tmp_path / "work/checkpoints") == tmp_path / "work/checkpoints/checkpoint-45"
     with pytest.raises(BentuneError, match="no longer a number"):
         fit(keep=True, train=FAST | {"learning_rate": 1e30})
@@ -237,26 +239,11 @@ def test_rows_of_like_length_share_a_batch(fit: Any, monkeypatch: pytest.MonkeyP
     assert padding / tokens < 0.15
 
 
-def test_every_row_comes_once_an_epoch_in_an_order_of_its_own() -> None:
-    lengths = [number % 37 for number in range(200)]
-    sampler = train._Sampler(8, lengths, seed=5)
-    orders = []
-    for epoch in (0, 1, 0):
-        sampler.set_epoch(epoch)
-        orders.append(list(sampler))
-    assert [sorted(order) for order in orders] == [list(range(200))] * 3
-    assert orders[0] == orders[2] != orders[1]
-    torch.rand(3)
-    sampler.set_epoch(0)
-    assert list(sampler) == orders[0]
-    assert list(train._Sampler(8, lengths, seed=6)) != orders[0]
-
-
 def test_validation_picks_the_best_checkpoint(
     fit: Any, with_validation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.9, 0.5, 0.4])
-    monkeypatch.setattr(train, "_accuracy", lambda _: {"accuracy": next(scores)})
+    monkeypatch.setattr(fitting, "_accuracy", lambda _: {"accuracy": next(scores)})
     best, original = {}, train.save_tuned
 
     def saving(*args: Any) -> None:

@@ -1,0 +1,80 @@
+"""The recipe's `data`: where the labelled rows come from, and how they are held out."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from training.section import Fraction, Section
+
+
+class ColumnNames(Section):
+    """Which column is what; a folder of classes has `text` and `label`."""
+
+    text: str = Field(default="text", description="column with the text")
+    text_pair: str | None = Field(default=None, description="column with the second text of a pair")
+    label: str = Field(default="label", description="column with the label")
+
+    @model_validator(mode="after")
+    def _different(self) -> "ColumnNames":
+        names = [name for name in (self.text, self.text_pair, self.label) if name is not None]
+        if repeated := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise ValueError(f"text, text_pair and label must be different columns, {repeated[0]!r} is given twice")
+        return self
+
+
+class SplitSettings(Section):
+    """How rows are held out."""
+
+    test: float | str = Field(default=0.2, description="share of rows held out, by label; or a hub split's name")
+    validation: Fraction = Field(default=0.0, description="share of the training rows to pick the best checkpoint with")
+    train: str = Field(default="train", description="name of the hub split to train on")
+
+    @model_validator(mode="after")
+    def _share(self) -> "SplitSettings":
+        if isinstance(self.test, float) and not 0 < self.test < 1:
+            raise ValueError("test must be a share between 0 and 1, or the name of a hub split")
+        return self
+
+
+class RowLimits(Section):
+    """At most so many rows, drawn at random with the recipe's seed."""
+
+    train: int | None = Field(default=None, ge=1, description="training rows; all by default")
+    test: int | None = Field(default=None, ge=1, description="held-out rows; all by default")
+
+
+def label_text(label: object) -> str:
+    """A label as it is served: numbers without a needless fraction, so that 5, 5.0 and "5" are one label."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
+
+
+def _texts(value: Any) -> Any:
+    """Labels that YAML read as numbers are texts again; what is neither is left for pydantic to refuse."""
+    if not isinstance(value, dict):
+        return value
+    numbers = {old for old, new in value.items() if isinstance(new, int | float) and not isinstance(new, bool)}
+    return {label_text(old): label_text(new) if old in numbers else new for old, new in value.items()}
+
+
+LabelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class DataSettings(Section):
+    """Where the labelled rows come from."""
+
+    source: str = Field(min_length=1, description="hub name, local path, package:NAME/path, or sql:VARIABLE")
+    query: str | None = Field(default=None, min_length=1, description="SELECT on the database of sql:VARIABLE")
+    config: str | None = Field(default=None, description="configuration of a hub data set")
+    columns: ColumnNames = ColumnNames()
+    labels: Annotated[dict[str, LabelName], BeforeValidator(_texts)] = Field(
+        default={}, description="new names for labels, old: new"
+    )
+    split: SplitSettings = SplitSettings()
+    rows: RowLimits = RowLimits()
+    invalid_rows: Literal["error", "drop"] = Field(default="error", description="what to do with an unusable row")
+
+    @model_validator(mode="after")
+    def _query(self) -> "DataSettings":
+        if self.source.startswith("sql:") != (self.query is not None):
+            raise ValueError("a source sql:VARIABLE and a query go together")
+        return self

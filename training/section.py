@@ -1,0 +1,18 @@
+"""A part of the recipe: the base of every settings class, and types that several of them use."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the recipe: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def named(value: Any) -> Any:
+    """`lora` for `{name: lora}`."""
+    return {"name": value} if isinstance(value, str) else value
