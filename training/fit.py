@@ -25,6 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from service.errors import BentuneError
 from training.arguments import training_arguments
+from training.loss import Loss, cross_entropy
 from training.recipe import Recipe
 from training.sampler import LengthSampler
 from training.stage import Reporter
@@ -63,11 +64,27 @@ class _Watch(TrainerCallback):
 
 
 class _Trainer(Trainer):
-    """Draws the training rows with `sampler`."""
+    """Draws the training rows with `sampler` and minimizes `loss`."""
 
-    def __init__(self, *, sampler: LengthSampler, **options: Any) -> None:
+    def __init__(self, *, sampler: LengthSampler, loss: Loss, **options: Any) -> None:
         super().__init__(**options)
         self.sampler = sampler
+        self.loss = loss
+        # The loss is a mean over the batch: Trainer has to divide it by the number of batches that it accumulates.
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,  # noqa: ARG002
+    ) -> Any:
+        """Called by Trainer, in training and for eval_loss."""
+        given = {name: values for name, values in inputs.items() if name != "labels"}
+        outputs = model(**given)
+        loss = self.loss(outputs.logits, inputs["labels"], given)
+        return (loss, {"logits": outputs.logits}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthSampler:  # noqa: ARG002
         return self.sampler
@@ -81,6 +98,7 @@ def fit(
     validation: Dataset | None,
     checkpoints: Path,
     report: Reporter,
+    loss: Loss = cross_entropy,
 ) -> Fitted:
     """Train `model` in place on tokenized rows with `labels`; the best checkpoint on `validation` is restored.
 
@@ -90,6 +108,7 @@ def fit(
     arguments = training_arguments(recipe, checkpoints, validate=validation is not None)
     trainer = _Trainer(
         sampler=LengthSampler(arguments.train_batch_size, _lengths(rows), recipe.seed),
+        loss=loss,
         model=model,
         args=arguments,
         train_dataset=rows,
