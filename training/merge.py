@@ -1,12 +1,11 @@
 """Stage `merge`: folds the adapter into the base weights; a fully tuned model is written as it is."""
 
 import torch
-from peft import PeftModel
 
 from service.contract import sha256_file
 from service.errors import GateError
 from training.base import quiet
-from training.methods import load_tuned
+from training.methods import merge_tuned
 from training.stage import Context, Summary
 from training.tuned import labels_of, tokenizer_of
 
@@ -17,12 +16,10 @@ def run(context: Context) -> Summary:
     """Write model/: config, weights and tokenizer. Raises GateError when the merged weights are not finite."""
     quiet()
     trained = context.inputs["train"]
-    model = load_tuned(context.recipe, labels_of(trained), trained)
-    if isinstance(model, PeftModel):
-        try:
-            model = model.merge_and_unload(safe_merge=True)
-        except ValueError as error:
-            raise GateError("merge", f"merge: {error}; lower train.learning_rate and train again") from error
+    try:
+        model = merge_tuned(context.recipe, labels_of(trained), trained)
+    except ValueError as error:
+        raise GateError("merge", f"merge: {error}; lower train.learning_rate and train again") from error
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise GateError("merge", f"merge: {broken[0]} holds values that are not finite; lower train.learning_rate")

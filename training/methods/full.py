@@ -1,0 +1,33 @@
+"""Every weight is tuned."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from training.base import Base
+from training.methods.tuning import LoadBase
+
+MODEL = "model"
+
+
+class Full:
+    """Keeps the whole model, so that nothing is needed of the base any more."""
+
+    def prepare(self, base: Base) -> torch.nn.Module:
+        """The base itself."""
+        return base.model
+
+    def save(self, model: Any, directory: Path) -> None:
+        """Write model/."""
+        model.save_pretrained(directory / MODEL, safe_serialization=True)
+
+    def load(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:  # noqa: ARG002
+        """The saved model."""
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            directory / MODEL, use_safetensors=True, dtype=torch.float32
+        )
+        return model
+
+    merged = load
