@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,10 @@ class _Trainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,  # noqa: ARG002
     ) -> Any:
-        """Called by Trainer, in training and for eval_loss."""
+        """Called by Trainer, in training and for eval_loss, which is plain cross-entropy whatever is minimized."""
         given = {name: values for name, values in inputs.items() if name != "labels"}
         outputs = model(**given)
-        loss = self.loss(outputs.logits, inputs["labels"], given)
+        loss = (self.loss if model.training else cross_entropy)(outputs.logits, inputs["labels"], given)
         return (loss, {"logits": outputs.logits}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthSampler:  # noqa: ARG002
@@ -99,9 +99,11 @@ def fit(
     checkpoints: Path,
     report: Reporter,
     loss: Loss = cross_entropy,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
     """Train `model` in place on tokenized rows with `labels`; the best checkpoint on `validation` is restored.
 
+    `callbacks` watch: what they raise ends the training, and the checkpoints stay.
     Goes on from the last whole checkpoint in `checkpoints`; whoever has saved the model removes that directory. Raises
     BentuneError when the loss is no longer a number.
     """
@@ -127,6 +129,8 @@ def fit(
         warnings.simplefilter("ignore")
         advance(resumed_at)
         trainer.add_callback(_Watch(advance, resumed_at, validate=validation is not None))
+        for callback in callbacks:
+            trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
     if not _finite(history) or not all(torch.isfinite(weight).all() for weight in model.parameters()):

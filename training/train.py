@@ -1,11 +1,13 @@
 """Stage `train`: fine-tunes the base model on the training rows and saves the adapter or the model."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from transformers import TrainerCallback
 
 from service.contract import write_json
 from training.base import base_digest, load_base, load_tokenizer, quiet
@@ -20,8 +22,8 @@ from training.tuned import labels_of
 CHECKPOINTS = "checkpoints"
 
 
-def run(context: Context) -> Summary:
-    """Write adapter/ or model/, tokenizer/, labels.json and base.json.
+def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
+    """Write adapter/ or model/, tokenizer/, labels.json and base.json; `callbacks` watch the training.
 
     A run that was interrupted goes on from its last whole checkpoint in the same directory, and ends with the weights
     that it would have had. Raises BentuneError when the loss is no longer a number.
@@ -46,7 +48,7 @@ def run(context: Context) -> Summary:
     validation = None
     if (data / "validation.parquet").is_file():
         validation = _dataset(read_rows(data / "validation.parquet"), tokenizer, recipe.max_tokens)
-    fitted = fit(model, tokenizer, recipe, rows, validation, work / CHECKPOINTS, context.report)
+    fitted = fit(model, tokenizer, recipe, rows, validation, work / CHECKPOINTS, context.report, callbacks=callbacks)
     save_tuned(model, recipe.method, work)
     write_json(work / "labels.json", labels)
     shutil.rmtree(work / CHECKPOINTS)

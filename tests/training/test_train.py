@@ -6,18 +6,20 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from service.errors import BentuneError
 from training import fit as fitting
 from training import train
 from training.fit import last_whole_checkpoint
+from training.loss import cross_entropy
 from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.stage import Context, Summary
@@ -255,6 +257,41 @@ def test_validation_picks_the_best_checkpoint(
     validated = [(entry["step"], entry["eval_accuracy"]) for entry in summary["curve"] if "eval_accuracy" in entry]
     assert validated == [(15, 0.9), (30, 0.5), (45, 0.4)]
     assert same(weights, best)
+
+
+def test_callbacks_see_each_validation_and_may_end_the_training(
+    with_validation: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, float]] = []
+
+    class Enough(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+            seen.append((state.global_step, metrics["eval_accuracy"]))
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+    recipe = Recipe.model_validate(load_recipe(tiny_recipe).recipe.model_dump() | {"train": FAST})
+    context = Context(recipe, tmp_path, {"data": with_validation}, Told())
+    with pytest.raises(KeyboardInterrupt):
+        train.run(context, callbacks=[Enough()])
+    assert [step for step, _ in seen] == [15, 30]
+    assert last_whole_checkpoint(tmp_path / "checkpoints") is not None
+
+
+def test_the_loss_on_validation_rows_is_plain_cross_entropy_whatever_is_minimized(
+    with_validation: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it can be compared between runs that minimize something else."""
+
+    def tenfold(logits: torch.Tensor, labels: torch.Tensor, inputs: Any) -> torch.Tensor:
+        return 10 * cross_entropy(logits, labels, inputs)
+
+    recipe = Recipe.model_validate(load_recipe(tiny_recipe).recipe.model_dump() | {"train": FAST | {"epochs": 0.5}})
+    context = Context(recipe, tmp_path, {"data": with_validation}, Told())
+    monkeypatch.setattr(train, "fit", partial(fitting.fit, loss=tenfold))
+    first, *_, last = train.run(context)["curve"]
+    assert first["loss"] > 8  # ln 3, ten times
+    assert last["eval_loss"] < 2
 
 
 def test_a_short_run_is_validated_at_its_end(fit: Any, with_validation: Path) -> None:
