@@ -97,8 +97,10 @@ def identity(recipe: Recipe) -> str:
 def run_all(recipe: Recipe, run: RunDir, report: Reporter, *, again: Collection[str] = ()) -> Iterator[Outcome]:
     """Run every stage whose recipe values or inputs changed, in order, and yield each outcome as it comes.
 
-    The stages named in `again` are run even if nothing changed.
+    The stages named in `again` are run even if nothing changed. Raises InputError at once when the last of them could
+    not store what it makes.
     """
+    importlib.import_module("training.versions").require_store()
     for stage in STAGES:
         with explain_full_disk(run.root):
             outcome = _run(stage, recipe, run, report, force=stage.name in again)

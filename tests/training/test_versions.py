@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
+from service.errors import InputError
 from service.version import stored_at
-from training.versions import reserved
+from training.versions import require_store, reserved
 
 STORE = """
 import sys
@@ -71,3 +72,21 @@ def test_a_clock_that_was_set_back(place: Path) -> None:
     with reserved("counted", "0" * 64) as (version, at):
         assert version > f"{ahead:%Y%m%d-%H%M%S}-ffffff"
         assert at == stored_at(version)
+
+
+def test_a_home_that_cannot_be_written_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    asked = "from training.versions import require_store; require_store()"
+    environment = os.environ | {"BENTOML_HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, env=environment, check=False)
+    assert f"InputError: BENTOML_HOME: BentoML's stores cannot be written ([Errno 20] {tmp_path}/home" in done.stderr
+
+
+def test_a_store_that_is_gone(place: Path, tmp_path: Path) -> None:
+    require_store()
+    BentoMLContainer.bento_store_dir.set(str(tmp_path / "gone"))
+    try:
+        with pytest.raises(InputError, match="set it to another directory"):
+            require_store()
+    finally:
+        BentoMLContainer.bento_store_dir.reset()
