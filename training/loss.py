@@ -1,6 +1,7 @@
 """What training minimizes, for each batch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,3 +18,24 @@ class Loss(Protocol):
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG001
     """Cross-entropy in nats, every row alike."""
     return functional.cross_entropy(logits.float(), labels)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedCrossEntropy:
+    """Cross-entropy in nats, with `weights` by label, float32 [labels], and label smoothing.
+
+    Smoothing gives every label `smoothing` / labels of the target (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567).
+    The sum of the weighted losses is divided by the rows. torch's own mean divides it by the rows' weights: then a
+    weight depends on its neighbours in the batch, and in a batch of one row there is none.
+    """
+
+    weights: torch.Tensor | None = None
+    smoothing: float = 0.0
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG002
+        """The mean of the batch."""
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        total = functional.cross_entropy(
+            logits.float(), labels, weight=weights, label_smoothing=self.smoothing, reduction="sum"
+        )
+        return total / len(labels)

@@ -54,7 +54,7 @@ STAGES = (
         ("data",),
         ("task", "model", "method", "max_tokens", "seed", "train", "parent"),
         resumable=True,
-        layout=3,
+        layout=4,
     ),
     Stage("evaluate", ("data", "train"), ("model", "method", "max_tokens", "seed", "evaluate")),
     Stage("merge", ("train",), ("model", "method", "seed")),

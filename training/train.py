@@ -17,6 +17,7 @@ from training.parent import open_parent, weights_of
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
+from training.training_rows import training_rows
 from training.tuned import labels_of
 
 CHECKPOINTS = "checkpoints"
@@ -44,11 +45,15 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
         f"{recipe.method.name}: {parameters.trainable:,} of {parameters.total:,} weights are trained "
         f"({parameters.trainable / parameters.total:.1%})"
     )
-    rows = _dataset(read_rows(data / "train.parquet"), tokenizer, recipe.max_tokens)
+    given = read_rows(data / "train.parquet")
+    seen = training_rows(given, recipe.train, len(labels), recipe.seed)
+    if len(seen.rows) != len(given) or seen.perturbed:
+        context.report.say(f"training sees {len(seen.rows)} rows of {len(given)}, {seen.perturbed} of them perturbed")
+    rows = _dataset(seen.rows, tokenizer, recipe.max_tokens)
     validation = None
     if (data / "validation.parquet").is_file():
         validation = _dataset(read_rows(data / "validation.parquet"), tokenizer, recipe.max_tokens)
-    fitted = fit(model, tokenizer, recipe, rows, validation, work / CHECKPOINTS, context.report, callbacks=callbacks)
+    fitted = fit(model, tokenizer, recipe, rows, validation, work / CHECKPOINTS, context.report, seen.loss, callbacks)
     save_tuned(model, recipe.method, work)
     write_json(work / "labels.json", labels)
     shutil.rmtree(work / CHECKPOINTS)
@@ -56,6 +61,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
         "base": recipe.parent if recipe.warm else recipe.model,
         "base_sha256": digest,
         "parameters": asdict(parameters),
+        "training_rows": seen.summary(given, labels),
         "learning_rate": recipe.learning_rate,
         "steps": fitted.steps,
         "resumed_at_step": fitted.resumed_at,

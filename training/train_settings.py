@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from training.rows_settings import AugmentSettings, Balance
 from training.section import Fraction, Section
 
 
@@ -15,3 +16,8 @@ class TrainSettings(Section):
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decay")
     warm_start: bool = Field(default=False, description="start from the parent's weights, where there is a parent")
     checkpoint_steps: int = Field(default=50, ge=1, description="steps between checkpoints, from which a run goes on")
+    label_smoothing: Fraction = Field(default=0.0, description="share of the target that is spread over all labels")
+    balance: Balance = Field(
+        default="none", description="none, weights (rare labels count more), oversample (are repeated), or {cap: N}"
+    )
+    augment: AugmentSettings = AugmentSettings()

@@ -82,6 +82,22 @@ def test_an_unknown_method(tmp_path: Path, method: str, message: str) -> None:
     assert problems(tmp_path, LEAST + f"method: {method}\n") == [message]
 
 
+def test_balance_and_augmentation(tmp_path: Path) -> None:
+    train = "train: {balance: weight, augment: {copys: 1, word_edits: [swop]}}\n"
+    assert problems(tmp_path, LEAST + train) == [
+        "train.balance: Input should be 'none', 'weights' or 'oversample' / Input should be an object, got 'weight'",
+        "train.augment.word_edits.0: Input should be 'swap', 'drop' or 'duplicate', got 'swop'",
+        "train.augment.copys: no such key; did you mean `copies`?",
+    ]
+    (wrong,) = problems(tmp_path, LEAST + "train: {balance: {cap: 0}}\n")
+    assert wrong.startswith("train.balance: Input should be")
+    loaded = load(tmp_path, LEAST + "train: {balance: {cap: 9}}\n", "train.augment.copies=2")
+    found = {row.key: (row.value, row.origin) for row in explain(loaded)}
+    assert found["train.balance.cap"] == (9, str(tmp_path / "reviews.yaml"))
+    assert found["train.augment.copies"] == (2, "--set")
+    assert found["train.augment.word_rate"] == (0.1, "default")
+
+
 def test_a_validators_own_words_are_shown_without_its_type(tmp_path: Path) -> None:
     assert problems(tmp_path, LEAST, "data.split.test=1.5") == [
         "data.split: test must be a share between 0 and 1, or the name of a hub split"
@@ -229,7 +245,7 @@ def test_explain_shows_every_value_and_where_it_came_from(tmp_path: Path) -> Non
     assert origins["method.alpha"] == (32, "default")
     assert rows["max_tokens"].meaning == "longer texts are cut, in training and serving"
     leaves = {
-        f"{section}.{key}" for section in ("train", "verify") for key in getattr(loaded.recipe, section).model_dump()
+        f"{section}.{key}" for section in ("plan", "verify") for key in getattr(loaded.recipe, section).model_dump()
     }
     assert leaves <= rows.keys()
 

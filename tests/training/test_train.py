@@ -6,10 +6,11 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,6 +25,7 @@ from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.stage import Context, Summary
 from training.train import worth_keeping
+from training.training_rows import training_rows
 
 FAST = {"epochs": 3.0, "learning_rate": 0.005, "checkpoint_steps": 15}  # 45 steps of 16 rows
 Weights = dict[str, torch.Tensor]
@@ -288,7 +290,7 @@ def test_the_loss_on_validation_rows_is_plain_cross_entropy_whatever_is_minimize
 
     recipe = Recipe.model_validate(load_recipe(tiny_recipe).recipe.model_dump() | {"train": FAST | {"epochs": 0.5}})
     context = Context(recipe, tmp_path, {"data": with_validation}, Told())
-    monkeypatch.setattr(train, "fit", partial(fitting.fit, loss=tenfold))
+    monkeypatch.setattr(train, "training_rows", lambda *given: replace(training_rows(*given), loss=tenfold))
     first, *_, last = train.run(context)["curve"]
     assert first["loss"] > 8  # ln 3, ten times
     assert last["eval_loss"] < 2
@@ -306,3 +308,50 @@ def test_without_a_learning_rate_the_methods_own_is_taken(fit: Any) -> None:
     summary, _, _ = fit(method="lora", train={"epochs": 0.05})
     assert summary["learning_rate"] == 1e-3
     assert max(entry["learning_rate"] for entry in summary["curve"]) <= 1e-3
+
+
+def test_training_sees_balanced_and_perturbed_rows_and_goes_on_with_the_same(
+    fit: Any, stop_at: Any, with_validation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On training rows alone: validation has as many as it had."""
+    rare = pq.read_table(with_validation / "train.parquet")
+    keep = [label != 2 or number < 60 for number, label in enumerate(rare["label"].to_pylist())]
+    pq.write_table(rare.filter(keep), with_validation / "train.parquet")
+    seen: list[tuple[int, int]] = []
+    original = train.fit
+
+    def watching(model: Any, tokenizer: Any, recipe: Any, rows: Any, validation: Any, *more: Any) -> Any:
+        seen.append((len(rows), len(validation)))
+        return original(model, tokenizer, recipe, rows, validation, *more)
+
+    monkeypatch.setattr(train, "fit", watching)
+    options = {
+        "data": with_validation,
+        "train": FAST | {"epochs": 1, "balance": "oversample", "label_smoothing": 0.1, "augment": {"copies": 1}},
+    }
+    whole, weights, told = fit(**options)
+    counts = whole["training_rows"]["by_label"]
+    assert counts["given"]["tool"] < 30 < 80 <= counts["given"]["food"]
+    most = max(counts["given"].values())
+    assert counts["trained"] == dict.fromkeys(["animal", "food", "tool"], 2 * most)
+    assert seen == [(6 * most, 60)]
+    assert f"training sees {6 * most} rows of {sum(keep)}, {6 * most - sum(keep)} of them perturbed" in told.said
+    stop_at(22)
+    with pytest.raises(KeyboardInterrupt):
+        fit(**options)
+    resumed, resumed_weights, _ = fit(keep=True, **options)
+    assert resumed["resumed_at_step"] == 15
+    assert same(resumed_weights, weights)
+
+
+def test_label_weights_make_a_rare_label_count(fit: Any, with_validation: Path) -> None:
+    rare = pq.read_table(with_validation / "train.parquet")
+    keep = [label != 2 or number < 20 for number, label in enumerate(rare["label"].to_pylist())]
+    pq.write_table(rare.filter(keep), with_validation / "train.parquet")
+    plain, plain_weights, _ = fit(data=with_validation, train=FAST | {"epochs": 1})
+    weighted, weights, _ = fit(data=with_validation, train=FAST | {"epochs": 1, "balance": "weights"})
+    assert plain["training_rows"]["weights"] is None
+    assert weighted["training_rows"]["weights"]["tool"] > 4 > 1 > weighted["training_rows"]["weights"]["animal"]
+    assert weighted["steps"] == plain["steps"]
+    # The rare label is not given up from the start: its bias is higher.
+    assert weights["classifier.bias"][2] > plain_weights["classifier.bias"][2]
