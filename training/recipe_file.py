@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_origin
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -227,10 +228,18 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
             steps.append(str(step))
             field = section.model_fields.get(str(step))
             annotation: Any = field.annotation if field is not None else None
-            inner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+            inner = _section(annotation)
             mapping = get_origin(annotation) is dict
         elif step in METHODS:
             inner = METHODS[str(step)]
         elif mapping or isinstance(step, int):
             steps.append(str(step))
     return steps, section
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, None too where it may be left out."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    given = [one for one in get_args(annotation) if one is not type(None)]
+    return _section(given[0]) if isinstance(annotation, UnionType) and len(given) == 1 else None

@@ -11,12 +11,13 @@ from transformers import TrainerCallback
 
 from service.contract import write_json
 from training.base import base_digest, load_base, load_tokenizer, quiet
-from training.fit import fit, last_whole_checkpoint
+from training.fit import fit
 from training.methods import BASE, count, prepare, save_tuned
 from training.parent import open_parent, weights_of
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
+from training.trainer import last_whole_checkpoint
 from training.training_rows import training_rows
 from training.tuned import labels_of
 
@@ -66,6 +67,9 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
         "steps": fitted.steps,
         "resumed_at_step": fitted.resumed_at,
         "loss": fitted.loss,
+        "best_step": fitted.best_step,
+        "stopped_early": fitted.stopped_early,
+        "precision": fitted.precision,
         "curve": fitted.curve,
     }
 

@@ -104,3 +104,13 @@ def test_labels_that_are_numbers_in_yaml_are_texts() -> None:
         "3": "three",
         "a": "b",
     }
+
+
+def test_a_step_must_divide_into_its_parts() -> None:
+    assert recipe(train={"batch_size": 12, "accumulation": 3}).train.accumulation == 3
+    assert "a batch_size of 16 does not divide into 3 equal parts" in refused(train={"accumulation": 3})
+
+
+def test_the_best_checkpoint_is_by_what_training_stops_by() -> None:
+    assert recipe().train.best_by == "accuracy"
+    assert recipe(train={"early_stopping": {"metric": "log_loss"}}).train.best_by == "log_loss"

@@ -260,3 +260,23 @@ def test_equal_recipes_have_equal_digests_however_they_were_written(tmp_path: Pa
     other = load(tmp_path, "seed: 1\n" + LEAST).recipe
     assert digest(one) == digest(other)
     assert digest(one) != digest(load(tmp_path, "seed: 2\n" + LEAST).recipe)
+
+
+def test_problems_of_settings_of_training_name_their_place(tmp_path: Path) -> None:
+    text = LEAST + "train: {evaluate: 0, schedule: cosin, early_stopping: {metrik: accuracy, patience: 0}}\n"
+    assert problems(tmp_path, text) == [
+        "train.schedule: Input should be 'linear', 'cosine', 'cosine_with_restarts', 'polynomial', 'constant', "
+        "'constant_with_warmup' or 'inverse_sqrt', got 'cosin'",
+        "train.evaluate: Input should be 'checkpoint' or 'epoch' / Input should be greater than or equal to 1, got '0'",
+        "train.early_stopping.patience: Input should be greater than or equal to 1, got '0'",
+        "train.early_stopping.metrik: no such key; did you mean `metric`?",
+    ]
+
+
+def test_a_section_that_is_off_by_default_can_be_set_value_by_value(tmp_path: Path) -> None:
+    loaded = load(tmp_path, LEAST, "train.early_stopping.patience=5")
+    assert loaded.recipe.train.early_stopping is not None
+    assert loaded.recipe.train.early_stopping.patience == 5
+    origins = {row.key: row.origin for row in explain(loaded)}
+    assert origins["train.early_stopping.patience"] == "--set"
+    assert origins["train.early_stopping.metric"] == "default"

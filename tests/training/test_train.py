@@ -18,13 +18,13 @@ from transformers import Trainer, TrainerCallback
 
 from service.errors import BentuneError
 from training import fit as fitting
-from training import train
-from training.fit import last_whole_checkpoint
+from training import train, watch
 from training.loss import cross_entropy
 from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.stage import Context, Summary
 from training.train import worth_keeping
+from training.trainer import last_whole_checkpoint
 from training.training_rows import training_rows
 
 FAST = {"epochs": 3.0, "learning_rate": 0.005, "checkpoint_steps": 15}  # 45 steps of 16 rows
@@ -208,14 +208,13 @@ def test_a_run_killed_after_the_loss_was_lost_does_not_become_a_success(
     fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last checkpoint holds the lost weights, and not a step is left to train."""
-    original = fitting._finite
-    monkeypatch.setattr(fitting, "_finite", lambda history: True)
+    for module in (fitting, watch):
+        monkeypatch.setattr(module, "finite", lambda history: True)
     monkeypatch.setattr(train, "save_tuned", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     monkeypatch.setattr(torch, "isfinite", lambda weight: torch.ones_like(weight, dtype=torch.bool))
     with pytest.raises(KeyboardInterrupt):
         fit(train=FAST | {"learning_rate": 1e30})
     monkeypatch.undo()
-    assert fitting._finite is original
     assert last_whole_checkpoint(tmp_path / "work/checkpoints") == tmp_path / "work/checkpoints/checkpoint-45"
     with pytest.raises(BentuneError, match="no longer a number"):
         fit(keep=True, train=FAST | {"learning_rate": 1e30})
@@ -247,7 +246,7 @@ def test_validation_picks_the_best_checkpoint(
     fit: Any, with_validation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.9, 0.5, 0.4])
-    monkeypatch.setattr(fitting, "_accuracy", lambda _: {"accuracy": next(scores)})
+    monkeypatch.setattr(fitting, "validation_metrics", lambda _: {"accuracy": next(scores)})
     best, original = {}, train.save_tuned
 
     def saving(*args: Any) -> None:

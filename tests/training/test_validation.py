@@ -1,0 +1,24 @@
+"""The metrics of the validation rows, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from transformers import EvalPrediction
+
+from training.validation import METRICS, higher_is_better, validation_metrics
+
+
+def test_each_metric_is_what_it_is_by_hand() -> None:
+    chances = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.5, 0.4, 0.1]])
+    found = validation_metrics(EvalPrediction(np.log(chances) + 3, np.array([0, 0, 1, 1])))
+    assert tuple(found) == METRICS
+    assert found["accuracy"] == 0.75
+    assert found["balanced_accuracy"] == (1 + 0.5) / 2
+    assert found["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert found["mcc"] == pytest.approx((2 * 1 - 1 * 0) / math.sqrt(3 * 2 * 2 * 1))
+    assert found["log_loss"] == pytest.approx(-np.log([0.7, 0.6, 0.8, 0.4]).mean())
+
+
+def test_only_a_loss_is_better_when_it_is_lower() -> None:
+    assert [metric for metric in METRICS if not higher_is_better(metric)] == ["log_loss"]

@@ -1,0 +1,33 @@
+"""The number format that training computes in, where the hardware has it."""
+
+from typing import Literal
+
+import torch
+
+from service.errors import InputError
+from service.hardware import isa_flags
+from training.train_settings import Precision
+
+CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def precision_for(asked: Precision | Literal["auto"]) -> Precision:
+    """What to compute in. Raises InputError when the hardware does not have what was asked for.
+
+    bf16 and fp16 are mixed precision: weights and optimizer stay fp32. On a CPU without instructions for bf16 it is
+    emulated, many times slower than fp32; fp16 needs a GPU.
+    """
+    if torch.cuda.is_available():
+        has = {"fp32", "fp16"} | ({"bf16"} if torch.cuda.is_bf16_supported(including_emulation=False) else set())
+        place = torch.cuda.get_device_name()
+    else:
+        has = {"fp32"} | ({"bf16"} if CPU_BF16.intersection(isa_flags()) else set())
+        place = "this CPU"
+    if asked == "auto":
+        return "bf16" if torch.cuda.is_available() and "bf16" in has else "fp32"
+    if asked not in has:
+        raise InputError(
+            f"train.precision: {asked} is not in the hardware of {place}; it has {' and '.join(sorted(has))}: choose "
+            "one of these, or auto"
+        )
+    return asked
