@@ -13,6 +13,7 @@ from service.contract import write_json
 from training.base import base_digest, load_base, load_tokenizer, quiet
 from training.fit import fit
 from training.methods import BASE, count, prepare, save_tuned
+from training.overfitting import curve_warnings
 from training.parent import open_parent, weights_of
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
@@ -55,6 +56,9 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
     if (data / "validation.parquet").is_file():
         validation = _dataset(read_rows(data / "validation.parquet"), tokenizer, recipe.max_tokens)
     fitted = fit(model, tokenizer, recipe, rows, validation, work / CHECKPOINTS, context.report, seen.loss, callbacks)
+    warnings = curve_warnings(fitted.curve, fitted.best_step)
+    for warning in warnings:
+        context.report.say(f"[yellow]![/] {warning}")
     save_tuned(model, recipe.method, work)
     write_json(work / "labels.json", labels)
     shutil.rmtree(work / CHECKPOINTS)
@@ -70,6 +74,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
         "best_step": fitted.best_step,
         "stopped_early": fitted.stopped_early,
         "precision": fitted.precision,
+        "warnings": warnings,
         "curve": fitted.curve,
     }
 

@@ -354,3 +354,17 @@ def test_label_weights_make_a_rare_label_count(fit: Any, with_validation: Path) 
     assert weighted["steps"] == plain["steps"]
     # The rare label is not given up from the start: its bias is higher.
     assert weights["classifier.bias"][2] > plain_weights["classifier.bias"][2]
+
+
+def test_what_the_curves_show_is_said_and_kept(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+
+    def warning(curve: Any, best_step: Any) -> list[str]:
+        said.append((len(curve), best_step))
+        return ["The curve looks odd."]
+
+    monkeypatch.setattr(train, "curve_warnings", warning)
+    summary, _, told = fit(train=FAST | {"epochs": 1.0})
+    assert summary["warnings"] == ["The curve looks odd."]
+    assert told.said[-1] == "[yellow]![/] The curve looks odd."
+    assert said == [(len(summary["curve"]), None)]
