@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rollout.bootstrap import Floats
 from rollout.calibration import ece, ece_difference, reliability
 from rollout.comparison import Flip, Flips, Metric
 from rollout.labelled import Labelled
-from rollout.quality import Floats, classification, paired
+from rollout.quality import classification, paired
 from service.verdict import CompareSettings, Difference
 
 LEAST = 1e-30

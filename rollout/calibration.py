@@ -7,7 +7,7 @@ the fewer rows there are; in the difference of two classifiers on the same rows 
 
 import numpy as np
 
-from rollout.quality import Floats, Ints
+from rollout.bootstrap import Floats, Interval, Ints
 from service.frozen import Frozen
 from service.verdict import Difference
 
@@ -22,6 +22,13 @@ class Bin(Frozen):
     rows: int
     confidence: float | None
     accuracy: float | None
+
+
+class Calibration(Frozen):
+    """`error` is the expected calibration error, a share; `bins` are the reliability curve."""
+
+    error: Interval
+    bins: list[Bin]
 
 
 def reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
@@ -73,11 +80,17 @@ def ece_difference(
     return Difference(value=value, low=float(min(low, value)), high=float(max(high, value)))
 
 
-def _gaps(scores: Floats, gold: Ints, bins: int) -> Floats:
-    """Float64 [rows, bins]: confidence less whether it is right, in each row's own bin, 0 elsewhere."""
+def gap_of_each(scores: Floats, gold: Ints, bins: int) -> tuple[Floats, Ints]:
+    """Each row's confidence less whether it is right, float64 [rows], and its bin, int64 [rows]."""
     confidence = scores.max(axis=1)
+    return confidence - (scores.argmax(axis=1) == gold), _bin_of(confidence, bins)
+
+
+def _gaps(scores: Floats, gold: Ints, bins: int) -> Floats:
+    """Float64 [rows, bins]: the gap of each row in its own bin, 0 elsewhere."""
+    gap, place = gap_of_each(scores, gold, bins)
     gaps = np.zeros((len(gold), bins))
-    gaps[np.arange(len(gold)), _bin_of(confidence, bins)] = confidence - (scores.argmax(axis=1) == gold)
+    gaps[np.arange(len(gold)), place] = gap
     return gaps
 
 

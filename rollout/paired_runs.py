@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from rollout.quality import Floats
+from rollout.bootstrap import Floats
 from rollout.sides import Side, Text
 from service.frozen import Frozen
 

@@ -1,59 +1,61 @@
-"""How good a classifier is, and how sure that is: metrics from logits, with bootstrap intervals over the rows.
+"""How good a classifier is, and how sure that is: metrics from logits, with intervals over the rows.
 
-The intervals are percentile bootstrap (Efron and Tibshirani 1993, chapter 13): as many rows as there are, drawn with
-replacement, make one more data set of the same kind, and the spread of a metric over many of those is its interval.
-Point values are scikit-learn's, with zero_division=0, over every label of the label map.
+Point values are scikit-learn's, with zero_division=0, over every label of the label map. The intervals are the
+percentile bootstrap's, but for the areas under the ROC curve: see `rollout.ranking`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
+from rollout.bootstrap import Counts, Floats, Interval, Ints, Scored, check_settings, count_whole, interval, resample
+from rollout.calibration import Calibration, gap_of_each, reliability
+from rollout.ranking import of_classes
 from service.errors import InputError
+from service.frozen import Frozen
+from service.scores import probabilities
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
-
-# Rows drawn at a time; each costs about 50 bytes, whatever the numbers of rows and resamples are.
-_DRAWS_PER_BLOCK = 1 << 19
-
-
-class _Evidence(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+BINS = 10
+MOST_CONFUSED = 100
+"""Labels beyond which the confusion matrix, the square of their number, is left out."""
 
 
-class Interval(_Evidence):
-    """A metric's value on the rows as they are, and the ends of its interval: low <= value <= high."""
+class ClassMetrics(Frozen):
+    """One label's metrics; `support` is the number of its gold rows, and with few of them the intervals say little.
 
-    value: float
-    low: float
-    high: float
-
-
-class ClassMetrics(_Evidence):
-    """One label's metrics; `support` is the number of its gold rows, and with few of them the intervals say little."""
+    `roc_auc` is of the label against all others, None where every row has it, or none.
+    """
 
     precision: Interval
     recall: Interval
     f1: Interval
+    roc_auc: Interval | None
     support: int
 
 
-class Classification(_Evidence):
+class Classification(Frozen):
     """A classifier's metrics on labelled rows.
 
-    `log_loss` is in nats per row. `confusion` counts rows: one list per gold label, in it one number per predicted
-    label, both in the order of `labels`, as are the keys of `per_class`.
+    `micro_f1` is the accuracy, for each row has one label. `mcc` is Matthews' correlation coefficient. `log_loss` is in
+    nats per row; `brier` is the mean squared distance of the probabilities to the truth, summed over the labels, halved
+    where there are two. `roc_auc` is one label against the rest, averaged over the labels, None where that cannot be;
+    `mean_absolute_error` counts ranks between the gold and the predicted label, None of labels that have no order.
+    `confusion` counts rows: one list per gold label, in it one number per predicted label, both in the order of
+    `labels`, as are the keys of `per_class`; it is empty of more than MOST_CONFUSED labels.
     """
 
     rows: int
     accuracy: Interval
     macro_f1: Interval
+    micro_f1: Interval
+    mcc: Interval
     log_loss: Interval
+    brier: Interval
+    roc_auc: Interval | None
+    mean_absolute_error: Interval | None
+    calibration: Calibration
     per_class: dict[str, ClassMetrics]
     confusion: list[list[int]]
     labels: list[str]
@@ -62,7 +64,7 @@ class Classification(_Evidence):
     seed: int
 
 
-class PairedDifference(_Evidence):
+class PairedDifference(Frozen):
     """After minus before on the same rows: above 0 is better for accuracy and macro F1, below 0 for log loss."""
 
     accuracy: Interval
@@ -75,48 +77,68 @@ def classification(
     gold: Ints,
     labels: Sequence[str],
     *,
+    ranks: Ints | None = None,
+    bins: int = BINS,
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Classification:
     """Measure one classifier.
 
-    `logits` is float32 [rows, labels], `gold` int64 [rows] with indices into `labels`. `confidence` is the share of
+    `logits` is float32 [rows, labels], `gold` int64 [rows] with indices into `labels`; `ranks`, int64 [labels], is the
+    place of each label where they have an order. `bins` are those of the calibration. `confidence` is the share of
     the resamples inside each interval. The bootstrap needs about 30 MB, and 100 bytes for each resample and label,
     however many rows there are. Equal arguments give equal results. Raises InputError when there are no rows, when
     shapes, label indices or types do not fit together, when a logit is not finite, or for settings out of range.
     """
-    _check_settings(resamples, confidence, seed)
+    check_settings(resamples, confidence, seed)
     _check_rows(logits, gold, "logits")
     if len(labels) != logits.shape[1]:
         raise InputError(f"{len(labels)} labels are named, but the logits have {logits.shape[1]} columns")
     if repeated := sorted({label for label in labels if labels.count(label) > 1}):
         raise InputError(f"each label must be named once, but these are repeated: {', '.join(repeated)}")
+    if ranks is not None and ranks.shape != (len(labels),):
+        raise InputError(f"{len(labels)} labels are named, but the shape of their ranks is {ranks.shape}")
 
-    model = _score(logits, gold)
+    scores = _probabilities(logits)
+    model = _score(logits, scores, gold.astype(np.int64), ranks, bins)
     confusion = np.bincount(model.gold * len(labels) + model.predicted, minlength=len(labels) ** 2)
-    whole = _count_whole(model)
-    (drawn,) = _resample([model], resamples, seed)
+    whole = count_whole(model)
+    (drawn,) = resample([model], resamples, seed)
     value, spread = _metrics(whole, whole), _metrics(drawn, whole)
+    area, area_of = of_classes(scores, model.gold, confidence)
+
+    def overall(metric: Callable[[_Metrics], Floats]) -> Interval:
+        return interval(metric(value)[0], metric(spread), confidence)
 
     def of_class(index: int) -> ClassMetrics:
-        def interval(point: Floats, samples: Floats) -> Interval:
-            return _interval(point[0, index], samples[:, index], confidence)
+        def one(point: Floats, samples: Floats) -> Interval:
+            return interval(point[0, index], samples[:, index], confidence)
 
         return ClassMetrics(
-            precision=interval(value.precision, spread.precision),
-            recall=interval(value.recall, spread.recall),
-            f1=interval(value.f1, spread.f1),
+            precision=one(value.precision, spread.precision),
+            recall=one(value.recall, spread.recall),
+            f1=one(value.f1, spread.f1),
+            roc_auc=area_of[index],
             support=int(whole.support[0, index]),
         )
 
+    accuracy = overall(lambda metrics: metrics.accuracy)
     return Classification(
         rows=len(gold),
-        accuracy=_interval(value.accuracy[0], spread.accuracy, confidence),
-        macro_f1=_interval(value.macro_f1[0], spread.macro_f1, confidence),
-        log_loss=_interval(value.log_loss[0], spread.log_loss, confidence),
+        accuracy=accuracy,
+        macro_f1=overall(lambda metrics: metrics.macro_f1),
+        micro_f1=accuracy,
+        mcc=overall(lambda metrics: metrics.mcc),
+        log_loss=overall(lambda metrics: metrics.means[:, 0]),
+        brier=overall(lambda metrics: metrics.means[:, 1]),
+        roc_auc=area,
+        mean_absolute_error=overall(lambda metrics: metrics.means[:, 2]) if ranks is not None else None,
+        calibration=Calibration(
+            error=overall(lambda metrics: metrics.calibration_error), bins=reliability(scores, model.gold, bins)
+        ),
         per_class={label: of_class(index) for index, label in enumerate(labels)},
-        confusion=confusion.reshape(len(labels), len(labels)).tolist(),
+        confusion=confusion.reshape(len(labels), len(labels)).tolist() if len(labels) <= MOST_CONFUSED else [],
         labels=list(labels),
         confidence=confidence,
         resamples=resamples,
@@ -139,36 +161,27 @@ def paired(
     that what makes a row easy or hard for both falls out of the difference. Raises InputError as `classification` does,
     and when the two differ in shape.
     """
-    _check_settings(resamples, confidence, seed)
+    check_settings(resamples, confidence, seed)
     _check_rows(before_logits, gold, "logits before")
     _check_rows(after_logits, gold, "logits after")
     if before_logits.shape != after_logits.shape:
         raise InputError(f"the logits before are {before_logits.shape}, but the logits after are {after_logits.shape}")
 
-    models = [_score(before_logits, gold), _score(after_logits, gold)]
-    wholes = [_count_whole(model) for model in models]
-    draws = _resample(models, resamples, seed)
+    models = [_losses(logits, gold.astype(np.int64)) for logits in (before_logits, after_logits)]
+    wholes = [count_whole(model) for model in models]
+    draws = resample(models, resamples, seed)
     value_before, value_after = (_metrics(whole, whole) for whole in wholes)
     before, after = (_metrics(drawn, whole) for drawn, whole in zip(draws, wholes, strict=True))
 
     def difference(metric: Callable[[_Metrics], Floats]) -> Interval:
         value = metric(value_after) - metric(value_before)
-        return _interval(value[0], metric(after) - metric(before), confidence)
+        return interval(value[0], metric(after) - metric(before), confidence)
 
     return PairedDifference(
         accuracy=difference(lambda metrics: metrics.accuracy),
         macro_f1=difference(lambda metrics: metrics.macro_f1),
-        log_loss=difference(lambda metrics: metrics.log_loss),
+        log_loss=difference(lambda metrics: metrics.means[:, 0]),
     )
-
-
-def _check_settings(resamples: int, confidence: float, seed: int) -> None:
-    if resamples < 1:
-        raise InputError(f"resamples must be at least 1, but is {resamples}")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence must be between 0 and 1, but is {confidence}")
-    if seed < 0:
-        raise InputError(f"seed must not be negative, but is {seed}")
 
 
 def _check_rows(logits: npt.NDArray[np.float32], gold: Ints, name: str) -> None:
@@ -193,101 +206,57 @@ def _check_rows(logits: npt.NDArray[np.float32], gold: Ints, name: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """What the metrics need of each row: int64 [rows] gold and predicted labels, float64 [rows] losses in nats."""
-
-    gold: Ints
-    predicted: Ints
-    losses: Floats
-    labels: int
+def _probabilities(logits: npt.NDArray[np.float32]) -> Floats:
+    """Softmax, float64 [rows, labels]."""
+    return probabilities(logits.astype(np.float64)).astype(np.float64, copy=False)
 
 
-def _score(logits: npt.NDArray[np.float32], gold: Ints) -> _Scored:
+def _losses(logits: npt.NDArray[np.float32], gold: Ints) -> Scored:
+    """What accuracy, F1 and log loss need, the only amount, in nats."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     log_likelihood = shifted[np.arange(len(gold)), gold] - np.log(np.exp(shifted).sum(axis=1))
     # scikit-learn clips float64 probabilities so, which bounds the loss of a row at 36.04 nats.
     epsilon = np.finfo(np.float64).eps
     losses = -np.clip(log_likelihood, np.log(epsilon), np.log1p(-epsilon))
-    return _Scored(gold.astype(np.int64), logits.argmax(axis=1), losses, labels=logits.shape[1])
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """What all the metrics of one model follow from, for one or more samples of the rows.
-
-    `support`, `predicted` and `hits` are int64 [samples, labels]: gold rows, predicted rows, and rows where both agree,
-    which are the margins and the diagonal of each sample's confusion matrix. `loss` is float64 [samples], summed.
-    """
-
-    support: Ints
-    predicted: Ints
-    hits: Ints
-    loss: Floats
-
-
-def _count(model: _Scored, picked: Ints, sample: Ints, samples: int) -> _Counts:
-    """Count the rows `picked`, int64 [draws], each into its `sample`, int64 [draws] and below `samples`."""
-    gold, predicted = model.gold[picked], model.predicted[picked]
-    cell = sample * model.labels + gold
-
-    def tally(cells: Ints) -> Ints:
-        return np.bincount(cells, minlength=samples * model.labels).reshape(samples, model.labels)
-
-    return _Counts(
-        support=tally(cell),
-        predicted=tally(sample * model.labels + predicted),
-        hits=tally(cell[gold == predicted]),
-        # The stubs of numpy do not know that weights make the counts float64.
-        loss=np.bincount(sample, weights=model.losses[picked], minlength=samples).astype(np.float64, copy=False),
+    nothing = np.zeros(0)
+    return Scored(
+        gold=gold,
+        predicted=logits.argmax(axis=1),
+        labels=logits.shape[1],
+        amounts=losses[:, None],
+        gaps=nothing,
+        place=nothing.astype(np.int64),
+        bins=0,
     )
 
 
-def _count_whole(model: _Scored) -> _Counts:
-    """Count every row once, as one sample."""
-    rows = len(model.gold)
-    return _count(model, picked=np.arange(rows), sample=np.zeros(rows, dtype=np.int64), samples=1)
-
-
-def _resample(models: Sequence[_Scored], resamples: int, seed: int) -> list[_Counts]:
-    """Draw as many rows as there are, with replacement, `resamples` times, and count each draw for every model."""
-    rows = len(models[0].gold)
-    rng = np.random.default_rng(seed)
-    shape = (resamples, models[0].labels)
-    totals = [
-        _Counts(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(resamples))
-        for _ in models
-    ]
-    # All the draws are one stream, of which every `rows` make a resample. A block ends anywhere in it, so that
-    # neither many resamples nor many rows need much memory.
-    for start in range(0, resamples * rows, _DRAWS_PER_BLOCK):
-        stop = min(start + _DRAWS_PER_BLOCK, resamples * rows)
-        picked = rng.integers(0, rows, size=stop - start)
-        touched = slice(start // rows, (stop - 1) // rows + 1)
-        sample = np.arange(start, stop) // rows - touched.start
-        for total, model in zip(totals, models, strict=True):
-            block = _count(model, picked, sample, touched.stop - touched.start)
-            total.support[touched] += block.support
-            total.predicted[touched] += block.predicted
-            total.hits[touched] += block.hits
-            total.loss[touched] += block.loss
-    return totals
+def _score(logits: npt.NDArray[np.float32], scores: Floats, gold: Ints, ranks: Ints | None, bins: int) -> Scored:
+    """What all metrics need; the amounts are the log loss, Brier's score and, of labels with ranks, their distance."""
+    plain = _losses(logits, gold)
+    truth = np.arange(plain.labels) == gold[:, None]
+    brier = ((scores - truth) ** 2).sum(axis=1) / (2 if plain.labels == 2 else 1)
+    apart = [np.abs(ranks[plain.predicted] - ranks[gold]).astype(np.float64)] if ranks is not None else []
+    gaps, place = gap_of_each(scores, gold, bins)
+    amounts = np.column_stack([plain.amounts, brier, *apart])
+    return replace(plain, amounts=amounts, gaps=gaps, place=place, bins=bins)
 
 
 @dataclass(frozen=True)
 class _Metrics:
-    """The overall metrics, float64 [samples], and those of each label, float64 [samples, labels]."""
+    """The overall metrics, float64 [samples], of which `means` are [samples, kinds]; the others [samples, labels]."""
 
     accuracy: Floats
     macro_f1: Floats
-    log_loss: Floats
+    mcc: Floats
+    means: Floats
+    calibration_error: Floats
     precision: Floats
     recall: Floats
     f1: Floats
 
 
-def _metrics(counts: _Counts, whole: _Counts) -> _Metrics:
+def _metrics(counts: Counts, whole: Counts) -> _Metrics:
     """Compute the metrics of each sample; `whole` are the counts of all the rows that the samples were drawn from."""
     rows = int(whole.support.sum())
     # Hits are never more than the rows they are divided by, so that 0/0 becomes 0/1.
@@ -299,14 +268,18 @@ def _metrics(counts: _Counts, whole: _Counts) -> _Metrics:
     return _Metrics(
         accuracy=counts.hits.sum(axis=1) / rows,
         macro_f1=f1.mean(axis=1, where=counts.support > 0) * with_gold,
-        log_loss=counts.loss / rows,
+        mcc=_mcc(counts, rows),
+        means=counts.amounts / rows,
+        calibration_error=np.abs(counts.gaps).sum(axis=1) / rows,
         precision=counts.hits / np.maximum(counts.predicted, 1),
         recall=counts.hits / np.maximum(counts.support, 1),
         f1=f1,
     )
 
 
-def _interval(value: np.float64, samples: Floats, confidence: float) -> Interval:
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # F1 is biased: with few rows, or a low confidence, the middle of the resamples can lie wholly beside the value.
-    return Interval(value=float(value), low=float(min(low, value)), high=float(max(high, value)))
+def _mcc(counts: Counts, rows: int) -> Floats:
+    """Matthews' correlation of any number of labels (Gorodkin 2004); 0 where all rows have one label."""
+    shared = counts.hits.sum(axis=1) * rows - (counts.support * counts.predicted).sum(axis=1)
+    # One root each: their product is beyond int64 from some hundred thousand rows on.
+    gold, predicted = (np.sqrt(rows**2 - (margin**2).sum(axis=1)) for margin in (counts.support, counts.predicted))
+    return np.asarray(np.divide(shared, gold * predicted, out=np.zeros(len(shared)), where=gold * predicted > 0))

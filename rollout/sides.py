@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeAlias
 import httpx
 import numpy as np
 
+from rollout.bootstrap import Floats
 from rollout.info import Info, parse_info
-from rollout.quality import Floats
 from rollout.scorer import BundleScorer
 from rollout.store import find_bundle
 from rollout.target import DEADLINE_HEADER, address_of, is_address

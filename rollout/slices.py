@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rollout.bootstrap import Floats
 from rollout.labelled import Labelled
 from rollout.noninferiority import interval, p_value
-from rollout.quality import Floats, PairedDifference, paired
+from rollout.quality import PairedDifference, paired
 from service.frozen import Frozen
 from service.verdict import CompareSettings, Difference
 
@@ -57,7 +58,7 @@ def masks(rows: Labelled, labels: Sequence[str], columns: Sequence[str]) -> Iter
     lengths = [len(text) + len(pair or "") for text, pair in rows.texts]
     yield from _quarters(LENGTH, np.array(lengths, dtype=np.float64))
     for column in columns:
-        yield from _by_column(column, rows.values[column])
+        yield from by_column(column, rows.values[column])
 
 
 def compare_slices(
@@ -129,7 +130,7 @@ def _holm(p_values: Sequence[float]) -> list[float]:
     return raised
 
 
-def _by_column(column: str, values: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
+def by_column(column: str, values: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
     """The commonest values; numbers of which there are many are quartered."""
     counts = Counter(values)
     numbers = _numbers(values) if len(counts) > MOST_VALUES else None

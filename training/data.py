@@ -224,11 +224,11 @@ def _scalar(value: object) -> str | int | float | bool | None:
 
 def _write(part: Part, labels: list[str], file: Path) -> None:
     index = {label: number for number, label in enumerate(labels)}
-    schema = POOL.remove(POOL.get_field_index("also")).append(pa.field("label", pa.int64()))
+    schema = POOL.append(pa.field("label", pa.int64()))
     with pq.ParquetWriter(file, schema) as writer:
         for table, rows in _texts(part):
             numbers = [index[part.pool.labels[row]] for row in rows]
-            writer.write_table(table.drop_columns("also").append_column("label", pa.array(numbers, pa.int64())))
+            writer.write_table(table.append_column("label", pa.array(numbers, pa.int64())))
 
 
 def _write_held_out(split: Split, recipe: Recipe, file: Path) -> None:

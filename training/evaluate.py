@@ -1,98 +1,143 @@
 """Stage `evaluate`: the base model with a fresh head and the tuned one, on the same held-out rows."""
 
-from typing import TypedDict
+import math
+from typing import Any
 
 import numpy as np
-from rich.table import Table
+import numpy.typing as npt
 
-from rollout.quality import Classification, classification, paired
+from rollout.bootstrap import Interval
+from rollout.quality import classification, paired
+from rollout.slices import by_column
 from service.contract import write_json
+from service.errors import InputError
 from service.scores import probabilities
 from training.base import quiet
+from training.carried import Carried, read_carried
+from training.evaluation import EXCERPT, FILE, SMALL, Changed, Evaluation, Mistake, Slice
+from training.evaluation_table import changed_table, metrics_table, slices_table
 from training.logits import Logits, torch_logits
 from training.methods import load_same_base, load_tuned
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
 from training.tuned import labels_of, tokenizer_of
 
-EXAMPLE_CHARACTERS = 300
-
-
-class _Bootstrap(TypedDict):
-    resamples: int
-    confidence: float
-    seed: int
-
 
 def run(context: Context) -> Summary:
-    """Write evaluation.json: metrics before and after, their paired difference, and rows whose answer changed."""
+    """Write evaluation.json: metrics before and after, their paired difference, slices, and rows worth a look.
+
+    Raises InputError when `evaluate.ordinal` is set and a label is no number.
+    """
     quiet()
-    recipe, trained = context.recipe, context.inputs["train"]
+    recipe, trained, settings = context.recipe, context.inputs["train"], context.recipe.evaluate
     labels, tokenizer = labels_of(trained), tokenizer_of(trained)
-    rows = read_rows(context.inputs["data"] / "test.parquet")
+    file = context.inputs["data"] / "test.parquet"
+    rows, carried = read_rows(file), read_carried(file, settings.slices)
+    measure: dict[str, Any] = {
+        "ranks": ranks_of(labels) if settings.ordinal else None,
+        "bins": settings.calibration_bins,
+    }
+    bootstrap: dict[str, Any] = {
+        "resamples": settings.resamples,
+        "confidence": settings.confidence,
+        "seed": recipe.seed,
+    }
     with context.report.task("evaluating", 2 * len(rows)) as advance:
         base = load_same_base(recipe, labels, trained)
         before, _ = torch_logits(base, tokenizer, rows, recipe.max_tokens, advance)
         after, _ = torch_logits(load_tuned(recipe, labels, trained), tokenizer, rows, recipe.max_tokens, advance)
-    settings = recipe.evaluate
-    bootstrap = _Bootstrap(resamples=settings.resamples, confidence=settings.confidence, seed=recipe.seed)
-    metrics = {
-        "base": classification(before, rows.labels, labels, **bootstrap),
-        "tuned": classification(after, rows.labels, labels, **bootstrap),
-    }
-    difference = paired(before, after, rows.labels, **bootstrap)
-    changed = _changed(before, after, rows, labels, settings.examples)
-    evaluation = {
-        **{name: value.model_dump(mode="json") for name, value in metrics.items()},
-        "difference": difference.model_dump(mode="json"),
-        "changed": changed,
-    }
-    write_json(context.work / "evaluation.json", evaluation)
-    context.report.say(_table(metrics, len(rows)))
-    context.report.say(_changed_table(changed))
-    return {name: value.accuracy.model_dump() for name, value in metrics.items()} | {"rows": len(rows)}
+    evaluation = Evaluation(
+        base=classification(before, rows.labels, labels, **measure, **bootstrap),
+        tuned=classification(after, rows.labels, labels, **measure, **bootstrap),
+        difference=paired(before, after, rows.labels, **bootstrap),
+        changed=_changed(before, after, rows, labels, settings.examples),
+        mistakes=_mistakes(after, rows, carried, labels, settings.mistakes),
+        slices=_slices(after, rows, carried, labels, measure | bootstrap),
+    )
+    write_json(context.work / FILE, evaluation)
+    context.report.say(metrics_table(evaluation))
+    if evaluation.slices:
+        context.report.say(slices_table(evaluation.slices))
+    context.report.say(changed_table(evaluation.changed))
+    accuracy = {"base": evaluation.base.accuracy.model_dump(), "tuned": evaluation.tuned.accuracy.model_dump()}
+    return accuracy | {"rows": len(rows)}
 
 
-def _changed(before: Logits, after: Logits, rows: Rows, labels: list[str], most: int) -> list[dict[str, object]]:
+def ranks_of(labels: list[str]) -> npt.NDArray[np.int64]:
+    """The place of each label among all, int64 [labels], in numeric order; equal numbers share one.
+
+    Raises InputError for a label that is no number.
+    """
+    numbers = []
+    for label in labels:
+        try:
+            numbers.append(float(label))
+        except ValueError:
+            numbers.append(math.nan)
+        if not math.isfinite(numbers[-1]):
+            raise InputError(
+                f"evaluate.ordinal: label {label!r} is no number, so it has no place in an order: name the labels by "
+                "numbers with data.labels, or leave evaluate.ordinal out"
+            )
+    return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+
+
+def _slices(after: Logits, rows: Rows, carried: Carried, labels: list[str], options: dict[str, Any]) -> list[Slice]:
+    found = []
+    for column, values in carried.values.items():
+        for by, value, inside in by_column(column, values):
+            gold = rows.labels[inside]
+            metrics = classification(after[inside], gold, labels, **options)
+            found.append(
+                Slice(
+                    by=by,
+                    value=value,
+                    rows=metrics.rows,
+                    small=metrics.rows < SMALL,
+                    accuracy=metrics.accuracy,
+                    macro_f1=_times(metrics.macro_f1, len(labels) / len(np.unique(gold))),
+                    log_loss=metrics.log_loss,
+                    mean_absolute_error=metrics.mean_absolute_error,
+                    calibration_error=metrics.calibration.error,
+                )
+            )
+    return found
+
+
+def _times(one: Interval, factor: float) -> Interval:
+    return Interval(value=one.value * factor, low=one.low * factor, high=one.high * factor)
+
+
+def _mistakes(after: Logits, rows: Rows, carried: Carried, labels: list[str], most: int) -> list[Mistake]:
+    scores, predicted = probabilities(after), after.argmax(axis=-1)
+    wrong = np.flatnonzero(predicted != rows.labels)
+    surest = wrong[np.argsort(-scores.max(axis=-1)[wrong], kind="stable")][:most]
+    return [
+        Mistake(
+            text=rows.texts[row][:EXCERPT],
+            origin=carried.origins[row],
+            gold=labels[int(rows.labels[row])],
+            predicted=labels[int(predicted[row])],
+            confidence=float(scores[row].max()),
+            gold_score=float(scores[row, rows.labels[row]]),
+        )
+        for row in surest.tolist()
+    ]
+
+
+def _changed(before: Logits, after: Logits, rows: Rows, labels: list[str], most: int) -> list[Changed]:
     old, new = before.argmax(axis=-1), after.argmax(axis=-1)
     confidence = probabilities(after).max(axis=-1)
     changed = sorted(np.flatnonzero(old != new), key=lambda row: -float(confidence[row]))
     wrong = [row for row in changed if new[row] != rows.labels[row]][: most // 2]
     right = [row for row in changed if new[row] == rows.labels[row]][: most - len(wrong)]
     return [
-        {
-            "text": rows.texts[row][:EXAMPLE_CHARACTERS],
-            "gold": labels[int(rows.labels[row])],
-            "base": labels[int(old[row])],
-            "tuned": labels[int(new[row])],
-            "confidence": float(confidence[row]),
-        }
+        Changed(
+            text=rows.texts[row][:EXCERPT],
+            gold=labels[int(rows.labels[row])],
+            base=labels[int(old[row])],
+            tuned=labels[int(new[row])],
+            confidence=float(confidence[row]),
+        )
         for row in [*right, *wrong]
     ]
-
-
-def _table(metrics: dict[str, Classification], rows: int) -> Table:
-    confidence = metrics["base"].confidence
-    table = Table(title=f"{rows} held-out rows ({confidence:.0%} bootstrap intervals)")
-    table.add_column("metric")
-    for name in metrics:
-        table.add_column(name, justify="right")
-    for key in ("accuracy", "macro_f1", "log_loss"):
-        values = [getattr(value, key) for value in metrics.values()]
-        table.add_row(key, *(f"{v.value:.3f}  [{v.low:.3f}, {v.high:.3f}]" for v in values))
-    for label, tuned in metrics["tuned"].per_class.items():
-        cells = [metrics["base"].per_class[label], tuned]
-        table.add_row(
-            f"  {label} ({tuned.support})", *(f"P {c.precision.value:.2f}  R {c.recall.value:.2f}" for c in cells)
-        )
-    return table
-
-
-def _changed_table(changed: list[dict[str, object]]) -> Table:
-    table = Table(title="rows whose answer changed", show_lines=False)
-    table.add_column("text", no_wrap=True, overflow="ellipsis", max_width=60)
-    for name in ("gold", "base", "tuned"):
-        table.add_column(name, overflow="fold", min_width=8)
-    for row in changed:
-        table.add_row(" ".join(str(row["text"]).split()), str(row["gold"]), str(row["base"]), str(row["tuned"]))
-    return table

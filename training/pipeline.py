@@ -46,8 +46,8 @@ STAGES = (
     Stage(
         "data",
         (),
-        ("data", "seed", "task", "parent", "compare.slices", "compare.frozen", "compare.max_rows"),
-        layout=3,
+        ("data", "seed", "task", "parent", "compare.slices", "compare.frozen", "compare.max_rows", "evaluate.slices"),
+        layout=4,
     ),
     Stage(
         "train",
@@ -56,7 +56,7 @@ STAGES = (
         resumable=True,
         layout=4,
     ),
-    Stage("evaluate", ("data", "train"), ("model", "method", "max_tokens", "seed", "evaluate")),
+    Stage("evaluate", ("data", "train"), ("model", "method", "max_tokens", "seed", "evaluate"), layout=3),
     Stage("merge", ("train",), ("model", "method", "seed")),
     Stage("export", ("merge",), ("task",)),
     Stage(

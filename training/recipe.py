@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from service.contract import Name
 from service.verdict import CompareSettings
-from training.data_settings import DataSettings
+from training.data_settings import ColumnNames, DataSettings
 from training.evaluate_settings import EvaluateSettings
 from training.method_settings import LEARNING_RATES, LoraMethod, Method
 from training.section import Section
@@ -64,6 +64,16 @@ class Recipe(Section):
     plan: PlanSettings = PlanSettings()
     compare: CompareSettings = CompareSettings()
 
+    @field_validator("evaluate")
+    @classmethod
+    def _no_text(cls, evaluate: EvaluateSettings, info: ValidationInfo) -> EvaluateSettings:
+        """The texts would be carried twice, and each be a slice of its own."""
+        columns = info.data["data"].columns if "data" in info.data else ColumnNames()
+        for name in evaluate.slices:
+            if name in (columns.text, columns.text_pair):
+                raise ValueError(f"slices: {name!r} holds the texts; slice by another column")
+        return evaluate
+
     @property
     def warm(self) -> bool:
         """Whether training starts from the parent's weights."""
@@ -71,9 +81,10 @@ class Recipe(Section):
 
     @property
     def carried(self) -> list[str]:
-        """The columns of the source that held-out rows take along to be compared by, where there is a parent."""
-        return (
-            [name for name in self.compare.columns if name not in {"label", "set"}] if self.parent is not None else []
+        """The columns of the source that held-out rows take along: to be sliced by, here and in comparisons."""
+        compared = self.compare.columns if self.parent is not None else []
+        return list(
+            dict.fromkeys([*self.evaluate.slices, *(name for name in compared if name not in {"label", "set"})])
         )
 
     @property

@@ -18,13 +18,14 @@ from training.locate import Location, locate
 MAX_TEXT_FILE_BYTES = 10_000_000
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 PARQUET = ".parquet"
+SLICES = "evaluate.slices or compare.slices"
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
     """A row before any check: `origin` names it for people, `problem` says why it could not even be read.
 
-    `also` has the values of the columns that a comparison slices by.
+    `also` has the values of the columns to slice by.
     """
 
     origin: str
@@ -37,7 +38,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The columns to read: the recipe's, and `also` those that a comparison slices by."""
+    """The columns to read: the recipe's, and `also` those to slice by."""
 
     names: ColumnNames
     also: Sequence[str] = ()
@@ -185,7 +186,7 @@ def _folder(root: Path, wanted: Wanted) -> Source:
     if wanted.names.text_pair is not None:
         raise InputError(f"data.columns.text_pair: {wanted.names.text_pair}: a folder of classes has no second text")
     if wanted.also:
-        raise InputError(f"compare.slices: {wanted.also[0]}: a folder of classes has no other column to slice by")
+        raise InputError(f"{SLICES}: {wanted.also[0]}: a folder of classes has no other column to slice by")
 
     def read() -> Iterator[Raw]:
         for path in files:
@@ -275,7 +276,7 @@ def _raw(origin: str, values: Mapping[str, Any], wanted: Wanted) -> Raw:
 
 def _require_columns(wanted: Wanted, present: Sequence[str], where: Path | str) -> None:
     named = {f"data.columns.{key}": name for key, name in wanted.names.model_dump().items() if name is not None}
-    for key, name in [*named.items(), *(("compare.slices", name) for name in wanted.also)]:
+    for key, name in [*named.items(), *((SLICES, name) for name in wanted.also)]:
         if name not in present:
             close = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rollout.bootstrap import Floats
 from rollout.paired_runs import ratio, run_both
-from rollout.quality import Floats
 from rollout.sides import Text
 from service.verdict import Judged
 

@@ -9,10 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
-from rollout import quality
-from rollout.quality import Classification, Interval, PairedDifference
+from rollout import bootstrap, quality
+from rollout.bootstrap import Interval
+from rollout.quality import Classification, PairedDifference
 from service.errors import InputError
 
 Logits = npt.NDArray[np.float32]
@@ -40,10 +51,13 @@ def width(interval: Interval) -> float:
 
 def intervals(result: Classification) -> list[Interval]:
     of_classes = [i for c in result.per_class.values() for i in (c.precision, c.recall, c.f1)]
-    return [result.accuracy, result.macro_f1, result.log_loss, *of_classes]
+    areas = [i for i in (result.roc_auc, *(c.roc_auc for c in result.per_class.values())) if i is not None]
+    errors = [result.log_loss, result.brier, result.calibration.error, result.mean_absolute_error]
+    assert None not in errors
+    return [result.accuracy, result.macro_f1, result.micro_f1, result.mcc, *areas, *of_classes, *filter(None, errors)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     rows=st.integers(1, 60),
@@ -56,7 +70,8 @@ def test_values_are_those_of_scikit_learn(
     seed: int, rows: int, labels: int, drop: int, scale: float, confidence: float
 ) -> None:
     logits, gold = sample(seed, rows, labels, scale, drop)
-    result = quality.classification(logits, gold, names(labels), resamples=20, confidence=confidence)
+    ranks = np.random.default_rng(seed).permutation(labels)
+    result = quality.classification(logits, gold, names(labels), ranks=ranks, resamples=20, confidence=confidence)
 
     every, predicted = list(range(labels)), logits.argmax(axis=1)
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
@@ -67,6 +82,28 @@ def test_values_are_those_of_scikit_learn(
     macro_f1 = f1_score(gold, predicted, labels=every, average="macro", zero_division=0)
     assert result.macro_f1.value == pytest.approx(macro_f1, **close)
     assert result.log_loss.value == pytest.approx(log_loss(gold, probabilities, labels=every), **close)
+    micro_f1 = f1_score(gold, predicted, labels=every, average="micro", zero_division=0)
+    assert result.micro_f1.value == pytest.approx(micro_f1, **close)
+    assert result.mcc.value == pytest.approx(matthews_corrcoef(gold, predicted), **close)
+    truth = np.eye(labels)[gold]
+    brier = brier_score_loss(truth, probabilities, scale_by_half=labels == 2)
+    assert result.brier.value == pytest.approx(brier, **close)
+    assert result.mean_absolute_error is not None
+    assert result.mean_absolute_error.value == pytest.approx(mean_absolute_error(ranks[gold], ranks[predicted]))
+    # Of two labels the second's column stands for both: of probabilities near 1, rounding makes ties in the other.
+    columns = every if labels > 2 else [1, 1]
+    areas = [
+        roc_auc_score(truth[:, label], probabilities[:, label]) if 0 < truth[:, label].mean() < 1 else None
+        for label in columns
+    ]
+    for found, area in zip(result.per_class.values(), areas, strict=True):
+        assert (found.roc_auc is None) == (area is None)
+        if found.roc_auc is not None:
+            assert found.roc_auc.value == pytest.approx(area, **close)
+    if None not in areas:
+        whole = probabilities if labels > 2 else probabilities[:, 1]
+        assert result.roc_auc is not None
+        assert result.roc_auc.value == pytest.approx(roc_auc_score(gold, whole, multi_class="ovr"), **close)
     expected = precision_recall_fscore_support(gold, predicted, labels=every, zero_division=0)
     for of_class, precision, recall, f1, support in zip(result.per_class.values(), *expected, strict=True):
         assert of_class.precision.value == pytest.approx(precision, **close)
@@ -91,6 +128,7 @@ def test_a_case_by_hand() -> None:
         precision=Interval(value=0, low=0, high=0),
         recall=Interval(value=0, low=0, high=0),
         f1=Interval(value=0, low=0, high=0),
+        roc_auc=None,
         support=0,
     )
     assert result.macro_f1.value == pytest.approx((2 / 3 + 0.8) / 3)
@@ -209,12 +247,16 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch, bl
     (logits, gold), (after, _) = sample(6, 37, 4), sample(7, 37, 4)
     one = quality.classification(logits, gold, names(4), resamples=50)
     one_paired = quality.paired(logits, after, gold, resamples=50)
-    monkeypatch.setattr(quality, "_DRAWS_PER_BLOCK", block)
+    monkeypatch.setattr(bootstrap, "_DRAWS_PER_BLOCK", block)
     many = quality.classification(logits, gold, names(4), resamples=50)
     many_paired = quality.paired(logits, after, gold, resamples=50)
     # A sum of losses is rounded otherwise when a block ends inside it; counts are exact.
     exact = {"log_loss"}
-    assert many.model_dump(exclude=exact) == one.model_dump(exclude=exact)
+    assert many.model_dump(exclude=exact | {"brier", "calibration"}) == one.model_dump(
+        exclude=exact | {"brier", "calibration"}
+    )
+    assert many.brier.model_dump() == pytest.approx(one.brier.model_dump())
+    assert many.calibration.error.model_dump() == pytest.approx(one.calibration.error.model_dump())
     assert many_paired.model_dump(exclude=exact) == one_paired.model_dump(exclude=exact)
     assert many.log_loss.model_dump() == pytest.approx(one.log_loss.model_dump())
     assert many_paired.log_loss.model_dump() == pytest.approx(one_paired.log_loss.model_dump())
@@ -303,3 +345,45 @@ def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str
     assert str(caught.value) == message
     with pytest.raises(InputError):
         quality.paired(logits, logits, gold, **setting)
+
+
+def test_ranks_must_be_those_of_the_labels() -> None:
+    logits, gold = sample(1, 5, 3)
+    with pytest.raises(InputError, match=r"3 labels are named, but the shape of their ranks is \(2,\)"):
+        quality.classification(logits, gold, names(3), ranks=np.arange(2))
+    assert quality.classification(logits, gold, names(3), resamples=2).mean_absolute_error is None
+
+
+def test_the_confusion_of_many_labels_is_left_out() -> None:
+    most = quality.MOST_CONFUSED
+    for labels, shown in ((most, most), (most + 1, 0)):
+        logits, gold = sample(1, 50, labels)
+        assert len(quality.classification(logits, gold, names(labels), resamples=1).confusion) == shown
+
+
+def test_the_intervals_of_the_other_metrics_are_the_spread_too() -> None:
+    logits, gold = sample(3, 300, 3)
+    ranks = np.array([2, 0, 1])
+    result = quality.classification(logits, gold, names(3), ranks=ranks, resamples=2000)
+    predicted = logits.argmax(axis=1)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    picked = np.random.default_rng(99).integers(0, 300, size=(400, 300))
+
+    def error(rows: Gold) -> float:
+        confidence, right = probabilities[rows].max(axis=1), predicted[rows] == gold[rows]
+        place = np.ceil(confidence * quality.BINS)
+        gaps = [abs((confidence - right)[place == one].sum()) for one in np.unique(place)]
+        return float(sum(gaps)) / len(rows)
+
+    assert result.mean_absolute_error is not None
+    assert result.roc_auc is not None
+    for interval, spread in (
+        (result.mcc, [matthews_corrcoef(gold[rows], predicted[rows]) for rows in picked]),
+        (result.mean_absolute_error, [np.abs(ranks[gold[rows]] - ranks[predicted[rows]]).mean() for rows in picked]),
+        (result.brier, [((np.eye(3)[gold[rows]] - probabilities[rows]) ** 2).sum(axis=1).mean() for rows in picked]),
+        (result.calibration.error, [error(rows) for rows in picked]),
+        # Not a bootstrap, but of the same width.
+        (result.roc_auc, [roc_auc_score(gold[rows], probabilities[rows], multi_class="ovr") for rows in picked]),
+    ):
+        expected = np.quantile(spread, [0.025, 0.975])
+        assert [interval.low, interval.high] == pytest.approx(expected, abs=0.12 * width(interval))

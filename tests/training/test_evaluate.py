@@ -1,5 +1,6 @@
 """Evaluation: base and tuned on the same rows, with intervals, and rows whose answer changed."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error
+from tiny import sentences
 
 from service.errors import InputError
 from service.scores import probabilities
-from training import evaluate
+from training import data, evaluate
 from training.base import load_base
+from training.carried import Carried
+from training.evaluation import EXCERPT, SMALL, Evaluation
 from training.logits import torch_logits
 from training.methods import load_tuned
 from training.recipe import Recipe
@@ -83,12 +87,12 @@ def test_the_surest_changes_come_first_and_the_wrong_ones_are_among_them() -> No
     after = logits([1, 1, 1, 2, 2, 1], [1, 3, 2, 4, 5, 9])
     rows = Rows([f"row {number}" for number in range(6)], None, gold)
     shown = evaluate._changed(before, after, rows, LABELS, 4)
-    assert [row["text"] for row in shown] == ["row 1", "row 2", "row 4", "row 3"]
-    assert [row["text"] for row in evaluate._changed(before, after, rows, LABELS, 1)] == ["row 1"]
+    assert [row.text for row in shown] == ["row 1", "row 2", "row 4", "row 3"]
+    assert [row.text for row in evaluate._changed(before, after, rows, LABELS, 1)] == ["row 1"]
     assert evaluate._changed(before, after, rows, LABELS, 0) == []
     assert len(evaluate._changed(before, after, rows, LABELS, 100)) == 5
     long = Rows(["x" * 5000] * 6, None, gold)
-    assert {len(str(row["text"])) for row in evaluate._changed(before, after, long, LABELS, 9)} == {300}
+    assert {len(row.text) for row in evaluate._changed(before, after, long, LABELS, 9)} == {300}
 
 
 def test_settings_are_used_and_the_summary_is_short(
@@ -110,7 +114,7 @@ def test_settings_are_used_and_the_summary_is_short(
     for table in asked.report.said:
         console.print(table)
     text = console.export_text()
-    assert "60 held-out rows (80% bootstrap intervals)" in text
+    assert "60 held-out rows (80% intervals)" in text
     assert "animal (20)" in text
     assert "rows whose answer changed" in text
 
@@ -123,3 +127,97 @@ def test_the_base_must_still_be_the_one_that_was_tuned(
     recipe = load_recipe(tiny_recipe).recipe.model_dump() | {"model": str(make_model(tmp_path / "other", seed=1))}
     with pytest.raises(InputError, match="is not what it was when it was tuned"):
         evaluate.run(context(Recipe.model_validate(recipe), data=tiny_run / "data", train=tiny_run / "train"))
+
+
+def test_the_surest_mistakes_are_shown_with_where_they_come_from() -> None:
+    gold = np.array([1, 1, 1, 1])
+    after = logits([0, 1, 2, 0], [1, 9, 3, 2])
+    rows = Rows(["x" * 5000, "right", "sure", "unsure"], None, gold)
+    carried = Carried([f"rows.csv line {number}" for number in range(4)], {})
+    shown = evaluate._mistakes(after, rows, carried, LABELS, 2)
+    assert [(one.text, one.origin, one.gold, one.predicted) for one in shown] == [
+        ("sure", "rows.csv line 2", "food", "tool"),
+        ("unsure", "rows.csv line 3", "food", "animal"),
+    ]
+    scores = probabilities(after)
+    assert [shown[0].confidence, shown[0].gold_score] == pytest.approx([scores[2, 2], scores[2, 1]])
+    everything = evaluate._mistakes(after, rows, carried, LABELS, 99)
+    assert [len(one.text) for one in everything] == [4, 6, EXCERPT]
+
+
+def test_each_slice_is_measured_on_its_own_rows() -> None:
+    rng = np.random.default_rng(2)
+    gold = np.array([0, 1] * 40 + [2, 1] * 5)
+    after = rng.normal(size=(90, 3)).astype(np.float32)
+    carried = Carried([], {"city": ["Ulm"] * 80 + ["Bonn"] * 10})
+    rows = Rows([""] * 90, None, gold)
+    found = evaluate._slices(after, rows, carried, LABELS, {"ranks": np.arange(3), "resamples": 50})
+    assert [(one.by, one.value, one.rows, one.small) for one in found] == [
+        ("city", "Ulm", 80, False),
+        ("city", "Bonn", 10, True),
+    ]
+    assert found[1].rows < SMALL <= found[0].rows
+    for one, inside in zip(found, (slice(80), slice(80, None)), strict=True):
+        predicted, here = after[inside].argmax(axis=1), gold[inside]
+        assert one.accuracy.value == pytest.approx(accuracy_score(here, predicted))
+        present = sorted(set(here.tolist()))
+        macro_f1 = f1_score(here, predicted, labels=present, average="macro", zero_division=0)
+        assert one.macro_f1.value == pytest.approx(macro_f1)
+        assert one.mean_absolute_error is not None
+        assert one.mean_absolute_error.value == pytest.approx(mean_absolute_error(here, predicted))
+        assert one.accuracy.low <= one.accuracy.value <= one.accuracy.high
+
+
+def test_columns_of_the_source_reach_the_evaluation(
+    tiny_run: Path, tiny_recipe: Path, context: Callable[..., Any], tmp_path: Path
+) -> None:
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        rows = [(text, label, f"{len(text) % 2}.0", label) for text, label in sentences(300)]
+        csv.writer(file).writerows([("text", "label", "parity", "kind"), *rows])
+    recipe = load_recipe(
+        tiny_recipe, [f"data.source={tmp_path / 'rows.csv'}", "evaluate.slices=[parity, kind]", "evaluate.mistakes=3"]
+    ).recipe
+    prepared = context(recipe)
+    data.run(prepared)
+    held_out = prepared.work.rename(tmp_path / "held-out")
+    asked = context(recipe, data=held_out, train=tiny_run / "train")
+    evaluate.run(asked)
+    found = Evaluation.model_validate_json((asked.work / "evaluation.json").read_bytes())
+    # The same rows as the tiny run's, so the same metrics.
+    usual = Evaluation.model_validate_json((tiny_run / "evaluate/evaluation.json").read_bytes())
+    assert found.tuned == usual.tuned
+    assert sorted((one.by, one.value) for one in found.slices[-3:]) == [("kind", label) for label in LABELS]
+    assert {one.value for one in found.slices[:-3]} == {"0.0", "1.0"}
+    for one in found.slices[-3:]:
+        assert one.accuracy.value == found.tuned.per_class[one.value].recall.value
+        assert (one.rows, one.small) == (20, True)
+    wrong = found.tuned.rows - round(found.tuned.rows * found.tuned.accuracy.value)
+    assert len(found.mistakes) == min(3, wrong)
+    console = Console(width=140, record=True, quiet=False, stderr=True)
+    for said in asked.report.said:
+        console.print(said)
+    assert "the tuned model by column" in console.export_text()
+
+
+def test_ranks_are_in_numeric_order_and_words_have_none() -> None:
+    assert evaluate.ranks_of(["10", "9", "-1.5", "2"]).tolist() == [3, 2, 0, 1]
+    for label in ("good", "nan", ""):
+        with pytest.raises(InputError, match=rf"evaluate.ordinal: label {label!r} is no number"):
+            evaluate.ranks_of(["1", label])
+
+
+def test_ordinal_labels_must_be_numbers(tiny_run: Path, tiny_recipe: Path, context: Callable[..., Any]) -> None:
+    recipe = load_recipe(tiny_recipe, ["evaluate.ordinal=true"]).recipe
+    with pytest.raises(InputError, match="label 'animal' is no number"):
+        evaluate.run(context(recipe, data=tiny_run / "data", train=tiny_run / "train"))
+
+
+@pytest.mark.parametrize("column", ["text", "second"])
+def test_texts_are_no_slices(column: str, tiny_recipe: Path) -> None:
+    with pytest.raises(InputError, match=rf"evaluate: slices: '{column}' holds the texts"):
+        load_recipe(tiny_recipe, [f"evaluate.slices=[{column}]", "data.columns.text_pair=second"])
+
+
+def test_a_column_that_is_not_there_is_named(tiny_recipe: Path, context: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"evaluate.slices .*no column 'lable'.*did you mean 'label'"):
+        data.run(context(load_recipe(tiny_recipe, ["evaluate.slices=[lable]"]).recipe))

@@ -212,7 +212,7 @@ def test_columns_to_slice_by_go_to_the_held_out_rows_alone(tmp_path: Path) -> No
     assert len(rows) == 30
     for row in rows:
         assert row == values | {"when": None, "long": "x" * 100, **{key: row[key] for key in ("text", "label", "set")}}
-    assert pq.read_table(tmp_path / "test.parquet").column_names == ["text", "text_pair", "origin", "label"]
+    assert pq.read_table(tmp_path / "test.parquet").column_names == ["text", "text_pair", "origin", "also", "label"]
 
 
 def test_a_query_that_swaps_two_labels_is_refused() -> None:
