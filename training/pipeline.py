@@ -1,6 +1,7 @@
 """The order of the stages, what each depends on, and which of them a run must do again."""
 
 import importlib
+import logging
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Stage:
     def load(self, report: Reporter) -> Any:
         """The stage's module; imported now, so that a command pays only for what it runs."""
         with report.task(f"loading what `{self.name}` needs", None):
+            # PEFT and Trainer import it; it warns of a kernel that it would take from a hub.
+            logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
             return importlib.import_module(f"training.{self.name}")
 
 

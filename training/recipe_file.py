@@ -230,10 +230,10 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
             annotation: Any = field.annotation if field is not None else None
             inner = _section(annotation)
             mapping = get_origin(annotation) is dict
-        elif step in METHODS:
-            inner = METHODS[str(step)]
         elif mapping or isinstance(step, int):
             steps.append(str(step))
+        elif step in METHODS:
+            inner = METHODS[str(step)]
     return steps, section
 
 

@@ -65,6 +65,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
     return {
         "base": recipe.parent if recipe.warm else recipe.model,
         "base_sha256": digest,
+        "method": recipe.method.name,
         "parameters": asdict(parameters),
         "training_rows": seen.summary(given, labels),
         "learning_rate": recipe.learning_rate,

@@ -28,7 +28,7 @@ class TrainSettings(Section):
     """How long and how fast."""
 
     epochs: float = Field(default=3.0, gt=0, description="passes over the training rows")
-    learning_rate: float | None = Field(default=None, gt=0, description="peak; by default 5e-5 for full, 1e-3 for lora")
+    learning_rate: float | None = Field(default=None, gt=0, description="peak; by default the method's own")
     schedule: Schedule = Field(default="linear", description="how the learning rate falls, by transformers' name")
     schedule_cycles: int = Field(default=1, ge=1, description="falls of cosine_with_restarts")
     schedule_power: float = Field(default=1.0, gt=0, description="power of polynomial")

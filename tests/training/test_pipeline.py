@@ -1,6 +1,7 @@
 """Which stages are done again: exactly those that a change touches, and never on top of what is out of date."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -415,3 +416,10 @@ def test_a_run_with_nothing_to_do_does_not_wait_for_torch(tiny_run: Path, tiny_r
         env=os.environ | {"PYTHONPATH": f"{support}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
     )
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_a_library_that_warns_of_a_hubs_kernel_is_quiet_before_a_stage_imports_it() -> None:
+    logger = logging.getLogger("bitsandbytes")
+    logger.setLevel(logging.NOTSET)
+    STAGES[NAMES.index("merge")].load(Quiet())
+    assert not logger.isEnabledFor(logging.WARNING)

@@ -72,10 +72,11 @@ def test_a_key_that_is_near_to_nothing_gets_the_list_of_valid_ones(tmp_path: Pat
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("qlora", "method: no such method; did you mean `lora`?"),
+        ("loar", "method: no such method; did you mean `lora`?"),
+        ("frezee", "method: no such method; did you mean `freeze`?"),
         ("{name: ful}", "method: no such method; did you mean `full`?"),
-        ("prefix", "method: no such method; valid: full, lora"),
-        ("{rank: 3}", "method: no such method; give `name` as one of full, lora"),
+        ("{name: zzz}", "method: no such method; valid: full, lora, qlora, bias, freeze, head"),
+        ("{rank: 3}", "method: no such method; give `name` as one of full, lora, qlora, bias, freeze, head"),
     ],
 )
 def test_an_unknown_method(tmp_path: Path, method: str, message: str) -> None:
@@ -96,6 +97,24 @@ def test_balance_and_augmentation(tmp_path: Path) -> None:
     assert found["train.balance.cap"] == (9, str(tmp_path / "reviews.yaml"))
     assert found["train.augment.copies"] == (2, "--set")
     assert found["train.augment.word_rate"] == (0.1, "default")
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("{name: qlora, rsloar: true}", "method.rsloar: no such key; did you mean `rslora`?"),
+        ("{name: freeze, layers: -1}", "method.layers: Input should be greater than or equal to 0, got '-1'"),
+        ("{name: freeze, layers: 1, patterns: [a]}", "method: give `layers` or `patterns`, not both"),
+        ("{name: head, rank: 2}", "method.rank: no such key; valid: name"),
+    ],
+)
+def test_a_wrong_value_of_a_method(tmp_path: Path, method: str, message: str) -> None:
+    assert problems(tmp_path, LEAST + f"method: {method}\n") == [message]
+
+
+def test_a_label_may_be_called_like_a_method(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, LEAST, "data.labels={head: [5]}")
+    assert line.startswith("data.labels.head: Input should be")
 
 
 def test_a_validators_own_words_are_shown_without_its_type(tmp_path: Path) -> None:

@@ -124,12 +124,18 @@ def test_the_tokenizer_that_is_saved_has_no_trace_of_its_use(fit: Any, tmp_path:
     assert (saved["truncation"], saved["padding"]) == (None, None)
 
 
-@pytest.mark.parametrize(("method", "step", "resumed_at"), [("full", 23, 15), ("lora", 38, 30), ("full", 31, 30)])
+@pytest.mark.parametrize(
+    ("method", "step", "resumed_at"),
+    [
+        *[("full", 23, 15), ("lora", 38, 30), ("full", 31, 30), ("qlora", 33, 30)],
+        *[("bias", 17, 15), ("freeze", 20, 15), ("head", 32, 30)],
+    ],
+)
 def test_an_interrupted_run_ends_with_the_weights_it_would_have_had(
     method: str, step: int, resumed_at: int, fit: Any, stop_at: Any, with_validation: Path
 ) -> None:
     """The order of the rows, dropout, the loss curve and the best checkpoint included."""
-    options = {"method": method, "data": with_validation if method == "lora" else None}
+    options = {"method": method, "data": with_validation if "lora" in method else None}
     whole, weights, _ = fit(**options)
     stop_at(step)
     with pytest.raises(KeyboardInterrupt):

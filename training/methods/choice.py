@@ -10,9 +10,13 @@ from transformers import PreTrainedModel
 
 from service.errors import InputError
 from training.base import Base, base_digest, load_base
-from training.method_settings import FullMethod, Method
+from training.method_settings import BiasMethod, FreezeMethod, FullMethod, HeadMethod, LoraMethod, Method, QloraMethod
+from training.methods.bias import Bias
+from training.methods.freeze import Freeze
 from training.methods.full import Full
+from training.methods.head import Head
 from training.methods.lora import Lora
+from training.methods.qlora import Qlora
 from training.methods.tuning import Tuning
 from training.recipe import Recipe
 
@@ -25,12 +29,12 @@ def prepare(base: Base, method: Method) -> torch.nn.Module:
 
 
 def save_tuned(model: torch.nn.Module, method: Method, directory: Path) -> None:
-    """Write what was trained as safetensors: the adapter, or the whole model."""
+    """Write what was trained as safetensors: the adapter, some of the weights, or the whole model."""
     _tuning(method).save(model, directory)
 
 
 def load_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel | PeftModel:
-    """The model as it was trained: the base with the saved adapter beside it, or the saved model."""
+    """The model as it was trained: the base with what was saved beside it or in it, or the saved model."""
     return _tuning(recipe.method).load(partial(load_same_base, recipe, labels, directory), directory)
 
 
@@ -55,4 +59,16 @@ def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTra
 
 
 def _tuning(method: Method) -> Tuning:
-    return Full() if isinstance(method, FullMethod) else Lora(method)
+    match method:
+        case FullMethod():
+            return Full()
+        case LoraMethod():
+            return Lora(method)
+        case QloraMethod():
+            return Qlora(method)
+        case BiasMethod():
+            return Bias()
+        case FreezeMethod():
+            return Freeze(method)
+        case HeadMethod():
+            return Head()

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from service.errors import InputError
 from training.base import Base
-from training.method_settings import LoraMethod
-from training.methods.tuning import LoadBase, trained_whole
+from training.method_settings import LoraMethod, QloraMethod
+from training.methods.tuning import LoadBase, trained_whole, within
 
 ADAPTER = "adapter"
 
@@ -21,7 +21,7 @@ ADAPTER = "adapter"
 class Lora:
     """Adapters by PEFT; only they and what is trained whole are kept."""
 
-    settings: LoraMethod
+    settings: LoraMethod | QloraMethod
 
     def prepare(self, base: Base) -> torch.nn.Module:
         """The base with adapters. Raises InputError when a named target module is not in it."""
@@ -32,7 +32,9 @@ class Lora:
             r=self.settings.rank,
             lora_alpha=self.settings.alpha,
             lora_dropout=self.settings.dropout,
-            target_modules=_targets(base, self.settings, whole),
+            use_rslora=self.settings.rslora,
+            use_dora=self.settings.dora,
+            target_modules=self._targets(base, whole),
             # PEFT guesses the head's name for some models only.
             modules_to_save=whole,
         )
@@ -53,30 +55,30 @@ class Lora:
         """The base with the adapter in its weights."""
         return cast("PreTrainedModel", self.load(load_base, directory).merge_and_unload(safe_merge=True))
 
-
-def _targets(base: Base, method: LoraMethod, whole: list[str]) -> list[str]:
-    # Not PEFT's "all-linear", which takes the head as well.
-    linear = [
-        name
-        for name, module in base.model.named_modules()
-        if isinstance(module, torch.nn.Linear) and not any(part in whole for part in name.split("."))
-    ]
-    if method.target_modules == "auto":
-        if not linear:
-            raise InputError("method.target_modules: the model has no linear layer; name the layers to adapt")
-        return linear
-    adaptable = [
-        name
-        for name, module in base.model.named_modules()
-        if name and not any(part in whole for part in name.split(".")) and not any(True for _ in module.children())
-    ]
-    for target in method.target_modules:
-        # PEFT itself takes a list in which one name is right.
-        if not any(name == target or name.endswith(f".{target}") for name in adaptable):
-            names = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
-            close = difflib.get_close_matches(target, names, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(
-                f"method.target_modules: no layer below the head is {target!r}; there are {', '.join(names)}{hint}"
-            )
-    return method.target_modules
+    def _targets(self, base: Base, whole: list[str]) -> list[str]:
+        # Not PEFT's "all-linear", which takes the head as well.
+        linear = [
+            name
+            for name, module in base.model.named_modules()
+            if isinstance(module, torch.nn.Linear) and not within(name, whole)
+        ]
+        targets = self.settings.target_modules
+        if targets == "auto":
+            if not linear:
+                raise InputError("method.target_modules: the model has no linear layer; name the layers to adapt")
+            return linear
+        adaptable = [
+            name
+            for name, module in base.model.named_modules()
+            if name and not within(name, whole) and not any(True for _ in module.children())
+        ]
+        for target in targets:
+            # PEFT itself takes a list in which one name is right.
+            if not any(name == target or name.endswith(f".{target}") for name in adaptable):
+                names = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
+                close = difflib.get_close_matches(target, names, n=1, cutoff=0.5)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise InputError(
+                    f"method.target_modules: no layer below the head is {target!r}; there are {', '.join(names)}{hint}"
+                )
+        return targets

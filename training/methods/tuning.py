@@ -1,6 +1,7 @@
 """The interface of a method: how a base model is made trainable, what is kept of it, and how it comes back."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,9 +44,15 @@ def count(model: torch.nn.Module) -> ParameterCount:
     # PEFT keeps the untrained head beside the one that it trains.
     weights = [weight for name, weight in model.named_parameters() if ".original_module." not in name]
     return ParameterCount(
-        trainable=sum(weight.numel() for weight in weights if weight.requires_grad),
-        total=sum(weight.numel() for weight in weights),
+        trainable=sum(_numbers(weight) for weight in weights if weight.requires_grad),
+        total=sum(_numbers(weight) for weight in weights),
     )
+
+
+def _numbers(weight: torch.nn.Parameter) -> int:
+    # Two weights of 4 bits share a byte.
+    packed = getattr(weight, "quant_state", None)
+    return weight.numel() if packed is None else math.prod(packed.shape)
 
 
 def trained_whole(base: Base) -> list[str]:
@@ -56,3 +63,8 @@ def trained_whole(base: Base) -> list[str]:
         if name != base.model.base_model_prefix and any(True for _ in module.parameters())
     }
     return sorted(head | set(base.fresh))
+
+
+def within(name: str, parts: Collection[str]) -> bool:
+    """Whether a weight or module lies in one of these parts of the model."""
+    return any(part in parts for part in name.split("."))
