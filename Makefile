@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ENGINE ?= docker
 
-.PHONY: install demo test check bench story image training-image render serve clean
+.PHONY: install demo test check bench methods story image training-image render serve clean
 
 install: .venv/.train          ## everything that training and serving need, in .venv
 
@@ -34,6 +34,9 @@ check: .venv/.dev              ## ruff, mypy, import law
 bench: .venv/.dev              ## the README's table: Bentune beside its peers on this machine (half an hour)
 	$(BIN)/bentune run benchmarks/bbc-512.yaml
 	$(BIN)/python -m benchmarks.table benchmarks/bbc-512.yaml --paragraphs --rounds 2 --seconds 5
+
+methods: .venv/.dev            ## docs/methods.md's table: each method of tuning on BBC news (a quarter of an hour)
+	$(BIN)/python -m benchmarks.methods recipes/bbc-news.yaml
 
 story: .venv/.dev              ## the README's story: retrain, compare, roll out, and what is kept out (three minutes)
 	$(BIN)/pytest -q -s tests/test_retrain_and_roll_out.py

@@ -28,6 +28,7 @@ from service.prediction_log import LoggedPrediction
 from service.settings import Settings
 from service.verdict import CompareSettings
 from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
+from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,24 @@ def test_your_data_page(tmp_path: Path) -> None:
     output = shell(commands, tmp_path)
     assert "reviews.csv" in output
     assert "✓ data" in output
+
+
+def test_methods_page() -> None:
+    """Its commands run, and its tables name every method, its values and its learning rate."""
+    page = (DOCS / "methods.md").read_text()
+    (commands,) = blocks(DOCS / "methods.md", "sh")
+    output = shell(commands, ROOT)
+    assert "double_quantization" in output
+    for name, method in METHODS.items():
+        (row,) = re.findall(rf"^\| `{name}` \| [^|]*\|([^|]*)\|$", page, re.MULTILINE)
+        assert (ROOT / f"recipes/bbc-{name}.yaml").is_file()
+        values = set(method.model_fields) - {"name"}
+        assert values <= set(re.findall(r"`(\w+)`", row)) | (
+            set(METHODS["lora"].model_fields) if name == "qlora" else set()
+        )
+        assert load_recipe(ROOT / f"recipes/bbc-{name}.yaml").recipe.method.name == name
+    rates = re.findall(r"(\de-\d) for\s+((?:`\w+`[, and\s]*)+)", page)
+    assert {name: float(rate) for rate, names in rates for name in re.findall(r"`(\w+)`", names)} == LEARNING_RATES
 
 
 def test_retrain_page(tmp_path: Path, tiny_tag: str) -> None:

@@ -1,0 +1,31 @@
+"""The methods beside each other: the table, and that the memory is of the one process that was asked for."""
+
+import sys
+
+import pytest
+
+from benchmarks.methods import Measurement, Row, _peak, markdown
+from service.errors import BentuneError
+
+
+def row(method: str, seconds: float) -> Row:
+    return Row(method, 0.9, 0.85, 0.95, 1_500, 60_000, 1e-3, seconds, 700.4, 1.254)
+
+
+def test_times_are_ratios_to_the_first_method() -> None:
+    table = markdown(Measurement([row("`full`", 80), row("`head`", 20)], held_out=425, loaded_mb=600)).splitlines()
+    assert "accuracy on 425 rows" in table[0]
+    assert table[2:4] == [
+        "| `full` | 0.900 [0.850, 0.950] | 1,500 (2.50%) | 1.00 | 700 | 1.25 |",
+        "| `head` | 0.900 [0.850, 0.950] | 1,500 (2.50%) | 0.25 | 700 | 1.25 |",
+    ]
+    assert "600 MB" in table[-1]
+
+
+def test_the_peak_is_of_that_process_alone() -> None:
+    large, _ = _peak([sys.executable, "-c", "bytearray(600_000_000)"])
+    small, output = _peak([sys.executable, "-c", "print('said')"])
+    assert large > 600 > small
+    assert output == b"said\n"
+    with pytest.raises(BentuneError, match="ended with 3"):
+        _peak([sys.executable, "-c", "raise SystemExit(3)"])
