@@ -91,8 +91,9 @@ def _run_stage(
 for _name, _text in {
     "data": "Read, check and split the labelled rows.",
     "train": "Fine-tune the base model; goes on from the last checkpoint.",
-    "evaluate": "Compare the base and the tuned model on the held-out rows.",
     "merge": "Fold the adapter into the base weights.",
+    "calibrate": "Fit a temperature and fold it into the merged weights, if the recipe says so.",
+    "evaluate": "Compare the base and the tuned model on the held-out rows.",
     "export": "Write the merged model as ONNX.",
     "verify": "Prove on held-out rows that every hop gives the same answers; exit 1 names the hop that does not.",
     "package": "Store the bundle in the BentoML model store and build the Bento.",

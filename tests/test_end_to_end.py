@@ -37,7 +37,7 @@ def finished(place: Path) -> dict[str, Any]:
 
 def test_every_stage_ran_and_the_model_learned(finished: dict[str, Any]) -> None:
     summaries = {stage["stage"]: stage["summary"] for stage in finished["stages"]}
-    assert list(summaries) == ["data", "train", "evaluate", "merge", "export", "verify", "plan", "package"]
+    assert list(summaries) == ["data", "train", "merge", "evaluate", "export", "verify", "plan", "package"]
     assert summaries["data"]["rows"] == {"train": 480, "test": 425}
     assert summaries["data"]["dropped"]["not UTF-8"]["samples"] == ["sports/199.txt"]
     assert summaries["train"]["parameters"]["trainable"] < 0.05 * summaries["train"]["parameters"]["total"]

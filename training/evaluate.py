@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rollout.bootstrap import Interval
+from rollout.calibration import ece_difference
 from rollout.quality import classification, paired
 from rollout.slices import by_column
 from service.contract import write_json
@@ -14,12 +15,14 @@ from service.errors import InputError
 from service.scores import probabilities
 from training.base import quiet
 from training.carried import Carried, read_carried
-from training.evaluation import EXCERPT, FILE, SMALL, Changed, Evaluation, Mistake, Slice
+from training.evaluation import EXCERPT, FILE, SMALL, Changed, Evaluation, Mistake, Scaled, Slice
 from training.evaluation_table import changed_table, metrics_table, slices_table
 from training.logits import Logits, torch_logits
 from training.methods import load_same_base, load_tuned
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
+from training.temperature import FILE as TEMPERATURE
+from training.temperature import Temperature
 from training.tuned import labels_of, tokenizer_of
 
 
@@ -46,6 +49,9 @@ def run(context: Context) -> Summary:
         base = load_same_base(recipe, labels, trained)
         before, _ = torch_logits(base, tokenizer, rows, recipe.max_tokens, advance)
         after, _ = torch_logits(load_tuned(recipe, labels, trained), tokenizer, rows, recipe.max_tokens, advance)
+    plain, temperature = after, _temperature(context)
+    if temperature is not None:
+        after = plain / np.float32(temperature.temperature)
     evaluation = Evaluation(
         base=classification(before, rows.labels, labels, **measure, **bootstrap),
         tuned=classification(after, rows.labels, labels, **measure, **bootstrap),
@@ -53,6 +59,7 @@ def run(context: Context) -> Summary:
         changed=_changed(before, after, rows, labels, settings.examples),
         mistakes=_mistakes(after, rows, carried, labels, settings.mistakes),
         slices=_slices(after, rows, carried, labels, measure | bootstrap),
+        temperature=_scaled(temperature, plain, after, rows, labels, measure | bootstrap) if temperature else None,
     )
     write_json(context.work / FILE, evaluation)
     context.report.say(metrics_table(evaluation))
@@ -80,6 +87,28 @@ def ranks_of(labels: list[str]) -> npt.NDArray[np.int64]:
                 "numbers with data.labels, or leave evaluate.ordinal out"
             )
     return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+
+
+def _temperature(context: Context) -> Temperature | None:
+    if "calibrate" not in context.inputs:
+        return None
+    return Temperature.model_validate_json((context.inputs["calibrate"] / TEMPERATURE).read_bytes())
+
+
+def _scaled(
+    temperature: Temperature, plain: Logits, scaled: Logits, rows: Rows, labels: list[str], options: dict[str, Any]
+) -> Scaled:
+    before = classification(plain, rows.labels, labels, **options)
+    bootstrap = {name: options[name] for name in ("bins", "resamples", "confidence", "seed")}
+    new, old = (probabilities(logits.astype(np.float64)).astype(np.float64) for logits in (scaled, plain))
+    return Scaled(
+        temperature=temperature.temperature,
+        rows=temperature.rows,
+        before=before.calibration,
+        log_loss_before=before.log_loss,
+        brier_before=before.brier,
+        error=ece_difference(new, old, rows.labels, **bootstrap),
+    )
 
 
 def _slices(after: Logits, rows: Rows, carried: Carried, labels: list[str], options: dict[str, Any]) -> list[Slice]:

@@ -54,7 +54,7 @@ class Slice(Frozen):
 class Scaled(Frozen):
     """What dividing the logits by `temperature` did on the held-out rows; it was fitted on `rows` validation rows.
 
-    `before` and `log_loss_before` are of the tuned model without it; `error` is the change of the expected calibration
+    What is `before` is of the tuned model without it; `error` is the change of the expected calibration
     error, paired, below 0 where it fell.
     """
 
@@ -62,6 +62,7 @@ class Scaled(Frozen):
     rows: int
     before: Calibration
     log_loss_before: Interval
+    brier_before: Interval
     error: Difference
 
 

@@ -29,10 +29,19 @@ def metrics_table(evaluation: Evaluation) -> Table:
     table.add_column("metric")
     for name in sides:
         table.add_column(name, justify="right")
+    unscaled: dict[str, Interval] = {}
+    if (scaled := evaluation.temperature) is not None:
+        table.add_column("before the temperature", justify="right")
+        table.caption = f"temperature {scaled.temperature:.3f}, fitted on {scaled.rows} validation rows"
+        unscaled = {
+            "log_loss": scaled.log_loss_before,
+            "brier": scaled.brier_before,
+            "calibration error": scaled.before.error,
+        }
     for name, metric in METRICS.items():
         values = [metric(side) for side in sides.values()]
         if any(value is not None for value in values):
-            table.add_row(name, *map(_cell, values))
+            table.add_row(name, *map(_cell, values), _cell(unscaled.get(name)))
     for label, found in tuned.per_class.items():
         cells = [evaluation.base.per_class[label], found]
         table.add_row(

@@ -1,4 +1,4 @@
-"""Stage `export`: writes the merged model as an ONNX file through Optimum, with the tokenizer that serving reads."""
+"""Stage `export`: writes the finished model as an ONNX file through Optimum, with the tokenizer that serving reads."""
 
 import logging
 import shutil
@@ -12,6 +12,7 @@ from service.contract import ProcessorSettings, sha256_file, write_json
 from service.errors import BentuneError
 from training.base import quiet
 from training.stage import Context, Summary
+from training.tuned import finished
 
 TASKS = {"text-classification": "text-classification"}
 ONNX = "model/fp32.onnx"
@@ -20,7 +21,7 @@ ONNX = "model/fp32.onnx"
 def run(context: Context) -> Summary:
     """Write model/fp32.onnx, processor/ and config.json. Raises BentuneError when the exporter fails."""
     quiet()
-    work, merged = context.work, context.inputs["merge"] / "model"
+    work, merged = context.work, finished(context.inputs) / "model"
     exported = work / "optimum"
     with context.report.task("exporting to ONNX", None):
         _export(merged, exported, TASKS[context.recipe.task])

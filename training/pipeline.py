@@ -25,7 +25,8 @@ class Stage:
 
     A `resumable` stage finds its unfinished work again, what its module's worth_keeping() names; the others start over.
     A stage that `stores_elsewhere` has a still_there() that looks whether that was deleted. One that `proves` is for
-    finding out what is wrong with its inputs, and so takes them as they are. `layout` is raised when the stage writes
+    finding out what is wrong with its inputs, and so takes them as they are. One with `only_if` is there only where the
+    recipe sets that value, and who reads it then does without. `layout` is raised when the stage writes
     something else than it did, and old runs then do it again.
     """
 
@@ -35,7 +36,12 @@ class Stage:
     resumable: bool = False
     stores_elsewhere: bool = False
     proves: bool = False
+    only_if: str = ""
     layout: int = 2
+
+    def wanted(self, recipe: Recipe) -> bool:
+        """Whether the recipe has this stage."""
+        return not self.only_if or bool(reduce(getattr, self.only_if.split("."), recipe))
 
     def load(self, report: Reporter) -> Any:
         """The stage's module; imported now, so that a command pays only for what it runs."""
@@ -59,12 +65,13 @@ STAGES = (
         resumable=True,
         layout=4,
     ),
-    Stage("evaluate", ("data", "train"), ("model", "method", "max_tokens", "seed", "evaluate"), layout=3),
     Stage("merge", ("train",), ("model", "method", "seed")),
-    Stage("export", ("merge",), ("task",)),
+    Stage("calibrate", ("data", "merge"), ("max_tokens",), only_if="calibrate.temperature"),
+    Stage("evaluate", ("data", "train", "calibrate"), ("model", "method", "max_tokens", "seed", "evaluate"), layout=3),
+    Stage("export", ("merge", "calibrate"), ("task",)),
     Stage(
         "verify",
-        ("data", "train", "merge", "export"),
+        ("data", "train", "merge", "calibrate", "export"),
         ("model", "method", "max_tokens", "seed", "verify"),
         proves=True,
         layout=3,
@@ -79,6 +86,11 @@ STAGES = (
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages of a run of this recipe, in their order."""
+    return tuple(stage for stage in STAGES if stage.wanted(recipe))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,7 @@ def run_all(recipe: Recipe, run: RunDir, report: Reporter, *, again: Collection[
     not store what it makes.
     """
     importlib.import_module("training.versions").require_store()
-    for stage in STAGES:
+    for stage in stages_of(recipe):
         with explain_full_disk(run.root):
             outcome = _run(stage, recipe, run, report, force=stage.name in again)
         yield outcome
@@ -113,9 +125,12 @@ def run_all(recipe: Recipe, run: RunDir, report: Reporter, *, again: Collection[
 def run_stage(name: str, recipe: Recipe, run: RunDir, report: Reporter, *, force: bool = False) -> Outcome:
     """Run one stage, unless it is done and nothing that it depends on changed.
 
-    Raises InputError when an earlier stage is not done, was done for other recipe values, or was changed afterwards.
+    Raises InputError when the recipe does not have the stage, and when an earlier one is not done, was done for other
+    recipe values, or was changed afterwards.
     """
     stage = STAGES[NAMES.index(name)]
+    if not stage.wanted(recipe):
+        raise InputError(f"{name}: the recipe does not ask for it: set {stage.only_if}")
     with explain_full_disk(run.root):
         changed = _require_inputs(stage, recipe, run)
         return _run(stage, recipe, run, report, force=force or changed)
@@ -135,7 +150,7 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
         return Outcome(stage.name, directory, redone=False, seconds=record.seconds, summary=record.summary)
     module = stage.load(report)
     start = time.monotonic()
-    inputs = {earlier: run.stage(earlier) for earlier in stage.reads}
+    inputs = {earlier: run.stage(earlier) for earlier in _reads(stage, recipe)}
     worth_keeping = getattr(module, "worth_keeping", None)
     with (
         run.working(stage.name, key, keep=stage.resumable and not force, worth_keeping=worth_keeping) as work,
@@ -153,7 +168,7 @@ def _still_there(stage: Stage, directory: Path, report: Reporter) -> bool:
 
 def _require_inputs(stage: Stage, recipe: Recipe, run: RunDir) -> bool:
     """Whether a file that the stage reads was changed since it was written; only a stage that proves may go on then."""
-    for earlier in STAGES[: NAMES.index(stage.name)]:
+    for earlier in stages_of(recipe):
         if earlier.name not in _upstream(stage):
             continue
         record = run.record(earlier.name)
@@ -167,13 +182,18 @@ def _require_inputs(stage: Stage, recipe: Recipe, run: RunDir) -> bool:
                 f"{stage.name}: the recipe, the data, the base model or the hardware is not what it was for "
                 f"`{earlier.name}`: run `bentune {earlier.name}` first, or `bentune run`"
             )
-    broken = [earlier for earlier in stage.reads if not _intact(earlier, run)]
+    broken = [earlier for earlier in _reads(stage, recipe) if not _intact(earlier, run)]
     if broken and not stage.proves:
         raise InputError(
             f"{stage.name}: {run.stage(broken[0])} was changed after it was written: run `bentune {broken[0]}` again, "
             "or `bentune run`"
         )
     return bool(broken)
+
+
+def _reads(stage: Stage, recipe: Recipe) -> list[str]:
+    wanted = {one.name for one in stages_of(recipe)}
+    return [earlier for earlier in stage.reads if earlier in wanted]
 
 
 def _upstream(stage: Stage) -> set[str]:
@@ -191,7 +211,8 @@ def _intact(name: str, run: RunDir) -> bool:
 def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
     dumped = recipe.model_dump(mode="json")
     values = {key: reduce(getitem, key.split("."), dumped) for key in stage.keys}
-    inputs = {earlier: record.digest for earlier in stage.reads if (record := run.record(earlier)) is not None}
+    read = _reads(stage, recipe)
+    inputs = {earlier: record.digest for earlier in read if (record := run.record(earlier)) is not None}
     outside = _outside(stage, recipe)
     return digest({"layout": stage.layout, "stage": stage.name, "recipe": values, "inputs": inputs, "outside": outside})
 

@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from service.contract import Name
 from service.verdict import CompareSettings
+from training.calibrate_settings import CalibrateSettings
 from training.data_settings import ColumnNames, DataSettings
 from training.evaluate_settings import EvaluateSettings
 from training.method_settings import LEARNING_RATES, LoraMethod, Method
@@ -20,7 +21,10 @@ class VerifySettings(Section):
 
     rows: int = Field(default=256, ge=1, description="held-out rows that go through every hop")
     merge_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, merged to trained")
-    export_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, ONNX to merged")
+    calibrate_tolerance: float = Field(
+        default=1e-3, gt=0, description="largest logit difference, calibrated to merged and divided"
+    )
+    export_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, ONNX to torch")
     batch_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, in a batch to alone")
     label_flips: int = Field(default=0, ge=0, description="rows whose label may change at a hop")
     golden_rows: int = Field(
@@ -59,10 +63,19 @@ class Recipe(Section):
     seed: int = Field(default=42, ge=0, lt=2**32, description="of the split, the head and the order of rows")
     method: Method = LoraMethod(name="lora")
     train: TrainSettings = TrainSettings()
+    calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     verify: VerifySettings = VerifySettings()
     plan: PlanSettings = PlanSettings()
     compare: CompareSettings = CompareSettings()
+
+    @field_validator("calibrate")
+    @classmethod
+    def _rows_to_fit(cls, calibrate: CalibrateSettings, info: ValidationInfo) -> CalibrateSettings:
+        """Not the training rows, of which the model is too sure, and not those that it is judged by."""
+        if calibrate.temperature and "data" in info.data and not info.data["data"].split.validation:
+            raise ValueError("temperature is fitted on validation rows: set data.split.validation, for example 0.1")
+        return calibrate
 
     @field_validator("evaluate")
     @classmethod

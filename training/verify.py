@@ -2,12 +2,14 @@
 
     trained (torch, base + adapter) -> merged (torch) -> fp32 ONNX (the service's own predictor) -> the same in batches
 
+After `calibrate` there is one more: merged, its logits divided by the temperature -> calibrated (torch) -> fp32 ONNX.
 Each hop is compared with the hop before it. The first that is out of bounds stops the run and is named.
 """
 
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +27,12 @@ from training.base import quiet
 from training.held_out import golden_rows
 from training.logits import Logits, torch_logits
 from training.methods import load_tuned
-from training.parity import Stop, compare, digest, hop_table
+from training.parity import Hop, Stop, compare, digest, hop_table
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
+from training.temperature import FILE as TEMPERATURE
+from training.temperature import Temperature
 from training.tuned import config_labels, labels_of, tokenizer_of
 
 BATCH_TOKENS = 2048
@@ -42,21 +46,25 @@ def run(context: Context) -> Summary:
     chosen = np.random.default_rng(recipe.seed).permutation(len(everything))[: recipe.verify.rows]
     rows = everything.take(np.sort(chosen))
     exported = context.inputs["export"]
-    with context.report.task("verifying", 4 * len(rows)) as advance:
+    points = 5 if "calibrate" in context.inputs else 4
+    with context.report.task("verifying", points * len(rows)) as advance:
         trained = _trained(recipe, context.inputs["train"], rows, advance)
         with _blamed_on("merge"):
-            merged = _merged(recipe, context.inputs["merge"] / "model", rows, advance)
+            merged = finished = _saved("merged", recipe, context.inputs["merge"] / "model", rows, advance)
+        bounds, hops = recipe.verify, list[Hop]()
+        hops.append(compare("merge", trained, merged, bounds.merge_tolerance, bounds.label_flips))
+        if (calibrated := context.inputs.get("calibrate")) is not None:
+            with _blamed_on("calibrate"):
+                divided = _divided(merged, calibrated)
+                finished = _saved("calibrated", recipe, calibrated / "model", rows, advance)
+            hops.append(compare("calibrate", divided, finished, bounds.calibrate_tolerance, bounds.label_flips))
         with _blamed_on("export"):
             predictor = served(exported, recipe)
             alone = _onnx("fp32 ONNX", predictor, exported, rows, advance, token_budget=1)
         with _blamed_on("batch"):
             batched = _onnx("fp32 ONNX in batches", predictor, exported, rows, advance, BATCH_TOKENS)
-    bounds = recipe.verify
-    hops = [
-        compare("merge", trained, merged, bounds.merge_tolerance, bounds.label_flips),
-        compare("export", merged, alone, bounds.export_tolerance, bounds.label_flips),
-        compare("batch", alone, batched, bounds.batch_tolerance, bounds.label_flips),
-    ]
+    hops.append(compare("export", finished, alone, bounds.export_tolerance, bounds.label_flips))
+    hops.append(compare("batch", alone, batched, bounds.batch_tolerance, bounds.label_flips))
     parity = {"rows": len(rows), "hops": [hop.model_dump(mode="json") for hop in hops]}
     write_json(context.work / "parity.json", parity)
     context.report.say(hop_table(hops))
@@ -100,11 +108,16 @@ def _trained(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int
     return Stop("trained", logits, ids, labels, _tokenizer_digest(tokenizer.backend_tokenizer))
 
 
-def _merged(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
+def _saved(name: str, recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
     model = AutoModelForSequenceClassification.from_pretrained(directory, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
     logits, ids = torch_logits(model, tokenizer, rows, recipe.max_tokens, advance)
-    return Stop("merged", logits, ids, config_labels(directory), _tokenizer_digest(tokenizer.backend_tokenizer))
+    return Stop(name, logits, ids, config_labels(directory), _tokenizer_digest(tokenizer.backend_tokenizer))
+
+
+def _divided(merged: Stop, calibrated: Path) -> Stop:
+    temperature = Temperature.model_validate_json((calibrated / TEMPERATURE).read_bytes()).temperature
+    return replace(merged, name=f"merged / {temperature:.4g}", logits=merged.logits / np.float32(temperature))
 
 
 def _onnx(

@@ -168,7 +168,7 @@ def test_a_run_with_nothing_to_do_says_where_everything_is(bentune: Call, tiny_r
     found = parsed(out)
     assert found["run"] == str(run)
     assert [(stage["stage"], stage["redone"]) for stage in found["stages"]] == [
-        (stage, False) for stage in ("data", "train", "evaluate", "merge", "export", "verify", "plan", "package")
+        (stage, False) for stage in ("data", "train", "merge", "evaluate", "export", "verify", "plan", "package")
     ]
     assert found["stages"][-1]["summary"] == artifacts
 

@@ -37,14 +37,14 @@ def lora_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny
 @pytest.fixture(scope="session")
 def lora_run(tmp_path_factory: pytest.TempPathFactory, lora_recipe: Path) -> Path:
     """Directory of a run of LoRA, every stage done but `package`; treat it as read-only (copy it to change it)."""
-    from training.pipeline import NAMES, run_stage
+    from training.pipeline import run_stage, stages_of
     from training.recipe_file import load_recipe
     from training.run_dir import RunDir
 
     recipe = load_recipe(lora_recipe).recipe
     with RunDir.open(tmp_path_factory.mktemp("lora-runs"), recipe.name) as run:
-        for name in NAMES[:-1]:
-            run_stage(name, recipe, run, Quiet())
+        for stage in stages_of(recipe)[:-1]:
+            run_stage(stage.name, recipe, run, Quiet())
         return run.root
 
 

@@ -19,7 +19,7 @@ from bentoml._internal.models import ModelStore
 from command import ask
 from safetensors.numpy import load_file
 
-STAGES = ["data", "train", "evaluate", "merge", "export", "verify", "plan", "package"]
+STAGES = ["data", "train", "merge", "evaluate", "export", "verify", "plan", "package"]
 
 
 def command(stage: str, recipe: Path, runs: Path) -> list[str]:

@@ -19,7 +19,7 @@ from service.contract import sha256_file
 from service.errors import InputError
 from service.hardware import Cpu
 from training import pipeline
-from training.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage
+from training.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage, stages_of
 from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.run_dir import DiskFull, RunDir
@@ -87,7 +87,9 @@ def recipe(tiny_recipe: Path, tmp_path: Path, tiny_model: Path, tiny_csv: Path) 
     shutil.copyfile(tiny_csv, rows)
 
     def load(*overrides: str) -> Recipe:
-        return load_recipe(tiny_recipe, [f"model={model}", f"data.source={rows}", "method=lora", *overrides]).recipe
+        every_stage = ["calibrate.temperature=true", "data.split.validation=0.2"]
+        own = [f"model={model}", f"data.source={rows}", "method=lora", *every_stage]
+        return load_recipe(tiny_recipe, [*own, *overrides]).recipe
 
     return load
 
@@ -123,6 +125,7 @@ MATRIX = {
     "train.balance=weights": AFTER_DATA,
     "train.balance.cap=5": AFTER_DATA,
     "train.augment.copies=1": AFTER_DATA,
+    "calibrate.temperature=false": ("evaluate", "export", "verify", "plan", "package"),
     "evaluate.resamples=300": ("evaluate", "package"),
     "evaluate.confidence=0.9": ("evaluate", "package"),
     "evaluate.examples=1": ("evaluate", "package"),
@@ -130,6 +133,7 @@ MATRIX = {
     "evaluate.slices=[label]": NAMES,
     "verify.rows=30": ("verify", "plan", "package"),
     "verify.merge_tolerance=1": ("verify", "plan", "package"),
+    "verify.calibrate_tolerance=1": ("verify", "plan", "package"),
     "verify.golden_rows=3": ("verify", "plan", "package"),
     "plan.rows=30": ("plan", "package"),
     "plan.accuracy_budget=1": ("plan", "package"),
@@ -385,13 +389,14 @@ def test_every_stage_reads_only_what_it_says_it_reads(
 ) -> None:
     """The real stages: a part of the recipe that a stage read without saying so would not redo it."""
     allowed: dict[str, set[str]] = {}
-    for declared in STAGES[:-1]:
+    here = stages_of(load_recipe(lora_recipe).recipe)[:-1]
+    for declared in here:
         watched = Watched(load_recipe(lora_recipe, ["train.epochs=0.1"]).recipe)
-        inputs = {earlier: lora_run / earlier for earlier in declared.reads}
+        inputs = {one.name: lora_run / one.name for one in here if one.name in declared.reads}
         work = tmp_path / declared.name
         work.mkdir()
         declared.load(Quiet()).run(Context(watched, work, inputs, Quiet()))  # type: ignore[arg-type]
-        allowed[declared.name] = set(declared.keys).union(*(allowed[earlier] for earlier in declared.reads))
+        allowed[declared.name] = set(declared.keys).union(*(allowed[earlier] for earlier in inputs))
         seen = watched.seen - {"learning_rate", "warm", "carried"}  # properties
         assert seen <= allowed[declared.name], declared.name
         assert seen, declared.name
