@@ -17,17 +17,20 @@ import httpx
 import pytest
 import yaml
 from api_server import ApiServer
+from command import ask
 from judged import write_rows
 from logged import log_of
 from measured import capacity as measured_capacity
 from tiny import sentences, write_csv
 
 from bentune.cli import cli
+from rollout.quality import Classification
 from rollout.server import free_port
 from service.prediction_log import LoggedPrediction
 from service.settings import Settings
 from service.verdict import CompareSettings
 from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
+from training.evaluation import Evaluation
 from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
 
@@ -108,6 +111,26 @@ def test_plan_page(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
     output = shell(commands.replace("recipes/bbc-news.yaml", str(tiny_recipe)), tmp_path)
     assert "plan  nothing changed" in output
     assert "wins with" in output
+
+
+def test_metrics_page(tiny_model: Path, tmp_path: Path) -> None:
+    """Its recipe says all that the page is about, and runs with a small model; so does the one for stars."""
+    (commands,) = blocks(DOCS / "metrics.md", "sh")
+    explain, run = (shlex.split(line) for line in commands.strip().splitlines())
+    recipe = load_recipe(ROOT / explain[-1]).recipe
+    assert (explain[-1], recipe.data.source) == (run[-1], "recipes/tickets.csv")
+    assert (recipe.evaluate.slices, recipe.evaluate.ordinal, recipe.calibrate.temperature) == (["channel"], True, True)
+    stars = load_recipe(ROOT / "recipes/yelp-ordinal.yaml").recipe
+    assert (stars.evaluate.ordinal, stars.calibrate.temperature) == (True, True)
+    small = [f"model={tiny_model}", f"data.source={ROOT / recipe.data.source}", "evaluate.resamples=100"]
+    options = [word for value in small for word in ("--set", value)]
+    for stage in ("data", "train", "merge", "calibrate", "evaluate"):
+        answer = ask(stage, ROOT / run[-1], "--runs", tmp_path, *options)
+        assert answer.code == 0, answer.err
+    for words in ("mean_absolute_error", "before the temperature", "channel", "(few)"):
+        assert words in answer.err
+    fields = (*Classification.model_fields, *Evaluation.model_fields)
+    assert set(re.findall(r"^\| `([a-z_1]+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE)) <= set(fields)
 
 
 def test_serving_page(tiny_tag: str, tmp_path: Path) -> None:
