@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -272,30 +273,59 @@ cli.add_command(replay)
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    sys.exit(_exit_code(_lead_or_follow))
+
+
+def _lead_or_follow() -> int:
+    """Of several processes that torchrun or its like started one runs the command, and the others follow it."""
+    from training.processes import EXIT, Team, team
+
+    together = team()
+    if isinstance(together, Team) and not together.leads:
+        from training.follow import follow
+
+        return follow(together)
+    code = _exit_code(_command)
+    together.say({EXIT: code})
+    return code
+
+
+def _command() -> int:
+    code = cli.main(standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _exit_code(work: Callable[[], int]) -> int:
     try:
-        code = cli.main(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        _fail("interrupted; the same command goes on from here", 130)
-    except click.ClickException as error:
-        if "--json" not in sys.argv:
-            error.show()
-            sys.exit(error.exit_code)
-        _fail(error.format_message(), error.exit_code)
-    except BentuneError as error:
-        _fail(str(error), error.exit_code, gate=error.gate if isinstance(error, GateError) else None)
+        return work()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except Exception as error:
-        if os.environ.get("BENTUNE_DEBUG"):
-            traceback.print_exc()
-        _fail(f"{type(error).__name__}: {error} (BENTUNE_DEBUG=1 shows where)", 3)
+        return _explain(error)
 
 
-def _fail(message: str, code: int, gate: str | None = None) -> None:
+def _explain(error: Exception) -> int:
+    match error:
+        case click.exceptions.Abort():
+            return _fail("interrupted; the same command goes on from here", 130)
+        case click.ClickException() if "--json" not in sys.argv:
+            error.show()
+            return error.exit_code
+        case click.ClickException():
+            return _fail(error.format_message(), error.exit_code)
+        case BentuneError():
+            return _fail(str(error), error.exit_code, gate=error.gate if isinstance(error, GateError) else None)
+    if os.environ.get("BENTUNE_DEBUG"):
+        traceback.print_exception(error)
+    return _fail(f"{type(error).__name__}: {error} (BENTUNE_DEBUG=1 shows where)", 3)
+
+
+def _fail(message: str, code: int, gate: str | None = None) -> int:
     click.secho("error: ", fg="red", bold=True, err=True, nl=False)
     click.echo(message, err=True)
     if "--json" in sys.argv:
         click.echo(json.dumps({"error": message, "exit_code": code} | ({"gate": gate} if gate else {})))
-    sys.exit(code)
+    return code
 
 
 if __name__ == "__main__":

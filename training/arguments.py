@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from service.errors import InputError
 from training.precision import precision_for
+from training.processes import place
 from training.recipe import Recipe
 from training.validation import higher_is_better
 
@@ -17,12 +19,13 @@ LOGGING_STEPS = 10
 def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> TrainingArguments:
     """Trainer's arguments; checkpoints go to `checkpoints`, and with `validate` the best of them is kept.
 
-    Raises InputError when the hardware does not have the precision that is asked for.
+    Raises InputError when the hardware does not have the precision that is asked for, or the rows of a step do not
+    divide by the processes.
     """
     train = recipe.train
     precision = precision_for(train.precision)
-    rows = train.batch_size // train.accumulation
-    return TrainingArguments(
+    rows = rows_at_once(recipe, place().world)
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=train.epochs,
         learning_rate=recipe.learning_rate,
@@ -41,6 +44,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> 
         fp16=precision == "fp16",
         seed=recipe.seed,
         use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if place().world > 1 and not torch.cuda.is_available() else None,
         dataloader_pin_memory=torch.cuda.is_available(),
         eval_strategy="steps" if validate else "no",
         eval_steps=train.checkpoint_steps if validate else None,
@@ -56,6 +60,21 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> 
         report_to=[],
         disable_tqdm=True,
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process drives one GPU; for more, start one process each
+    return arguments
+
+
+def rows_at_once(recipe: Recipe, processes: int) -> int:
+    """Of the rows of a step, how many one process computes at once. Raises InputError when they do not divide."""
+    train = recipe.train
+    if train.batch_size % (processes * train.accumulation):
+        parts = f" of {train.accumulation} parts" if train.accumulation > 1 else ""
+        raise InputError(
+            f"train.batch_size: {train.batch_size} rows a step do not divide by {processes} processes{parts}; give a "
+            f"multiple of {processes * train.accumulation}"
+        )
+    return train.batch_size // (processes * train.accumulation)
 
 
 def steps_per_epoch(recipe: Recipe, rows: int) -> int:

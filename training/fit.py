@@ -20,6 +20,8 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from service.errors import BentuneError, InputError
+from service.hardware import visible_cores
+from training import processes
 from training.arguments import evaluation_steps, total_steps, training_arguments
 from training.loss import Loss, cross_entropy
 from training.precision import precision_for
@@ -49,6 +51,7 @@ class Fitted:
     best_step: int | None
     stopped_early: bool
     precision: Precision
+    processes: int
 
 
 def fit(
@@ -64,12 +67,19 @@ def fit(
 ) -> Fitted:
     """Train `model` in place on tokenized rows with `labels`; the best checkpoint on `validation` is restored.
 
-    `callbacks` are told what Trainer's own are. Goes on from the last whole checkpoint in `checkpoints`; whoever has
+    Under torchrun and its like every process calls this alike; the leader's `checkpoints` are everybody's. `callbacks`
+    are told what Trainer's own are. Goes on from the last whole checkpoint in `checkpoints`; whoever has
     saved the model removes that directory. Raises BentuneError when the loss is no longer a number, InputError when the
     recipe asks for what the model, the rows or the hardware do not have.
     """
+    team, here = processes.team(), processes.place()
+    checkpoints = Path(team.agree(str(checkpoints.resolve())))
     trainer = _trainer(model, tokenizer, recipe, rows, validation, checkpoints, loss)
-    checkpoint = last_whole_checkpoint(checkpoints)
+    if here.world > 1:
+        torch.manual_seed(recipe.seed + here.rank)  # or dropout would be the same for the rows of each
+        torch.set_num_threads(max(1, visible_cores() // here.local))
+    found = team.agree(str(last_whole_checkpoint(checkpoints) or "") if team.leads else "")
+    checkpoint = Path(found) if found else None
     resumed_at = step_of(checkpoint) if checkpoint else 0
     if checkpoint:
         report.say(f"going on from step {resumed_at}")
@@ -84,11 +94,15 @@ def fit(
             trainer.restore(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.accelerator.wait_for_everyone()  # whoever reads a checkpoint, before it is removed
+    if here.world > 1:
+        torch.set_num_threads(visible_cores())
     if recipe.train.gradient_checkpointing:
         cast("PreTrainedModel", model).gradient_checkpointing_disable()
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
     if not finite(history) or not all(torch.isfinite(weight).all() for weight in model.parameters()):
-        shutil.rmtree(checkpoints)  # there is nothing in them to go on from
+        if team.leads:
+            shutil.rmtree(checkpoints)  # there is nothing in them to go on from
         raise BentuneError(
             f"the training loss is no longer a number at step {trainer.state.global_step}: lower train.learning_rate "
             f"(it is {recipe.learning_rate:g})"
@@ -101,6 +115,7 @@ def fit(
         best_step=trainer.state.best_global_step if validation else None,
         stopped_early=trainer.state.global_step < steps,
         precision=precision_for(recipe.train.precision),
+        processes=here.world,
     )
 
 

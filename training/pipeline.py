@@ -13,6 +13,8 @@ from typing import Any
 from service.errors import InputError
 from service.hardware import describe
 from service.providers import available
+from training.follow import call
+from training.processes import team
 from training.recipe import Recipe
 from training.recipe_file import digest
 from training.run_dir import RunDir, explain_full_disk
@@ -26,8 +28,8 @@ class Stage:
     A `resumable` stage finds its unfinished work again, what its module's worth_keeping() names; the others start over.
     A stage that `stores_elsewhere` has a still_there() that looks whether that was deleted. One that `proves` is for
     finding out what is wrong with its inputs, and so takes them as they are. One with `only_if` is there only where the
-    recipe sets that value, and who reads it then does without. `layout` is raised when the stage writes
-    something else than it did, and old runs then do it again.
+    recipe sets that value, and who reads it then does without. In one that is `together` every process takes part,
+    where torchrun or its like has started several. `layout` is raised when the stage writes something else than it did, and old runs then do it again.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Stage:
     stores_elsewhere: bool = False
     proves: bool = False
     only_if: str = ""
+    together: bool = False
     layout: int = 2
 
     def wanted(self, recipe: Recipe) -> bool:
@@ -63,6 +66,7 @@ STAGES = (
         ("data",),
         ("task", "model", "method", "max_tokens", "seed", "train", "parent"),
         resumable=True,
+        together=True,
         layout=4,
     ),
     Stage("merge", ("train",), ("model", "method", "seed")),
@@ -156,6 +160,8 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
         run.working(stage.name, key, keep=stage.resumable and not force, worth_keeping=worth_keeping) as work,
         explain_full_disk(run.root),
     ):
+        if stage.together:
+            call(team(), stage.name, recipe, inputs)
         summary = module.run(Context(recipe, work, inputs, report))
         seconds = time.monotonic() - start
         record = run.finish(stage.name, key, summary, seconds)

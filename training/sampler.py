@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from torch.utils.data import BatchSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
@@ -31,3 +32,20 @@ class LengthSampler(LengthGroupedSampler):
         for number in torch.randperm(whole, generator=self.generator).tolist():
             yield from order[number * self.batch : (number + 1) * self.batch]
         yield from order[whole * self.batch :]
+
+
+class SharedBatches(BatchSampler):
+    """The share of one of several processes in each batch of `sampler`, whose order is that of one process.
+
+    Each row is in one share alone, however the last batch divides; only when it has fewer rows than there are processes
+    do some share its first. accelerate's own shares fill the last batch up with rows of the first.
+    """
+
+    def __init__(self, sampler: LengthSampler, batch_size: int, rank: int, world: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.rank = rank
+        self.world = world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in super().__iter__():
+            yield batch[self.rank :: self.world] or batch[:1]

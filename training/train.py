@@ -15,6 +15,7 @@ from training.fit import fit
 from training.methods import BASE, count, prepare, save_tuned
 from training.overfitting import curve_warnings
 from training.parent import open_parent, weights_of
+from training.processes import place
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
@@ -56,6 +57,8 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
     if (data / "validation.parquet").is_file():
         validation = _dataset(read_rows(data / "validation.parquet"), tokenizer, recipe.max_tokens)
     fitted = fit(model, tokenizer, recipe, rows, validation, work / CHECKPOINTS, context.report, seen.loss, callbacks)
+    if not place().leads:
+        return {}  # the leader writes
     warnings = curve_warnings(fitted.curve, fitted.best_step)
     for warning in warnings:
         context.report.say(f"[yellow]![/] {warning}")
@@ -75,6 +78,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
         "best_step": fitted.best_step,
         "stopped_early": fitted.stopped_early,
         "precision": fitted.precision,
+        "processes": fitted.processes,
         "warnings": warnings,
         "curve": fitted.curve,
     }

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from training.loss import Loss, cross_entropy
-from training.sampler import LengthSampler
+from training.sampler import LengthSampler, SharedBatches
 
 
 class RowTrainer(Trainer):
@@ -54,6 +56,21 @@ class RowTrainer(Trainer):
             self._load_best_model()
         else:
             self._load_from_checkpoint(str(checkpoint))
+
+    def get_train_dataloader(self) -> Any:
+        """Called by Trainer; several processes share the batches of one."""
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()
+        rows = self._remove_unused_columns(self.train_dataset, description="training")
+        at_once = self.args.per_device_train_batch_size * self.args.world_size
+        batches = SharedBatches(self.sampler, at_once, self.args.process_index, self.args.world_size)
+        loader = DataLoader(
+            rows, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=self.args.dataloader_pin_memory
+        )
+        # Not to be divided again.
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthSampler:  # noqa: ARG002
         return self.sampler
