@@ -29,10 +29,12 @@ from rollout.server import free_port
 from service.prediction_log import LoggedPrediction
 from service.settings import Settings
 from service.verdict import CompareSettings
+from training.arguments import rows_at_once
 from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
 from training.evaluation import Evaluation
 from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
+from training.train_settings import TrainSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -83,6 +85,27 @@ def test_methods_page() -> None:
         assert load_recipe(ROOT / f"recipes/bbc-{name}.yaml").recipe.method.name == name
     rates = re.findall(r"(\de-\d) for\s+((?:`\w+`[, and\s]*)+)", page)
     assert {name: float(rate) for rate, names in rates for name in re.findall(r"`(\w+)`", names)} == LEARNING_RATES
+
+
+def test_training_page() -> None:
+    (command,) = blocks(DOCS / "training.md", "sh")
+    assert "train.schedule" in shell(command, ROOT)
+    rows = re.findall(r"^\| (`.*?) \|", (DOCS / "training.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert len(named) > 8
+    assert named <= TrainSettings.model_fields.keys()
+    stopping = load_recipe(ROOT / "recipes/bbc-early-stopping.yaml").recipe
+    assert stopping.train.early_stopping is not None
+    assert stopping.data.split.validation > 0
+
+
+def test_several_processes_page() -> None:
+    """What it starts is what the tests of processes run; here, that the command is one and its recipe is there."""
+    (line,) = blocks(DOCS / "several-processes.md", "sh")
+    launcher, *_, module, verb, recipe = line.split()
+    assert (launcher, module) == ("torchrun", "bentune")
+    assert rows_at_once(load_recipe(ROOT / recipe).recipe, 2) > 0
+    cli.commands[verb].make_context(verb, [recipe])
 
 
 def test_retrain_page(tmp_path: Path, tiny_tag: str) -> None:
