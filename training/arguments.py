@@ -62,6 +62,9 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> 
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one process drives one GPU; for more, start one process each
+    if arguments.device.type == "cpu":
+        # Of several processes accelerate calls it cpu:0, onto which torch.load puts no optimizer of a checkpoint.
+        arguments.__dict__["_setup_devices"] = torch.device("cpu")
     return arguments
 
 
