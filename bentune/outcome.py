@@ -1,6 +1,9 @@
 """How commands tell what became of a stage: a line or two for people, an object for machines."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
 
 from bentune.report import Report
 from service.errors import GateError
@@ -47,6 +50,21 @@ def say_outcome(report: Report, outcome: Any) -> None:
                 )
         for reason, dropped in outcome.summary["dropped"].items():
             report.say(f"  left out: {dropped['rows']} {reason}, for example {dropped['samples'][0]}")
+        _say_doubtful(report, outcome.summary["doubtful_labels"], outcome.directory)
+
+
+def _say_doubtful(report: Report, doubtful: dict[str, Any], directory: Path) -> None:
+    if not doubtful["first"]:
+        if doubtful["accuracy"] is not None and doubtful["not_judged"]:
+            report.say(f"  labels were not judged: {doubtful['not_judged']}")
+        return
+    counts = ", ".join(f"{rows} {split}" for split, rows in doubtful["found"].items())
+    judged = "" if doubtful["judged"] == doubtful["rows"] else f" of {doubtful['judged']} rows that were judged"
+    report.say(
+        f"  [yellow]![/] rows whose label is probably wrong: {counts}{judged}; see {directory / 'doubtful.jsonl'}"
+    )
+    for row in doubtful["first"]:
+        report.say(escape(f"    {row['origin']}: {row['label']}, looks like {row['suggested']}"))
 
 
 def outcome_json(outcome: Any) -> dict[str, Any]:

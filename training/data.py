@@ -17,6 +17,7 @@ from service.contract import ROWS, write_json
 from service.errors import InputError
 from service.row_filter import RowFilter, SeenRows, row_key
 from training.data_settings import DataSettings, label_text
+from training.doubtful_labels import find_doubtful
 from training.parent import open_parent, require_alike, require_labels
 from training.pool import POOL, Part, Pool
 from training.recipe import Recipe
@@ -34,7 +35,7 @@ NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 def run(context: Context) -> Summary:
-    """Write train.parquet, test.parquet, validation.parquet (if asked for), labels.json and rows.json.
+    """Write train.parquet, test.parquet, validation.parquet (if asked for), labels.json, rows.json and doubtful.jsonl.
 
     With a parent also held_out.jsonl: the rows of test.parquet for `bentune compare`, with a column `set` that says
     `reference` of what the parent held out, `relabelled` where that has another label now, and `fresh` of the others,
@@ -69,6 +70,7 @@ def run(context: Context) -> Summary:
     require_training_rows(parts, where)
     for name, part in parts.items():
         _write(part, labels, work / f"{name}.parquet")
+    doubtful = find_doubtful(work, labels, recipe, context.report)
     continued: Summary = {}
     if parent is not None:
         _write_held_out(split, recipe, work / HELD_OUT)
@@ -79,7 +81,7 @@ def run(context: Context) -> Summary:
         pool.file.unlink()
     write_json(work / "labels.json", labels)
     write_json(work / ROWS, _seen(split))
-    return continued | {
+    summary: Summary = continued | {
         "source": [source.name for source in sources],
         "fingerprint": fingerprint(part.pool.keys[row] for part in parts.values() for row in part.rows),
         "labels": labels,
@@ -91,6 +93,7 @@ def run(context: Context) -> Summary:
             for reason, origins in pool.dropped.items()
         },
     }
+    return doubtful.without_removed(summary)
 
 
 def _seen(split: Split) -> SeenRows:

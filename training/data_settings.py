@@ -72,6 +72,9 @@ class DataSettings(Section):
     split: SplitSettings = SplitSettings()
     rows: RowLimits = RowLimits()
     invalid_rows: Literal["error", "drop"] = Field(default="error", description="what to do with an unusable row")
+    doubtful_labels: Literal["show", "remove", "off"] = Field(
+        default="show", description="rows whose label is probably wrong; remove leaves out those to train on"
+    )
 
     @model_validator(mode="after")
     def _query(self) -> "DataSettings":

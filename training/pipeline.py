@@ -29,8 +29,8 @@ class Stage:
     A stage that `stores_elsewhere` has a still_there() that looks whether that was deleted. One that `proves` is for
     finding out what is wrong with its inputs, and so takes them as they are. One with `only_if` is there only where the
     recipe sets that value, and who reads it then does without. In one that is `together` every process takes part,
-    where torchrun or its like has started several. `layout` is raised when the stage writes something else than it did, and
-    old runs then do it again.
+    where torchrun or its like has started several. `layout` is raised when the stage writes something else than it
+    did, and old runs then do it again.
     """
 
     name: str

@@ -72,6 +72,7 @@ def test_rows_are_held_out_by_label(tmp_path: Path) -> None:
     assert set(split["train"]) | set(split["test"]) == expected
     assert not set(split["train"]) & set(split["test"])
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == [
+        "doubtful.jsonl",
         "labels.json",
         "rows.json",
         "test.parquet",

@@ -111,6 +111,7 @@ MATRIX = {
     "data.split.validation=0.1": NAMES,
     "data.rows.train=100": NAMES,
     "data.invalid_rows=drop": NAMES,
+    "data.doubtful_labels=remove": NAMES,
     "data.query=null": (),
     "train.warm_start=true": AFTER_DATA,
     "max_tokens=16": AFTER_DATA,
