@@ -1,12 +1,8 @@
-"""Stage `data`: reads the labelled rows, checks each, drops exact duplicates, and holds some out."""
+"""Stage `data`: reads and cleans the labelled rows, leaves duplicates out, holds some out, and tells what it did."""
 
 import hashlib
-import itertools
 import json
-import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +11,31 @@ import pyarrow.parquet as pq
 
 from service.contract import ROWS, write_json
 from service.errors import InputError
-from service.row_filter import RowFilter, SeenRows, row_key
-from training.data_settings import DataSettings, label_text
+from service.row_filter import RowFilter, SeenRows
+from training.data_report import REPORT
+from training.data_settings import DataSettings
 from training.doubtful_labels import find_doubtful
+from training.duplicates import same_texts
+from training.label_order import label_order
+from training.near_duplicates import NOBODY, Near, find_near, sketch
 from training.parent import open_parent, require_alike, require_labels
-from training.pool import POOL, Part, Pool
+from training.pool import POOL, Indices, Mask, Part
+from training.reading import Reading, read_sources
 from training.recipe import Recipe
-from training.sources import Raw, Source, open_sources
-from training.split import Split, require_training_rows, split_afresh, split_onward
-from training.stage import Context, Summary
+from training.row_report import SAME_AS_TRAINING, RowReport
+from training.sources import open_sources
+from training.split import Known, Split, require_training_rows, split_afresh, split_onward
+from training.stage import Context, Reporter, Summary
 
 HELD_OUT = "held_out.jsonl"
-CHUNK_ROWS = 1000
-SAMPLES = 3
+POOL_FILE = "pool.parquet"
 SHOWN_LABELS = 20
-MOST_CHARACTERS = 100
-SURROGATE = re.compile("[\ud800-\udfff]")
-NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 def run(context: Context) -> Summary:
-    """Write train.parquet, test.parquet, validation.parquet (if asked for), labels.json, rows.json and doubtful.jsonl.
+    """Write each split as PART.parquet, labels.json, rows.json, report.json and doubtful.jsonl.
 
+    Parts are train, test and, if asked for, validation.
     With a parent also held_out.jsonl: the rows of test.parquet for `bentune compare`, with a column `set` that says
     `reference` of what the parent held out, `relabelled` where that has another label now, and `fresh` of the others,
     and the columns that the recipe's `compare` slices by.
@@ -49,23 +48,27 @@ def run(context: Context) -> Summary:
     parent = open_parent(recipe.parent) if recipe.parent is not None else None
     if parent is not None:
         require_alike(parent, recipe)
-    pools: list[Pool] = []
     sources = open_sources(data, recipe.carried)
-    for number, source in enumerate(sources):
-        pools.append(_read(source, data, work / f"pool-{number}.parquet", pools[:number], context))
     where = sources[0].name
     seen = parent.rows() if parent is not None else None
-    if seen is not None:
-        pools[0].prefer(seen.labelled)
-    _require_renamed(data, pools, where)
-    labels = _label_order({pool.labels[row] for pool in pools for row in pool.kept.values()})
+    reading = read_sources(sources, data, work / POOL_FILE, context.report)
+    pool = reading.pool
+    kept_for = same_texts(pool, seen.labelled if seen is not None else None)
+    _require_usable(reading, kept_for, [source.name for source in sources])
+    order = pool.order()
+    everything = Part(pool, order[kept_for[order] == order])
+    _require_renamed(data, reading, where)
+    labels = label_order(everything.label_counts)
     if len(labels) < 2:
         raise InputError(f"data.source: {where} has only the label {labels[0]!r}; a classifier needs two")
+    known = Known.of(everything, seen)
+    near = _near(everything, known, data, context.report)
+    left_out = near.kept != NOBODY if data.near_duplicates.action == "remove" else np.zeros(len(pool), dtype=np.bool_)
     if parent is None or seen is None:
-        split = split_afresh(pools, data, recipe.seed, where)
+        split = split_afresh(everything, left_out, data, recipe.seed, where)
     else:
         require_labels(parent, labels)
-        split = split_onward(pools[0], seen, data, recipe.seed, where)
+        split = split_onward(everything, left_out, known, seen, data, recipe.seed, where)
     parts = split.parts
     require_training_rows(parts, where)
     for name, part in parts.items():
@@ -77,32 +80,64 @@ def run(context: Context) -> Summary:
         continued = {
             "parent": {"tag": parent.tag, "content": parent.content, **_continued(split, recipe.compare.max_rows)}
         }
-    for pool in pools:
-        pool.file.unlink()
+    rows_print = fingerprint(key for part in parts.values() for key in part.whole_keys())
+    told = RowReport(reading, kept_for, near, split, recipe)
+    report = told.report(rows_print, labels, [source.name for source in sources])
+    write_json(work / REPORT, report)
     write_json(work / "labels.json", labels)
-    write_json(work / ROWS, _seen(split))
+    write_json(work / ROWS, _seen(split, near.kept, left_out))
+    pool.file.unlink()
     summary: Summary = continued | {
         "source": [source.name for source in sources],
-        "fingerprint": fingerprint(part.pool.keys[row] for part in parts.values() for row in part.rows),
+        "fingerprint": rows_print,
         "labels": labels,
-        "rows": {name: len(part.rows) for name, part in parts.items()},
-        "rows_by_label": {name: dict(Counter(part.labels).most_common()) for name, part in parts.items()},
-        "dropped": {
-            reason: {"rows": len(origins), "samples": origins[:SAMPLES]}
-            for pool in pools
-            for reason, origins in pool.dropped.items()
-        },
+        "rows": {name: len(part) for name, part in parts.items()},
+        "rows_by_label": {name: part.label_counts for name, part in parts.items()},
+        "dropped": told.dropped(),
+        "cleaned": told.cleaned(),
+        "read": report.rows_read,
+        "split": report.split.model_dump(mode="json"),
     }
     return doubtful.without_removed(summary)
 
 
-def _seen(split: Split) -> SeenRows:
+def fingerprint(keys: Iterable[bytes]) -> str:
+    """sha256 over the sorted keys of the rows: the same rows have the same fingerprint in any order."""
+    return hashlib.sha256(b"".join(sorted(keys))).hexdigest()
+
+
+def _near(everything: Part, known: Known, data: DataSettings, report: Reporter) -> Near:
+    """Rows that are nearly the same, of those that are kept for their texts.
+
+    Kept of them is what a parent held out; then what it was trained on; then what a hub's split holds out; then, where
+    rows are held out by time, the oldest. So what is held out stays apart from what any version was trained on.
+    """
+    pool, settings, rows = everything.pool, data.near_duplicates, everything.rows
+    if settings.action == "off":
+        return Near.none(pool)
+    tiers = np.select([known.held_out[rows], known.trained[rows]], [0, 1], 2)
+    times = () if pool.times is None else (everything.times,)
+    # Stable: the rest is in the order of the keys.
+    order = np.lexsort((*times, -pool.sources[rows], tiers))
+    with report.task("looking for near duplicates", len(rows)) as advance:
+        sketches = sketch(pool, rows[order], settings.threshold, advance)
+    return find_near(pool, sketches, settings.threshold, known.held_out)
+
+
+def _seen(split: Split, kept: Indices, left_out: Mask) -> SeenRows:
     """The filters of what a model of these parts has seen, the rows that pick its checkpoint included.
 
-    What the parent was trained on is in it even where `data.rows.train` left it out: weights may come from there.
+    What the parent was trained on is in it even where `data.rows.train` left it out: weights may come from there. So is
+    what was left out because it is nearly the same as a training row: it is no new row when that one is gone.
     """
     parts = [*split.parts.values(), split.trained_before]
-    trained = {key for part in parts if part is not split.parts["test"] for key in part.row_keys()}
+    pool = split.trained_before.pool
+    trained_rows = np.zeros(len(pool), dtype=np.bool_)
+    for part in parts:
+        if part is not split.parts["test"]:
+            trained_rows[part.rows] = True
+    trained_rows[left_out] |= trained_rows[kept[left_out]]
+    trained = Part(pool, np.flatnonzero(trained_rows)).row_keys()
     labelled = {key for part in parts for key in part.labelled_keys()}
     return SeenRows(
         trained=RowFilter.of(sorted(trained)),
@@ -115,147 +150,61 @@ def _continued(split: Split, most: int) -> dict[str, int]:
     """How many rows are the parent's and how many are new, and on how many of those held out they are compared."""
     trained = np.concatenate([part.rows for name, part in split.parts.items() if name != "test"])
     again = int(np.isin(trained, split.trained_before.rows).sum())
-    reference, relabelled = len(split.reference.rows), len(split.relabelled.rows)
+    reference, relabelled = len(split.reference), len(split.relabelled)
     return {
         "reference": reference,
         "relabelled": relabelled,
-        "fresh": len(split.parts["test"].rows) - reference - relabelled,
+        "fresh": len(split.parts["test"]) - reference - relabelled,
         "missing": split.missing,
         "trained_gone": split.gone,
-        "compared": min(most, len(split.parts["test"].rows)),
+        "compared": min(most, len(split.parts["test"])),
         "trained_again": again,
         "trained_new": len(trained) - again,
     }
 
 
-def fingerprint(keys: Iterable[bytes]) -> str:
-    """sha256 over the sorted keys of the rows: the same rows have the same fingerprint in any order."""
-    return hashlib.sha256(b"".join(sorted(keys))).hexdigest()
+def _require_usable(reading: Reading, kept_for: Indices, names: list[str]) -> None:
+    """Raise InputError for a source of which no row is kept."""
+    pool = reading.pool
+    kept = kept_for == np.arange(len(pool))
+    for number, name in enumerate(names):
+        if (kept & (pool.sources == number)).any():
+            continue
+        reasons = {rule.rule: rule.rows for rule in reading.tallies[number].report() if rule.effect == "left out"}
+        if copies := int((pool.sources == number).sum()):
+            reasons[SAME_AS_TRAINING] = copies
+        dropped = ", ".join(f"{rows} {reason}" for reason, rows in reasons.items())
+        raise InputError(f"data.source: {name} has no usable row ({dropped or 'it is empty'})")
 
 
-def _require_renamed(data: DataSettings, pools: Sequence[Pool], where: str) -> None:
-    given = set().union(*(pool.given_labels for pool in pools))
-    if unused := sorted(data.labels.keys() - given):
-        known = _label_order(given)
+def _require_renamed(data: DataSettings, reading: Reading, where: str) -> None:
+    if unused := sorted(data.labels.keys() - reading.given_labels):
+        known = label_order(reading.given_labels)
         shown = ", ".join(map(repr, known[:SHOWN_LABELS])) + (", ..." if len(known) > SHOWN_LABELS else "")
         raise InputError(f"data.labels: no row of {where} has the label {unused[0]!r}; its labels are {shown}")
 
 
-def _read(source: Source, data: DataSettings, file: Path, earlier: Sequence[Pool], context: Context) -> Pool:
-    pool = Pool(file)
-    rows = _usable(source, data, pool, earlier)
-    with pq.ParquetWriter(file, POOL) as writer, context.report.task("reading rows", None) as advance:
-        while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
-            writer.write_table(pa.Table.from_pylist(chunk, POOL))
-            advance(len(chunk))
-    if not pool.kept:
-        dropped = ", ".join(f"{len(origins)} {reason}" for reason, origins in pool.dropped.items())
-        raise InputError(f"data.source: {source.name} has no usable row ({dropped or 'it is empty'})")
-    return pool
-
-
-def _usable(source: Source, data: DataSettings, pool: Pool, earlier: Sequence[Pool]) -> Iterator[dict[str, str | None]]:
-    for raw in source.read():
-        problem = raw.problem or _problem(raw, data)
-        if problem is not None:
-            if data.invalid_rows == "error":
-                raise InputError(
-                    f"{source.name}, {raw.origin}: {problem}; mend the row, or set data.invalid_rows to drop"
-                )
-            pool.dropped.setdefault(re.sub(r" \([^()]*\)$", "", problem), []).append(raw.origin)
-            continue
-        text, pair = str(raw.text).strip(), str(raw.text_pair).strip() if data.columns.text_pair else None
-        given = label_text(raw.label)
-        label = data.labels.get(given, given)
-        pool.given_labels.add(given)
-        # The same text twice could be in training and held out at once.
-        same = row_key(text, pair)
-        if any(same in other.kept for other in earlier):
-            pool.dropped.setdefault("same text as a row of the training split", []).append(raw.origin)
-            continue
-        row, key = len(pool.keys), _key(text, pair or "", label)
-        pool.keys.append(key)
-        pool.labels.append(label)
-        first = pool.keep(same, row)
-        if first != row:
-            reason = "duplicate" if pool.labels[first] == label else "same text as another row, other label"
-            pool.dropped.setdefault(reason, []).append(raw.origin)
-        also = json.dumps({name: _scalar(value) for name, value in raw.also.items()}) if raw.also else None
-        yield {"text": text, "text_pair": pair, "origin": raw.origin, "also": also}
-
-
-def _problem(raw: Raw, data: DataSettings) -> str | None:
-    names = data.columns
-    problem = _text_problem(names.text, raw.text)
-    if problem is None and names.text_pair is not None:
-        problem = _text_problem(names.text_pair, raw.text_pair)
-    return problem or _label_problem(names.label, raw.label)
-
-
-def _text_problem(column: str, text: object) -> str | None:
-    if not isinstance(text, str):
-        return f"column {column!r} is not a text ({type(text).__name__})"
-    if not text.strip():
-        return f"column {column!r} is empty"
-    return f"column {column!r} holds half of a surrogate pair" if SURROGATE.search(text) else None
-
-
-def _label_problem(column: str, label: object) -> str | None:
-    if not isinstance(label, str | int | float) or not label_text(label):
-        return f"column {column!r} has no label ({type(label).__name__})"
-    # NaN is what pandas writes where there is none.
-    if isinstance(label, float) and not math.isfinite(label):
-        return f"column {column!r} has no label ({label})"
-    return f"column {column!r} holds half of a surrogate pair" if SURROGATE.search(str(label)) else None
-
-
-def _label_order(labels: set[str]) -> list[str]:
-    numeric = all(NUMBER.fullmatch(label) for label in labels)
-    return sorted(labels, key=lambda label: (int(label) if numeric else 0, label))
-
-
-def _key(*parts: str) -> bytes:
-    return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
-
-
-def _scalar(value: object) -> str | int | float | bool | None:
-    """A value to slice by, as JSON has it."""
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    return None if isinstance(value, float) else SURROGATE.sub("\ufffd", str(value)[:MOST_CHARACTERS])
-
-
 def _write(part: Part, labels: list[str], file: Path) -> None:
-    index = {label: number for number, label in enumerate(labels)}
+    numbers = np.array([labels.index(label) if label in labels else -1 for label in part.pool.labels])
     schema = POOL.append(pa.field("label", pa.int64()))
     with pq.ParquetWriter(file, schema) as writer:
-        for table, rows in _texts(part):
-            numbers = [index[part.pool.labels[row]] for row in rows]
-            writer.write_table(table.append_column("label", pa.array(numbers, pa.int64())))
+        for table, rows in part.pool.tables(part.rows):
+            column = pa.array(numbers[part.pool.label_ids[rows]], pa.int64())
+            writer.write_table(table.append_column("label", column))
 
 
 def _write_held_out(split: Split, recipe: Recipe, file: Path) -> None:
     """At most compare.max_rows of them, drawn with the seed: more than that are no comparison."""
     part, names, most = split.parts["test"], recipe.data.columns, recipe.compare.max_rows
+    pool = part.pool
     sets = {int(row): name for name in ("reference", "relabelled") for row in getattr(split, name).rows}
-    if most < len(part.rows):
-        part = part.take(np.random.default_rng(recipe.seed).choice(len(part.rows), most, replace=False))
+    if most < len(part):
+        part = part.take(np.random.default_rng(recipe.seed).choice(len(part), most, replace=False))
     with file.open("w", encoding="utf-8") as lines:
-        for table, rows in _texts(part):
-            for values, row in zip(table.to_pylist(), rows, strict=True):
+        for table, rows in pool.tables(part.rows):
+            for values, row in zip(table.to_pylist(), rows.tolist(), strict=True):
                 line = json.loads(values["also"] or "{}") | {names.text: values["text"]}
                 if names.text_pair is not None:
                     line[names.text_pair] = values["text_pair"]
-                line |= {"label": part.pool.labels[row], "set": sets.get(row, "fresh")}
+                line |= {"label": pool.labels[pool.label_ids[row]], "set": sets.get(row, "fresh")}
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _texts(part: Part) -> Iterator[tuple[pa.Table, list[int]]]:
-    """The part's rows as they are in the pool's file, a chunk at a time, with the number of each."""
-    wanted = np.zeros(len(part.pool.keys), dtype=bool)
-    wanted[part.rows] = True
-    first = 0
-    for batch in pq.ParquetFile(part.pool.file).iter_batches(batch_size=CHUNK_ROWS):
-        here = wanted[first : first + len(batch)]
-        yield pa.Table.from_batches([batch]).filter(pa.array(here)), (np.flatnonzero(here) + first).tolist()
-        first += len(batch)

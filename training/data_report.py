@@ -6,6 +6,7 @@ from pydantic import Field
 
 from service.frozen import Frozen
 
+Effect = Literal["fixed", "found", "left out"]
 REPORT = "report.json"
 SAMPLES = 5
 SHOWN_CHARACTERS = 160
@@ -29,7 +30,7 @@ class CleaningRule(Frozen):
     """
 
     rule: str
-    effect: Literal["fixed", "found", "left out"]
+    effect: Effect
     rows: int = Field(ge=0)
     samples: list[Change] = Field(max_length=SAMPLES)
 
@@ -57,11 +58,13 @@ class Duplicates(Frozen):
     """Rows that were left out because a row of `part` that is kept has the same text or nearly the same.
 
     `part` is the side of the split that the kept row is on: what is left out for a row of `test` would otherwise have
-    leaked into training. It is None where the kept row is on no side, because data.rows left it out.
+    leaked into training. It is None where the kept row is on no side, because data.rows left it out. They are not
+    `removed` if the recipe only wants to see them.
     """
 
     kind: Literal["exact", "near"]
     part: str | None
+    removed: bool = True
     rows: int = Field(ge=0)
     samples: list[Pair] = Field(max_length=SAMPLES)
 
@@ -137,7 +140,7 @@ class DataReport(Frozen):
 
 def shown(text: str) -> str:
     """The beginning of a text on one line, for people."""
-    line = " ".join(text[: 4 * SHOWN_CHARACTERS].split())
+    line = " ".join(_whole(text[: 4 * SHOWN_CHARACTERS]).split())
     return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…"
 
 
@@ -146,8 +149,10 @@ def difference(before: str, after: str) -> tuple[str, str]:
     same = next((place for place, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), None)
     start = max(0, (min(len(before), len(after)) if same is None else same) - SHOWN_CHARACTERS // 4)
     mark = "…" if start else ""
-    one, other = (
-        (mark + text[start : start + SHOWN_CHARACTERS - 1]).encode("utf-8", "replace").decode()
-        for text in (before, after)
-    )
+    one, other = (mark + _whole(text[start : start + SHOWN_CHARACTERS - 1]) for text in (before, after))
     return one, other
+
+
+def _whole(text: str) -> str:
+    """The text with a question mark for half of a surrogate pair, which no file can hold."""
+    return text.encode("utf-8", "replace").decode()

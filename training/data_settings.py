@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
+from training.clean_settings import CleanSettings, NearDuplicateSettings
 from training.section import Fraction, Section
 
 
@@ -28,12 +29,27 @@ class SplitSettings(Section):
     test: float | str = Field(default=0.2, description="share of rows held out, by label; or a hub split's name")
     validation: Fraction = Field(default=0.0, description="share of the training rows to pick the best checkpoint with")
     train: str = Field(default="train", description="name of the hub split to train on")
+    group: str | None = Field(default=None, min_length=1, description="column of which no value is on two sides")
+    time: str | None = Field(default=None, min_length=1, description="column by which the newest rows are held out")
 
     @model_validator(mode="after")
     def _share(self) -> "SplitSettings":
         if isinstance(self.test, float) and not 0 < self.test < 1:
             raise ValueError("test must be a share between 0 and 1, or the name of a hub split")
         return self
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "SplitSettings":
+        if self.group is not None and self.time is not None:
+            raise ValueError("rows are held out by group or by time: give one of the two")
+        if isinstance(self.test, str) and self.kind != "label":
+            raise ValueError(f"test must be a share of the rows where they are held out by {self.kind}")
+        return self
+
+    @property
+    def kind(self) -> Literal["label", "group", "time"]:
+        """What decides who is held out."""
+        return "group" if self.group is not None else "time" if self.time is not None else "label"
 
 
 class RowLimits(Section):
@@ -62,7 +78,9 @@ LabelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 class DataSettings(Section):
     """Where the labelled rows come from."""
 
-    source: str = Field(min_length=1, description="hub name, local path, package:NAME/path, or sql:VARIABLE")
+    source: str | list[str] = Field(
+        description="hub name, local path or glob, package:NAME/path, or sql:VARIABLE; or a list of such"
+    )
     query: str | None = Field(default=None, min_length=1, description="SELECT on the database of sql:VARIABLE")
     config: str | None = Field(default=None, description="configuration of a hub data set")
     columns: ColumnNames = ColumnNames()
@@ -71,13 +89,30 @@ class DataSettings(Section):
     )
     split: SplitSettings = SplitSettings()
     rows: RowLimits = RowLimits()
+    clean: CleanSettings = CleanSettings()
+    near_duplicates: NearDuplicateSettings = NearDuplicateSettings()
     invalid_rows: Literal["error", "drop"] = Field(default="error", description="what to do with an unusable row")
     doubtful_labels: Literal["show", "remove", "off"] = Field(
         default="show", description="rows whose label is probably wrong; remove leaves out those to train on"
     )
 
+    @field_validator("source")
+    @classmethod
+    def _named(cls, source: str | list[str]) -> str | list[str]:
+        if not source or not all(source):
+            raise ValueError("name at least one source, and none by an empty text")
+        return source
+
     @model_validator(mode="after")
     def _query(self) -> "DataSettings":
-        if self.source.startswith("sql:") != (self.query is not None):
+        queried = [source for source in self.sources if source.startswith("sql:")]
+        if bool(queried) != (self.query is not None):
             raise ValueError("a source sql:VARIABLE and a query go together")
+        if len(queried) > 1:
+            raise ValueError("only one source may be sql:VARIABLE, for there is one query")
         return self
+
+    @property
+    def sources(self) -> list[str]:
+        """`source` as a list."""
+        return [self.source] if isinstance(self.source, str) else list(self.source)

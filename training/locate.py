@@ -1,5 +1,6 @@
 """Finds what a recipe names: `package:NAME/path` in an installed package, a local path, or a name on a hub."""
 
+import glob
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -38,6 +39,29 @@ def locate(given: str, key: str) -> Location:
     if HUB_NAME.fullmatch(given) and path.suffix.lower().lstrip(".") not in KNOWN_SUFFIXES:
         return Location(given, None)
     raise InputError(f"{key}: {given} is not there (looked in {Path.cwd()}), and it is no hub name")
+
+
+def locate_all(given: str, key: str) -> list[Location]:
+    """As `locate`, and of a glob like `more/*.jsonl` every path that it matches, by name; hidden ones are left out.
+
+    Raises InputError when nothing matches, or as `locate` does.
+    """
+    if not any(character in given for character in "*?[") or _is_there(given):
+        return [locate(given, key)]
+    if given.startswith(PACKAGE):
+        raise InputError(f"{key}: {given}: a path inside a package is named in full; name the files one by one")
+    found = sorted(glob.glob(str(Path(given).expanduser()), recursive=True))  # noqa: PTH207 (a Path globs relative to a folder only)
+    paths = [Path(name).resolve() for name in found if not Path(name).name.startswith((".", "_"))]
+    if not paths:
+        raise InputError(f"{key}: no path matches {given[:SHOWN_CHARACTERS]} (looked in {Path.cwd()})")
+    return [Location(given, path) for path in paths]
+
+
+def _is_there(given: str) -> bool:
+    try:
+        return Path(given).expanduser().exists()
+    except (OSError, RuntimeError):
+        return False
 
 
 def _in_package(given: str, key: str) -> Path:

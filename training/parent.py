@@ -50,6 +50,14 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
             f"train.warm_start: {parent.tag} was started warm {MOST_BEFORE} times over rows that are gone, and no "
             "bundle keeps more filters of such: start cold"
         )
+    cleaned = parent.recipe().get("data", {}).get("clean", {})
+    for rule, fixes in recipe.data.clean.fixes.items():
+        if fixes != (cleaned.get(rule) == "fix"):
+            texts = "mended texts and this recipe has them as they came" if not fixes else "texts as they came"
+            raise InputError(
+                f"data.clean.{rule}: {parent.tag} was made of {texts}, so rows that it held out could be trained on: "
+                f"give `{cleaned.get(rule, 'show')}`, or start over with `bentune run`"
+            )
     if sliced := [name for name in recipe.compare.columns if name in names]:
         raise InputError(f"compare.slices: {sliced[0]!r} holds the texts; slice by another column")
 

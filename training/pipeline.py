@@ -60,7 +60,7 @@ STAGES = (
         "data",
         (),
         ("data", "seed", "task", "parent", "compare.slices", "compare.frozen", "compare.max_rows", "evaluate.slices"),
-        layout=4,
+        layout=5,
     ),
     Stage(
         "train",

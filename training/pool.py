@@ -1,58 +1,160 @@
-"""The rows that the data stage has read: their texts wait on disk, in memory there are a key and a label of each."""
+"""The rows that the data stage has read: their texts wait on disk, in memory there are a few dozen bytes of each."""
 
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from service.row_filter import RowFilter, labelled_key
+from service.row_filter import labelled_key
 
 POOL = pa.schema([("text", pa.string()), ("text_pair", pa.string()), ("origin", pa.string()), ("also", pa.string())])
+CHUNK_ROWS = 1000
+KEY_BYTES = 16
 Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Keys = npt.NDArray[np.uint64]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class CheckedRow:
+    """A row that can be used: `key` stands for texts and label, `text_key` is its row_key, `source` its number.
+
+    `group` and `time` are None unless the recipe splits by them.
+    """
+
+    text: str
+    text_pair: str | None
+    label: str
+    origin: str
+    also: str | None
+    key: bytes
+    text_key: bytes
+    source: int
+    group: int | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
-    """Checked rows of one source: the texts on disk in `file`; in memory a 16-byte key and the label of each.
+    """Checked rows of all sources, as arrays with a place for each; `file` has their texts in the same order.
 
-    `given_labels` are the labels before `data.labels` renamed them. `kept` has one row for each text, by its row_key;
-    the others are duplicates. `contradicted` has for a text that came with several labels a row of each label.
+    `keys` and `text_keys` are uint64 [rows, 2], in the order of their bytes. `label_ids` are places in `labels`, which
+    are sorted. `groups` (64-bit hashes) and `times` are there if the recipe splits by them.
     """
 
     file: Path
-    keys: list[bytes] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    given_labels: set[str] = field(default_factory=set)
-    kept: dict[bytes, int] = field(default_factory=dict)
-    contradicted: dict[bytes, dict[str, int]] = field(default_factory=dict)
-    dropped: dict[str, list[str]] = field(default_factory=dict)
+    labels: list[str]
+    keys: Keys
+    text_keys: Keys
+    label_ids: npt.NDArray[np.int32]
+    sources: npt.NDArray[np.int8]
+    characters: npt.NDArray[np.uint32]
+    words: npt.NDArray[np.uint32]
+    groups: npt.NDArray[np.uint64] | None = None
+    times: npt.NDArray[np.float64] | None = None
 
-    def keep(self, text: bytes, row: int) -> int:
-        """Keep a row for its text, by row_key, unless another is kept for it; returns the one that was kept so far."""
-        first = self.kept.setdefault(text, row)
-        if first == row:
-            return first
-        if self.labels[first] != self.labels[row] or text in self.contradicted:
-            by_label = self.contradicted.setdefault(text, {self.labels[first]: first})
-            same = by_label.setdefault(self.labels[row], row)
-            by_label[self.labels[row]] = min(same, row, key=self.keys.__getitem__)
-        # Of two, the smaller key is kept and not the first, so that it does not depend on their order.
-        self.kept[text] = min(first, row, key=self.keys.__getitem__)
-        return first
+    def __len__(self) -> int:
+        return len(self.keys)
 
-    def prefer(self, labelled: RowFilter) -> None:
-        """Of a text that came with several labels keep the one that the filter of labelled_key has, if it has one."""
-        rows = [(text, row) for text, by_label in self.contradicted.items() for row in by_label.values()]
-        known = labelled.has([labelled_key(text, self.labels[row]) for text, row in rows])
-        for (text, row), there in zip(rows, known, strict=True):
-            if there:
-                self.kept[text] = row
+    def tables(self, rows: Indices) -> Iterator[tuple[pa.Table, Indices]]:
+        """These rows as they are in the file, a chunk at a time, with the number of each."""
+        wanted = np.zeros(len(self), dtype=np.bool_)
+        wanted[rows] = True
+        first = 0
+        for batch in pq.ParquetFile(self.file).iter_batches(batch_size=CHUNK_ROWS):
+            here = wanted[first : first + len(batch)]
+            if here.any():
+                yield pa.Table.from_batches([batch]).filter(pa.array(here)), np.flatnonzero(here) + first
+            first += len(batch)
 
-    def rows(self) -> Indices:
-        """The kept rows in the order of their keys, so that nothing depends on their order in the file."""
-        return np.array(sorted(self.kept.values(), key=self.keys.__getitem__), dtype=np.int64)
+    def look_up(self, rows: Indices) -> dict[int, dict[str, Any]]:
+        """What the file has of a few rows."""
+        return {
+            int(row): values
+            for table, numbers in self.tables(rows)
+            for row, values in zip(numbers, table.to_pylist(), strict=True)
+        }
+
+    def order(self) -> Indices:
+        """Every row in the order of its key, and then of its group and time; nothing in it depends on the files."""
+        ranks: list[npt.NDArray[Any]] = [self.keys[:, 1], self.keys[:, 0]]
+        ranks = [values for values in (self.times, self.groups) if values is not None] + ranks
+        return np.lexsort(ranks)
+
+
+class PoolWriter:
+    """Takes rows one by one, writes their texts, and becomes a Pool in the end."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._writer = pq.ParquetWriter(file, POOL)
+        self._chunk: list[CheckedRow] = []
+        self._keys, self._text_keys = bytearray(), bytearray()
+        self._label_ids, self._sources = array("i"), array("b")
+        self._characters, self._words = array("I"), array("I")
+        self._groups, self._times = array("Q"), array("d")
+        self._labels: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+
+    def add(self, row: CheckedRow) -> None:
+        """Take a row."""
+        self._keys += row.key
+        self._text_keys += row.text_key
+        self._label_ids.append(self._labels.setdefault(row.label, len(self._labels)))
+        self._sources.append(row.source)
+        texts = (row.text, row.text_pair) if row.text_pair is not None else (row.text,)
+        self._characters.append(sum(map(len, texts)))
+        self._words.append(sum(len(text.split()) for text in texts))
+        if row.group is not None:
+            self._groups.append(row.group)
+        if row.time is not None:
+            self._times.append(row.time)
+        self._chunk.append(row)
+        if len(self._chunk) == CHUNK_ROWS:
+            self._flush()
+
+    def __len__(self) -> int:
+        return len(self._label_ids)
+
+    def close(self) -> Pool:
+        """Write what is left. The pool's label_ids are in the order of the sorted labels."""
+        self._flush()
+        self._writer.close()
+        labels = sorted(self._labels)
+        ranks = np.argsort(np.argsort(np.array(list(self._labels), dtype=object)))
+        return Pool(
+            file=self._file,
+            labels=labels,
+            keys=_halves(self._keys),
+            text_keys=_halves(self._text_keys),
+            label_ids=ranks.astype(np.int32)[np.frombuffer(self._label_ids, dtype=np.int32)],
+            sources=np.frombuffer(self._sources, dtype=np.int8),
+            characters=np.frombuffer(self._characters, dtype=np.uint32),
+            words=np.frombuffer(self._words, dtype=np.uint32),
+            groups=np.frombuffer(self._groups, dtype=np.uint64) if self._groups else None,
+            times=np.frombuffer(self._times, dtype=np.float64) if self._times else None,
+        )
+
+    def _flush(self) -> None:
+        if self._chunk:
+            columns = {name: [getattr(row, name) for row in self._chunk] for name in POOL.names}
+            self._writer.write_table(pa.table(columns, POOL))
+            self._chunk = []
+
+
+def _halves(keys: bytearray) -> Keys:
+    return np.frombuffer(keys, dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +164,68 @@ class Part:
     pool: Pool
     rows: Indices
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def take(self, chosen: Indices) -> "Part":
         """The rows in these places, in the order that they have here."""
-        return Part(self.pool, self.rows[np.sort(chosen)])
+        return replace(self, rows=self.rows[np.sort(chosen)])
+
+    @property
+    def label_ids(self) -> npt.NDArray[np.int32]:
+        """The label of each row, as its place in the pool's labels."""
+        return self.pool.label_ids[self.rows]
+
+    @property
+    def groups(self) -> npt.NDArray[np.uint64]:
+        """The group of each row. Raises ValueError where the pool was read without."""
+        return _known(self.pool.groups)[self.rows]
+
+    @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """The time of each row. Raises ValueError where the pool was read without."""
+        return _known(self.pool.times)[self.rows]
 
     @property
     def labels(self) -> list[str]:
         """Label of each row."""
-        return [self.pool.labels[row] for row in self.rows]
+        return [self.pool.labels[label] for label in self.label_ids]
+
+    @property
+    def label_counts(self) -> dict[str, int]:
+        """How many rows each label has, the most frequent first; labels without rows are not in it."""
+        counts = np.bincount(self.label_ids, minlength=len(self.pool.labels))
+        order = sorted(np.flatnonzero(counts), key=lambda label: -counts[label])
+        return {self.pool.labels[label]: int(counts[label]) for label in order}
+
+    def whole_keys(self) -> list[bytes]:
+        """The key of each row, which stands for its texts as they are written and its label."""
+        return as_bytes(self.pool.keys[self.rows])
 
     def row_keys(self) -> list[bytes]:
         """The row_key of each row, by which a bundle's filters know it."""
-        by_row = {row: key for key, row in self.pool.kept.items()}
-        return [by_row[int(row)] for row in self.rows]
+        return as_bytes(self.pool.text_keys[self.rows])
 
     def labelled_keys(self) -> list[bytes]:
         """The labelled_key of each row."""
-        return [labelled_key(key, label) for key, label in zip(self.row_keys(), self.labels, strict=True)]
+        return labelled_keys(self.pool, self.rows)
+
+
+def _known(column: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    if column is None:
+        raise ValueError("the pool was read without the column to split by")
+    return column
+
+
+def as_bytes(keys: Keys) -> list[bytes]:
+    """Keys as the filters take them."""
+    joined = keys.astype(">u8").tobytes()
+    return [joined[start : start + KEY_BYTES] for start in range(0, len(joined), KEY_BYTES)]
+
+
+def labelled_keys(pool: Pool, rows: Indices) -> list[bytes]:
+    """The labelled_key of these rows."""
+    labels = pool.label_ids[rows]
+    return [
+        labelled_key(key, pool.labels[label]) for key, label in zip(as_bytes(pool.text_keys[rows]), labels, strict=True)
+    ]

@@ -1,62 +1,24 @@
-"""Reads labelled rows from a file, a folder of files or of classes, a hub data set, or a query, one at a time."""
+"""Reads labelled rows from files, folders of files or of classes, hub data sets, or a query, one at a time."""
 
-import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from service.errors import InputError
 from service.rows import columns as file_columns
 from service.rows import read_rows
-from training.data_settings import ColumnNames, DataSettings
+from training.data_settings import DataSettings
 from training.database import SQL, Query
 from training.hub import offline, why_not
-from training.locate import Location, locate
+from training.locate import Location, locate_all
+from training.raw import SLICES, Raw, Source, Wanted, raw_row, require_columns
 
 MAX_TEXT_FILE_BYTES = 10_000_000
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 PARQUET = ".parquet"
-SLICES = "evaluate.slices or compare.slices"
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """A row before any check: `origin` names it for people, `problem` says why it could not even be read.
-
-    `also` has the values of the columns to slice by.
-    """
-
-    origin: str
-    text: object
-    text_pair: object
-    label: object
-    problem: str | None = None
-    also: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The columns to read: the recipe's, and `also` those to slice by."""
-
-    names: ColumnNames
-    also: Sequence[str] = ()
-
-    @property
-    def all(self) -> list[str]:
-        """Their names in the source, each once."""
-        names = (self.names.text, self.names.text_pair, self.names.label, *self.also)
-        return list(dict.fromkeys(name for name in names if name))
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Rows that can be read more than once; `digest` changes when they do."""
-
-    name: str
-    digest: str
-    read: Callable[[], Iterator[Raw]]
+SHOWN_SOURCES = 3
 
 
 def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:
@@ -75,11 +37,21 @@ def open_source(data: DataSettings, split: str, also: Sequence[str] = ()) -> Sou
 
     Raises InputError when it is not there, has an unknown form, or lacks a column.
     """
-    wanted = Wanted(data.columns, also)
-    if data.query is not None:
-        _require_no_split(data, data.source)
-        return _database(Query.of(data.source, data.query), wanted)
-    location = locate(data.source, "data.source")
+    wanted = Wanted(data.columns, also, data.split.group, data.split.time)
+    found: dict[Path | str, Source] = {}
+    for given in data.sources:
+        if data.query is not None and given.startswith(SQL):
+            _require_no_split(data, given)
+            found[given] = _database(Query.of(given, data.query), wanted)
+            continue
+        for location in locate_all(given, "data.source"):
+            # A file that two of the names lead to is read once.
+            found.setdefault(location.path or location.name, _located(location, data, split, wanted))
+    sources = list(found.values())
+    return sources[0] if len(sources) == 1 else _several(sources)
+
+
+def _located(location: Location, data: DataSettings, split: str, wanted: Wanted) -> Source:
     path = location.path
     if path is None or (path.is_dir() and _looks_like_hub(path)):
         return _hub(location, data, split, wanted)
@@ -88,6 +60,25 @@ def open_source(data: DataSettings, split: str, also: Sequence[str] = ()) -> Sou
         tables = _tables(path)
         return _together(path, tables, wanted) if tables else _folder(path, wanted)
     return _file(path, wanted)
+
+
+def _several(sources: Sequence[Source]) -> Source:
+    """The rows of all; the digest is of the same value whatever the order that they are named in."""
+    shown = ", ".join(source.name for source in sources[:SHOWN_SOURCES])
+    more = len(sources) - SHOWN_SOURCES
+    names = Counter(Path(source.name).name for source in sources)
+
+    def read() -> Iterator[Raw]:
+        for source in sources:
+            alone = names[Path(source.name).name] == 1
+            for row in source.read():
+                yield row if alone else replace(row, origin=f"{source.name}, {row.origin}")
+
+    return Source(f"{shown} and {more} more" if more > 0 else shown, _digest_of(sources), read)
+
+
+def _digest_of(sources: Sequence[Source]) -> str:
+    return hashlib.sha256("".join(sorted(source.digest for source in sources)).encode()).hexdigest()
 
 
 def _require_no_split(data: DataSettings, where: str) -> None:
@@ -100,11 +91,11 @@ def _require_no_split(data: DataSettings, where: str) -> None:
 
 def _database(query: Query, wanted: Wanted) -> Source:
     name = f"{SQL}{query.variable}"
-    _require_columns(wanted, query.columns(), name)
+    require_columns(wanted, query.columns(), name)
 
     def read() -> Iterator[Raw]:
         for number, row in enumerate(query.rows()):
-            yield _raw(f"{name} row {number}", row, wanted)
+            yield raw_row(f"{name} row {number}", row, wanted)
 
     return Source(name, query.digest(wanted.all), read)
 
@@ -125,7 +116,7 @@ def _together(root: Path, files: Sequence[Path], wanted: Wanted) -> Source:
         for source in sources:
             yield from source.read()
 
-    return Source(str(root), hashlib.sha256("".join(source.digest for source in sources).encode()).hexdigest(), read)
+    return Source(str(root), _digest_of(sources), read)
 
 
 def _file(path: Path, wanted: Wanted) -> Source:
@@ -138,11 +129,11 @@ def _text_file(path: Path, wanted: Wanted) -> Source:
             f"data.source: {path} has the unknown suffix {path.suffix or 'none'!r}; "
             f"give one of {', '.join((*TEXT_SUFFIXES, PARQUET))}, a folder of these, or one with a sub-folder per class"
         )
-    _require_columns(wanted, file_columns(path), path)
+    require_columns(wanted, file_columns(path), path)
 
     def read() -> Iterator[Raw]:
         for row in read_rows(path):
-            yield _raw(f"{path.name} line {row.line}", row.values, wanted)
+            yield raw_row(f"{path.name} line {row.line}", row.values, wanted)
 
     return Source(str(path), _digest([path]), read)
 
@@ -155,14 +146,14 @@ def _parquet(path: Path, wanted: Wanted) -> Source:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"data.source: {path} is not a Parquet file: {_line(error)}") from error
-    _require_columns(wanted, file.schema_arrow.names, path)
+    require_columns(wanted, file.schema_arrow.names, path)
 
     def read() -> Iterator[Raw]:
         number = 0
         try:
             for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=wanted.all):
                 for values in batch.to_pylist():
-                    yield _raw(f"{path.name} row {number}", values, wanted)
+                    yield raw_row(f"{path.name} row {number}", values, wanted)
                     number += 1
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise InputError(f"data.source: {path} cannot be read after row {number}: {_line(error)}") from error
@@ -228,7 +219,7 @@ def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> 
         if not local and isinstance(error, ConnectionError | FileNotFoundError):
             raise InputError(f"data.source: {location.name} could not be loaded: {why_not()}") from error
         raise InputError(f"data.source: {name}, split {split!r}: {_line(error)}") from error
-    _require_columns(wanted, table.column_names, location.name)
+    require_columns(wanted, table.column_names, location.name)
     table = table.select_columns(wanted.all)
     feature = table.features[wanted.names.label]
     classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
@@ -237,7 +228,7 @@ def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> 
         number = -1
         try:
             for number, values in enumerate(table):
-                row = _raw(f"{location.name} {split} row {number}", values, wanted)
+                row = raw_row(f"{location.name} {split} row {number}", values, wanted)
                 if classes is not None and isinstance(row.label, int) and 0 <= row.label < len(classes):
                     row = replace(row, label=classes[row.label])
                 yield row
@@ -265,22 +256,6 @@ def _line(error: Exception) -> str:
     """What a library said, on one line; the cause says more where there is one."""
     lines = str(error.__cause__ or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _raw(origin: str, values: Mapping[str, Any], wanted: Wanted) -> Raw:
-    names = wanted.names
-    pair = values.get(names.text_pair) if names.text_pair else None
-    also = {name: values.get(name) for name in wanted.also}
-    return Raw(origin, values.get(names.text), pair, values.get(names.label), also=also)
-
-
-def _require_columns(wanted: Wanted, present: Sequence[str], where: Path | str) -> None:
-    named = {f"data.columns.{key}": name for key, name in wanted.names.model_dump().items() if name is not None}
-    for key, name in [*named.items(), *((SLICES, name) for name in wanted.also)]:
-        if name not in present:
-            close = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"{key}: {where} has no column {name!r}; it has {', '.join(map(repr, present))}{hint}")
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -1,23 +1,21 @@
-"""Holds rows out: by label and the recipe's share, or on from what the parent held out and was trained on."""
+"""Puts each row on a side: by the recipe's share, or on from what the parent held out and was trained on."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.model_selection import train_test_split
 
 from service.errors import InputError
 from service.row_filter import SeenRows
 from training.data_settings import DataSettings
-from training.pool import Part, Pool
+from training.holding_out import hold_out, newest, some_groups
+from training.pool import Mask, Part
 
-FILTERED_AT_ONCE = 500_000
+FILTERED_AT_ONCE = 50_000
 MOST_MISSING = 0.5
 MOST_RELABELLED = 0.05
 """More than a few labels that people mended are other questions, and an answer to those says nothing of the old."""
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +35,54 @@ class Split:
     gone: int = 0
 
 
-def split_afresh(pools: Sequence[Pool], data: DataSettings, seed: int, where: str) -> Split:
-    """Hold out the recipe's share of each label, or the hub's split. Raises InputError when that cannot be done."""
-    pool, test_share = pools[0], data.split.test
-    if isinstance(test_share, str):
-        parts = {"train": Part(pool, pool.rows()), "test": Part(pools[1], pools[1].rows())}
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Which rows a parent knows, bool [rows of the pool]; none without one. No row is both."""
+
+    held_out: Mask
+    trained: Mask
+
+    @classmethod
+    def of(cls, everything: Part, seen: SeenRows | None) -> "Known":
+        """What the parent's filters say of the rows that are kept for their texts."""
+        held_out, trained = np.zeros((2, len(everything.pool)), dtype=np.bool_)
+        if seen is not None:
+            keys = everything.row_keys()
+            held_out[everything.rows] = _in(seen.held_out.has, keys)
+            trained[everything.rows] = _in(seen.trained_on, keys)
+        return cls(held_out, trained & ~held_out)
+
+
+def split_afresh(everything: Part, left_out: Mask, data: DataSettings, seed: int, where: str) -> Split:
+    """Hold out the recipe's share, or the hub's split; no row of the pool that is `left_out` is on either side.
+
+    Raises InputError when that cannot be done.
+    """
+    share = data.split.test
+    part = everything.take(np.flatnonzero(~left_out[everything.rows]))
+    if isinstance(share, str):
+        sources = part.pool.sources[part.rows]
+        parts = {name: part.take(np.flatnonzero(sources == number)) for number, name in enumerate(("train", "test"))}
     else:
-        train, test = _stratified(Part(pool, pool.rows()), test_share, seed, f"{where}, data.split.test")
+        train, test = hold_out(part, share, data.split, seed, f"{where}, data.split.test")
         parts = {"train": train, "test": test}
-    nothing = Part(pool, np.array([], dtype=np.int64))
+    nothing = everything.take(np.array([], dtype=np.int64))
     return Split(_limited(parts, data, seed, where), nothing, nothing, nothing)
 
 
-def split_onward(pool: Pool, seen: SeenRows, data: DataSettings, seed: int, where: str) -> Split:
+def split_onward(
+    everything: Part, left_out: Mask, known: Known, seen: SeenRows, data: DataSettings, seed: int, where: str
+) -> Split:
     """What the parent held out stays held out, what it was trained on is trained on; of the rest a share is held out.
 
     Nothing but the rows, the parent's filters, the share and the seed decides. `data.rows.test` bounds the fresh rows
-    only. Raises InputError when most of what the parent held out is gone, or more than a few rows of it have another
-    label than they had: then the versions would not be asked the same.
+    only. Rows of the pool that are `left_out` are on no side. Raises InputError when most of what the parent held out
+    is gone, or more than a few rows of it have another label than they had: then the versions would not be asked the
+    same.
     """
-    everything = Part(pool, pool.rows())
-    keys = everything.row_keys()
-    held_out = _in(seen.held_out.has, keys)
-    trained = _in(seen.trained_on, keys) & ~held_out
-    fresh = ~held_out & ~trained
+    held_out, trained = known.held_out[everything.rows], known.trained[everything.rows]
+    out = left_out[everything.rows]
+    fresh = ~held_out & ~trained & ~out
     missing = max(0, seen.held_out.rows - int(held_out.sum()))
     if missing > MOST_MISSING * seen.held_out.rows:
         raise InputError(
@@ -83,10 +105,10 @@ def split_onward(pool: Pool, seen: SeenRows, data: DataSettings, seed: int, wher
             f"data.split.test: {share!r} names a split of a hub data set, but with a parent its rows decide: put the "
             "rows of all splits into one source, and give the share of the new ones to hold out, for example 0.2"
         )
-    chosen = _shared(everything, fresh, share, seed)
+    chosen = _fresh_held_out(everything, held_out, trained, fresh, data, share, seed)
     tested = chosen if data.rows.test is None else _some(chosen, data.rows.test, seed)
     parts = {
-        "train": everything.take(np.flatnonzero(trained | (fresh & ~chosen))),
+        "train": everything.take(np.flatnonzero((trained & ~out) | (fresh & ~chosen))),
         "test": everything.take(np.flatnonzero(held_out | tested)),
     }
     unbounded = data.model_copy(update={"rows": data.rows.model_copy(update={"test": None})})
@@ -96,21 +118,49 @@ def split_onward(pool: Pool, seen: SeenRows, data: DataSettings, seed: int, wher
         relabelled=everything.take(np.flatnonzero(relabelled)),
         trained_before=everything.take(np.flatnonzero(trained)),
         missing=missing,
-        gone=max(0, seen.trained.rows - int(_in(seen.trained.has, keys).sum())),
+        gone=max(0, seen.trained.rows - int(_in(seen.trained.has, everything.row_keys()).sum())),
     )
 
 
+def _fresh_held_out(
+    everything: Part, held_out: Mask, trained: Mask, fresh: Mask, data: DataSettings, share: float, seed: int
+) -> Mask:
+    """Which of the fresh rows are held out. New rows of a group go to the side that the group is on."""
+    if data.split.kind == "label":
+        return _shared(everything, fresh, share, seed)
+    chosen = np.zeros(len(everything), dtype=np.bool_)
+    if data.split.kind == "time":
+        places = np.flatnonzero(fresh)
+        chosen[places] = newest(everything.take(places), share)
+        return chosen
+    groups = everything.groups
+    on_test, on_train = np.unique(groups[held_out]), np.unique(groups[trained])
+    if both := len(np.intersect1d(on_test, on_train)):
+        raise InputError(
+            f"data.split.group: {data.split.group!r}: {both} of its values have rows that the parent held out and rows "
+            "that it was trained on, and no row may change sides: continue a parent that was split by this column, or "
+            "start over with `bentune run`"
+        )
+    chosen |= fresh & np.isin(groups, on_test)
+    places = np.flatnonzero(fresh & ~chosen & ~np.isin(groups, on_train))
+    if len(places):
+        chosen[places] = some_groups(everything.take(places), share, seed)
+    return chosen
+
+
 def require_training_rows(parts: Mapping[str, Part], where: str) -> None:
-    """Raise InputError for a label that is held out and never trained on."""
-    trained = set(parts["train"].labels)
+    """Raise InputError for a label that is held out and never trained on, and for a side without a row."""
+    trained = parts["train"].label_counts
     for name, part in parts.items():
-        missing = Counter(label for label in part.labels if label not in trained)
+        missing = {label: rows for label, rows in part.label_counts.items() if label not in trained}
         if missing:
-            label, rows = missing.most_common(1)[0]
+            label, rows = max(missing.items(), key=itemgetter(1))
             raise InputError(
                 f"{where}: label {label!r} has {rows} {name} rows and none to train on: add rows, raise "
                 "data.rows.train, or merge it into another label with data.labels"
             )
+        if not len(part):
+            raise InputError(f"{where}: no {name} row is left: see what was left out with data.near_duplicates off")
 
 
 def _in(has: Callable[[Sequence[bytes]], Mask], keys: Sequence[bytes]) -> Mask:
@@ -120,8 +170,8 @@ def _in(has: Callable[[Sequence[bytes]], Mask], keys: Sequence[bytes]) -> Mask:
 
 def _shared(part: Part, among: Mask, share: float, seed: int) -> Mask:
     """`share` of each label's rows `among` those of the part: as many as fit, for some labels have a row or two."""
-    labels = np.array(part.labels)
-    places = {str(label): np.flatnonzero(among & (labels == label)) for label in np.unique(labels)}
+    labels = part.label_ids
+    places = {int(label): np.flatnonzero(among & (labels == label)) for label in np.unique(labels)}
     exact = {label: len(rows) * share for label, rows in places.items()}
     counts = {label: int(rows) for label, rows in exact.items()}
     # What rounding left goes to the labels that lost most by it.
@@ -149,22 +199,6 @@ def _limited(parts: dict[str, Part], data: DataSettings, seed: int, where: str) 
             parts[name] = part.take(generator.choice(len(part.rows), limit, replace=False))
     if data.split.validation:
         where_validation = f"{where}, data.split.validation"
-        train, validation = _stratified(parts["train"], data.split.validation, seed, where_validation)
+        train, validation = hold_out(parts["train"], data.split.validation, data.split, seed, where_validation)
         parts |= {"train": train, "validation": validation}
     return parts
-
-
-def _stratified(part: Part, share: float, seed: int, where: str) -> tuple[Part, Part]:
-    label, rows = min(Counter(part.labels).items(), key=lambda item: (item[1], item[0]))
-    if rows < 2:
-        raise InputError(
-            f"{where}: label {label!r} has a single row, and one is needed on each side of the split: "
-            "add rows, merge it into another label with data.labels, or remove it"
-        )
-    try:
-        kept, held_out = train_test_split(
-            np.arange(len(part.rows)), test_size=share, random_state=seed, stratify=part.labels
-        )
-    except ValueError as error:
-        raise InputError(f"{where}: {len(part.rows)} rows cannot be split at {share}: {error}") from error
-    return part.take(kept), part.take(held_out)

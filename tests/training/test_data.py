@@ -20,7 +20,8 @@ from tiny import Quiet
 
 from service.errors import InputError
 from service.row_filter import SeenRows, labelled_key, row_key
-from training import data
+from training import data, pool
+from training.reading import row_key_with_label
 from training.recipe import Recipe
 from training.stage import Context, Summary
 
@@ -74,6 +75,7 @@ def test_rows_are_held_out_by_label(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == [
         "doubtful.jsonl",
         "labels.json",
+        "report.json",
         "rows.json",
         "test.parquet",
         "train.parquet",
@@ -168,10 +170,20 @@ def test_the_fingerprint_changes_with_every_part_of_a_row(tmp_path: Path) -> Non
 def test_duplicates_and_contradictions_are_dropped_and_counted(tmp_path: Path) -> None:
     rows = [*some(20), ("TEXT  0", "a"), ("text 0 ", "a"), ("text 1", "a"), ("text 3", "b")]
     summary, split = run(tmp_path / "work", recipe(write(tmp_path / "rows.csv", rows)))
-    assert summary["dropped"] == {
-        "duplicate": {"rows": 3, "samples": ["rows.csv line 22", "rows.csv line 23", "rows.csv line 25"]},
-        "same text as another row, other label": {"rows": 1, "samples": ["rows.csv line 24"]},
+    kept = {
+        row["origin"]
+        for name in ("train", "test")
+        for row in pq.read_table(tmp_path / f"work/{name}.parquet").to_pylist()
     }
+    copies, contradicting = [2, 22, 23, 5, 25], [3, 24]
+    assert {reason: dropped["rows"] for reason, dropped in summary["dropped"].items()} == {
+        "duplicate": 3,
+        "same text as another row, other label": 1,
+    }
+    # Named are the rows that are left out, not those that come later in the file.
+    assert set(summary["dropped"]["duplicate"]["samples"]) == {f"rows.csv line {line}" for line in copies} - kept
+    [named] = summary["dropped"]["same text as another row, other label"]["samples"]
+    assert {named} == {f"rows.csv line {line}" for line in contradicting} - kept
     assert sum(map(len, split.values())) == 20
 
 
@@ -348,22 +360,22 @@ def test_labels_that_only_the_held_out_split_has(tmp_path: Path) -> None:
 def test_a_chunk_of_rows_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "rows.csv", some(50))
     whole = run(tmp_path / "work", recipe(path))
-    monkeypatch.setattr(data, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(pool, "CHUNK_ROWS", 7)
     assert run(tmp_path / "work", recipe(path)) == whole
 
 
 def test_a_null_byte_does_not_make_two_rows_one() -> None:
-    assert data._key("a", "b") != data._key("a\0b", "")
+    assert row_key_with_label("a", "b") != row_key_with_label("a\0b", "")
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
-    told: list[int] = []
+    told: dict[str, list[int]] = {}
 
     class Counting(Quiet):
         def task(self, description: str, total: int | None) -> Any:
-            return contextlib.nullcontext(told.append)
+            return contextlib.nullcontext(told.setdefault(description, []).append)
 
     (tmp_path / "work").mkdir()
     source = recipe(write(tmp_path / "rows.csv", some(2500)))
     data.run(Context(source, tmp_path / "work", {}, Counting()))
-    assert told == [1000, 1000, 500]
+    assert told == {"reading rows": [1000, 1000, 500], "looking for near duplicates": [1000, 1000, 500]}

@@ -8,6 +8,7 @@ from training.data_report import SHOWN_CHARACTERS, difference, shown
 
 def test_a_long_text_is_cut_and_on_one_line() -> None:
     assert shown("two\nlines  here") == "two lines here"
+    assert shown("\ud800 half") == "? half"
     assert shown("x" * 500) == "x" * (SHOWN_CHARACTERS - 1) + "…"
 
 

@@ -30,8 +30,8 @@ Rows = Sequence[tuple[str, str]]
 class Generation:
     """What the data stage left, as the bundle of a version would carry it on."""
 
-    def __init__(self, summary: Summary, work: Path) -> None:
-        self.summary = summary
+    def __init__(self, summary: Summary, work: Path, recipe: Recipe) -> None:
+        self.summary, self.recipe = summary, recipe
         self.seen = SeenRows.model_validate_json((work / "rows.json").read_bytes())
         self.labels = summary["labels"]
         self.parts = {path.stem: pq.read_table(path)["text"].to_pylist() for path in work.glob("*.parquet")}
@@ -49,7 +49,11 @@ class Generation:
     def as_parent(self, **manifest: Any) -> Any:
         shape = {"task": "text-classification", "labels": self.labels, "columns": SimpleNamespace(text_pair=None)}
         return SimpleNamespace(
-            tag=TAG, content="0" * 64, manifest=SimpleNamespace(**shape | manifest), rows=lambda: self.seen
+            tag=TAG,
+            content="0" * 64,
+            manifest=SimpleNamespace(**shape | manifest),
+            rows=lambda: self.seen,
+            recipe=lambda: self.recipe.model_dump(mode="json"),
         )
 
 
@@ -67,7 +71,7 @@ def train(
         bundle = None if parent is None else parent.as_parent(**like or {})
         with mock.patch.object(data, "open_parent", return_value=bundle):
             summary = data.run(Context(Recipe.model_validate(given), work, {}, Quiet()))
-        return Generation(summary, work)
+        return Generation(summary, work, Recipe.model_validate(given))
 
 
 def recipe_of(*, warm: bool) -> Recipe:
@@ -309,3 +313,12 @@ def test_another_task_or_pairs_cannot_continue_it() -> None:
         train(some(0, 100), first, {"task": "ranking"})
     with pytest.raises(InputError, match="text_pair: news:.* takes pairs of texts, and so must what continues it"):
         train(some(0, 100), first, {"columns": SimpleNamespace(text_pair="second")})
+
+
+@pytest.mark.parametrize(("before", "now"), [("show", "fix"), ("fix", "show"), ("off", "fix")])
+def test_texts_are_mended_as_the_parents_were_or_not_at_all(before: str, now: str) -> None:
+    """Other texts have other keys: the parent's held-out rows would look new, and some of them be trained on."""
+    first = train(some(0, 100), clean={"html": before})
+    with pytest.raises(InputError, match=f"data.clean.html: news:.*give `{before}`, or start over"):
+        train(some(0, 100), first, clean={"html": now})
+    assert train(some(0, 110), first, clean={"html": before, "mojibake": "off"}).summary["parent"]["reference"] == 20
