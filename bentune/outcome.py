@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from bentune.data_table import lines as data_lines
 from bentune.report import Report
 from service.errors import GateError
 
@@ -29,8 +30,8 @@ def say_outcome(report: Report, outcome: Any) -> None:
     done = f"{outcome.seconds:.1f} s" if outcome.redone else "nothing changed"
     report.say(f"[green]✓[/] [bold]{outcome.stage}[/]  {done}  {outcome.directory}")
     if outcome.stage == "data":
-        rows = ", ".join(f"{count} {split}" for split, count in outcome.summary["rows"].items())
-        report.say(f"  rows: {rows}; labels: {', '.join(outcome.summary['labels'])}")
+        for line in data_lines(outcome.summary):
+            report.say(line)
         if (parent := outcome.summary.get("parent")) is not None:
             report.say(
                 f"  continues {parent['tag']}: held out are {parent['reference']} reference and {parent['fresh']} "
@@ -48,8 +49,6 @@ def say_outcome(report: Report, outcome: Any) -> None:
                 report.say(
                     f"  [yellow]![/] {parent['missing']} rows that the parent held out are not in the data any more"
                 )
-        for reason, dropped in outcome.summary["dropped"].items():
-            report.say(f"  left out: {dropped['rows']} {reason}, for example {dropped['samples'][0]}")
         _say_doubtful(report, outcome.summary["doubtful_labels"], outcome.directory)
 
 

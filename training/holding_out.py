@@ -41,8 +41,6 @@ def some_groups(part: Part, share: float, seed: int) -> npt.NDArray[np.bool_]:
         if (rows * (2 * missing[label] - rows) * weights[label]).sum() > 0:
             taken[group] = True
             missing[label] -= rows
-    if not taken.any():  # each group is larger than twice the share
-        taken[np.argmin(np.bincount(of_row))] = True
     chosen: npt.NDArray[np.bool_] = taken[of_row]
     return chosen
 
@@ -61,7 +59,13 @@ def _groups(part: Part, share: float, column: str, seed: int, where: str) -> npt
             f"{where}: all {len(part)} rows have the same {column!r}, and a group is needed on each side of the split: "
             "split by another column, or leave data.split.group out"
         )
-    return some_groups(part, share, seed)
+    chosen = some_groups(part, share, seed)
+    _, of_row, rows = np.unique(part.groups, return_inverse=True, return_counts=True)
+    if not chosen.any():  # each group is larger than twice the share
+        chosen = of_row == np.argmin(rows)
+    elif chosen.all():
+        chosen = of_row != np.argmax(rows)
+    return np.asarray(chosen, dtype=np.bool_)
 
 
 def _newest_of_all(part: Part, share: float, column: str, where: str) -> npt.NDArray[np.bool_]:

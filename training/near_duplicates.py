@@ -115,6 +115,7 @@ def find_near(pool: Pool, sketches: Sketches, threshold: float, locked: Mask) ->
     # In places of `rows`: who is more important is the smaller number.
     kept = locked_here | sketches.wordless
     left_out = np.zeros(len(rows), dtype=np.bool_)
+    against, alikeness = np.full(len(rows), len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.float32)
     for round_ in range(ROUNDS):
         first = np.full(len(rows), len(rows), dtype=np.int64)
         best = np.zeros(len(rows), dtype=np.float32)
@@ -124,8 +125,7 @@ def find_near(pool: Pool, sketches: Sketches, threshold: float, locked: Mask) ->
             one, other, similarity = _alike(sketches, leaders[asked], others[asked], threshold)
             same = labels[one] == labels[other]
             _note(first, best, one[same], other[same], similarity[same])
-            near.contradicts[rows[other[~same]]] = rows[one[~same]]
-            near.contradicts_similarity[rows[other[~same]]] = similarity[~same]
+            _note(against, alikeness, one[~same], other[~same], similarity[~same])
         alone = first == len(rows)
         undecided = ~kept & ~left_out
         now_kept = undecided & alone
@@ -136,9 +136,9 @@ def find_near(pool: Pool, sketches: Sketches, threshold: float, locked: Mask) ->
         left_out |= out
         if not (undecided & ~now_kept & ~out).any():
             break
-    gone = np.zeros(len(pool), dtype=np.bool_)
-    gone[rows[left_out]] = True
-    near.contradicts[gone | gone[near.contradicts]] = NOBODY
+    told = np.flatnonzero(~left_out & (against < len(rows)))
+    told = told[~left_out[against[told]]]
+    near.contradicts[rows[told]], near.contradicts_similarity[rows[told]] = rows[against[told]], alikeness[told]
     return near
 
 

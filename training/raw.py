@@ -16,7 +16,7 @@ SLICES = "evaluate.slices or compare.slices"
 class Raw:
     """A row before any check: `origin` names it for people, `problem` says why it could not even be read.
 
-    `also` has the values of the columns that a comparison slices by, `group` or `time` that of the column which decides
+    `also` has the values of the columns to slice by, `group` or `time` that of the column which decides
     who is held out.
     """
 
@@ -32,7 +32,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The columns to read: the recipe's, and `also` those that a comparison slices by."""
+    """The columns to read: the recipe's, and `also` those to slice by."""
 
     names: ColumnNames
     also: Sequence[str] = ()

@@ -178,6 +178,9 @@ def _folder(root: Path, wanted: Wanted) -> Source:
         raise InputError(f"data.columns.text_pair: {wanted.names.text_pair}: a folder of classes has no second text")
     if wanted.also:
         raise InputError(f"{SLICES}: {wanted.also[0]}: a folder of classes has no other column to slice by")
+    for key, name in wanted.keyed:
+        if name in {wanted.group, wanted.time}:
+            raise InputError(f"{key}: {name}: a folder of classes has no other column to split by")
 
     def read() -> Iterator[Raw]:
         for path in files:

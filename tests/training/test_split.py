@@ -322,3 +322,181 @@ def test_texts_are_mended_as_the_parents_were_or_not_at_all(before: str, now: st
     with pytest.raises(InputError, match=f"data.clean.html: news:.*give `{before}`, or start over"):
         train(some(0, 100), first, clean={"html": now})
     assert train(some(0, 110), first, clean={"html": before, "mojibake": "off"}).summary["parent"]["reference"] == 20
+
+
+def long_text(number: int, form: str) -> str:
+    """Forty words that no other number has, and copies of them that only exactly the same texts are not."""
+    words = [f"{number}x{place}" for place in range(40)]
+    match form:
+        case "points":
+            return ", ".join(words) + "."
+        case "upper":
+            return " ".join(words).upper() + "!"
+        case "one":  # 35 of 41 shingles are the same
+            return " ".join([*words[:20], "another", *words[21:]])
+    return " ".join(words)
+
+
+COPIES = st.lists(st.tuples(st.integers(85, 115), st.sampled_from(["as it is", "points", "upper", "one"])), max_size=30)
+
+
+@settings(max_examples=25, deadline=None)
+@given(growth=st.lists(COPIES, min_size=1, max_size=3), order=st.randoms(use_true_random=False))
+def test_near_duplicates_move_no_row_and_none_is_trained_on_beside_one_that_is_held_out(
+    growth: list[list[tuple[int, str]]], order: random.Random
+) -> None:
+    rows = [(long_text(number, "as it is"), "ab"[number % 2]) for number in range(100, 140)]
+    now = train(rows)
+    held_out, trained = now.keys("test"), now.keys("train")
+    for added in growth:
+        # One label for all copies of a text: those of another are no copies.
+        rows = rows + [(long_text(number, form), "ab"[number % 2]) for number, form in added]
+        before, now = now, train(rows, now)
+        assert now.keys("test") >= before.keys("test")
+        assert not now.keys("train") & held_out
+        assert not now.keys("test") & trained
+        held_out |= now.keys("test")
+        trained |= now.keys("train")
+        numbers = {text.lower().split("x")[0] for part in now.parts.values() for text in part}
+        same = {
+            name: [" ".join(text.lower().strip("!.").replace(",", "").split()) for text in part]
+            for name, part in now.parts.items()
+        }
+        # Those that differ in points and case alone are alike for certain; of one text one row is left.
+        assert not set(same["train"]) & set(same["test"])
+        assert all(len(part) == len(set(part)) for part in same.values())
+        assert numbers == {text.lower().split("x")[0] for text, _ in rows}
+        shuffled = list(rows)
+        order.shuffle(shuffled)
+        again = train(shuffled, before)
+        assert {name: sorted(part) for name, part in again.parts.items()} == {
+            name: sorted(part) for name, part in now.parts.items()
+        }
+
+
+def copies(texts: Sequence[str], labels: dict[str, str]) -> list[tuple[str, str]]:
+    return [(text.replace(" ", ", ") + "!", labels[text]) for text in texts]
+
+
+def test_a_near_copy_of_what_the_parent_knows_is_on_neither_side() -> None:
+    rows = [(long_text(number, "as it is"), "ab"[number % 2]) for number in range(100)]
+    labels = dict(rows)
+    first = train(rows)
+    added = copies([*first.parts["test"], *first.parts["train"]], labels)
+    second = train([*rows, *added], first)
+    assert (second.keys("train"), second.keys("test")) == (first.keys("train"), first.keys("test"))
+    dropped = {reason: found["rows"] for reason, found in second.summary["dropped"].items()}
+    assert dropped == {"nearly the same as a held-out row": 20, "nearly the same as a training row": 80}
+    # When the rows that were trained on are gone, their copies are no new rows to be asked about.
+    gone = train([row for row in [*rows, *added] if row[0] not in first.parts["train"]], second)
+    assert gone.summary["parent"]["fresh"] == 0
+    assert gone.summary["parent"]["trained_again"] == 80
+
+
+def test_near_duplicates_of_the_parents_own_rows_leave_training_and_never_the_reference() -> None:
+    """A parent from before they were looked for: some of its rows are alike, on one side and on both."""
+    rows = [(long_text(number, form), "ab"[number % 2]) for number in range(60) for form in ("as it is", "points")]
+    first = train(rows, near_duplicates={"action": "off"})
+    second = train(rows, first)
+    assert second.keys("test") == first.keys("test")
+    assert second.keys("train") < first.keys("train")
+    alone = {text.split("x")[0] for text in second.parts["train"]}
+    assert not alone & {text.split("x")[0] for text in second.parts["test"]}
+    assert len(alone) == len(second.parts["train"])
+    # What was trained on stays known, and is never held out.
+    assert second.seen.trained.has(sorted(first.keys("train"))).all()
+
+
+def test_shown_near_duplicates_stay() -> None:
+    rows = [(long_text(number, form), "ab"[number % 2]) for number in range(60) for form in ("as it is", "points")]
+    shown = train(rows, near_duplicates={"action": "show"})
+    assert shown.summary["dropped"] == {}
+    assert sum(shown.summary["rows"].values()) == 120
+
+
+def train_table(
+    rows: Sequence[dict[str, Any]], parent: Generation | None = None, /, **split: Any
+) -> tuple[Generation, dict[str, list[dict[str, Any]]]]:
+    """As `train`, on rows with more columns; and the rows of each part."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, work = Path(folder) / "rows.jsonl", Path(folder) / "work"
+        work.mkdir()
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        given = {"name": "news", "task": "text-classification", "model": "m", "parent": TAG if parent else None}
+        recipe = Recipe.model_validate(given | {"data": {"source": str(path), "split": split}})
+        with mock.patch.object(data, "open_parent", return_value=parent and parent.as_parent()):
+            summary = data.run(Context(recipe, work, {}, Quiet()))
+        generation = Generation(summary, work, recipe)
+    by_text = {row["text"]: row for row in rows}
+    return generation, {name: [by_text[text] for text in part] for name, part in generation.parts.items()}
+
+
+def of_customers(first: int, count: int, customers: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {"text": f"text {number}", "label": "ab"[number % 2], "customer": customers[number % len(customers)]}
+        for number in range(first, first + count)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    growth=st.lists(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 30)), max_size=30), min_size=1, max_size=3),
+    order=st.randoms(use_true_random=False),
+)
+def test_no_customer_is_on_two_sides_and_none_changes_sides(
+    growth: list[list[tuple[int, int]]], order: random.Random
+) -> None:
+    rows = of_customers(1000, 100, range(100, 125))
+    now, parts = train_table(rows, group="customer", validation=0.2)
+    for added in growth:
+        sides = [{row["customer"] for row in parts[name]} for name in parts]
+        assert sum(map(len, sides)) == len(set().union(*sides))
+        new = [{"text": f"new {text}", "label": "ab"[text % 2], "customer": customer} for text, customer in added]
+        rows = list({row["text"]: row for row in [*new, *rows]}.values())
+        order.shuffle(rows)
+        held_out, trained = ({row["customer"] for row in parts[name]} for name in ("test", "train"))
+        before, (now, parts) = now, train_table(rows, now, group="customer", validation=0.2)
+        assert now.keys("test") >= before.keys("test")
+        assert not {row["customer"] for row in parts["test"]} & trained
+        assert not {row["customer"] for row in parts["train"]} & held_out
+
+
+def test_new_rows_of_a_customer_go_to_the_customers_side() -> None:
+    first, parts = train_table(of_customers(0, 200, range(40)), group="customer")
+    held_out = {row["customer"] for row in parts["test"]}
+    second, parts = train_table(of_customers(0, 400, range(40)), first, group="customer")
+    assert {row["customer"] for row in parts["test"]} == held_out
+    assert second.summary["parent"]["fresh"] == len(parts["test"]) - second.summary["parent"]["reference"] > 0
+    assert second.summary["split"] | {"kind": "group", "groups": 40, "continued": True} == second.summary["split"]
+
+
+def test_a_parent_whose_customers_are_on_both_sides_cannot_be_continued_by_customer() -> None:
+    first, _ = train_table(of_customers(0, 200, range(10)))
+    with pytest.raises(InputError, match="data.split.group: 'customer': 10 of its values have rows that the parent"):
+        train_table(of_customers(0, 220, range(10)), first, group="customer")
+
+
+def dated(first: int, count: int) -> list[dict[str, Any]]:
+    return [
+        {"text": f"text {number}", "label": "ab"[number % 2], "day": f"2026-01-{number // 10 + 1:02}"}
+        for number in range(first, first + count)
+    ]
+
+
+def test_the_newest_are_held_out_and_of_new_rows_the_newest_of_them() -> None:
+    first, parts = train_table(dated(0, 100), time="day", validation=0.25)
+    assert {row["day"] for row in parts["test"]} == {"2026-01-09", "2026-01-10"}
+    assert {row["day"] for row in parts["validation"]} == {"2026-01-07", "2026-01-08"}
+    assert first.summary["split"]["held_out_from"] == "2026-01-09T00:00:00+00:00"
+    second, parts = train_table(dated(0, 150), first, time="day")
+    assert {row["day"] for row in parts["test"]} == {"2026-01-09", "2026-01-10", "2026-01-15"}
+    assert second.summary["split"]["held_out_from"] == "2026-01-15T00:00:00+00:00"
+    assert second.keys("test") >= first.keys("test")
+    assert second.keys("train") >= first.keys("train", "validation")
+
+
+def test_the_oldest_of_copies_is_kept_where_time_decides() -> None:
+    """A copy of an old text among the newest would be asked of a model that was trained on it."""
+    copies = [row | {"text": row["text"].upper(), "day": "2026-02-01"} for row in dated(0, 10)]
+    _, parts = train_table([*copies, *dated(0, 100)], time="day")
+    assert {row["day"] for row in parts["test"]} == {"2026-01-09", "2026-01-10"}

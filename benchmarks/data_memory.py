@@ -1,0 +1,179 @@
+"""The data stage on as many rows as yelp_review_full has: seconds, and the most memory that its process held."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import computed_field
+from rich.table import Table
+
+from benchmarks.command import Command, json_option, say, show
+from rollout.bench import Part
+from service.errors import BentuneError
+
+ROWS = 650_000
+LABELS = 5
+MEAN_WORDS = 130
+VOCABULARY = 60_000
+EXACT_EVERY, NEAR_EVERY = 50, 25
+CHUNK = 10_000
+MOST_MB = 1500
+# In a process of its own: ru_maxrss of its children is of the largest of them, interpreter included.
+MEASURED = "import resource; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+
+
+class Measured(Part):
+    """One run of `bentune data`: `peak_mb` is the resident memory of its process, in 10^6 bytes, at its highest."""
+
+    form: str
+    rows: int
+    file_mb: float
+    seconds: float
+    peak_mb: float
+    kept: int
+    left_out: dict[str, int]
+
+
+class DataMemory(Part):
+    """All runs."""
+
+    runs: list[Measured]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def bounded(self) -> bool:
+        """Whether none needed more than MOST_MB."""
+        return all(run.peak_mb <= MOST_MB for run in self.runs)
+
+
+def reviews(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
+    """(text, label) of yelp_review_full's shape: words by Zipf's law, log-normal lengths, some copies among them.
+
+    One row in EXACT_EVERY is a copy of an earlier one, one in NEAR_EVERY has a word of it changed.
+    """
+    generator = np.random.default_rng(seed)
+    words = np.array(
+        [f"{chr(97 + number % 26)}{np.base_repr(number + 36**3, 36).lower()}" for number in range(VOCABULARY)]
+    )
+    weights = 1 / np.arange(1, VOCABULARY + 1)
+    bounds = np.cumsum(weights / weights.sum())
+    spread = 0.75
+    earlier: list[tuple[list[str], str]] = []
+    for number in range(rows):
+        if earlier and number % NEAR_EVERY == 1:
+            text, label = earlier[generator.integers(len(earlier))]
+            if number % EXACT_EVERY != 1:
+                text = [*text]
+                text[generator.integers(len(text))] = "changed"
+        else:
+            length = int(np.clip(generator.lognormal(np.log(MEAN_WORDS) - spread**2 / 2, spread), 5, 1000))
+            text = words[np.searchsorted(bounds, generator.random(length)).clip(0, VOCABULARY - 1)].tolist()
+            label = f"{generator.integers(LABELS) + 1} stars"
+        if len(earlier) < CHUNK:
+            earlier.append((text, label))
+        yield " ".join(text), label
+
+
+def write_reviews(path: Path, rows: int, seed: int = 0) -> Path:
+    """Write `reviews` as Parquet or CSV, as the name ends; a chunk of them is in memory at a time."""
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("text", "label"))
+            writer.writerows(reviews(rows, seed))
+        return path
+    schema = pa.schema([("text", pa.string()), ("label", pa.string())])
+    # In row groups of the size that the hub's own files have.
+    with pq.ParquetWriter(path, schema) as writer:
+        chunk: list[tuple[str, str]] = []
+        for row in reviews(rows, seed):
+            chunk.append(row)
+            if len(chunk) == 10 * CHUNK:
+                writer.write_table(_table(chunk, schema))
+                chunk = []
+        if chunk:
+            writer.write_table(_table(chunk, schema))
+    return path
+
+
+def _table(rows: list[tuple[str, str]], schema: pa.Schema) -> pa.Table:
+    texts, labels = zip(*rows, strict=True)
+    return pa.table({"text": list(texts), "label": list(labels)}, schema)
+
+
+def measure(source: Path, rows: int, work: Path, *overrides: str) -> Measured:
+    """`bentune data` on this file, in a process of its own. Raises BentuneError when it fails."""
+    recipe = work / f"{source.suffix[1:]}.yaml"
+    recipe.write_text(f"task: text-classification\nmodel: none\ndata: {{source: {source}}}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "bentune", "data", str(recipe), "--runs", str(work / "runs"), "--new", "--json"]
+    command += [part for override in overrides for part in ("--set", override)]
+    watcher = f"import subprocess, sys; code = subprocess.run({command!r}).returncode; {MEASURED}; sys.exit(code)"
+    start = time.monotonic()
+    outcome = subprocess.run(
+        [sys.executable, "-c", watcher],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    seconds = time.monotonic() - start
+    lines = outcome.stdout.strip().splitlines()
+    if outcome.returncode != 0 or len(lines) != 2:
+        raise BentuneError(f"`{' '.join(command)}` failed: {(outcome.stdout + outcome.stderr).strip()[-2000:]}")
+    summary = json.loads(lines[0])["summary"]
+    return Measured(
+        form=source.suffix[1:],
+        rows=rows,
+        file_mb=source.stat().st_size / 1e6,
+        seconds=seconds,
+        peak_mb=int(lines[1]) * 1024 / 1e6,
+        kept=sum(summary["rows"].values()),
+        left_out={reason: dropped["rows"] for reason, dropped in summary["dropped"].items()},
+    )
+
+
+def table_of(found: DataMemory) -> Table:
+    """A row for each run."""
+    table = Table("file", "rows", "MB", "seconds", "peak MB", "kept", "left out")
+    for run in found.runs:
+        left_out = ", ".join(f"{rows} {reason}" for reason, rows in run.left_out.items())
+        numbers = (f"{run.rows:,}", f"{run.file_mb:.0f}", f"{run.seconds:.0f}", f"{run.peak_mb:.0f}", f"{run.kept:,}")
+        table.add_row(run.form, *numbers, left_out)
+    return table
+
+
+@click.command(cls=Command)
+@click.option("--rows", default=ROWS, show_default=True, type=click.IntRange(10), help="How many rows.")
+@click.option("--form", "forms", multiple=True, default=("parquet", "csv"), show_default=True, help="Of the file.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for `bentune data`.")
+@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a temporary directory.")
+@json_option
+def main(
+    rows: int, forms: tuple[str, ...], overrides: tuple[str, ...], work: Path | None, json_path: Path | None
+) -> None:
+    """Prepare generated reviews as `bentune data` does. Exit code 1 when that takes more than 1500 MB."""
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        runs = []
+        for form in forms:
+            say(f"writing {rows:,} rows as {form}")
+            source = write_reviews(Path(name) / f"reviews.{form}", rows)
+            say(f"preparing {source.stat().st_size / 1e6:.0f} MB")
+            runs.append(measure(source, rows, Path(name), *overrides))
+            source.unlink()
+    found = DataMemory(runs=runs)
+    show(found, table_of(found), json_path)
+    raise SystemExit(0 if found.bounded else 1)
+
+
+if __name__ == "__main__":
+    main()
