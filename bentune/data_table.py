@@ -39,7 +39,7 @@ def _treatment(summary: Mapping[str, Any]) -> Table:
     table.columns[0].justify = "right"
     for rule, found in summary["cleaned"].items():
         how = "mended" if found["effect"] == "fixed" else f"as they are; data.clean.{rule}: fix mends them"
-        table.add_row(f"{found['rows']:,}", RULES[rule], how, "data/report.json")
+        table.add_row(f"{found['rows']:,}", RULES[rule], how, escape(found["samples"][0]))
     for reason, dropped in summary["dropped"].items():
         table.add_row(f"{dropped['rows']:,}", escape(reason), "left out", escape(dropped["samples"][0]))
     return table

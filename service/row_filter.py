@@ -17,6 +17,7 @@ FALSE_POSITIVE_RATE = 1e-6
 MOST_HASHES = 64
 MOST_ROWS = 10**12
 MOST_BEFORE = 100
+AT_ONCE = 50_000
 
 
 def row_key(text: str, text_pair: str | None = None) -> bytes:
@@ -54,7 +55,10 @@ class RowFilter(Frozen):
         hashes = min(MOST_HASHES, max(1, round(size / max(len(keys), 1) * math.log(2))))
         size += -size % 8
         bits = np.zeros(size, dtype=np.uint8)
-        bits[_positions(list(keys), hashes, size)] = 1
+        # A key has twenty positions of eight bytes: all at once they would take more memory than the rows.
+        listed = list(keys)
+        for start in range(0, len(listed), AT_ONCE):
+            bits[_positions(listed[start : start + AT_ONCE], hashes, size)] = 1
         # As text, for that is what Base64UrlBytes decodes.
         text = base64.urlsafe_b64encode(np.packbits(bits).tobytes())
         return cls.model_validate({"rows": len(keys), "hashes": hashes, "bits": text})

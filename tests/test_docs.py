@@ -31,6 +31,7 @@ from service.settings import Settings
 from service.verdict import CompareSettings
 from training.arguments import rows_at_once
 from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
+from training.clean_settings import CleanSettings, NearDuplicateSettings
 from training.evaluation import Evaluation
 from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
@@ -106,6 +107,21 @@ def test_several_processes_page() -> None:
     assert (launcher, module) == ("torchrun", "bentune")
     assert rows_at_once(load_recipe(ROOT / recipe).recipe, 2) > 0
     cli.commands[verb].make_context(verb, [recipe])
+
+
+def test_data_page(tmp_path: Path) -> None:
+    page = DOCS / "data.md"
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    (commands,) = blocks(page, "sh")
+    output = shell(commands, tmp_path)
+    assert "split 25% by customer_id, no value of it on two sides (31 of them)" in output
+    assert "split 20% by created_at, held out is the newest from 2026-05-07T08:00:00+00:00 on" in output
+    for words in ("nearly the same as a held-out row", "same text as another row, other label", "wrongly decoded"):
+        assert words in output
+    text = page.read_text()
+    for settings in (CleanSettings, NearDuplicateSettings):
+        for name, field in settings.model_fields.items():
+            assert f"| `{name}` | `{json.dumps(field.default)}` | {field.description} |" in text
 
 
 def test_retrain_page(tmp_path: Path, tiny_tag: str) -> None:

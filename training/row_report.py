@@ -75,11 +75,12 @@ class RowReport:
         return found
 
     def cleaned(self) -> dict[str, dict[str, Any]]:
-        """For each rule that found something in texts how many rows, and whether it changed them."""
+        """For each rule that found something in texts how many rows, whether it changed them, and where some are."""
         found: dict[str, dict[str, Any]] = {}
         for rule in (rule for tally in self.reading.tallies for rule in tally.report() if rule.effect != "left out"):
-            one = found.setdefault(rule.rule, {"rows": 0, "effect": rule.effect})
+            one = found.setdefault(rule.rule, {"rows": 0, "effect": rule.effect, "samples": []})
             one["rows"] += rule.rows
+            one["samples"] = (one["samples"] + [sample.origin for sample in rule.samples])[:NAMED]
         return found
 
     def report(self, fingerprint: str, labels: list[str], sources: list[str]) -> DataReport:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from training.stage import Context, Summary
 Split = dict[str, list[tuple[str, int]]]
 
 
-def recipe(source: Path | str, seed: int = 42, **more: Any) -> Recipe:
+def recipe(source: Path | str | list[str], seed: int = 42, **more: Any) -> Recipe:
     given = {"name": "x", "task": "text-classification", "model": "m", "seed": seed}
-    return Recipe.model_validate(given | {"data": {"source": str(source)} | more})
+    return Recipe.model_validate(
+        given | {"data": {"source": source if isinstance(source, list) else str(source)} | more}
+    )
 
 
 def run(work: Path, recipe: Recipe) -> tuple[Summary, Split]:
@@ -156,6 +159,36 @@ def test_nothing_depends_on_the_order_of_the_rows(
     # And no text is on two sides, whatever its case and spacing.
     sides = [{" ".join(text.casefold().split()) for text, _ in part} for part in split.values()]
     assert sum(map(len, sides)) == len(set().union(*sides))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(TEXTS, st.sampled_from(["1", "2"]), st.integers(0, 5)), max_size=12),
+    cuts=st.lists(st.integers(0, 36), min_size=1, max_size=3),
+    order=st.randoms(use_true_random=False),
+    column=st.sampled_from(["group", "time", None]),
+)
+def test_the_same_rows_in_other_files_have_the_same_fingerprint_and_the_same_sides(
+    rows: list[tuple[str, str, int]], cuts: list[int], order: random.Random, column: str | None
+) -> None:
+    everything = [*rows, *((text, label, number % 8) for number, (text, label) in enumerate(some(24, ["1", "2"])))]
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(2):
+            bounds = [0, *sorted(cuts if turn else []), len(everything)]
+            pieces = [piece for start, end in pairwise(bounds) if (piece := everything[start:end])]
+            files = [
+                write(Path(folder) / f"{turn}-{number}.csv", piece, ("text", "label", "key"))
+                for number, piece in enumerate(pieces)
+            ]
+            order.shuffle(files)
+            source = [str(file) for file in files]
+            split = {"test": 0.25, **({column: "key"} if column else {})}
+            outcomes.append(run(Path(folder) / "work", recipe(source, split=split)))
+            order.shuffle(everything)
+    (summary, split_), (other_summary, other_split) = outcomes
+    assert summary["fingerprint"] == other_summary["fingerprint"]
+    assert {name: sorted(part) for name, part in split_.items()} == {n: sorted(part) for n, part in other_split.items()}
 
 
 def test_the_fingerprint_changes_with_every_part_of_a_row(tmp_path: Path) -> None:
@@ -379,3 +412,19 @@ def test_progress_is_told(tmp_path: Path) -> None:
     source = recipe(write(tmp_path / "rows.csv", some(2500)))
     data.run(Context(source, tmp_path / "work", {}, Counting()))
     assert told == {"reading rows": [1000, 1000, 500], "looking for near duplicates": [1000, 1000, 500]}
+
+
+def test_near_duplicates_of_a_hubs_held_out_rows_leave_training(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    hub = write_hub(tmp_path / "yelp", train=30, test=9)
+    long = [" ".join(f"{number}x{place}" for place in range(30)) for number in range(12)]
+    for split, form in (("train", "{}!"), ("test", "{}")):
+        file = hub / f"yelp_review_full/{split}-00000-of-00001.parquet"
+        labels = pa.array([number % 3 for number in range(12)], pa.int64())
+        more = pa.table({"label": labels, "text": [form.format(text) for text in long]})
+        pq.write_table(pa.concat_tables([pq.read_table(file).select(["label", "text"]), more]), file)
+    summary, _ = run(tmp_path / "work", recipe(hub, split={"test": "test"}))
+    assert summary["rows"] == {"train": 30, "test": 21}
+    assert summary["dropped"]["nearly the same as a held-out row"]["rows"] == 12
+    assert summary["split"]["kind"] == "hub"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import InputError
-from training.locate import locate
+from training.locate import locate, locate_all
 
 
 @pytest.fixture
@@ -88,3 +88,18 @@ def test_a_path_that_the_system_refuses(given: str) -> None:
         locate(given, "model")
     assert str(caught.value).startswith(f"model: {given[:100]}")
     assert len(str(caught.value)) < 500
+
+
+def test_a_glob_is_every_path_that_it_matches_but_hidden_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.csv", "a.csv", ".c.csv", "_d.csv", "more/e.csv", "[f].csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    named = {given: [place.path.name for place in locate_all(given, "data.source")] for given in ("?.csv", "**/e.csv")}
+    assert named == {"?.csv": ["a.csv", "b.csv"], "**/e.csv": ["e.csv"]}
+    # A file of that very name is meant itself.
+    assert [place.path.name for place in locate_all("[f].csv", "data.source")] == ["[f].csv"]
+    with pytest.raises(InputError, match="data.source: no path matches"):
+        locate_all("*.parquet", "data.source")
+    with pytest.raises(InputError, match="a path inside a package is named in full"):
+        locate_all("package:nothing/*.csv", "data.source")

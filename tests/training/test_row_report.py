@@ -78,7 +78,9 @@ def test_everything_is_told_with_samples_and_nothing_of_it_in_the_summary(tmp_pa
     )
     assert "secret" not in json.dumps(summary)
     assert "0x1" not in json.dumps(summary)
-    assert summary["cleaned"] == {"html": {"rows": 2, "effect": "fixed"}}
+    assert summary["cleaned"] == {
+        "html": {"rows": 2, "effect": "fixed", "samples": ["rows.jsonl line 45", "rows.jsonl line 47"]}
+    }
 
 
 def test_one_huge_row_does_not_press_all_others_into_one_bin(tmp_path: Path) -> None:

@@ -284,3 +284,43 @@ def test_each_split_of_a_hub_repository_has_a_digest(tmp_path: Path) -> None:
     data = settings(write_hub(tmp_path / "yelp"), split={"test": "test"})
     assert len(source_digests(data)) == 2
     assert len(source_digests(settings(tmp_path / "yelp"))) == 1
+
+
+def test_several_files_and_globs_are_read_as_one(tmp_path: Path) -> None:
+    write_csv(tmp_path / "one.csv")
+    (tmp_path / "more").mkdir()
+    write_jsonl(tmp_path / "more/two.jsonl")
+    write_parquet(tmp_path / "more/three.parquet")
+    places = [str(tmp_path / "one.csv"), str(tmp_path / "more/*"), str(tmp_path / "more/two.jsonl")]
+    data = DataSettings.model_validate({"source": places})
+    # What two of the names lead to is read once.
+    assert sorted(raw.origin.split()[0] for raw in read(data)) == sorted(
+        ["one.csv"] * 3 + ["two.jsonl"] * 3 + ["three.parquet"] * 3
+    )
+    assert texts_and_labels(data).count(ROWS[0]) == 3
+    turned = DataSettings.model_validate({"source": places[::-1]})
+    assert source_digests(turned) == source_digests(data)
+    (tmp_path / "one.csv").write_text("text,label\nx,y\n")
+    assert source_digests(turned) != source_digests(DataSettings.model_validate({"source": places[1:]}))
+
+
+def test_rows_of_files_with_the_same_name_can_be_told_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_csv(tmp_path / folder / "rows.csv")
+    origins = [raw.origin for raw in read(settings(tmp_path / "*/rows.csv"))]
+    assert len(set(origins)) == 6
+    assert origins[0] == f"{tmp_path / 'a/rows.csv'}, rows.csv line 2"
+
+
+def test_one_of_several_files_without_the_column_is_named(tmp_path: Path) -> None:
+    write_csv(tmp_path / "one.csv")
+    (tmp_path / "two.csv").write_text("txt,label\na,b\n")
+    with pytest.raises(InputError, match=r"data.columns.text: .*two.csv has no column 'text'.*did you mean 'txt'"):
+        read(DataSettings.model_validate({"source": [str(tmp_path / "one.csv"), str(tmp_path / "two.csv")]}))
+
+
+@pytest.mark.parametrize("source", ["", [], ["a.csv", ""], ["sql:A", "sql:B"]])
+def test_a_list_of_sources_that_is_none(source: Any) -> None:
+    with pytest.raises(ValueError, match="name at least one source|only one source may be sql"):
+        DataSettings.model_validate({"source": source, "query": "SELECT 1" if "sql:A" in source else None})
