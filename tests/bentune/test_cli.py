@@ -72,9 +72,11 @@ def test_data_says_what_was_left_out(bentune: Call, tiny_recipe: Path, tmp_path:
     options = ["--set", f"data.source={rows}", "--set", "data.invalid_rows=drop", "--runs", tmp_path / "runs"]
     code, _, err = bentune("data", tiny_recipe, *options)
     assert code == 0
-    assert "rows: 16 train, 4 test; labels: a, b" in err
-    assert "left out: 1 duplicate" in err
-    assert "left out: 1 column 'text' is empty" in err
+    assert "22 rows read, 20 used; split 20% by label, seed 42" in err
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in err.splitlines() if "│" in line]
+    assert ["1", "duplicate", "left out", "rows.csv line 22"] in cells
+    assert ["1", "column 'text' is empty", "left out", "rows.csv line 23"] in cells
+    assert [cells[-3], cells[-2], cells[-1]] == [["a", "8", "2"], ["b", "8", "2"], ["all", "16", "4"]]
 
 
 def test_predict_checks_every_row_before_it_scores_one(bentune: Call, tiny_tag: str, tmp_path: Path) -> None:
