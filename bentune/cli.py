@@ -21,6 +21,7 @@ from bentune.release import release, rollback
 from bentune.replay import replay
 from bentune.report import Report
 from bentune.retrain import retrain
+from bentune.run_report import report_command, say_report
 from service.errors import BentuneError, GateError, InputError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -44,6 +45,7 @@ def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json
     """Do everything from the data to a built Bento. A second run redoes only what changed."""
     from training.pipeline import run_all
     from training.recipe_file import load_recipe
+    from training.report import write_report
     from training.run_dir import RunDir
 
     report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
@@ -53,6 +55,7 @@ def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json
         for outcome in run_all(loaded.recipe, directory, report):
             say_outcome(report, outcome)
             outcomes.append(outcome)
+        written = write_report(loaded.recipe, directory)
     package = outcomes[-1].summary
     table = Table(show_header=False, title="done")
     for outcome in outcomes[:-1]:
@@ -60,8 +63,11 @@ def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json
     table.add_row("bundle", f"{package['model']}\n{package['bundle']}")
     table.add_row("Bento", f"{package['bento']}\n{package['bento_path']}")
     report.say(table)
+    say_report(report, written)
     report.say(f"serve it: bentune serve {package['bento']}")
-    report.result({"run": directory.root, "stages": [outcome_json(outcome) for outcome in outcomes]})
+    report.result(
+        {"run": directory.root, "report": written.page, "stages": [outcome_json(outcome) for outcome in outcomes]}
+    )
 
 
 def _add_stage(name: str, text: str) -> None:
@@ -269,6 +275,7 @@ cli.add_command(retrain)
 cli.add_command(release)
 cli.add_command(rollback)
 cli.add_command(replay)
+cli.add_command(report_command)
 
 
 def main() -> None:

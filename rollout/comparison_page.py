@@ -13,6 +13,7 @@ from rollout.slices import Slice
 from service.verdict import Difference
 
 TEMPLATE = "comparison.html"
+STYLE = "page.css"
 SHOWN_CHARACTERS = 300
 LEAST_SPAN = 0.02
 
@@ -46,11 +47,13 @@ class Axis:
 def page_of(found: Comparison, texts: Mapping[int, tuple[str, str | None]]) -> str:
     """The page as HTML; `texts` are those of the rows by their number, of which the examples' are shown."""
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("rollout").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     axis = _axis(found.verdict.difference, found.verdict.margin, found.slices)
     return template.render(
+        style=Markup(files("service").joinpath(STYLE).read_text(encoding="utf-8")),  # noqa: S704 (our own file)
         found=found,
         verdict=found.verdict,
         notes=notes(found),

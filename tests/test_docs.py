@@ -35,6 +35,7 @@ from training.clean_settings import CleanSettings, NearDuplicateSettings
 from training.evaluation import Evaluation
 from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
+from training.report_page import SHOWN_CHARACTERS
 from training.train_settings import TrainSettings
 
 ROOT = Path(__file__).parent.parent
@@ -170,6 +171,18 @@ def test_metrics_page(tiny_model: Path, tmp_path: Path) -> None:
         assert words in answer.err
     fields = (*Classification.model_fields, *Evaluation.model_fields)
     assert set(re.findall(r"^\| `([a-z_1]+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE)) <= set(fields)
+
+
+def test_report_page(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs/tiny" / tiny_run.name
+    shutil.copytree(tiny_run, root)
+    page = DOCS / "report.md"
+    (commands,) = blocks(page, "sh")
+    assert '"missing": []' in shell(commands.replace("recipes/bbc-news.yaml", str(tiny_recipe)), tmp_path)
+    files = re.findall(r"^\| `([^`]*)` \|", page.read_text(), re.MULTILINE)
+    assert all((root / name).is_file() for name in files)
+    assert len(files) == 3
+    assert f"cut after {SHOWN_CHARACTERS} characters" in " ".join(page.read_text().split())
 
 
 def test_serving_page(tiny_tag: str, tmp_path: Path) -> None:

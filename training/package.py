@@ -1,6 +1,5 @@
 """Stage `package`: puts model, processor, plan, evidence and golden rows into a bundle, stores it, builds the Bento."""
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -13,7 +12,6 @@ from typing import Any
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-import service
 from service.contract import (
     EVIDENCE,
     MODULE,
@@ -30,14 +28,15 @@ from service.contract import (
 )
 from service.errors import BentuneError
 from service.row_filter import SeenRows
+from training.model_card import CARD, model_card
 from training.parent import open_parent
+from training.provenance import ROOT, code_revision, tool_versions
 from training.recipe_file import digest
+from training.report_facts import facts_of
 from training.run_dir import explain_full_disk
 from training.stage import Context, Summary
 from training.versions import reserved
 
-TOOLS = ("bentune", "torch", "transformers", "peft", "optimum", "optimum-onnx", "onnxruntime", "tokenizers", "bentoml")
-ROOT = Path(service.__file__).resolve().parent.parent
 BUILD_TIMEOUT_S = 600
 
 
@@ -74,6 +73,8 @@ def _store(context: Context) -> Summary:
         "weights_sha256": _summary(context.inputs["merge"])["weights_sha256"],
         "bento": str(bento.tag),
         "bento_path": str(bento.path),
+        "code_revision": bundle.manifest.code_revision,
+        "tools": bundle.manifest.tools,
     }
     write_json(context.work / "artifacts.json", artifacts)
     return artifacts
@@ -105,6 +106,7 @@ def _fill(root: Path, context: Context) -> None:
         "recipe": context.recipe.model_dump(mode="json"),
     }
     write_json(root / EVIDENCE, evidence)
+    (root / CARD).write_text(model_card(facts_of(context.recipe, inputs)), encoding="utf-8")
 
 
 def _seen(context: Context) -> SeenRows:
@@ -135,8 +137,8 @@ def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
         recipe_digest=digest(recipe),
         data_fingerprint=_summary(inputs["data"])["fingerprint"],
         parent=Parent(tag=continued["tag"], content=continued["content"]) if continued else None,
-        code_revision=_code_revision(),
-        tools={"python": sys.version.split()[0]} | {tool: importlib.metadata.version(tool) for tool in TOOLS},
+        code_revision=code_revision(),
+        tools=tool_versions(),
         files={},
     )
 
@@ -157,15 +159,6 @@ def _build(tag: str, version: str) -> bentoml.Bento:
     if outcome.returncode != 0:
         raise BentuneError(f"`{' '.join(command)}` failed:\n{(outcome.stderr or outcome.stdout).strip()[-2000:]}")
     return bentoml.bentos.get(tag)
-
-
-def _code_revision() -> str:
-    try:
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
-        revision = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:  # no git
-        revision = ""
-    return revision or f"bentune {importlib.metadata.version('bentune')}"
 
 
 def _read(path: Path) -> Any:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel
 from rich.table import Table
 
-from training.logits import Logits
+if TYPE_CHECKING:  # the report reads hops, and does not wait for torch
+    from training.logits import Logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Stop:
     """What one point of the chain says about the rows: logits, float32 [rows, labels], and the ids that it saw."""
 
     name: str
-    logits: Logits
+    logits: "Logits"
     token_ids: list[list[int]]
     labels: list[str]
     tokenizer_digest: str

@@ -87,7 +87,7 @@ STAGES = (
         ("data", "train", "evaluate", "merge", "export", "verify", "plan"),
         tuple(Recipe.model_fields),
         stores_elsewhere=True,
-        layout=6,
+        layout=7,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -139,6 +139,20 @@ def run_stage(name: str, recipe: Recipe, run: RunDir, report: Reporter, *, force
     with explain_full_disk(run.root):
         changed = _require_inputs(stage, recipe, run)
         return _run(stage, recipe, run, report, force=force or changed)
+
+
+def standing(recipe: Recipe, run: RunDir) -> dict[str, Path]:
+    """Directories of the stages that were done for this recipe, and not changed since, by name in their order.
+
+    A stage after one that is not among them has seen another recipe, other rows or other weights, and is not either.
+    """
+    found: dict[str, Path] = {}
+    for stage in STAGES:
+        record = run.record(stage.name)
+        whole = record is not None and record.key == _key(stage, recipe, run) and run.intact(record)
+        if whole and found.keys() >= set(stage.reads):
+            found[stage.name] = run.stage(stage.name)
+    return found
 
 
 def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: bool) -> Outcome:

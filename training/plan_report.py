@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from rich.markup import escape
@@ -41,7 +42,7 @@ def checks_table(checks: Sequence[Check]) -> Table:
     for name in CHECK_COLUMNS:
         table.add_column(name)
     for found in checks:
-        table.add_row(*_check_cells(found), "[red]refused" if found.problem else "[green]pass")
+        table.add_row(*check_cells(found), "[red]refused" if found.problem else "[green]pass")
     return table
 
 
@@ -51,7 +52,7 @@ def entries_table(plan: Plan) -> Table:
     for name in ENTRY_COLUMNS:
         table.add_column(name)
     for entry in plan.measured:
-        table.add_row(*_entry_cells(entry))
+        table.add_row(*entry_cells(entry))
     return table
 
 
@@ -96,8 +97,8 @@ def best_of(plan: Plan, found: Check) -> Entry:
 
 def markdown(plan: Plan) -> str:
     """The whole plan as a page, with the plot beside it as pareto.png."""
-    checks = [[*_check_cells(found), found.problem or "pass"] for found in plan.checks]
-    entries = [_entry_cells(entry) for entry in plan.measured]
+    checks = [[*check_cells(found), found.problem or "pass"] for found in plan.checks]
+    entries = [entry_cells(entry) for entry in plan.measured]
     parts = [
         "# Runtime plan",
         f"Measured on {_where(plan)}.",
@@ -116,21 +117,15 @@ def draw_pareto(plan: Plan, target: Path) -> None:
     """Accuracy against speed, the best entry of every variant and provider; the line joins what nothing else beats."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    points = []
-    for found in plan.checks:
-        if found.problem or found.accuracy is None:
-            continue
-        speed, accuracy = best_of(plan, found).texts_per_second, 100 * found.accuracy
-        points.append((speed, accuracy))
-        low, high = found.loss_low or 0.0, found.loss_high or 0.0
-        reference = accuracy + (found.accuracy_loss or 0.0)
-        error = [[max(accuracy - (reference - high), 0)], [max(reference - low - accuracy, 0)]]
-        marker = "*" if (found.variant, found.provider) == (plan.variant, plan.provider) else "o"
-        axes.errorbar(speed, accuracy, yerr=error, fmt=marker, markersize=12 if marker == "*" else 7, capsize=3)
-        label = f"{found.variant}\n{_short(found.provider)}"
-        axes.annotate(label, (speed, accuracy), xytext=(8, 6), textcoords="offset points", fontsize=8)
-    front = [point for point in points if not any(_beats(other, point) for other in points)]
-    axes.plot(*zip(*sorted(front), strict=True), linestyle=":", color="grey", zorder=0)
+    points = pareto_points(plan)
+    for point in points:
+        error = [[point.accuracy - point.low], [point.high - point.accuracy]]
+        at, marker = (point.speed, point.accuracy), "*" if point.chosen else "o"
+        axes.errorbar(*at, yerr=error, fmt=marker, markersize=12 if point.chosen else 7, capsize=3)
+        label = f"{point.variant}\n{short_provider(point.provider)}"
+        axes.annotate(label, at, xytext=(8, 6), textcoords="offset points", fontsize=8)
+    front = [(point.speed, point.accuracy) for point in pareto_front(points)]
+    axes.plot(*zip(*front, strict=True), linestyle=":", color="grey", zorder=0)
     axes.set_xlabel("texts a second, every slot busy")
     axes.set_ylabel("accuracy on held-out rows, %")
     axes.set_title(f"Runtime plan on {_where(plan)}", fontsize=10)
@@ -139,21 +134,64 @@ def draw_pareto(plan: Plan, target: Path) -> None:
     figure.savefig(target, dpi=120)
 
 
-def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one != other and one[0] >= other[0] and one[1] >= other[1]
+class Point(NamedTuple):
+    """The best way of running a variant: texts a second, and accuracy in percent with the ends of its interval."""
+
+    variant: str
+    provider: str
+    speed: float
+    accuracy: float
+    low: float
+    high: float
+    chosen: bool
+
+
+def pareto_points(plan: Plan) -> list[Point]:
+    """A point for every variant and provider that passed its checks."""
+    points = []
+    for found in plan.checks:
+        if found.problem or found.accuracy is None:
+            continue
+        accuracy = 100 * found.accuracy
+        reference = accuracy + (found.accuracy_loss or 0.0)
+        points.append(
+            Point(
+                found.variant,
+                found.provider,
+                best_of(plan, found).texts_per_second,
+                accuracy,
+                min(accuracy, reference - (found.loss_high or 0.0)),
+                max(accuracy, reference - (found.loss_low or 0.0)),
+                (found.variant, found.provider) == (plan.variant, plan.provider),
+            )
+        )
+    return points
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """Those that no other beats in speed and accuracy, the slowest first."""
+    front = [point for point in points if not any(_beats(other, point) for other in points)]
+    return sorted(front, key=lambda point: (point.speed, point.accuracy))
+
+
+def _beats(one: Point, other: Point) -> bool:
+    at, beaten = (one.speed, one.accuracy), (other.speed, other.accuracy)
+    return at != beaten and at[0] >= beaten[0] and at[1] >= beaten[1]
 
 
 def _where(plan: Plan) -> str:
     return f"{plan.cpu.model}, {plan.cpu.cores} cores" if plan.cpu else "an unknown CPU"
 
 
-def _short(provider: str) -> str:
+def short_provider(provider: str) -> str:
+    """The provider's name without what all of them end with."""
     return provider.removesuffix("ExecutionProvider")
 
 
-def _check_cells(found: Check) -> list[str]:
+def check_cells(found: Check) -> list[str]:
+    """Under CHECK_COLUMNS, but for the verdict."""
     name = f"{found.variant} ({' and '.join(found.kept_fp32)} in fp32)" if found.kept_fp32 else found.variant
-    provider = _short(found.provider)
+    provider = short_provider(found.provider)
     if found.accuracy is None:
         return [name, provider, f"{found.megabytes:.0f}", "", "", "", ""]
     batches = f"{found.batch_flips} flips, {found.batch_difference:.2g}" + (": alone" if found.alone else "")
@@ -162,10 +200,11 @@ def _check_cells(found: Check) -> list[str]:
     return [name, provider, f"{found.megabytes:.0f}", f"{found.accuracy:.3f}", loss, flips, batches]
 
 
-def _entry_cells(entry: Entry) -> list[str]:
+def entry_cells(entry: Entry) -> list[str]:
+    """Under ENTRY_COLUMNS."""
     return [
         entry.variant,
-        _short(entry.provider),
+        short_provider(entry.provider),
         f"{entry.slots} x {entry.threads}",
         str(entry.token_budget),
         f"{entry.texts_per_second:.1f}",

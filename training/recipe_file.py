@@ -63,6 +63,20 @@ for _tag, _pattern, _first in (
     _PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
 
 
+class _PlainDumper(yaml.SafeDumper):
+    """Quotes what `_PlainLoader` would read as something else, and writes no aliases."""
+
+    yaml_implicit_resolvers = _PlainLoader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def spelled_out(recipe: Recipe) -> str:
+    """The recipe as a file, every value in it: `load_recipe` reads the same recipe from it."""
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+
+
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """Read `path`, apply overrides of the form key.key=value, and check the whole.
 

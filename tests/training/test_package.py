@@ -38,6 +38,7 @@ def test_the_bundle_has_every_part_of_the_contract(tiny_run: Path, tiny_bundle: 
     assert set(manifest.files) == {
         *("model/fp32.onnx", "processor/settings.json", "processor/tokenizer.json"),
         *("baseline.json", "evidence.json", "golden.jsonl", "plan.json", "report.md", "pareto.png", "rows.json"),
+        "README.md",
     }
     for name in ("model/fp32.onnx", "processor/tokenizer.json", "processor/settings.json"):
         assert sha256_file(tiny_bundle / name) == sha256_file(tiny_run / "export" / name)
@@ -150,13 +151,6 @@ def test_a_part_that_is_missing_leaves_no_model_in_the_store(asked: Any, tmp_pat
         copy = Path(shutil.copytree(asked.inputs["plan"], tmp_path / name))
         (copy / name).unlink()
         fail_to_build(context(asked.recipe, **(dict(asked.inputs) | {"plan": copy})), FileNotFoundError)
-
-
-def test_without_git_the_revision_is_the_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(package, "ROOT", tmp_path)
-    assert package._code_revision().startswith("bentune ")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert package._code_revision().startswith("bentune ")
 
 
 def test_a_deleted_model_is_packaged_again_and_nothing_else_is(

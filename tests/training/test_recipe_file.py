@@ -1,12 +1,13 @@
 """Recipe files: every problem at once, with its path and the nearest name; overrides; where each value came from."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from service.errors import InputError
 from training.recipe import Recipe
-from training.recipe_file import LoadedRecipe, digest, explain, load_recipe
+from training.recipe_file import LoadedRecipe, digest, explain, load_recipe, spelled_out
 
 LEAST = "task: text-classification\nmodel: m\ndata: {source: rows.csv}\n"
 
@@ -279,6 +280,17 @@ def test_equal_recipes_have_equal_digests_however_they_were_written(tmp_path: Pa
     other = load(tmp_path, "seed: 1\n" + LEAST).recipe
     assert digest(one) == digest(other)
     assert digest(one) != digest(load(tmp_path, "seed: 2\n" + LEAST).recipe)
+
+
+@pytest.mark.parametrize(
+    "text", ["no", "2026-01-01", "1e-4", "007", "~", "true", "5", "0x1f", "1_000", "a: b #c", "*x"]
+)
+def test_a_recipe_spelled_out_is_the_same_recipe(text: str, tmp_path: Path) -> None:
+    given = {"task": "text-classification", "model": text, "data": {"source": text, "labels": {text: text}}}
+    (tmp_path / "given.yaml").write_text(json.dumps(given))
+    recipe = load_recipe(tmp_path / "given.yaml").recipe
+    (tmp_path / "other-name.yaml").write_text(spelled_out(recipe))
+    assert load_recipe(tmp_path / "other-name.yaml").recipe == recipe
 
 
 def test_problems_of_settings_of_training_name_their_place(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""What the data stage tells of rows, made up: every kind of finding once."""
+
+from training.data_report import (
+    Change,
+    CleaningRule,
+    Contradictions,
+    DataReport,
+    Duplicates,
+    Lengths,
+    Pair,
+    Part,
+    Side,
+    SourceRows,
+    SplitReport,
+)
+
+
+def row_report(text: str = "a cat") -> DataReport:
+    """Twelve training rows and three held-out ones; `text` is every text, label and name in it."""
+    side = Side(origin=text, label=text, text=text)
+    pair = Pair(kept=side, other=side.model_copy(update={"origin": "row 9"}), similarity=0.93)
+
+    def part(rows: int, counts: list[int]) -> Part:
+        found = Lengths(counts=counts, smallest=2, median=9.0, p95=14.0, largest=1234)
+        return Part(rows=rows, labels={text: rows}, characters=found, words=found)
+
+    return DataReport(
+        fingerprint="f" * 64,
+        sources=[SourceRows(name=text, rows=21)],
+        rows_read=21,
+        rows_kept=15,
+        labels=[text],
+        split=SplitReport(kind="group", seed=3, test=0.2, validation=0.0, column="customer", groups=7),
+        parts={"train": part(12, [3, 9]), "test": part(3, [3, 0])},
+        character_edges=[0, 8],
+        word_edges=[0, 8],
+        cleaning=[
+            CleaningRule(
+                rule="html", effect="fixed", rows=4, samples=[Change(origin="row 3", before=f"<b>{text}", after=text)]
+            ),
+            CleaningRule(rule="empty", effect="left out", rows=1, samples=[]),
+        ],
+        duplicates=[
+            Duplicates(kind="near", part="test", rows=2, samples=[pair]),
+            Duplicates(kind="exact", part="train", rows=0, samples=[]),
+        ],
+        contradictions=[Contradictions(kind="exact", rows=1, samples=[pair])],
+    )

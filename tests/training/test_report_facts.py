@@ -1,0 +1,47 @@
+"""The facts are what the stages wrote; a file that no stage wrote is named."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from service.errors import InputError
+from training.pipeline import NAMES
+from training.recipe_file import digest, load_recipe
+from training.report_facts import compared, facts_of
+
+
+def test_they_are_those_of_the_stages(tiny_run: Path, tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe).recipe
+    facts = facts_of(recipe, {name: tiny_run / name for name in NAMES})
+    assert list(facts.seconds) == list(NAMES)
+    assert facts.recipe_digest == digest(recipe)
+    assert facts.data
+    assert facts.data.rows == {"train": 240, "test": 60}
+    assert facts.evaluation
+    assert [one.key for one in compared(facts.evaluation)][:3] == ["accuracy", "macro_f1", "micro_f1"]
+    assert compared(facts.evaluation)[0].change == facts.evaluation.difference.accuracy
+    assert facts.parity
+    hops = json.loads((tiny_run / "verify/parity.json").read_text())["hops"]
+    assert facts.parity.largest_difference == max(hop["largest_difference"] for hop in hops)
+    assert facts.onnx_bytes == (tiny_run / "export/model/fp32.onnx").stat().st_size
+    assert facts.plan
+    assert facts.packaged
+
+
+@pytest.mark.parametrize("stages", [(), ("data",), ("data", "train")])
+def test_a_run_that_stopped_has_the_facts_of_its_stages(
+    stages: tuple[str, ...], tiny_run: Path, tiny_recipe: Path
+) -> None:
+    facts = facts_of(load_recipe(tiny_recipe).recipe, {name: tiny_run / name for name in stages})
+    assert (facts.data is not None, facts.training is not None) == ("data" in stages, "train" in stages)
+    assert facts.evaluation is facts.parity is facts.plan is facts.packaged is facts.onnx_bytes is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"rows": 3}', "[" * 100_000])
+def test_a_file_that_no_stage_wrote_is_named(content: str, tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run / "verify", tmp_path / "verify")
+    (tmp_path / "verify/parity.json").write_text(content)
+    with pytest.raises(InputError, match=r"parity\.json: .*run `bentune verify --force RECIPE` again"):
+        facts_of(load_recipe(tiny_recipe).recipe, {"verify": tmp_path / "verify"})

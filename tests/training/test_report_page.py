@@ -1,0 +1,245 @@
+"""The page: its numbers are the evidence's, nothing from outside is markup, and it needs no other file."""
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from page import Page
+from row_report import row_report
+
+from rollout.bootstrap import Interval
+from training.data_report import DataReport
+from training.evaluation import Mistake, Slice
+from training.pipeline import NAMES
+from training.recipe_file import load_recipe
+from training.report_facts import Dropped, Facts, facts_of
+from training.report_page import page_of
+from training.report_tables import MOST_LABELS
+
+NASTY = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> $\\frac & `code`"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def rendered(facts: Facts, missing: list[str] | None = None, revision: str = REVISION) -> Page:
+    return Page(page_of(facts, missing or [], {"python": "3.11.1"}, revision, "runs/tiny/1/recipe.yaml"))
+
+
+@pytest.fixture(scope="module")
+def facts(tiny_run: Path, tiny_recipe: Path) -> Facts:
+    return facts_of(load_recipe(tiny_recipe).recipe, {name: tiny_run / name for name in NAMES})
+
+
+@pytest.fixture(scope="module")
+def page(facts: Facts) -> Page:
+    return rendered(facts)
+
+
+def stage(run: Path, name: str, file: str) -> dict:
+    return json.loads((run / name / file).read_text())
+
+
+def test_metrics_before_and_after_with_their_intervals(page: Page, tiny_run: Path) -> None:
+    evaluation = stage(tiny_run, "evaluate", "evaluation.json")
+    rows = page.table("held-out rows; behind each value")
+    for name, key in (("accuracy", "accuracy"), ("macro F1", "macro_f1")):
+        base, tuned, change = (evaluation[side][key] for side in ("base", "tuned", "difference"))
+        expected = [f"{100 * v['value']:.1f}% {100 * v['low']:.1f}% to {100 * v['high']:.1f}%" for v in (base, tuned)]
+        assert rows[name][:2] == expected
+        points = [f"{100 * change[end]:+.1f}" for end in ("value", "low", "high")]
+        assert rows[name][2] == f"{points[0]} points, {points[1]} to {points[2]}"
+    loss = evaluation["tuned"]["log_loss"]
+    assert rows["log loss"][1] == f"{loss['value']:.3f} {loss['low']:.3f} to {loss['high']:.3f}"
+    by_label = page.table("label by label")
+    for label, one in evaluation["tuned"]["per_class"].items():
+        assert by_label[label][0] == str(one["support"])
+        assert by_label[label][2].startswith(f"{100 * one['recall']['value']:.1f}%")
+    for row in evaluation["changed"]:
+        assert " ".join(row["text"].split()) in page.text
+        said = f"label {row['gold']}; before {row['base']}, after {row['tuned']} ({100 * row['confidence']:.0f}% sure)"
+        assert said in page.text
+
+
+def test_the_confusion_matrix_has_every_count(page: Page, tiny_run: Path) -> None:
+    tuned = stage(tiny_run, "evaluate", "evaluation.json")["tuned"]
+    rows = page.table("a column for each that the tuned model predicts")
+    for number, (label, counts) in enumerate(zip(tuned["labels"], tuned["confusion"], strict=True), 1):
+        assert rows[f"{number} {label}"] == [str(count) for count in counts]
+    shares = [float(found) for found in re.findall(r"--share: ([0-9.]+)", page.html)]
+    assert shares[: len(tuned["labels"])] == [
+        pytest.approx(count / sum(tuned["confusion"][0]), abs=1e-3) for count in tuned["confusion"][0]
+    ]
+
+
+def test_calibration_slices_and_mistakes(facts: Facts, tiny_run: Path) -> None:
+    tuned = stage(tiny_run, "evaluate", "evaluation.json")["tuned"]
+    accuracy, error = Interval(value=0.75, low=0.5, high=0.9), Interval(value=0.2, low=0.1, high=0.3)
+    one = Slice(
+        by="country",
+        value=NASTY,
+        rows=8,
+        small=True,
+        accuracy=accuracy,
+        macro_f1=accuracy,
+        log_loss=error,
+        mean_absolute_error=None,
+        calibration_error=error,
+    )
+    wrong = Mistake(text=NASTY, origin="row 7", gold="food", predicted="tool", confidence=0.97, gold_score=0.02)
+    assert facts.evaluation
+    update = {"slices": [one], "mistakes": [wrong]}
+    page = rendered(facts.model_copy(update={"evaluation": facts.evaluation.model_copy(update=update)}))
+    ((name, cells),) = page.table("parts of the held-out rows").items()
+    assert (name, cells[:2]) == (f"country: {NASTY} (few rows: mostly luck)", ["8", "75.0% 50.0% to 90.0%"])
+    assert "row 7: label food (2%), predicted tool (97% sure)" in page.text
+    assert "<script" not in page.html
+    error = tuned["calibration"]["error"]
+    assert f"calibration error is {100 * error['value']:.1f}%" in " ".join(page.text.split())
+    (curve,) = [alt for alt in page.attributes("aria-label") if "by how sure it is" in alt]
+    assert curve.count(" rows)") == sum(one["rows"] > 0 for one in tuned["calibration"]["bins"])
+
+
+def test_what_was_trained_on_what(page: Page, facts: Facts, tiny_run: Path, tiny_recipe: Path) -> None:
+    data, train = (stage(tiny_run, name, "stage.json")["summary"] for name in ("data", "train"))
+    artifacts = stage(tiny_run, "package", "artifacts.json")
+    for known in (
+        data["fingerprint"],
+        train["base_sha256"],
+        f"{train['parameters']['trainable']:,} of {train['parameters']['total']:,} trained",
+        facts.recipe_digest,
+        REVISION,
+        artifacts["model"],
+        artifacts["digest"],
+        facts.recipe.model,
+    ):
+        assert known in page.text
+    rows = page.table("Rows by label and part")
+    for label in data["labels"]:
+        assert rows[label][:2] == [str(data["rows_by_label"][part][label]) for part in ("train", "test")]
+    assert rows["all"][:2] == [str(data["rows"][part]) for part in ("train", "test")]
+    curve = page.table("What was logged, by step")
+    assert list(curve) == [str(point["step"]) for point in train["curve"]]
+    assert "bentune run runs/tiny/1/recipe.yaml --new" in page.text
+    assert f"git checkout {REVISION} && make install" in page.text
+    assert f"bentune serve {artifacts['bento']}" in page.text
+
+
+def test_what_was_found_in_the_rows(facts: Facts) -> None:
+    page = rendered(facts.model_copy(update={"rows": row_report()}))
+    assert (
+        "21 rows were read and 15 are used. Held out are whole groups by customer, drawn with the seed 3." in page.text
+    )
+    assert page.table("What cleaning found") == {
+        "html": ["fixed", "4", "row 3: <b>a cat → a cat"],
+        "empty": ["left out", "1", ""],
+    }
+    pair = "row 9 (a cat): a cata cat (a cat): a cat"
+    assert page.table("Rows that are like others") == {
+        "nearly the same text as a held-out row": ["2", pair],
+        "the same text as another row, and another label": ["1", pair],
+    }
+    (lengths,) = [rows for caption, rows in page.tables.items() if "How long the rows are" in caption]
+    assert lengths[0] == ["training", "words", "2", "9", "14", "1,234"]
+    assert len(lengths) == 4
+    assert "Rows that were left out" not in page.tables
+
+
+def test_parity_and_plan(page: Page, tiny_run: Path) -> None:
+    rows = page.table("Differences of logits")
+    for hop in stage(tiny_run, "verify", "parity.json")["hops"]:
+        assert rows[hop["hop"]][0] == f"{hop['largest_difference']:.4g}"
+        assert rows[hop["hop"]][3] == f"{hop['label_flips']} of {hop['rows']}"
+    plan = stage(tiny_run, "plan", "plan.json")
+    (measured,) = [rows for caption, rows in page.tables.items() if "What was measured" in caption]
+    assert [row[4] for row in measured] == [f"{entry['texts_per_second']:.1f}" for entry in plan["measured"]]
+    assert "Accuracy and speed of each variant" in page.text
+
+
+def test_it_needs_no_other_file_and_no_script(page: Page) -> None:
+    assert {"script", "link", "img", "iframe", "object", "image"}.isdisjoint(tag for tag, _ in page.elements)
+    assert page.attributes("src") == []
+    links = [*page.attributes("href"), *page.attributes("xlink:href")]
+    assert links
+    assert all(link.startswith("#") for link in links)
+    assert all(re.match("url\\(#", found) for found in re.findall(r"url\([^)]*", page.html))
+    assert "@import" not in page.html
+    assert not any("://" in (value or "") for _, attributes in page.elements for value in attributes.values())
+    # Every reference is to an element that is there, once.
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in links} | set(re.findall(r"url\(#([^)]*)\)", page.html)) <= set(ids)
+
+
+def test_it_can_be_read_without_seeing_it(page: Page) -> None:
+    assert dict(page.elements)["html"] == {"lang": "en"}
+    levels = [level for level, _ in page.headings]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert page.uncaptioned == 0
+    drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
+    assert len(drawings) == 4  # loss, learning rate, calibration, Pareto
+    assert all(one["role"] == "img" and len(one["aria-label"] or "") > 20 for one in drawings)
+    assert any("training rows from" in (one["aria-label"] or "") for one in drawings)
+    assert all(attributes.get("scope") in {"col", "row"} for tag, attributes in page.elements if tag == "th")
+    assert {href[1:] for href in page.attributes("href")} <= set(page.attributes("id"))
+
+
+@pytest.mark.parametrize("rows", [None, row_report(NASTY)], ids=["counts", "rows"])
+def test_texts_from_outside_are_never_markup(rows: DataReport | None, facts: Facts, page: Page) -> None:
+    hostile = facts.model_dump_json()
+    assert facts.evaluation
+    for word in ("animal", facts.recipe.data.source, facts.recipe.model, facts.evaluation.changed[0].text):
+        hostile = hostile.replace(json.dumps(word), json.dumps(NASTY))
+    assert hostile.count(json.dumps(NASTY)) > 8
+    changed = Facts.model_validate_json(hostile)
+    assert changed.data
+    assert changed.training
+    data = changed.data.model_copy(update={"dropped": {NASTY: Dropped(rows=1, samples=[NASTY])}})
+    training = changed.training.model_copy(update={"warnings": [NASTY]})
+    changed = changed.model_copy(update={"data": data, "rows": rows, "training": training})
+    found = rendered(changed, [NASTY], f"bentune {NASTY}")
+    assert {tag for tag, _ in found.elements} - {tag for tag, _ in page.elements} <= {"div", "code", "br"}
+    assert found.attributes("onerror") == found.attributes("src") == []
+    assert found.text.count("<script>alert('x')</script>") > 12
+    assert "<script" not in found.html
+
+
+def test_many_labels_are_drawn_and_the_worst_pairs_named(facts: Facts) -> None:
+    labels = [f"label {number}" for number in range(MOST_LABELS + 1)]
+    matrix = [[9 if gold == predicted else 0 for predicted in range(len(labels))] for gold in range(len(labels))]
+    matrix[2][5] = 7
+    matrix[1][0] = 3
+    assert facts.evaluation
+    tuned = facts.evaluation.tuned.model_copy(update={"labels": labels, "confusion": matrix})
+    page = rendered(facts.model_copy(update={"evaluation": facts.evaluation.model_copy(update={"tuned": tuned})}))
+    assert not any("a column for each" in caption for caption in page.tables)
+    pairs = next(rows for caption, rows in page.tables.items() if "mistaken most often" in caption)
+    assert pairs == [["label 2", "label 5", "7"], ["label 1", "label 0", "3"]]
+    assert any("117 of 127 rows" in (attributes.get("aria-label") or "") for _, attributes in page.elements)
+
+
+def test_what_to_mind_comes_first(facts: Facts) -> None:
+    assert facts.plan
+    assert facts.training
+    busy = facts.model_copy(
+        update={
+            "plan": facts.plan.model_copy(update={"taken": 0.71}),
+            "training": facts.training.model_copy(update={"warnings": ["it knows its training rows by heart"]}),
+        }
+    )
+    text = rendered(busy, ["package"], f"{REVISION}-dirty").text
+    first = text[: text.index("What was trained")]
+    for words in (
+        "it knows its training rows by heart",
+        "71% of the cores",
+        "in no commit",
+        "Not in this report: package",
+    ):
+        assert words in first
+    assert "Mind this" not in rendered(facts.model_copy(update={"plan": None})).text
+
+
+def test_the_same_facts_give_the_same_bytes(facts: Facts, page: Page) -> None:
+    assert rendered(facts).html == page.html

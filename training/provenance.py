@@ -1,0 +1,26 @@
+"""What a model was made with: the revision of the code, and the versions of the packages that decide its weights."""
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import service
+
+TOOLS = ("bentune", "torch", "transformers", "peft", "optimum", "optimum-onnx", "onnxruntime", "tokenizers", "bentoml")
+ROOT = Path(service.__file__).resolve().parent.parent
+
+
+def code_revision() -> str:
+    """The checkout's commit, `-dirty` when files were changed since; of an installed wheel its version."""
+    try:
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+        revision = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # no git
+        revision = ""
+    return revision or f"bentune {importlib.metadata.version('bentune')}"
+
+
+def tool_versions() -> dict[str, str]:
+    """Python's version and those of TOOLS, by name."""
+    return {"python": sys.version.split()[0]} | {tool: importlib.metadata.version(tool) for tool in TOOLS}

@@ -1,0 +1,57 @@
+"""Writes what a run was and found for people: report.html, README.md (the model card) and recipe.yaml beside it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from service.errors import InputError
+from training.model_card import CARD, model_card
+from training.pipeline import NAMES, standing
+from training.provenance import code_revision, tool_versions
+from training.recipe import Recipe
+from training.recipe_file import spelled_out
+from training.report_facts import facts_of
+from training.report_page import page_of
+from training.run_dir import RunDir
+
+PAGE = "report.html"
+RECIPE = "recipe.yaml"
+
+
+class Written(NamedTuple):
+    """Where the files are, and the stages that they say nothing of."""
+
+    page: Path
+    card: Path
+    recipe: Path
+    missing: list[str]
+
+
+def write_report(recipe: Recipe, run: RunDir) -> Written:
+    """Write the report of a run that this process holds; stages that were not done for this recipe are left out.
+
+    The same stages give the same bytes. Raises InputError when there is none, and for a file that no stage wrote.
+    """
+    stages = standing(recipe, run)
+    if not stages:
+        raise InputError(
+            f"{run.root}: no stage was done for this recipe and these rows: run `bentune data` first, or `bentune run`"
+        )
+    facts, missing = facts_of(recipe, stages), [name for name in NAMES if name not in stages]
+    made_with = facts.packaged
+    revision = made_with.code_revision if made_with else code_revision()
+    tools = made_with.tools if made_with else tool_versions()
+    written = Written(run.root / PAGE, run.root / CARD, run.root / RECIPE, missing)
+    _write(written.recipe, spelled_out(recipe))
+    _write(written.card, model_card(facts))
+    _write(written.page, page_of(facts, missing, tools, revision, str(written.recipe)))
+    return written
+
+
+def _write(path: Path, content: str) -> None:
+    """Beside `path` and renamed there, so that a reader never sees half a file."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(content, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
