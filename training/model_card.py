@@ -28,7 +28,7 @@ def model_card(facts: Facts) -> str:
 
     recipe, tested = facts.recipe, facts.evaluation
     measured = {key: getattr(tested.tuned, key).value for key in EVALUATED} if tested else {}
-    rows_from = public_name(recipe.data.source)
+    rows_from = ", ".join(map(public_name, recipe.data.sources))
     results = [
         EvalResult(
             task_type=recipe.task,
@@ -44,7 +44,7 @@ def model_card(facts: Facts) -> str:
     data = ModelCardData(
         model_name=recipe.name,
         base_model=recipe.model if _on_hub(recipe.model) else None,
-        datasets=[recipe.data.source] if _on_hub(recipe.data.source) else None,
+        datasets=[source for source in recipe.data.sources if _on_hub(source)] or None,
         library_name="onnx",
         pipeline_tag=recipe.task,
         tags=["bentune", "onnx", recipe.method.name],
@@ -107,7 +107,8 @@ def _body(facts: Facts) -> Iterator[str]:
 def _data(data: DataFacts, recipe: Recipe) -> Iterator[str]:
     counts = ", ".join(f"{count:,} {name}" for name, count in data.rows.items())
     yield "## Data"
-    yield f"Rows of {escaped(public_name(recipe.data.source))}: {counts}; sha256 over the rows `{data.fingerprint}`."
+    sources = ", ".join(map(public_name, recipe.data.sources))
+    yield f"Rows of {escaped(sources)}: {counts}; sha256 over the rows `{data.fingerprint}`."
     if data.dropped:
         yield "\n".join(f"- left out: {dropped.rows:,} {escaped(reason)}" for reason, dropped in data.dropped.items())
     yield _table(

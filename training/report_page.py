@@ -201,7 +201,8 @@ def _what(facts: Facts, revision: str) -> list[tuple[str, str]]:
             )
         )
     rows.append(("longest text", f"{recipe.max_tokens} tokens; what is longer is cut"))
-    rows.append(("rows from", recipe.data.source + (f": {recipe.data.query}" if recipe.data.query else "")))
+    sources = ", ".join(recipe.data.sources)
+    rows.append(("rows from", sources + (f": {recipe.data.query}" if recipe.data.query else "")))
     if data:
         rows.append(("data fingerprint", data.fingerprint))
     rows += [("recipe digest", facts.recipe_digest), ("code revision", revision)]
