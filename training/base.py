@@ -23,6 +23,7 @@ from training.base_files import base_files_digest
 from training.hub import offline, why_not
 from training.locate import locate
 from training.recipe import Recipe
+from training.student import with_fewer_layers
 
 MERGE_FIRST = "merge it into its base model first, and give the merged model"
 OFFSET_POSITIONS = re.compile("roberta|camembert")
@@ -104,7 +105,15 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
     missing, mismatched = set(info["missing_keys"]), set(info["mismatched_keys"])
     _require_weights(recipe.model, model, missing, mismatched)
     prefix = model.base_model_prefix + "."
+    if recipe.distill is not None and recipe.distill.student_layers is not None:
+        model = with_fewer_layers(model, recipe.distill.student_layers)
     return Base(model, sorted({key.removeprefix(prefix).partition(".")[0] for key in missing | mismatched}))
+
+
+def class_names(recipe: Recipe) -> list[str]:
+    """The labels of the recipe's model, a classifier, in the order of its logits. Raises InputError."""
+    names = _config(recipe).id2label
+    return [names[index] for index in sorted(names)]
 
 
 def base_digest(recipe: Recipe, model: PreTrainedModel) -> str:

@@ -15,7 +15,8 @@ from service.errors import InputError
 from service.scores import probabilities
 from training.base import quiet
 from training.carried import Carried, read_carried
-from training.evaluation import EXCERPT, FILE, SMALL, Changed, Evaluation, Mistake, Scaled, Slice
+from training.compressed import larger_models
+from training.evaluation import EXCERPT, FILE, SMALL, Changed, Compressed, Evaluation, Mistake, Scaled, Slice
 from training.evaluation_table import changed_table, metrics_table, slices_table
 from training.logits import Logits, torch_logits
 from training.methods import load_same_base, load_tuned
@@ -29,7 +30,9 @@ from training.tuned import labels_of, tokenizer_of
 def run(context: Context) -> Summary:
     """Write evaluation.json: metrics before and after, their paired difference, slices, and rows worth a look.
 
-    Raises InputError when `evaluate.ordinal` is set and a label is no number.
+    `compressed` has, for `teacher` (with `distill`) and `dense` (before `prune`), its metrics and the paired difference
+    from it to the tuned model; it is empty where the recipe has neither. Raises InputError when `evaluate.ordinal` is
+    set and a label is no number.
     """
     quiet()
     recipe, trained, settings = context.recipe, context.inputs["train"], context.recipe.evaluate
@@ -52,6 +55,7 @@ def run(context: Context) -> Summary:
     plain, temperature = after, _temperature(context)
     if temperature is not None:
         after = plain / np.float32(temperature.temperature)
+    larger = larger_models(recipe, trained, rows, labels, context.report)
     evaluation = Evaluation(
         base=classification(before, rows.labels, labels, **measure, **bootstrap),
         tuned=classification(after, rows.labels, labels, **measure, **bootstrap),
@@ -60,6 +64,13 @@ def run(context: Context) -> Summary:
         mistakes=_mistakes(after, rows, carried, labels, settings.mistakes),
         slices=_slices(after, rows, carried, labels, measure | bootstrap),
         temperature=_scaled(temperature, plain, after, rows, labels, measure | bootstrap) if temperature else None,
+        compressed={
+            name: Compressed(
+                metrics=classification(logits, rows.labels, labels, **measure, **bootstrap),
+                difference=paired(logits, after, rows.labels, **bootstrap),
+            )
+            for name, logits in larger.items()
+        },
     )
     write_json(context.work / FILE, evaluation)
     context.report.say(metrics_table(evaluation))
@@ -67,6 +78,7 @@ def run(context: Context) -> Summary:
         context.report.say(slices_table(evaluation.slices))
     context.report.say(changed_table(evaluation.changed))
     accuracy = {"base": evaluation.base.accuracy.model_dump(), "tuned": evaluation.tuned.accuracy.model_dump()}
+    accuracy |= {name: one.metrics.accuracy.model_dump() for name, one in evaluation.compressed.items()}
     return accuracy | {"rows": len(rows)}
 
 

@@ -1,5 +1,7 @@
 """evaluation.json: what was measured on the held-out rows, of the base model and of the tuned one."""
 
+from pydantic import Field
+
 from rollout.bootstrap import Interval
 from rollout.calibration import Calibration
 from rollout.quality import Classification, PairedDifference
@@ -66,6 +68,13 @@ class Scaled(Frozen):
     error: Difference
 
 
+class Compressed(Frozen):
+    """A larger model that the tuned one was made from, and what changed from it to the tuned one."""
+
+    metrics: Classification
+    difference: PairedDifference
+
+
 class Evaluation(Frozen):
     """The whole file. `tuned` is the model as it is served: calibrated where the recipe asks for that.
 
@@ -79,3 +88,4 @@ class Evaluation(Frozen):
     mistakes: list[Mistake]
     slices: list[Slice]
     temperature: Scaled | None = None
+    compressed: dict[str, Compressed] = Field(default={})

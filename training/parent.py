@@ -17,15 +17,18 @@ ARTIFACTS = "artifacts.json"
 SHOWN = 5
 
 
-def open_parent(tag: str) -> Bundle:
-    """The bundle NAME:VERSION in the BentoML model store. Raises InputError, BundleError."""
+def open_parent(tag: str, key: str = "parent") -> Bundle:
+    """The bundle NAME:VERSION, the value of the recipe's `key`, in the BentoML model store.
+
+    Raises InputError, BundleError.
+    """
     try:
         bundle = open_bundle(Path(bentoml.models.get(tag).path))
     except (bentoml.exceptions.BentoMLException, ValueError):
         bundle = None
     if bundle is None or bundle.tag != tag:
         raise InputError(
-            f"parent: {tag} is not in the BentoML model store: bring it there with `bentoml models import` or "
+            f"{key}: {tag} is not in the BentoML model store: bring it there with `bentoml models import` or "
             "`bentoml models pull`"
         )
     return bundle

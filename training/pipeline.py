@@ -65,19 +65,24 @@ STAGES = (
     Stage(
         "train",
         ("data",),
-        ("task", "model", "method", "max_tokens", "seed", "train", "parent"),
+        ("task", "model", "method", "max_tokens", "seed", "train", "distill", "prune", "parent"),
         resumable=True,
         together=True,
         layout=4,
     ),
-    Stage("merge", ("train",), ("model", "method", "seed")),
+    Stage("merge", ("train",), ("model", "method", "seed", "distill", "prune")),
     Stage("calibrate", ("data", "merge"), ("max_tokens",), only_if="calibrate.temperature"),
-    Stage("evaluate", ("data", "train", "calibrate"), ("model", "method", "max_tokens", "seed", "evaluate"), layout=3),
+    Stage(
+        "evaluate",
+        ("data", "train", "calibrate"),
+        ("model", "method", "max_tokens", "seed", "distill", "prune", "evaluate"),
+        layout=4,
+    ),
     Stage("export", ("merge", "calibrate"), ("task",)),
     Stage(
         "verify",
         ("data", "train", "merge", "calibrate", "export"),
-        ("model", "method", "max_tokens", "seed", "verify"),
+        ("model", "method", "max_tokens", "seed", "distill", "prune", "verify"),
         proves=True,
         layout=3,
     ),
@@ -244,9 +249,10 @@ def _outside(stage: Stage, recipe: Recipe) -> list[str]:
         digests: list[str] = importlib.import_module("training.sources").source_digests(recipe.data, recipe.carried)
         return [*digests, *_parent(recipe)]
     if stage.name == "train":
+        teacher = _teacher(recipe)
         if recipe.warm:
-            return _parent(recipe)
-        return [importlib.import_module("training.base_files").base_files_digest(recipe.model)]
+            return [*_parent(recipe), *teacher]
+        return [importlib.import_module("training.base_files").base_files_digest(recipe.model), *teacher]
     if stage.name == "plan":
         return [describe().model_dump_json(), *available()]
     return []
@@ -256,3 +262,9 @@ def _parent(recipe: Recipe) -> list[str]:
     if recipe.parent is None:
         return []
     return [importlib.import_module("training.parent").open_parent(recipe.parent).content]
+
+
+def _teacher(recipe: Recipe) -> list[str]:
+    if recipe.distill is None:
+        return []
+    return [importlib.import_module("training.teacher_files").teacher_digest(recipe.distill.teacher)]

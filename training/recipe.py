@@ -7,9 +7,10 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 from service.contract import Name
 from service.verdict import CompareSettings
 from training.calibrate_settings import CalibrateSettings
+from training.compression_settings import DistillSettings, PruneSettings
 from training.data_settings import ColumnNames, DataSettings
 from training.evaluate_settings import EvaluateSettings
-from training.method_settings import LEARNING_RATES, LoraMethod, Method
+from training.method_settings import LEARNING_RATES, FullMethod, LoraMethod, Method
 from training.section import Section
 from training.train_settings import TrainSettings
 
@@ -63,6 +64,8 @@ class Recipe(Section):
     seed: int = Field(default=42, ge=0, lt=2**32, description="of the split, the head and the order of rows")
     method: Method = LoraMethod(name="lora")
     train: TrainSettings = TrainSettings()
+    distill: DistillSettings | None = Field(default=None, description="learn from a larger classifier too")
+    prune: PruneSettings | None = Field(default=None, description="make the trained model smaller")
     calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     verify: VerifySettings = VerifySettings()
@@ -99,6 +102,11 @@ class Recipe(Section):
         return list(
             dict.fromkeys([*self.evaluate.slices, *(name for name in compared if name not in {"label", "set"})])
         )
+
+    @property
+    def saved_method(self) -> Method:
+        """What the train stage leaves: of a pruned model every weight, whatever was tuned before."""
+        return self.method if self.prune is None else FullMethod(name="full")
 
     @property
     def learning_rate(self) -> float:

@@ -207,7 +207,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
             case "extra_forbidden":
                 message = f"no such key{_nearest(name, section.model_fields)}"
             case "missing":
-                message = "is missing; every recipe must give it"
+                whole = "every recipe" if Recipe.model_fields[steps[0]].is_required() else f"`{steps[0]}`"
+                message = f"is missing; {whole} must give it"
             case "union_tag_invalid":
                 message = f"no such method{_nearest(problem['ctx']['tag'], METHODS)}"
             case "union_tag_not_found":

@@ -10,15 +10,18 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from service.contract import write_json
+from training import pruning
 from training.base import base_digest, load_base, load_tokenizer, quiet
-from training.fit import fit
+from training.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
+from training.fit import Fitted, fit
 from training.methods import BASE, count, prepare, save_tuned
 from training.overfitting import curve_warnings
 from training.parent import open_parent, weights_of
 from training.processes import place
+from training.pruning import dense_summary, prune_and_tune, require_prunable
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
-from training.stage import Context, Summary
+from training.stage import Context, Reporter, Summary
 from training.trainer import last_whole_checkpoint
 from training.training_rows import training_rows
 from training.tuned import labels_of
@@ -42,6 +45,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
     digest = base_digest(start, base.model)
     warm = {"warm_start": start.model} if recipe.warm else {}
     write_json(work / BASE, {"source": recipe.model, "sha256": digest} | warm)
+    require_prunable(base.model, recipe)
     model = prepare(base, recipe.method)
     parameters = count(model)
     context.report.say(
@@ -52,26 +56,44 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
     seen = training_rows(given, recipe.train, len(labels), recipe.seed)
     if len(seen.rows) != len(given) or seen.perturbed:
         context.report.say(f"training sees {len(seen.rows)} rows of {len(given)}, {seen.perturbed} of them perturbed")
-    rows = _dataset(seen.rows, tokenizer, recipe.max_tokens)
+    rows, loss, distilled = _dataset(seen.rows, tokenizer, recipe.max_tokens), seen.loss, Summary()
+    if recipe.distill is not None:
+        answers, distilled = ask_teacher(recipe, seen.rows, labels, work, context.report)
+        rows, loss = taught(rows, answers), DistillationLoss(recipe.distill, loss)
     validation = None
     if (data / "validation.parquet").is_file():
         validation = _dataset(read_rows(data / "validation.parquet"), tokenizer, recipe.max_tokens)
-    fitted = fit(model, tokenizer, recipe, rows, validation, work / CHECKPOINTS, context.report, seen.loss, callbacks)
-    if not place().leads:
-        return {}  # the leader writes
+    summary = dense_summary(work)
+    if summary is None:
+        fitted = fit(model, tokenizer, recipe, rows, validation, work / CHECKPOINTS, context.report, loss, callbacks)
+        if not place().leads:
+            return {}  # the leader writes
+        save_tuned(model, recipe.method, work)
+        summary = {
+            "base": recipe.parent if recipe.warm else recipe.model,
+            "base_sha256": digest,
+            "method": recipe.method.name,
+            "parameters": asdict(parameters),
+            "training_rows": seen.summary(given, labels),
+            "learning_rate": recipe.learning_rate,
+            **_went(fitted, context.report),
+            **distilled,
+        }
+    write_json(work / "labels.json", labels)
+    if recipe.prune is not None:
+        pruned = prune_and_tune(recipe, labels, summary, tokenizer, rows, validation, work, context.report, loss)
+        summary = {**summary, "pruned": pruned}
+    for left in (work / CHECKPOINTS, work / ANSWERS):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return summary
+
+
+def _went(fitted: Fitted, report: Reporter) -> Summary:
+    """How the training went; what is wrong with its curves is said."""
     warnings = curve_warnings(fitted.curve, fitted.best_step)
     for warning in warnings:
-        context.report.say(f"[yellow]![/] {warning}")
-    save_tuned(model, recipe.method, work)
-    write_json(work / "labels.json", labels)
-    shutil.rmtree(work / CHECKPOINTS)
+        report.say(f"[yellow]![/] {warning}")
     return {
-        "base": recipe.parent if recipe.warm else recipe.model,
-        "base_sha256": digest,
-        "method": recipe.method.name,
-        "parameters": asdict(parameters),
-        "training_rows": seen.summary(given, labels),
-        "learning_rate": recipe.learning_rate,
         "steps": fitted.steps,
         "resumed_at_step": fitted.resumed_at,
         "loss": fitted.loss,
@@ -93,8 +115,9 @@ def _start(recipe: Recipe, runs: Path) -> Recipe:
 
 
 def worth_keeping(work: Path) -> set[str]:
-    """After a failure: the checkpoints, if one is whole, for the next run goes on from it."""
-    return {CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set()
+    """After a failure: the checkpoints, if one is whole, and what is done of distilling and pruning."""
+    checkpoints = {CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set()
+    return checkpoints | ({ANSWERS} if (work / ANSWERS).is_file() else set()) | pruning.worth_keeping(work)
 
 
 def _dataset(rows: Rows, tokenizer: Any, max_tokens: int) -> Dataset:

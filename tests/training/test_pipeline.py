@@ -127,6 +127,8 @@ MATRIX = {
     "train.balance.cap=5": AFTER_DATA,
     "train.augment.copies=1": AFTER_DATA,
     "calibrate.temperature=false": ("evaluate", "export", "verify", "plan", "package"),
+    "distill.teacher=somebody/classifier": AFTER_DATA,
+    "prune.amount=0.5": AFTER_DATA,
     "evaluate.resamples=300": ("evaluate", "package"),
     "evaluate.confidence=0.9": ("evaluate", "package"),
     "evaluate.examples=1": ("evaluate", "package"),
@@ -398,7 +400,7 @@ def test_every_stage_reads_only_what_it_says_it_reads(
         work.mkdir()
         declared.load(Quiet()).run(Context(watched, work, inputs, Quiet()))  # type: ignore[arg-type]
         allowed[declared.name] = set(declared.keys).union(*(allowed[earlier] for earlier in inputs))
-        seen = watched.seen - {"learning_rate", "warm", "carried"}  # properties
+        seen = watched.seen - {"learning_rate", "warm", "carried", "saved_method"}  # properties
         assert seen <= allowed[declared.name], declared.name
         assert seen, declared.name
 

@@ -311,3 +311,19 @@ def test_a_section_that_is_off_by_default_can_be_set_value_by_value(tmp_path: Pa
     origins = {row.key: row.origin for row in explain(loaded)}
     assert origins["train.early_stopping.patience"] == "--set"
     assert origins["train.early_stopping.metric"] == "default"
+
+
+def test_sections_that_may_be_left_out_are_checked_and_explained_like_the_others(tmp_path: Path) -> None:
+    wrong = LEAST + "distill: {temperature: 0, weigth: 1}\nprune: {kind: weights, amount: true}\n"
+    found = problems(tmp_path, wrong)
+    assert found == [
+        "distill.teacher: is missing; `distill` must give it",
+        "distill.temperature: Input should be greater than 0, got '0'",
+        "distill.weigth: no such key; did you mean `weight`?",
+        "prune.kind: Input should be 'magnitude', 'structured', 'heads' or 'neurons', got 'weights'",
+        "prune.amount: Input should be a valid number, got 'True'",
+    ]
+    rows = {row.key: row for row in explain(load(tmp_path, LEAST, "prune.amount=0.2"))}
+    assert (rows["distill"].value, rows["distill"].origin) == (None, "default")
+    assert (rows["prune.amount"].value, rows["prune.amount"].origin) == (0.2, "--set")
+    assert (rows["prune.kind"].value, rows["prune.kind"].origin) == ("structured", "default")

@@ -35,12 +35,12 @@ def save_tuned(model: torch.nn.Module, method: Method, directory: Path) -> None:
 
 def load_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel | PeftModel:
     """The model as it was trained: the base with what was saved beside it or in it, or the saved model."""
-    return _tuning(recipe.method).load(partial(load_same_base, recipe, labels, directory), directory)
+    return _tuning(recipe.saved_method).load(partial(load_same_base, recipe, labels, directory), directory)
 
 
 def merge_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
     """The trained model as one of the base's own kind. Raises ValueError for merged values that are not finite."""
-    return _tuning(recipe.method).merged(partial(load_same_base, recipe, labels, directory), directory)
+    return _tuning(recipe.saved_method).merged(partial(load_same_base, recipe, labels, directory), directory)
 
 
 def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:

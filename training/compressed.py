@@ -1,0 +1,44 @@
+"""What a smaller model is measured against on held-out rows: its teacher, and itself before it was pruned."""
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from service.errors import InputError
+from training.distillation import TEACHER
+from training.logits import Logits, torch_logits
+from training.pruning import DENSE
+from training.recipe import Recipe
+from training.rows import Rows
+from training.stage import Reporter
+from training.teacher import open_teacher
+from training.teacher_files import KEY, teacher_digest
+from training.tuned import tokenizer_of
+
+
+def larger_models(recipe: Recipe, trained: Path, rows: Rows, labels: list[str], report: Reporter) -> dict[str, Logits]:
+    """Logits, float32 [rows, labels], of `teacher` and `dense`, as far as the recipe has them.
+
+    Raises InputError when the teacher is not what it was in training.
+    """
+    found: dict[str, Logits] = {}
+    if recipe.distill is not None:
+        if (
+            teacher_digest(recipe.distill.teacher)
+            != json.loads((trained / TEACHER).read_text(encoding="utf-8"))["sha256"]
+        ):
+            raise InputError(
+                f"{KEY}: {recipe.distill.teacher} is not what it was in training: run `bentune train` again, or put it "
+                "back"
+            )
+        with report.task("evaluating the teacher", len(rows)) as advance:
+            found["teacher"] = open_teacher(recipe).logits(rows, labels, advance)
+    if recipe.prune is not None:
+        dense = AutoModelForSequenceClassification.from_pretrained(
+            trained / DENSE, use_safetensors=True, dtype=torch.float32, local_files_only=True
+        )
+        with report.task("evaluating the model before pruning", len(rows)) as advance:
+            found["dense"], _ = torch_logits(dense, tokenizer_of(trained), rows, recipe.max_tokens, advance)
+    return found
