@@ -32,6 +32,7 @@ from service.verdict import CompareSettings
 from training.arguments import rows_at_once
 from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
 from training.clean_settings import CleanSettings, NearDuplicateSettings
+from training.compression_settings import DistillSettings, PruneSettings
 from training.evaluation import Evaluation
 from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
@@ -183,6 +184,28 @@ def test_report_page(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
     assert all((root / name).is_file() for name in files)
     assert len(files) == 3
     assert f"cut after {SHOWN_CHARACTERS} characters" in " ".join(page.read_text().split())
+
+
+def test_smaller_models_page() -> None:
+    """Its commands have these options, its recipes are valid, and its tables are the code."""
+    page = DOCS / "smaller-models.md"
+    commands = [shlex.split(line) for block in blocks(page, "sh") for line in block.strip().splitlines()]
+    loaded = []
+    for program, command, *arguments in commands:
+        assert program == "bentune"
+        given = cli.commands[command].make_context(command, list(arguments)).params
+        overrides = [value for option, value in zip(arguments[1::2], arguments[2::2], strict=True) if option == "--set"]
+        assert arguments[0] in map(str, given.values())
+        loaded.append(load_recipe(ROOT / arguments[0], overrides).recipe)
+    assert [(recipe.distill is not None, recipe.prune is not None) for recipe in loaded] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    for settings in (DistillSettings, PruneSettings):
+        for name, field in settings.model_fields.items():
+            default = "" if field.is_required() else json.dumps(field.default)
+            assert f"| `{name}` | {default} | {field.description} |" in page.read_text()
 
 
 def test_serving_page(tiny_tag: str, tmp_path: Path) -> None:
