@@ -152,10 +152,11 @@ def standing(recipe: Recipe, run: RunDir) -> dict[str, Path]:
     A stage after one that is not among them has seen another recipe, other rows or other weights, and is not either.
     """
     found: dict[str, Path] = {}
-    for stage in STAGES:
+    wanted = {stage.name for stage in stages_of(recipe)}
+    for stage in stages_of(recipe):
         record = run.record(stage.name)
         whole = record is not None and record.key == _key(stage, recipe, run) and run.intact(record)
-        if whole and found.keys() >= set(stage.reads):
+        if whole and found.keys() >= wanted.intersection(stage.reads):
             found[stage.name] = run.stage(stage.name)
     return found
 

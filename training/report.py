@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from service.errors import InputError
 from training.model_card import CARD, model_card
-from training.pipeline import NAMES, standing
+from training.pipeline import stages_of, standing
 from training.provenance import code_revision, tool_versions
 from training.recipe import Recipe
 from training.recipe_file import spelled_out
@@ -36,7 +36,7 @@ def write_report(recipe: Recipe, run: RunDir) -> Written:
         raise InputError(
             f"{run.root}: no stage was done for this recipe and these rows: run `bentune data` first, or `bentune run`"
         )
-    facts, missing = facts_of(recipe, stages), [name for name in NAMES if name not in stages]
+    facts, missing = facts_of(recipe, stages), [stage.name for stage in stages_of(recipe) if stage.name not in stages]
     made_with = facts.packaged
     revision = made_with.code_revision if made_with else code_revision()
     tools = made_with.tools if made_with else tool_versions()

@@ -411,7 +411,11 @@ def test_progress_is_told(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     source = recipe(write(tmp_path / "rows.csv", some(2500)))
     data.run(Context(source, tmp_path / "work", {}, Counting()))
-    assert told == {"reading rows": [1000, 1000, 500], "looking for near duplicates": [1000, 1000, 500]}
+    assert told == {
+        "reading rows": [1000, 1000, 500],
+        "looking for near duplicates": [1000, 1000, 500],
+        "judging labels": [],
+    }
 
 
 def test_near_duplicates_of_a_hubs_held_out_rows_leave_training(tmp_path: Path) -> None:

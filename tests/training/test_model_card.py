@@ -7,9 +7,11 @@ import pytest
 from huggingface_hub import ModelCard
 
 from training.model_card import CARD, escaped, model_card, public_name
-from training.pipeline import NAMES
+from training.pipeline import STAGES
 from training.recipe_file import load_recipe
 from training.report_facts import Facts, facts_of
+
+NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 
 
 @pytest.fixture(scope="module")

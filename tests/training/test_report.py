@@ -11,10 +11,12 @@ from huggingface_hub import ModelCard
 from page import Page
 
 from service.errors import InputError
-from training.pipeline import NAMES
+from training.pipeline import STAGES
 from training.recipe_file import load_recipe
 from training.report import write_report
 from training.run_dir import RunDir
+
+NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 
 
 def test_a_finished_run(tiny_run: Path, tiny_recipe: Path, copied: Callable[[Path], Path]) -> None:

@@ -12,11 +12,13 @@ from row_report import row_report
 from rollout.bootstrap import Interval
 from training.data_report import DataReport
 from training.evaluation import Mistake, Slice
-from training.pipeline import NAMES
+from training.pipeline import STAGES
 from training.recipe_file import load_recipe
 from training.report_facts import Dropped, Facts, facts_of
 from training.report_page import page_of
 from training.report_tables import MOST_LABELS
+
+NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 
 NASTY = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> $\\frac & `code`"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -179,7 +181,7 @@ def test_it_can_be_read_without_seeing_it(page: Page) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
     assert page.uncaptioned == 0
     drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
-    assert len(drawings) == 4  # loss, learning rate, calibration, Pareto
+    assert len(drawings) == 6  # two of the rows, loss, learning rate, calibration, Pareto
     assert all(one["role"] == "img" and len(one["aria-label"] or "") > 20 for one in drawings)
     assert any("training rows from" in (one["aria-label"] or "") for one in drawings)
     assert all(attributes.get("scope") in {"col", "row"} for tag, attributes in page.elements if tag == "th")
