@@ -22,6 +22,7 @@ from bentune.replay import replay
 from bentune.report import Report
 from bentune.retrain import retrain
 from bentune.run_report import report_command, say_report
+from bentune.search import search
 from service.errors import BentuneError, GateError, InputError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -276,6 +277,7 @@ cli.add_command(release)
 cli.add_command(rollback)
 cli.add_command(replay)
 cli.add_command(report_command)
+cli.add_command(search)
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ STAGES = (
     Stage(
         "package",
         ("data", "train", "evaluate", "merge", "export", "verify", "plan"),
-        tuple(Recipe.model_fields),
+        tuple(name for name in Recipe.model_fields if name != "search"),
         stores_elsewhere=True,
         layout=7,
     ),

@@ -11,6 +11,7 @@ from training.compression_settings import DistillSettings, PruneSettings
 from training.data_settings import ColumnNames, DataSettings
 from training.evaluate_settings import EvaluateSettings
 from training.method_settings import LEARNING_RATES, FullMethod, LoraMethod, Method
+from training.search_settings import SearchSettings
 from training.section import Section
 from training.train_settings import TrainSettings
 
@@ -71,6 +72,7 @@ class Recipe(Section):
     verify: VerifySettings = VerifySettings()
     plan: PlanSettings = PlanSettings()
     compare: CompareSettings = CompareSettings()
+    search: SearchSettings = SearchSettings()
 
     @field_validator("calibrate")
     @classmethod

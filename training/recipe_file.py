@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from service.errors import InputError
 from training.method_settings import METHODS
 from training.recipe import Recipe
+from training.search_check import search_problems
 
 MAX_BYTES = 1_000_000
 SHOWN_CHARACTERS = 80
@@ -93,14 +94,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     if "name" not in given:
         given["name"] = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower())[:63].strip("-._") or "model"
         origins["name"] = "the recipe file's name"
-    try:
-        # Strict, so that `true` is no number; from JSON, because strict wants objects for sections otherwise.
-        return LoadedRecipe(Recipe.model_validate_json(json.dumps(given, default=str), strict=True), origins)
-    except ValidationError as error:
-        problems = [f"  {line}" for line in _problems(error)]
-        raise InputError(
-            f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}\n" + "\n".join(problems)
-        ) from None
+    problems = _check(given) + search_problems(given, _check, _placed)
+    if problems:
+        listed = "".join(f"\n  {line}" for line in problems)
+        raise InputError(f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}{listed}")
+    return LoadedRecipe(_validated(given), origins)
 
 
 class Explained(NamedTuple):
@@ -126,13 +124,37 @@ def _explain(section: BaseModel, prefix: str, origins: Mapping[str, str]) -> Ite
             yield from _explain(value, f"{key}.", {**origins, **inner})
         else:
             given = [origin for known, origin in origins.items() if known == key or known.startswith(f"{key}.")]
-            yield Explained(key, value, given[-1] if given else "default", field.description or "")
+            plain = section.model_dump(mode="json")[name]
+            yield Explained(key, plain, given[-1] if given else "default", field.description or "")
 
 
 def digest(value: BaseModel | Mapping[str, Any]) -> str:
     """sha256 of the canonical JSON of a recipe or of a part of one."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _validated(given: Mapping[str, Any]) -> Recipe:
+    # Strict, so that `true` is no number; from JSON, because strict wants objects for sections otherwise.
+    return Recipe.model_validate_json(json.dumps(given, default=str), strict=True)
+
+
+def _check(given: Mapping[str, Any]) -> list[str]:
+    try:
+        _validated(given)
+    except ValidationError as error:
+        return list(_problems(error))
+    return []
+
+
+def _placed(given: dict[str, Any], key: str, value: Any) -> None:
+    """A value to search for, where an override would put it."""
+    if not all(key.split(".")):
+        raise InputError(f"{key!r}: write the keys of the recipe with a dot between them, for example train.epochs")
+    try:
+        _place(given, key, value, key)
+    except InputError as error:
+        raise InputError(str(error).removeprefix("--set ")) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -236,7 +258,7 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
     steps: list[str] = []
     section: type[BaseModel] = Recipe
     inner: type[BaseModel] | None = Recipe
-    mapping = False
+    mapping, values = False, None
     for step in location:
         if inner is not None:
             section = inner
@@ -245,8 +267,12 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
             annotation: Any = field.annotation if field is not None else None
             inner = _section(annotation)
             mapping = get_origin(annotation) is dict
+            values = get_args(annotation)[1] if mapping else None
         elif mapping or isinstance(step, int):
             steps.append(str(step))
+            # What a mapping holds may be a section; Annotated hides it.
+            held = getattr(values, "__origin__", values)
+            inner = held if isinstance(held, type) and issubclass(held, BaseModel) else None
         elif step in METHODS:
             inner = METHODS[str(step)]
     return steps, section

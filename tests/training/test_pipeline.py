@@ -142,6 +142,7 @@ MATRIX = {
     "plan.accuracy_budget=1": ("plan", "package"),
     "plan.variants=[int8-dynamic]": ("plan", "package"),
     "compare.margin=2": ("package",),
+    "search.trials=3": (),
 }
 
 

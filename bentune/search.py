@@ -1,0 +1,72 @@
+"""The command `search`: tries values of the recipe, and writes the recipe with the best of them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from bentune.options import json_option, overrides_option, recipe_argument, run_options
+from bentune.outcome import say_outcome
+from bentune.report import Report
+
+if TYPE_CHECKING:
+    from training.hyper_search import SearchResult
+
+
+@click.command()
+@recipe_argument
+@overrides_option
+@run_options
+@json_option
+def search(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json: bool) -> None:
+    """Search for the recipe's `search.values` on validation rows; interrupted, the same command goes on.
+
+    Held-out rows are never looked at. The best values are in a recipe for `bentune run`.
+    """
+    from training.pipeline import run_stage
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir, explain_full_disk
+
+    report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides).recipe
+    with RunDir.open(runs, loaded.name, new=new) as run, explain_full_disk(run.root):
+        report.say(f"[bold]{loaded.name}[/]  {escape(str(run.root))}")
+        say_outcome(report, run_stage("data", loaded, run, report))
+        with report.task("loading what `search` needs", None):
+            from training.hyper_search import BEST, DIRECTORY
+            from training.hyper_search import search as find
+        result = find(loaded, run, report)
+        place = run.root / DIRECTORY
+    report.say(_table(result))
+    report.say(f"run the best: bentune run {escape(str(place / BEST))}")
+    report.result(result.model_dump(mode="json") | {"directory": place, "recipe": place / BEST})
+
+
+def _table(result: "SearchResult") -> Table:
+    rows = result.rows
+    title = f"trained on {rows['train']} rows, measured on {rows['validation']} others; held-out rows were not used"
+    table = Table("trial", result.metric, *result.best.values, "seconds", "", title=title)
+    order = sorted(result.trials, key=lambda one: (one.value is None, _rank(one.value, result.direction), one.number))
+    for tried in order:
+        notes = {result.best.number: "best", result.own: "the recipe's own"}
+        again = f"as trial {tried.repeats + 1}" if tried.repeats is not None else ""
+        found = tried.state if tried.value is None else f"{tried.value:.4f}"
+        table.add_row(
+            str(tried.number + 1),
+            found,
+            *(escape(_shown(value)) for value in tried.values.values()),
+            f"{tried.seconds:.1f}",
+            notes.get(tried.number, again),
+            style="bold" if tried.number == result.best.number else None,
+        )
+    return table
+
+
+def _rank(value: float | None, direction: str) -> float:
+    return 0.0 if value is None else value * (-1 if direction == "maximize" else 1)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
