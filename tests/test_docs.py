@@ -33,10 +33,12 @@ from training.arguments import rows_at_once
 from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
 from training.clean_settings import CleanSettings, NearDuplicateSettings
 from training.compression_settings import DistillSettings, PruneSettings
+from training.doubtful_labels import FOLDS, LEAST_ACCURACY, MOST_ROWS
 from training.evaluation import Evaluation
 from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
 from training.report_page import SHOWN_CHARACTERS
+from training.search_settings import SearchSettings
 from training.train_settings import TrainSettings
 
 ROOT = Path(__file__).parent.parent
@@ -124,6 +126,45 @@ def test_data_page(tmp_path: Path) -> None:
     for settings in (CleanSettings, NearDuplicateSettings):
         for name, field in settings.model_fields.items():
             assert f"| `{name}` | `{json.dumps(field.default)}` | {field.description} |" in text
+
+
+def test_data_care_page(tmp_path: Path) -> None:
+    """Its commands run, and what it says of the recipe's values is what they are."""
+    page = DOCS / "data-care.md"
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    (commands,) = blocks(page, "sh")
+    output = shell(commands, tmp_path)
+    assert re.search(r"4 │ label probably wrong +│ left out", output)
+    assert "train.balance" in output
+    recipe = load_recipe(ROOT / "recipes/bbc-imbalanced.yaml").recipe
+    (given,) = blocks(page, "yaml")
+    assert yaml.safe_load(given)["train"]["augment"] == recipe.train.augment.model_dump(exclude_unset=True)
+    rows = re.findall(r"^\| `([^`]+)` \|", page.read_text(), re.MULTILINE)
+    of_labels, of_balance = ["show", "remove", "off"], ["none", "weights", "oversample", "{cap: N}"]
+    assert rows == ["data.doubtful_labels", *of_labels, "train.balance", *of_balance]
+    for words in (
+        f"less than {LEAST_ACCURACY:.0%}",
+        f"at most {MOST_ROWS:,} rows",
+        f"fewer than {FOLDS} training rows",
+    ):
+        assert words.replace("%", " %") in page.read_text()
+
+
+def test_search_page(tmp_path: Path) -> None:
+    """Its command has these options, its values are valid, and its table is the code."""
+    page = DOCS / "search.md"
+    (command,) = blocks(page, "sh")
+    program, name, *arguments = shlex.split(command, comments=True)
+    assert program == "bentune"
+    cli.commands[name].make_context(name, [*arguments])
+    (given,) = blocks(page, "yaml")
+    recipe = yaml.safe_load((ROOT / arguments[0]).read_text())
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe | yaml.safe_load(given)))
+    assert (
+        load_recipe(tmp_path / "r.yaml").recipe.search.trials == load_recipe(ROOT / arguments[0]).recipe.search.trials
+    )
+    rows = re.findall(r"^\| `(\w+)` \|", page.read_text(), re.MULTILINE)
+    assert set(rows) == set(SearchSettings.model_fields)
 
 
 def test_retrain_page(tmp_path: Path, tiny_tag: str) -> None:
