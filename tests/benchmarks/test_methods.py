@@ -1,11 +1,6 @@
-"""The methods beside each other: the table, and that the memory is of the one process that was asked for."""
+"""The methods beside each other: the table of docs/methods.md."""
 
-import sys
-
-import pytest
-
-from benchmarks.methods import Measurement, Row, _peak, markdown
-from service.errors import BentuneError
+from benchmarks.methods import Measurement, Row, markdown
 
 
 def row(method: str, seconds: float) -> Row:
@@ -20,12 +15,3 @@ def test_times_are_ratios_to_the_first_method() -> None:
         "| `head` | 0.900 [0.850, 0.950] | 1,500 (2.50%) | 0.25 | 700 | 1.25 |",
     ]
     assert "600 MB" in table[-1]
-
-
-def test_the_peak_is_of_that_process_alone() -> None:
-    large, _ = _peak([sys.executable, "-c", "bytearray(600_000_000)"])
-    small, output = _peak([sys.executable, "-c", "print('said')"])
-    assert large > 600 > small
-    assert output == b"said\n"
-    with pytest.raises(BentuneError, match="ended with 3"):
-        _peak([sys.executable, "-c", "raise SystemExit(3)"])

@@ -1,0 +1,45 @@
+"""The most memory that a command's process held, whatever the process that asks for it holds."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+from service.errors import BentuneError
+
+# A process counts what held it before it became another program: Linux keeps the peak across exec. So the command is
+# started by an interpreter that has done nothing else.
+WATCHER = """
+import json, os, resource, subprocess, sys
+code = subprocess.run(sys.argv[2:], stdout=int(sys.argv[1])).returncode
+print(json.dumps([code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024]))
+"""
+
+
+class Peak(NamedTuple):
+    """`peak_mb` is resident memory in 10^6 bytes at its highest; `output` what the command wrote to stdout."""
+
+    peak_mb: float
+    output: bytes
+
+
+def peak_of(command: list[str]) -> Peak:
+    """Run the command, with this process's modules to import from. Raises BentuneError when it fails."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as given:
+        try:
+            watcher = subprocess.Popen(
+                [sys.executable, "-c", WATCHER, str(write), *command],
+                stdout=subprocess.PIPE,
+                pass_fds=(write,),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        finally:
+            os.close(write)
+        output = given.read()
+        said, _ = watcher.communicate()
+    code, peak = json.loads(said)
+    if code != 0:
+        raise BentuneError(f"`{' '.join(command)}` ended with {code}; what it said is above")
+    return Peak(peak / 1e6, output)
