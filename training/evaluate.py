@@ -1,23 +1,21 @@
 """Stage `evaluate`: the base model with a fresh head and the tuned one, on the same held-out rows."""
 
-import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rollout.bootstrap import Interval
 from rollout.calibration import ece_difference
 from rollout.quality import classification, paired
 from rollout.slices import by_column
 from service.contract import write_json
-from service.errors import InputError
 from service.scores import probabilities
 from training.base import quiet
 from training.carried import Carried, read_carried
 from training.compressed import larger_models
 from training.evaluation import EXCERPT, FILE, SMALL, Changed, Compressed, Evaluation, Mistake, Scaled, Slice
 from training.evaluation_table import changed_table, metrics_table, slices_table
+from training.label_order import ranks_of
 from training.logits import Logits, torch_logits
 from training.methods import load_same_base, load_tuned
 from training.rows import Rows, read_rows
@@ -80,25 +78,6 @@ def run(context: Context) -> Summary:
     accuracy = {"base": evaluation.base.accuracy.model_dump(), "tuned": evaluation.tuned.accuracy.model_dump()}
     accuracy |= {name: one.metrics.accuracy.model_dump() for name, one in evaluation.compressed.items()}
     return accuracy | {"rows": len(rows)}
-
-
-def ranks_of(labels: list[str]) -> npt.NDArray[np.int64]:
-    """The place of each label among all, int64 [labels], in numeric order; equal numbers share one.
-
-    Raises InputError for a label that is no number.
-    """
-    numbers = []
-    for label in labels:
-        try:
-            numbers.append(float(label))
-        except ValueError:
-            numbers.append(math.nan)
-        if not math.isfinite(numbers[-1]):
-            raise InputError(
-                f"evaluate.ordinal: label {label!r} is no number, so it has no place in an order: name the labels by "
-                "numbers with data.labels, or leave evaluate.ordinal out"
-            )
-    return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
 
 
 def _temperature(context: Context) -> Temperature | None:

@@ -1,7 +1,13 @@
 """The order of labels: that of the numbers where all are whole numbers, else of the letters."""
 
+import math
 import re
 from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import InputError
 
 NUMBER = re.compile(r"-?[0-9]{1,18}")
 
@@ -11,3 +17,22 @@ def label_order(labels: Iterable[str]) -> list[str]:
     found = set(labels)
     numeric = all(NUMBER.fullmatch(label) for label in found)
     return sorted(found, key=lambda label: (int(label) if numeric else 0, label))
+
+
+def ranks_of(labels: list[str]) -> npt.NDArray[np.int64]:
+    """The place of each label among all, int64 [labels], in numeric order; equal numbers share one.
+
+    Raises InputError for a label that is no number.
+    """
+    numbers = []
+    for label in labels:
+        try:
+            numbers.append(float(label))
+        except ValueError:
+            numbers.append(math.nan)
+        if not math.isfinite(numbers[-1]):
+            raise InputError(
+                f"evaluate.ordinal: label {label!r} is no number, so it has no place in an order: name the labels by "
+                "numbers with data.labels, or leave evaluate.ordinal out"
+            )
+    return np.unique(numbers, return_inverse=True)[1].astype(np.int64)

@@ -14,6 +14,7 @@ from training import pruning
 from training.base import base_digest, load_base, load_tokenizer, quiet
 from training.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
 from training.fit import Fitted, fit
+from training.label_order import ranks_of
 from training.methods import BASE, count, prepare, save_tuned
 from training.overfitting import curve_warnings
 from training.parent import open_parent, weights_of
@@ -33,11 +34,14 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
     """Write adapter/ or model/, tokenizer/, labels.json and base.json; `callbacks` watch the training.
 
     A run that was interrupted goes on from its last whole checkpoint in the same directory, and ends with the weights
-    that it would have had. Raises BentuneError when the loss is no longer a number.
+    that it would have had. Raises BentuneError when the loss is no longer a number, InputError for a
+    recipe that asks for what its labels, rows or base model do not have.
     """
     quiet()
     recipe, work, data = context.recipe, context.work, context.inputs["data"]
     labels = labels_of(data)
+    if recipe.evaluate.ordinal:
+        ranks_of(labels)  # or it would be refused when all is trained
     start = _start(recipe, data.parents[2])
     tokenizer = load_tokenizer(start)
     tokenizer.save_pretrained(work / "tokenizer")  # before it is used, which would leave its mark

@@ -199,19 +199,6 @@ def test_columns_of_the_source_reach_the_evaluation(
     assert "the tuned model by column" in console.export_text()
 
 
-def test_ranks_are_in_numeric_order_and_words_have_none() -> None:
-    assert evaluate.ranks_of(["10", "9", "-1.5", "2"]).tolist() == [3, 2, 0, 1]
-    for label in ("good", "nan", ""):
-        with pytest.raises(InputError, match=rf"evaluate.ordinal: label {label!r} is no number"):
-            evaluate.ranks_of(["1", label])
-
-
-def test_ordinal_labels_must_be_numbers(tiny_run: Path, tiny_recipe: Path, context: Callable[..., Any]) -> None:
-    recipe = load_recipe(tiny_recipe, ["evaluate.ordinal=true"]).recipe
-    with pytest.raises(InputError, match="label 'animal' is no number"):
-        evaluate.run(context(recipe, data=tiny_run / "data", train=tiny_run / "train"))
-
-
 @pytest.mark.parametrize("column", ["text", "second"])
 def test_texts_are_no_slices(column: str, tiny_recipe: Path) -> None:
     with pytest.raises(InputError, match=rf"evaluate: slices: '{column}' holds the texts"):
