@@ -1,15 +1,19 @@
-"""Fixtures that many tests share: the tiny model, its rows, and one finished run on them."""
+"""Fixtures that many tests share: the tiny model, its rows, one finished run on them, and a stand-in for a cluster."""
 
 import atexit
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster import Cluster, serving
+from programs import require
 from tiny import Quiet, make_model, sentences, write_csv, write_recipe
 
+K8S = Path(__file__).parent.parent / "k8s"
 # BentoML reads this when it is first imported: the tests never touch the user's stores.
 _HOME = tempfile.mkdtemp(prefix="bentune-tests-")
 os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "true", "HF_HOME": f"{_HOME}/hf"}
@@ -57,3 +61,21 @@ def tiny_tag(tiny_run: Path) -> str:
 def tiny_bundle(tiny_run: Path) -> Path:
     """Directory of the stored bundle; treat it as read-only (copy it to change it)."""
     return Path(json.loads((tiny_run / "package/artifacts.json").read_text())["bundle"])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A stand-in for a cluster, which the real kubectl talks to."""
+    require("kubectl")
+    found = Cluster()
+    with serving(found, tmp_path) as config:
+        monkeypatch.setenv("KUBECONFIG", str(config))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        yield found
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    """A copy of the overlay `dev`, to write to."""
+    shutil.copytree(K8S, tmp_path / "k8s")
+    return tmp_path / "k8s/overlays/dev"

@@ -1,18 +1,16 @@
 """The commands release and rollback, as a shell sees them."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, serving
+from cluster import Cluster
 from command import ask
 from programs import require
 
 from rollout.server import running
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
 FIRST, SECOND = (f"registry.test/tiny:{number}@sha256:{str(number) * 64}" for number in (1, 2))
 
 
@@ -22,22 +20,10 @@ def url(tiny_tag: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         yield address
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    require("kubectl")
-    found = Cluster()
-    with serving(found, tmp_path) as config:
-        monkeypatch.setenv("KUBECONFIG", str(config))
-        monkeypatch.setenv("HOME", str(tmp_path))
-        # Each look would otherwise wait for pods that are here at once.
-        monkeypatch.setattr("rollout.follow.LOOK_EVERY_S", 0.0)
-        yield found
-
-
-@pytest.fixture
-def overlay(tmp_path: Path) -> Path:
-    shutil.copytree(K8S, tmp_path / "k8s")
-    return tmp_path / "k8s/overlays/dev"
+@pytest.fixture(autouse=True)
+def looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look would otherwise wait for pods that are here at once."""
+    monkeypatch.setattr("rollout.follow.LOOK_EVERY_S", 0.0)
 
 
 def test_a_release_and_the_way_back(cluster: Cluster, overlay: Path, tiny_tag: str, url: str) -> None:

@@ -1,15 +1,13 @@
-"""What tests of releases start with: a stand-in cluster, an overlay, and a Service that answers as the pods."""
+"""What tests of releases start with: releases to a stand-in cluster, and a Service that answers as the pods."""
 
 import itertools
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import http_server
 import pytest
-from cluster import Cluster, serving
-from programs import require
+from cluster import Cluster
 from releasing import Behind, Heard, image_of, version
 
 from rollout.carry import Outcome
@@ -18,24 +16,6 @@ from rollout.kubectl import Kubectl
 from rollout.place import OverlayPlace
 from rollout.release import release, rollback
 from service.contract import Bundle
-
-K8S = Path(__file__).parent.parent.parent / "k8s"
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    require("kubectl")
-    found = Cluster()
-    with serving(found, tmp_path) as config:
-        monkeypatch.setenv("KUBECONFIG", str(config))
-        monkeypatch.setenv("HOME", str(tmp_path))
-        yield found
-
-
-@pytest.fixture
-def overlay(tmp_path: Path) -> Path:
-    shutil.copytree(K8S, tmp_path / "k8s")
-    return tmp_path / "k8s/overlays/dev"
 
 
 @dataclass

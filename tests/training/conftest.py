@@ -1,6 +1,7 @@
 """Fixtures of the training tests: a hub that cannot be reached, a run with LoRA, copies of runs to change."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,25 @@ def context(tmp_path: Path) -> Callable[..., Context]:
         return Context(recipe, work, inputs, Quiet())
 
     return make
+
+
+@pytest.fixture
+def stop_at() -> Iterator[Callable[[int], None]]:
+    """Interrupt what trains next in the middle of a step, counted from 1 over all its phases; step 0 never comes."""
+    from transformers import Trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def arrange(step: int) -> None:
+            patch.undo()
+            original, done = Trainer.training_step, Counter[str]()
+
+            def stopping(self: Trainer, *args: Any, **options: Any) -> Any:
+                done["steps"] += 1
+                if done["steps"] == step:
+                    raise KeyboardInterrupt
+                return original(self, *args, **options)
+
+            patch.setattr(Trainer, "training_step", stopping)
+
+        yield arrange

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from architectures import classifier
 from safetensors.torch import load_file
 from tiny import Quiet
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from service.errors import BentuneError, InputError
 from training import pruning, train
@@ -45,25 +44,6 @@ def fit(asked: Callable[..., Context]) -> Callable[..., tuple[Context, Summary]]
         return given, train.run(given)
 
     return run
-
-
-@pytest.fixture
-def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Interrupt the training in the middle of a step, counted over both phases; step 0 never stops it."""
-
-    def arrange(step: int) -> None:
-        monkeypatch.undo()
-        original, done = Trainer.training_step, Counter[str]()
-
-        def stopping(self: Trainer, *args: Any, **options: Any) -> Any:
-            done["steps"] += 1
-            if done["steps"] == step:
-                raise KeyboardInterrupt
-            return original(self, *args, **options)
-
-        monkeypatch.setattr(Trainer, "training_step", stopping)
-
-    return arrange
 
 
 def said(context: Context) -> list[Any]:
@@ -150,9 +130,10 @@ def test_a_run_killed_between_the_phases_keeps_the_first(
     asked: Callable[..., Context], stop_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = asked()
-    monkeypatch.setattr(pruning, "_prune", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        train.run(context)
+    with monkeypatch.context() as patch:
+        patch.setattr(pruning, "_prune", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train.run(context)
     (context.work / "pruned.partial").mkdir()  # not removed after SIGKILL
     stop_at(31)  # never: only the second phase is left
     assert train.run(context)["pruned"]["steps"] == 30

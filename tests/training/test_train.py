@@ -66,24 +66,6 @@ def fit(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> Callable[..., tupl
 
 
 @pytest.fixture
-def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Interrupt the next training in the middle of a step, once."""
-
-    def arrange(step: int) -> None:
-        original, done = Trainer.training_step, Counter[str]()
-
-        def stopping(self: Trainer, *args: Any, **options: Any) -> Any:
-            done["steps"] += 1
-            if done["steps"] == step:
-                raise KeyboardInterrupt
-            return original(self, *args, **options)
-
-        monkeypatch.setattr(Trainer, "training_step", stopping)
-
-    return arrange
-
-
-@pytest.fixture
 def with_validation(tiny_run: Path, tmp_path: Path) -> Path:
     """The tiny rows, some of them held back to pick the best checkpoint with."""
     data = Path(shutil.copytree(tiny_run / "data", tmp_path / "data"))
