@@ -1,0 +1,120 @@
+"""The command `run`, and one for each of its stages."""
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from bentune.options import json_option, overrides_option, recipe_argument, run_options
+from bentune.outcome import outcome_json, say_outcome
+from bentune.report import Report
+from bentune.run_report import say_report
+
+
+@click.command()
+@recipe_argument
+@overrides_option
+@run_options
+@json_option
+def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json: bool) -> None:
+    """Do everything from the data to a built Bento. A second run redoes only what changed."""
+    from training.pipeline import run_all
+    from training.recipe_file import load_recipe
+    from training.report import write_report
+    from training.run_dir import RunDir
+
+    report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
+    outcomes = []
+    with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
+        report.say(f"[bold]{loaded.recipe.name}[/]  {directory.root}")
+        for outcome in run_all(loaded.recipe, directory, report):
+            say_outcome(report, outcome)
+            outcomes.append(outcome)
+        written = write_report(loaded.recipe, directory)
+    package = outcomes[-1].summary
+    table = Table(show_header=False, title="done")
+    for outcome in outcomes[:-1]:
+        table.add_row(outcome.stage, str(outcome.directory))
+    table.add_row("bundle", f"{package['model']}\n{package['bundle']}")
+    table.add_row("Bento", f"{package['bento']}\n{package['bento_path']}")
+    report.say(table)
+    say_report(report, written)
+    report.say(f"serve it: bentune serve {package['bento']}")
+    report.result(
+        {"run": directory.root, "report": written.page, "stages": [outcome_json(outcome) for outcome in outcomes]}
+    )
+
+
+def _stage(name: str, text: str) -> click.Command:
+    @click.command(name=name, help=text)
+    @recipe_argument
+    @overrides_option
+    @run_options
+    @click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
+    @json_option
+    def stage(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, force: bool, as_json: bool) -> None:
+        _run_stage(name, recipe, overrides, runs, as_json, new=new, force=force)
+
+    return stage
+
+
+def _run_stage(
+    name: str, recipe: Path, overrides: tuple[str, ...], runs: Path, as_json: bool, *, new: bool, force: bool
+) -> None:
+    from training.pipeline import run_stage
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
+    with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
+        outcome = run_stage(name, loaded.recipe, directory, report, force=force)
+    say_outcome(report, outcome)
+    report.result(outcome_json(outcome))
+
+
+@click.command()
+@recipe_argument
+@overrides_option
+@run_options
+@click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
+@click.option("--explain", "explaining", is_flag=True, help="Only show why the winner won and each loser lost.")
+@json_option
+def plan(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    runs: Path,
+    new: bool,
+    force: bool,
+    explaining: bool,
+    as_json: bool,
+) -> None:
+    """Measure how the model is best run on this CPU without losing accuracy."""
+    if not explaining:
+        _run_stage("plan", recipe, overrides, runs, as_json, new=new, force=force)
+        return
+    from training.plan_report import explanation
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    report = Report(as_json=as_json)
+    with RunDir.open(runs, load_recipe(recipe, overrides).recipe.name, new=False) as directory:
+        found, parts = explanation(directory.stage("plan"))
+    if not as_json:
+        for part in parts:
+            Report.page(part)
+    report.result(found.model_dump(mode="json"))
+
+
+STAGES = (
+    _stage("data", "Read, check and split the labelled rows."),
+    _stage("train", "Fine-tune the base model; goes on from the last checkpoint."),
+    _stage("merge", "Fold the adapter into the base weights."),
+    _stage("calibrate", "Fit a temperature and fold it into the merged weights, if the recipe says so."),
+    _stage("evaluate", "Compare the base and the tuned model on the held-out rows."),
+    _stage("export", "Write the merged model as ONNX."),
+    _stage(
+        "verify", "Prove on held-out rows that every hop gives the same answers; exit 1 names the hop that does not."
+    ),
+    _stage("package", "Store the bundle in the BentoML model store and build the Bento."),
+    plan,
+)
