@@ -13,7 +13,7 @@ from bentune.outcome import say_outcome
 from bentune.report import Report
 
 if TYPE_CHECKING:
-    from training.hyper_search import SearchResult
+    from training.search_result import SearchResult
 
 
 @click.command()
@@ -35,8 +35,9 @@ def search(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_j
         report.say(f"[bold]{loaded.name}[/]  {escape(str(run.root))}")
         say_outcome(report, run_stage("data", loaded, run, report))
         with report.task("loading what `search` needs", None):
-            from training.hyper_search import BEST, DIRECTORY
+            from training.hyper_search import BEST
             from training.hyper_search import search as find
+            from training.search_result import DIRECTORY
         result = find(loaded, run, report)
         place = run.root / DIRECTORY
     report.say(_table(result))

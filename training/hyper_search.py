@@ -5,7 +5,7 @@ import math
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import torch
@@ -16,53 +16,22 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from service.contract import write_json
 from service.errors import BentuneError, InputError
-from service.frozen import Frozen
 from training import train
 from training.base_files import base_files_digest
 from training.recipe import Recipe
 from training.recipe_file import digest, spelled_out
 from training.run_dir import RunDir
+from training.search_result import DIRECTORY, RESULT, SearchResult, Tried
 from training.search_rows import search_rows
 from training.search_settings import SEARCHABLE, SearchSettings
 from training.search_space import draw, own_values, with_values
 from training.stage import Context, Reporter
 
-DIRECTORY = "search"
 STORAGE = "search.db"
-RESULT = "search.json"
 BEST = "best.yaml"
 TENTHS = 10
 SEEDS = 2**32
 FINISHED = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-
-
-class Tried(Frozen):
-    """One finished trial: `value` is the metric that it reached, `reason` why it failed.
-
-    `repeats` is the number of the trial that had the same values, and so was not trained again.
-    """
-
-    number: int
-    state: Literal["complete", "pruned", "failed"]
-    value: float | None
-    values: dict[str, Any]
-    seconds: float
-    reason: str | None = None
-    repeats: int | None = None
-
-
-class SearchResult(Frozen):
-    """search.json. `own` is the number of the trial with the recipe's own values, where they are among those searched.
-
-    `rows` counts the rows that trials were trained and measured on: held-out rows are in neither.
-    """
-
-    metric: str
-    direction: Literal["maximize", "minimize"]
-    rows: dict[str, int]
-    trials: list[Tried]
-    best: Tried
-    own: int | None
 
 
 def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
@@ -93,7 +62,8 @@ def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
         _try(trial, study, recipe, rows, directory, report)
         finished = _finished(study)
         report.say(_line(_tried(finished[-1]), recipe.search.metric))
-    result = _result(study, finished, recipe, counts)
+    record = run.record("data")
+    result = _result(study, finished, recipe, counts, record.summary["fingerprint"] if record is not None else "")
     write_json(directory / RESULT, result)
     _write_best(recipe, result, directory / BEST)
     return result
@@ -226,12 +196,15 @@ def _tried(trial: FrozenTrial) -> Tried:
     )
 
 
-def _result(study: optuna.Study, finished: list[FrozenTrial], recipe: Recipe, rows: dict[str, int]) -> SearchResult:
+def _result(
+    study: optuna.Study, finished: list[FrozenTrial], recipe: Recipe, rows: dict[str, int], fingerprint: str
+) -> SearchResult:
     complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
     if not complete:
         reasons = [trial.user_attrs["reason"] for trial in finished if "reason" in trial.user_attrs]
         raise BentuneError(f"search: not one of {len(finished)} trials came to its end; the last one: {reasons[-1]}")
     return SearchResult(
+        fingerprint=fingerprint,
         metric=recipe.search.metric,
         direction=recipe.search.towards,
         rows=rows,

@@ -15,7 +15,8 @@ from training.evaluation import Evaluation
 from training.locate import PACKAGE, locate
 from training.plan_report import short_provider
 from training.recipe import Recipe
-from training.report_facts import DataFacts, Facts, TrainingFacts, compared, spelled
+from training.report_facts import Facts, compared, spelled
+from training.run_facts import DataFacts, TrainingFacts
 
 CARD = "README.md"
 EVALUATED = {"accuracy": "accuracy", "macro_f1": "f1"}
@@ -141,7 +142,7 @@ def _evaluation(tested: Evaluation) -> Iterator[str]:
     )
     yield _table(
         ("metric", "before", "after"),
-        [(spelled(one.key), _bounds(one.base), _bounds(one.tuned)) for one in compared(tested)],
+        [(spelled(one.key), _bounds(one.other), _bounds(one.tuned)) for one in compared(tested)],
     )
     yield _table(
         ("label", "rows", "precision", "recall", "F1"),

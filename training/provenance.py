@@ -1,11 +1,13 @@
-"""What a model was made with: the revision of the code, and the versions of the packages that decide its weights."""
+"""What a model was made with: the code's revision, the versions of packages that decide its weights, the hardware."""
 
 import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import service
+from service.hardware import describe
 
 TOOLS = ("bentune", "torch", "transformers", "peft", "optimum", "optimum-onnx", "onnxruntime", "tokenizers", "bentoml")
 ROOT = Path(service.__file__).resolve().parent.parent
@@ -24,3 +26,11 @@ def code_revision() -> str:
 def tool_versions() -> dict[str, str]:
     """Python's version and those of TOOLS, by name."""
     return {"python": sys.version.split()[0]} | {tool: importlib.metadata.version(tool) for tool in TOOLS}
+
+
+def training_hardware() -> dict[str, Any]:
+    """What torch trains on here: the `cpu` as `service.hardware` describes it, and the names of the `gpus`."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {"cpu": describe().model_dump(mode="json"), "gpus": gpus}

@@ -9,7 +9,7 @@ from training.pipeline import stages_of, standing
 from training.provenance import code_revision, tool_versions
 from training.recipe import Recipe
 from training.recipe_file import spelled_out
-from training.report_facts import facts_of
+from training.report_facts import Judgement, facts_of, search_of
 from training.report_page import page_of
 from training.run_dir import RunDir
 
@@ -26,9 +26,10 @@ class Written(NamedTuple):
     missing: list[str]
 
 
-def write_report(recipe: Recipe, run: RunDir) -> Written:
+def write_report(recipe: Recipe, run: RunDir, judged: Judgement | None = None) -> Written:
     """Write the report of a run that this process holds; stages that were not done for this recipe are left out.
 
+    `judged` is what the bundle of the run was compared with, and left out where it is of another one.
     The same stages give the same bytes. Raises InputError when there is none, and for a file that no stage wrote.
     """
     stages = standing(recipe, run)
@@ -38,6 +39,10 @@ def write_report(recipe: Recipe, run: RunDir) -> Written:
         )
     facts, missing = facts_of(recipe, stages), [stage.name for stage in stages_of(recipe) if stage.name not in stages]
     made_with = facts.packaged
+    if facts.data:
+        facts = facts.model_copy(update={"search": search_of(run.root, facts.data.fingerprint)})
+    if judged and made_with and judged.verdict.candidate.content == made_with.content:
+        facts = facts.model_copy(update={"judged": judged})
     revision = made_with.code_revision if made_with else code_revision()
     tools = made_with.tools if made_with else tool_versions()
     written = Written(run.root / PAGE, run.root / CARD, run.root / RECIPE, missing)

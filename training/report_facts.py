@@ -3,138 +3,72 @@
 Everything is read from the directories of stages; of a run that stopped half way the later parts are None.
 """
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rollout.bootstrap import Interval
+from rollout.quality import Classification, PairedDifference
 from service.baseline import Baseline
 from service.errors import InputError
 from service.plan import Plan
+from service.verdict import Verdict
 from training.data_report import REPORT, DataReport
-from training.evaluation import FILE, Evaluation
-from training.parity import Hop
+from training.evaluation import FILE, Compressed, Evaluation
 from training.recipe import Recipe
 from training.recipe_file import digest
 from training.run_dir import RECORD, StageRecord
+from training.run_facts import DataFacts, DoubtfulRow, Fact, Packaged, Parity, TrainingFacts
+from training.search_result import DIRECTORY, RESULT, SearchResult
 
+DOUBTFUL = "doubtful.jsonl"
+SHOWN_DOUBTFUL = 5
 PARTS = {"train": "training", "validation": "validation", "test": "held out"}
 SPELLED = {"macro_f1": "macro F1", "micro_f1": "micro F1", "mcc": "Matthews correlation", "roc_auc": "ROC AUC"}
 
 Known = TypeVar("Known", bound=BaseModel)
 
 
-class _Fact(BaseModel):
-    """A part of what a stage wrote: keys that no report shows are passed over."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Dropped(_Fact):
-    """Rows that were left out for one reason; `samples` names a few by where they were read."""
-
-    rows: int
-    samples: list[str]
-
-
-class ParentRows(_Fact):
-    """The version that this one continues, and how many of the held-out and the training rows are its own."""
-
-    tag: str
-    reference: int
-    fresh: int
-    trained_again: int
-    trained_new: int
-
-
-class DataFacts(_Fact):
-    """The labelled rows: where they are from, and how many of which label are in each part."""
-
-    source: list[str]
-    fingerprint: str
-    labels: list[str]
-    rows: dict[str, int]
-    rows_by_label: dict[str, dict[str, int]]
-    dropped: dict[str, Dropped]
-    parent: ParentRows | None = None
-
-
-class Parameters(_Fact):
-    """How many weights there are, and how many of them are trained."""
-
-    trainable: int
-    total: int
-
-
-class CurvePoint(_Fact):
-    """What was logged after a step: the mean loss since the point before, or the loss on the validation rows."""
-
-    step: int
-    epoch: float
-    learning_rate: float | None = None
-    loss: float | None = None
-    eval_loss: float | None = None
-    eval_accuracy: float | None = None
-
-
-class TrainingFacts(_Fact):
-    """How the model was trained; `warnings` say in words what its curves warn of."""
-
-    base: str
-    base_sha256: str
-    parameters: Parameters
-    learning_rate: float
-    steps: int
-    resumed_at_step: int
-    loss: float
-    curve: list[CurvePoint]
-    warnings: list[str] = []
-
-
-class Compared(NamedTuple):
-    """A metric of both models with its intervals; `change` where the difference was measured as well."""
+class Change(NamedTuple):
+    """A metric of the tuned model and of another one, with their intervals; `change` where it was measured as well."""
 
     key: str
-    base: Interval
+    other: Interval
     tuned: Interval
     change: Interval | None
 
 
-class Parity(_Fact):
-    """The chain from the trained model to the served one."""
+class Judgement(Fact):
+    """What a comparison with the version that is served found: `numbers` and `slices` are cells to show, in words.
 
-    rows: int
-    hops: list[Hop]
+    A number is what it is of, the candidate's, the served one's, and the change. A slice is its name, its rows, gained
+    and lost ones, the change in points, the probability that chance made it worse, and what that says.
+    """
 
-    @property
-    def largest_difference(self) -> float:
-        """Of a logit, at any hop."""
-        return max((hop.largest_difference or 0.0 for hop in self.hops), default=0.0)
-
-
-class Packaged(_Fact):
-    """What the run made: tags in BentoML's stores, and what it was made with."""
-
-    model: str
-    bento: str
-    digest: str
-    content: str
-    weights_sha256: str
-    code_revision: str
-    tools: dict[str, str]
+    verdict: Verdict
+    notes: list[str]
+    numbers: list[tuple[str, str, str, str]]
+    slices: list[tuple[str, str, str, str, str, str]]
 
 
-class Facts(_Fact):
-    """A run. `rows` is all that is known of the rows, `seconds` how long each stage took, `onnx_bytes` fp32's size."""
+class Facts(Fact):
+    """A run. `rows` is all that is known of the rows, `seconds` how long each stage took, `onnx_bytes` fp32's size.
+
+    `doubtful` are the first rows whose label is probably wrong. `search` is what was searched for on these rows, and
+    `judged` what a retrained version was compared with.
+    """
 
     recipe: Recipe
     recipe_digest: str
     seconds: dict[str, float]
     data: DataFacts | None = None
     rows: DataReport | None = None
+    doubtful: tuple[DoubtfulRow, ...] = ()
+    search: SearchResult | None = None
     training: TrainingFacts | None = None
     evaluation: Evaluation | None = None
     onnx_bytes: int | None = None
@@ -142,6 +76,7 @@ class Facts(_Fact):
     plan: Plan | None = None
     baseline: Baseline | None = None
     packaged: Packaged | None = None
+    judged: Judgement | None = None
 
 
 def facts_of(recipe: Recipe, stages: Mapping[str, Path]) -> Facts:
@@ -163,6 +98,7 @@ def facts_of(recipe: Recipe, stages: Mapping[str, Path]) -> Facts:
         seconds={name: record.seconds for name, record in records.items()},
         data=summary(DataFacts, "data"),
         rows=file(DataReport, "data", REPORT),
+        doubtful=_doubtful(stages["data"] / DOUBTFUL) if "data" in stages else (),
         training=summary(TrainingFacts, "train"),
         evaluation=file(Evaluation, "evaluate", FILE),
         onnx_bytes=records["export"].summary["onnx_bytes"] if "export" in records else None,
@@ -173,20 +109,49 @@ def facts_of(recipe: Recipe, stages: Mapping[str, Path]) -> Facts:
     )
 
 
-def compared(tested: Evaluation) -> list[Compared]:
-    """Every metric of the whole, in the order in which it is written down."""
-    found = []
-    for key in type(tested.tuned).model_fields:
-        base, tuned = getattr(tested.base, key), getattr(tested.tuned, key)
-        if isinstance(base, Interval) and isinstance(tuned, Interval):
-            found.append(Compared(key, base, tuned, getattr(tested.difference, key, None)))
-    errors = (tested.base.calibration.error, tested.tuned.calibration.error)
-    return [*found, Compared("calibration_error", *errors, None)]
+def search_of(root: Path, fingerprint: str) -> SearchResult | None:
+    """What `bentune search` found in the run directory `root`; None where it did not search on rows of `fingerprint`.
+
+    Raises InputError that names the file for what no search wrote.
+    """
+    file = root / DIRECTORY / RESULT
+    found = _read(SearchResult, file, "search") if file.is_file() else None
+    return found if found is not None and found.fingerprint == fingerprint else None
+
+
+def compared(tested: Evaluation) -> list[Change]:
+    """Every metric of the whole, from the base model to the tuned one, in the order in which it is written down."""
+    return list(_changes(tested.base, tested.difference, tested.tuned))
+
+
+def compressed(tested: Evaluation, larger: Compressed) -> list[Change]:
+    """The same from a larger model to the tuned one."""
+    return list(_changes(larger.metrics, larger.difference, tested.tuned))
+
+
+def _changes(other: Classification, difference: PairedDifference, tuned: Classification) -> Iterator[Change]:
+    for key in type(tuned).model_fields:
+        one, own = getattr(other, key), getattr(tuned, key)
+        if isinstance(one, Interval) and isinstance(own, Interval):
+            yield Change(key, one, own, getattr(difference, key, None))
+    yield Change("calibration_error", other.calibration.error, tuned.calibration.error, None)
 
 
 def spelled(key: str) -> str:
     """A metric's name for people."""
     return SPELLED.get(key, key.replace("_", " "))
+
+
+def _doubtful(file: Path) -> tuple[DoubtfulRow, ...]:
+    """The first rows of the file, which has the most doubtful first; none where labels were not judged."""
+    if not file.is_file():
+        return ()
+    try:
+        with file.open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in itertools.islice(lines, SHOWN_DOUBTFUL)]
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: {error}; {_again('data')}") from None
+    return tuple(_valid(DoubtfulRow, row, file, "data") for row in rows)
 
 
 def _read(kind: type[Known], path: Path, stage: str) -> Known:
@@ -207,4 +172,4 @@ def _valid(kind: type[Known], content: Any, path: Path, stage: str) -> Known:
 
 
 def _again(stage: str) -> str:
-    return f"run `bentune {stage} --force RECIPE` again"
+    return f"run `bentune {stage} {'RECIPE' if stage == 'search' else '--force RECIPE'}` again"

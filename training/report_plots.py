@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib import rc_context
@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from rollout.calibration import Bin
 from service.plan import Plan
 from training.data_report import DataReport
 from training.plan_report import pareto_front, pareto_points, short_provider
-from training.report_facts import PARTS, CurvePoint
+from training.report_facts import PARTS, spelled
+from training.run_facts import CurvePoint
 
 SIZE_INCHES = (4.6, 2.9)
 """Narrow, so that its letters can be read where a phone shows it at its own size."""
@@ -47,6 +49,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
+LINES = ((COLOURS["bar"], "-"), (COLOURS["second"], "--"), (COLOURS["ink"], ":"), (COLOURS["soft"], "-."))
 MARKERS = "osD^vPX<>"
 MARKED = 12
 """A curve of at most so many points shows each."""
@@ -68,15 +71,23 @@ class Series(NamedTuple):
     values: list[float]
 
 
-def curves(points: Sequence[CurvePoint]) -> list[Plot]:
-    """Loss, accuracy on the validation rows and learning rate over the steps; what was not logged has no plot."""
+def curves(points: Sequence[CurvePoint], kept: int | None = None, name: str = "") -> list[Plot]:
+    """Loss, metrics of the validation rows and learning rate over the steps; what was not logged has no plot.
+
+    `kept` is the step whose weights were kept. `name` keeps the plots of one training apart from another's.
+    """
     loss = [_series(points, "training rows", "loss"), _series(points, "validation rows", "eval_loss")]
-    accuracy = [_series(points, "validation rows", "eval_accuracy")]
     rate = [_series(points, "learning rate", "learning_rate")]
-    wanted = [("loss", loss, "Loss"), ("accuracy", accuracy, "Accuracy on the validation rows")]
+    names = dict.fromkeys(key for point in points for key in point.metrics)
+    metrics = [_metric(points, key) for key in names if not key.endswith("loss")]
+    wanted = [
+        (f"{name}loss", loss, "Loss"),
+        (f"{name}metrics", metrics, "Metrics of the validation rows"),
+        (f"{name}rate", rate, "Learning rate"),
+    ]
     return [
-        _curve(name, [line for line in lines if line.steps], caption)
-        for name, lines, caption in [*wanted, ("rate", rate, "Learning rate")]
+        _curve(place, [line for line in lines if line.steps], caption, kept)
+        for place, lines, caption in wanted
         if any(line.steps for line in lines)
     ]
 
@@ -86,23 +97,33 @@ def _series(points: Sequence[CurvePoint], name: str, key: str) -> Series:
     return Series(name, [step for step, _ in logged], [value for _, value in logged])
 
 
-def _curve(name: str, lines: Sequence[Series], caption: str) -> Plot:
+def _metric(points: Sequence[CurvePoint], key: str) -> Series:
+    logged = [(point.step, point.metrics[key]) for point in points if key in point.metrics]
+    return Series(spelled(key), [step for step, _ in logged], [value for _, value in logged])
+
+
+def _curve(place: str, lines: Sequence[Series], caption: str, kept: int | None) -> Plot:
+    validated = "validation" in caption or len(lines) > 1
+
     def paint(axes: Axes) -> None:
-        for line, colour, dashes in zip(lines, (COLOURS["bar"], COLOURS["second"]), ("-", "--"), strict=False):
+        for line, (colour, dashes) in zip(lines, itertools.cycle(LINES)):
             marker = "o" if len(line.steps) <= MARKED else ""
             axes.plot(line.steps, line.values, dashes, color=colour, marker=marker, markersize=4, label=line.name)
+        if kept and validated:
+            axes.axvline(kept, color=COLOURS["soft"], linewidth=1, linestyle=":", zorder=0, label=f"kept: step {kept}")
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if name != "accuracy":
+        if not place.endswith("metrics"):
             axes.set_ylim(0, 1.08 * max(max(line.values) for line in lines) or 1)
-        if len(lines) > 1:
+        if len(lines) > 1 or (kept and validated):
             axes.legend()
 
     said = [
         f"{line.name} from {line.values[0]:.3g} at step {line.steps[0]} to {line.values[-1]:.3g} at {line.steps[-1]}"
         for line in lines
     ]
-    return Plot(_draw(name, paint), f"{caption}: {'; '.join(said)}", caption)
+    best = [f"the weights of step {kept} were kept"] if kept and validated else []
+    return Plot(_draw(place, paint), f"{caption}: {'; '.join([*said, *best])}", caption)
 
 
 def lengths(report: DataReport) -> list[Plot]:
@@ -128,22 +149,29 @@ def _histogram(name: str, edges: Sequence[int], counts: Sequence[int], caption: 
     return Plot(_draw(name, paint), alt, caption)
 
 
-def reliability(confidence: Sequence[float], accuracy: Sequence[float], rows: Sequence[int], caption: str) -> Plot:
-    """How often the model is right by how sure it is: each bin's means, its dot as large as its rows are many."""
+def reliability(models: Mapping[str, Sequence[Bin]], caption: str) -> Plot:
+    """How often models are right by how sure they are: each bin's means, its dot as large as its rows are many."""
+    known = {
+        name: [(one.confidence or 0.0, one.accuracy or 0.0, one.rows) for one in bins if one.rows]
+        for name, bins in models.items()
+    }
+    most = max(rows for bins in known.values() for _, _, rows in bins)
 
     def paint(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], ":", color=COLOURS["soft"], linewidth=1.2, label="as often right as sure")
-        axes.plot(confidence, accuracy, "-", color=COLOURS["bar"], label="this model")
-        sizes = [12 + 90 * math.sqrt(count / max(rows)) for count in rows]
-        axes.scatter(confidence, accuracy, s=sizes, color=COLOURS["bar"], zorder=3)
+        for (name, bins), (colour, dashes), marker in zip(known.items(), LINES, MARKERS, strict=False):
+            confidence, accuracy, rows = zip(*bins, strict=True)
+            axes.plot(confidence, accuracy, dashes, color=colour, label=name)
+            sizes = [12 + 90 * math.sqrt(count / most) for count in rows]
+            axes.scatter(confidence, accuracy, s=sizes, color=colour, marker=marker, zorder=3, alpha=0.8)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="share that is right")
         axes.legend(loc="upper left")
 
     said = [
-        f"{right:.0%} right where {sure:.0%} sure ({count:,} rows)"
-        for sure, right, count in zip(confidence, accuracy, rows, strict=True)
+        f"{name}: {'; '.join(f'{right:.0%} right where {sure:.0%} sure ({rows:,} rows)' for sure, right, rows in bins)}"
+        for name, bins in known.items()
     ]
-    return Plot(_draw("reliability", paint), f"{caption}: {'; '.join(said)}", caption)
+    return Plot(_draw("reliability", paint), f"{caption}; {'. '.join(said)}", caption)
 
 
 def heat_map(confusion: Sequence[Sequence[int]], caption: str) -> Plot:

@@ -1,18 +1,26 @@
 """The report's tables: what stands in each row of those that are more than a list of facts."""
 
+import contextlib
+import json
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import reduce
+from operator import getitem
+from typing import Any, NamedTuple
 
 from rollout.bootstrap import Interval
 from rollout.quality import Classification
 from training.data_report import DataReport, Pair
 from training.evaluation import Evaluation
-from training.report_facts import DataFacts, compared, spelled
+from training.recipe import Recipe
+from training.report_facts import compared, compressed, spelled
 from training.report_plots import Plot, heat_map
+from training.run_facts import DataFacts, TrainingFacts
+from training.search_result import SearchResult
 
 MOST_LABELS = 12
 """A confusion matrix of more has no room for its numbers on a phone: it is drawn, and its worst cells are listed."""
 MOST_PAIRS = 10
+MOST_TRIALS = 20
 SHARES = frozenset({"accuracy", "macro_f1", "micro_f1", "calibration_error"})
 
 
@@ -24,14 +32,41 @@ class LabelRow(NamedTuple):
     share: float
 
 
+class Metrics(NamedTuple):
+    """Metrics of several models on the same rows: `models` and `changes` are headings, the tuned model's the last."""
+
+    models: list[str]
+    changes: list[str]
+    rows: list["MetricRow"]
+
+
 class MetricRow(NamedTuple):
-    """A metric before and after; `percent` where it is a share, `change` in words with its interval."""
+    """A metric of each model; `percent` where it is a share, `changes` to the tuned one in words with its interval."""
 
     name: str
     percent: bool
-    base: Interval
-    tuned: Interval
-    change: str
+    cells: list[Interval]
+    changes: list[str]
+
+
+class SeenRow(NamedTuple):
+    """How many training rows a label has, how many of them training saw, and how much each weighs in the loss."""
+
+    label: str
+    given: int
+    trained: int
+    weight: float | None
+
+
+class TrialRow(NamedTuple):
+    """A trial of a search: its values in the order of the columns, and what it is in words, where it is anything."""
+
+    number: int
+    reached: str
+    cells: list[str]
+    seconds: float
+    notes: str
+    chosen: bool
 
 
 class Confusion(NamedTuple):
@@ -74,20 +109,83 @@ def label_rows(data: DataFacts) -> list[LabelRow]:
     ]
 
 
-def metric_rows(tested: Evaluation) -> list[MetricRow]:
-    """Every metric of the whole that has an interval."""
+def metrics_of(tested: Evaluation) -> Metrics:
+    """Every metric of the whole that has an interval: before, of the larger models that there were, and after."""
+    names = {"teacher": "teacher", "dense": "before pruning"}
+    larger = {names.get(name, name): compressed(tested, one) for name, one in tested.compressed.items()}
+    columns = [compared(tested), *larger.values()]
     rows = []
-    for one in compared(tested):
-        percent = one.key in SHARES
-        change = _change(one.change, percent=percent) if one.change else ""
-        rows.append(MetricRow(spelled(one.key), percent, one.base, one.tuned, change))
-    return rows
+    for one in zip(*columns, strict=True):
+        percent = one[0].key in SHARES
+        changes = [_change(other.change, percent=percent) if other.change else "" for other in one]
+        rows.append(MetricRow(spelled(one[0].key), percent, [*(other.other for other in one), one[0].tuned], changes))
+    changes = ["change", *(f"from {'the ' if name == 'teacher' else ''}{name}" for name in larger)]
+    return Metrics(["before", *larger, "after"], changes, rows)
 
 
 def _change(change: Interval, *, percent: bool) -> str:
     if percent:
         return f"{100 * change.value:+.1f} points, {100 * change.low:+.1f} to {100 * change.high:+.1f}"
     return f"{change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}"
+
+
+def seen_rows(training: TrainingFacts) -> list[SeenRow]:
+    """What balance and augmentation did to the training rows; nothing where training saw them as they are."""
+    seen = training.training_rows
+    if seen is None:
+        return []
+    if not seen.perturbed and seen.weights is None and seen.by_label["given"] == seen.by_label["trained"]:
+        return []
+    return [
+        SeenRow(label, given, seen.by_label["trained"].get(label, 0), (seen.weights or {}).get(label))
+        for label, given in seen.by_label["given"].items()
+    ]
+
+
+def trial_rows(found: SearchResult, recipe: Recipe) -> list[TrialRow]:
+    """The best MOST_TRIALS trials first; one with the values of `recipe`, that of the run, is `chosen`."""
+    towards = -1 if found.direction == "maximize" else 1
+    order = sorted(
+        found.trials, key=lambda one: (one.value is None, 0.0 if one.value is None else towards * one.value, one.number)
+    )
+    own = _values_of(recipe, list(found.best.values))
+    rows = []
+    for tried in order[:MOST_TRIALS]:
+        chosen = tried.values == own
+        notes = {
+            "the best": tried.number == found.best.number,
+            "the searched recipe's own": tried.number == found.own,
+            "this run": chosen,
+        }
+        said = [note for note, holds in notes.items() if holds]
+        said += [f"as trial {tried.repeats + 1}"] if tried.repeats is not None else []
+        rows.append(
+            TrialRow(
+                tried.number + 1,
+                tried.state if tried.value is None else f"{tried.value:.4f}",
+                [_shown(value) for value in tried.values.values()],
+                tried.seconds,
+                ", ".join(said),
+                chosen,
+            )
+        )
+    return rows
+
+
+def _values_of(recipe: Recipe, keys: list[str]) -> dict[str, Any]:
+    """The recipe's values of these keys; without those that it does not have."""
+    dumped = recipe.model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for key in keys:
+        with contextlib.suppress(KeyError, TypeError):
+            found[key] = reduce(getitem, key.split("."), dumped)
+    if "train.learning_rate" in found:
+        found["train.learning_rate"] = recipe.learning_rate  # the method's own where none is given
+    return found
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def confusion_of(tuned: Classification) -> Confusion:

@@ -68,8 +68,7 @@ class RunDir:
             parent.mkdir(parents=True, exist_ok=True)
             # Two processes that start at once choose one after the other.
             with _held(parent):
-                found = sorted((number, path) for path in parent.iterdir() if (number := _run_number(path)))
-                existing = [path for _, path in found if not new and _read(path / PURPOSE) == purpose]
+                existing = [] if new else cls.existing(runs, name, purpose)
                 root, lock = _free(existing, parent, purpose) if purpose else _newest(existing, parent)
         try:
             yield cls(root)
@@ -78,6 +77,14 @@ class RunDir:
                 if {path.name for path in root.iterdir()} <= {LOCK, PURPOSE}:
                     shutil.rmtree(root)
             os.close(lock)
+
+    @staticmethod
+    def existing(runs: Path, name: str, purpose: str = "") -> list[Path]:
+        """Directories of the runs of `name` that have this purpose, the oldest first."""
+        parent = runs / name
+        paths = parent.iterdir() if parent.is_dir() else ()
+        found = sorted((number, path) for path in paths if (number := _run_number(path)))
+        return [path for _, path in found if _read(path / PURPOSE) == purpose]
 
     def stage(self, name: str) -> Path:
         """Directory of a stage, whether or not it is there."""

@@ -19,6 +19,7 @@ from training.methods import BASE, count, prepare, save_tuned
 from training.overfitting import curve_warnings
 from training.parent import open_parent, weights_of
 from training.processes import place
+from training.provenance import training_hardware
 from training.pruning import dense_summary, prune_and_tune, require_prunable
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
@@ -80,6 +81,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
             "parameters": asdict(parameters),
             "training_rows": seen.summary(given, labels),
             "learning_rate": recipe.learning_rate,
+            "hardware": training_hardware(),
             **_went(fitted, context.report),
             **distilled,
         }

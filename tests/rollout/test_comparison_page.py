@@ -1,89 +1,14 @@
 """The page: the verdict first, nothing from outside unescaped, texts cut, and no other file needed."""
 
 import re
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
+from comparisons import LOSS, NASTY
+from comparisons import comparison as found
 
-from rollout.calibration import Bin
-from rollout.comparison import Comparison, Flip, Flips, LeftOut, Metric, SideReport
 from rollout.comparison_page import SHOWN_CHARACTERS, Axis, page_of
 from rollout.comparison_table import notes, numbers, tables, verdict_lines
-from rollout.noninferiority import McNemar
-from rollout.paired_runs import Ratio, Speed
-from rollout.slices import Slice
-from service.verdict import CompareSettings, Decision, Difference, Judged, Verdict
-
-NASTY = "<script>alert('x')</script>"
-LOSS = Difference(value=-0.02, low=-0.05, high=0.01)
-
-
-def found() -> Comparison:
-    candidate, served = Judged(tag="pets:2", content="2"), Judged(tag="pets:1", content="1", address="http://old:3000")
-    bins = [Bin(low=0, high=0.5, rows=0, confidence=None, accuracy=None)]
-    bins.append(Bin(low=0.5, high=1, rows=40, confidence=0.9, accuracy=0.85))
-
-    def side(judged: Judged, size: int | None) -> SideReport:
-        speed = Speed(texts_per_s=50, p50_ms=10, p95_ms=20)
-        return SideReport(
-            judged=judged,
-            variant="fp32",
-            provider="CPUExecutionProvider",
-            size_bytes=size,
-            reliability=bins,
-            speed=speed,
-        )
-
-    none = Difference(value=0, low=0, high=0)
-    part = Slice(
-        by="set",
-        value=NASTY,
-        rows=40,
-        gained=1,
-        lost=2,
-        accuracy=LOSS,
-        macro_f1=none,
-        log_loss=none,
-        worse_p=0.4,
-        margin_p=0.6,
-        non_inferior=False,
-        vetoes=True,
-    )
-    flip = Flip(row=7, label="cat", candidate="dog", candidate_confidence=0.93, served="cat", served_confidence=0.6)
-    one = Ratio(value=1, low=0.9, high=1.1, pairs=9)
-    return Comparison(
-        verdict=Verdict(
-            decision=Decision.NEED_MORE_ROWS,
-            reasons=["needs 1,240 rows in all"],
-            created_at=datetime(2026, 1, 1, tzinfo=UTC),
-            candidate=candidate,
-            served=served,
-            rows=40,
-            data_fingerprint="f",
-            metric="accuracy",
-            margin=0.01,
-            confidence=0.9,
-            difference=LOSS,
-            rows_needed=1240,
-            earlier=2,
-        ),
-        settings=CompareSettings(),
-        metrics=[
-            Metric(name="accuracy", candidate=0.9, served=0.92, difference=LOSS, higher_is_better=True),
-            Metric(name="log loss", candidate=0.3, served=0.25, difference=none, higher_is_better=False),
-        ],
-        mcnemar=McNemar(gained=1, lost=2, p_value=1.0),
-        slices=[part],
-        candidate=side(candidate, 90_000_000),
-        served=side(served, None),
-        latency=one,
-        throughput=one,
-        judged_speed=False,
-        size=None,
-        flips=Flips(gained=0, lost=1, both_wrong=3, gained_examples=[], lost_examples=[flip]),
-        left_out=LeftOut(copies=2, trained=3, filters=["a: takes one in 9 new rows"], trusted=["the served model"]),
-    )
 
 
 class Outline(HTMLParser):

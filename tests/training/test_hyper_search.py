@@ -19,10 +19,11 @@ from tiny import Quiet, write_recipe
 
 from service.errors import BentuneError, InputError
 from training import hyper_search
-from training.hyper_search import SearchResult, search
+from training.hyper_search import search
 from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.run_dir import RunDir
+from training.search_result import SearchResult
 from training.stage import Context
 
 SEARCH = {
@@ -65,6 +66,8 @@ def test_a_search_that_is_killed_goes_on_and_ends_as_it_would_have(recipe_file: 
     assert [trial.values for trial in found.trials] == [trial.values for trial in expected.trials]
     assert [trial.value for trial in found.trials] == pytest.approx([trial.value for trial in expected.trials])
     assert found.rows == {"train": 192, "validation": 48}
+    data = json.loads(next(runs.glob("tiny/*/data/stage.json")).read_text())
+    assert found.fingerprint == data["summary"]["fingerprint"]
     # What it was worth: the best is a recipe, and nothing else is left.
     place = next(runs.glob("tiny/*/search"))
     assert {path.name for path in place.iterdir()} == {"best.yaml", "rows", "search.db", "search.json"}

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from service.contract import write_json
 from service.errors import InputError
 from training.pipeline import STAGES
 from training.recipe_file import digest, load_recipe
-from training.report_facts import compared, facts_of
+from training.report_facts import SHOWN_DOUBTFUL, compared, facts_of, search_of
+from training.search_result import SearchResult, Tried
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 
@@ -30,6 +32,10 @@ def test_they_are_those_of_the_stages(tiny_run: Path, tiny_recipe: Path) -> None
     assert facts.onnx_bytes == (tiny_run / "export/model/fp32.onnx").stat().st_size
     assert facts.plan
     assert facts.packaged
+    assert facts.training
+    assert facts.training.hardware
+    lines = (tiny_run / "data/doubtful.jsonl").read_text().splitlines()
+    assert [row.model_dump() for row in facts.doubtful] == [json.loads(line) for line in lines][:SHOWN_DOUBTFUL]
 
 
 @pytest.mark.parametrize("stages", [(), ("data",), ("data", "train")])
@@ -47,3 +53,32 @@ def test_a_file_that_no_stage_wrote_is_named(content: str, tiny_run: Path, tiny_
     (tmp_path / "verify/parity.json").write_text(content)
     with pytest.raises(InputError, match=r"parity\.json: .*run `bentune verify --force RECIPE` again"):
         facts_of(load_recipe(tiny_recipe).recipe, {"verify": tmp_path / "verify"})
+
+
+def test_doubtful_rows_are_the_first_of_the_file(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run / "data", tmp_path / "data")
+    line = {"split": "train", "origin": "row", "text": "a cat", "label": "food", "suggested": "animal", "score": 0.1}
+    lines = [json.dumps(line | {"origin": f"row {number}"}) for number in range(SHOWN_DOUBTFUL + 3)]
+    (tmp_path / "data/doubtful.jsonl").write_text("\n".join(lines))
+    recipe, stages = load_recipe(tiny_recipe).recipe, {"data": tmp_path / "data"}
+    assert [row.origin for row in facts_of(recipe, stages).doubtful] == [f"row {n}" for n in range(SHOWN_DOUBTFUL)]
+    for wrong in ("{", '{"split": "train"}', "[" * 100_000):
+        (tmp_path / "data/doubtful.jsonl").write_text(wrong)
+        with pytest.raises(InputError, match=r"doubtful\.jsonl: .*run `bentune data --force RECIPE` again"):
+            facts_of(recipe, stages)
+
+
+def test_a_search_on_other_rows_is_not_of_this_run(tmp_path: Path) -> None:
+    assert search_of(tmp_path, "f") is None
+    tried = Tried(number=0, state="complete", value=1.0, values={"seed": 1}, seconds=1.0)
+    rows = {"train": 3, "validation": 1}
+    found = SearchResult(
+        fingerprint="f", metric="loss", direction="minimize", rows=rows, trials=[tried], best=tried, own=None
+    )
+    (tmp_path / "search").mkdir()
+    write_json(tmp_path / "search/search.json", found)
+    assert search_of(tmp_path, "f") == found
+    assert search_of(tmp_path, "g") is None
+    (tmp_path / "search/search.json").write_text("{}")
+    with pytest.raises(InputError, match=r"search\.json: .*run `bentune search RECIPE` again"):
+        search_of(tmp_path, "f")

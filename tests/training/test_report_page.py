@@ -6,17 +6,22 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from comparisons import comparison
 from page import Page
 from row_report import row_report
 
 from rollout.bootstrap import Interval
+from rollout.comparison_table import notes, numbers, slice_numbers
+from service.verdict import Difference
 from training.data_report import DataReport
-from training.evaluation import Mistake, Slice
+from training.evaluation import Compressed, Mistake, Scaled, Slice
 from training.pipeline import STAGES
 from training.recipe_file import load_recipe
-from training.report_facts import Dropped, Facts, facts_of
+from training.report_facts import Facts, Judgement, facts_of
 from training.report_page import page_of
 from training.report_tables import MOST_LABELS
+from training.run_facts import CurvePoint, DoubtfulLabels, DoubtfulRow, Dropped, SeenRows, Teacher
+from training.search_result import SearchResult, Tried
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 
@@ -147,6 +152,141 @@ def test_what_was_found_in_the_rows(facts: Facts) -> None:
     assert "Rows that were left out" not in page.tables
 
 
+def test_labels_that_are_probably_wrong(facts: Facts) -> None:
+    assert facts.data
+    judged = DoubtfulLabels(
+        rows=300, judged=240, accuracy=0.97, found={"train": 4, "test": 1}, removed=4, not_judged=None
+    )
+    row = DoubtfulRow(split="train", origin="row 9", text="a cat " * 90, label="food", suggested="animal", score=0.012)
+    data = facts.data.model_copy(update={"doubtful_labels": judged})
+    page = rendered(facts.model_copy(update={"data": data, "doubtful": (row,)}))
+    words = " ".join(page.text.split())
+    assert "4 training rows, 1 held out row of 240 that were judged (there are 300)" in words
+    assert (
+        "gets 97% of the labels right in rows that it never saw. 4 of the training rows were left out for it." in words
+    )
+    ((name, cells),) = page.table("most doubtful").items()
+    assert (name, cells[:3]) == ("row 9 (training)", ["food", "animal", "1.2%"])
+    assert cells[3].startswith("a cat a cat")
+    assert len(cells[3]) < 170
+    reason = judged.model_copy(update={"found": {}, "accuracy": None, "not_judged": "two labels have few rows"})
+    data = facts.data.model_copy(update={"doubtful_labels": reason})
+    assert "were not judged: two labels have few rows." in rendered(facts.model_copy(update={"data": data})).text
+
+
+def test_what_training_saw(facts: Facts) -> None:
+    assert facts.training
+    assert facts.training.training_rows
+    assert "What training saw" not in rendered(facts).text
+    by_label = {"given": {"animal": 80, "food": 20}, "trained": {"animal": 80, "food": 80}}
+    seen = SeenRows(rows=160, perturbed=60, by_label=by_label, weights={"animal": 0.5, "food": 2.0})
+    page = rendered(facts.model_copy(update={"training": facts.training.model_copy(update={"training_rows": seen})}))
+    assert "60 perturbed copies" in page.text
+    assert page.table("Training rows by label") == {
+        "animal": ["80", "80", "0.50"],
+        "food": ["20", "80", "2.00"],
+        "all": ["100", "160", ""],
+    }
+
+
+def test_the_learning_curves_have_every_validation_metric(facts: Facts) -> None:
+    point = {"step": 20, "epoch": 1.0, "eval_loss": 0.5, "eval_accuracy": 0.8, "eval_mcc": 0.7}
+    assert facts.training
+    curve = [*facts.training.curve, CurvePoint.model_validate(point)]
+    page = rendered(
+        facts.model_copy(update={"training": facts.training.model_copy(update={"curve": curve, "best_step": 20})})
+    )
+    (row,) = [row for row in page.tables["What was logged, by step"] if row[3]]
+    assert row == ["20", "1.00", "", "0.5", "0.8", "0.7", ""]
+    (metrics,) = [alt for alt in page.attributes("aria-label") if "Metrics of the validation rows" in alt]
+    assert "Matthews correlation from 0.7 at step 20" in metrics
+    assert metrics.endswith("the weights of step 20 were kept")
+    assert "the weights of step 20 did best on the validation rows" in page.text
+
+
+def test_larger_models_stand_beside_the_base_and_the_tuned_one(facts: Facts) -> None:
+    tested = facts.evaluation
+    assert tested
+    larger = {
+        "teacher": Compressed(metrics=tested.tuned, difference=tested.difference),
+        "dense": Compressed(metrics=tested.base, difference=tested.difference),
+    }
+    page = rendered(facts.model_copy(update={"evaluation": tested.model_copy(update={"compressed": larger})}))
+    plain = rendered(facts).table("held-out rows; behind each value")["accuracy"]
+    before, after, change = plain
+    row = page.table("held-out rows; behind each value")["accuracy"]
+    assert row == [before, after, before, after, change, change, change]
+    headings = page.html[page.html.index('<th scope="col">metric</th>') :][:400]
+    assert re.findall(r">([^<]+)</th>", headings)[1:8] == [
+        *("before", "teacher", "before pruning", "after", "change", "from the teacher", "from before pruning")
+    ]
+
+
+def test_what_the_temperature_did(facts: Facts) -> None:
+    tested, fall = facts.evaluation, Difference(value=-0.013, low=-0.02, high=0.001)
+    assert tested
+    scaled = Scaled(
+        temperature=1.234,
+        rows=30,
+        before=tested.base.calibration,
+        log_loss_before=tested.base.log_loss,
+        brier_before=tested.base.brier,
+        error=fall,
+    )
+    page = rendered(facts.model_copy(update={"evaluation": tested.model_copy(update={"temperature": scaled})}))
+    assert "a temperature of 1.234, fitted on 30 validation rows" in page.text
+    rows = page.table("What the temperature did")
+    errors = [one.calibration.error.value for one in (tested.base, tested.tuned)]
+    assert [cell.partition("%")[0] for cell in rows["calibration error"]] == [f"{100 * one:.1f}" for one in errors]
+    assert "changed by -1.3 points, -2.0 to +0.1" in page.text
+    (curve,) = [alt for alt in page.attributes("aria-label") if "before and after the temperature" in alt]
+    assert ("after: " in curve, ". before: " in curve) == (True, True)
+
+
+def test_the_search(facts: Facts) -> None:
+    def tried(number: int, value: float | None, rate: float) -> Tried:
+        state = "complete" if value is not None else "pruned"
+        return Tried(number=number, state=state, value=value, values={"train.learning_rate": rate}, seconds=2.5)
+
+    trials = [tried(0, 0.5, 0.1), tried(1, None, 1.0), tried(2, 0.75, facts.recipe.learning_rate)]
+    found = SearchResult(
+        fingerprint="f",
+        metric="macro_f1",
+        direction="maximize",
+        rows={"train": 192, "validation": 48},
+        trials=trials,
+        best=trials[2],
+        own=0,
+    )
+    page = rendered(facts.model_copy(update={"search": found}))
+    assert (
+        "3 trials were trained on 192 of the training rows and measured on 48 others, for the highest macro F1"
+        in page.text
+    )
+    assert page.tables["Trials, the best first"] == [
+        ["3", "0.7500", "0.005", "2.5", "the best, this run"],
+        ["1", "0.5000", "0.1", "2.5", "the searched recipe's own"],
+        ["2", "pruned", "1", "2.5", ""],
+    ]
+
+
+def judgement() -> Judgement:
+    found = comparison(reasons=[f"it is {NASTY}"])
+    return Judgement(
+        verdict=found.verdict, notes=notes(found), numbers=numbers(found), slices=list(map(slice_numbers, found.slices))
+    )
+
+
+def test_the_comparison_with_what_is_served(facts: Facts) -> None:
+    page = rendered(facts.model_copy(update={"judged": judgement()}))
+    assert "NEED MORE ROWS: compared with pets:1 on 40 rows" in " ".join(page.text.split())
+    assert "1,240 are needed" in page.text
+    assert page.table("Both on the same rows")["accuracy"] == ["90.00%", "92.00%", "-2.00 [-5.00, +1.00] points"]
+    ((name, cells),) = page.table("only one of the two gets right").items()
+    assert (name, cells[:2]) == ("set: <script>alert('x')</script>", ["40", "+1 −2"])
+    assert page.headings[1][1] == "Beside what is served"
+
+
 def test_parity_and_plan(page: Page, tiny_run: Path) -> None:
     rows = page.table("Differences of logits")
     for hop in stage(tiny_run, "verify", "parity.json")["hops"]:
@@ -199,10 +339,28 @@ def test_texts_from_outside_are_never_markup(rows: DataReport | None, facts: Fac
     assert changed.data
     assert changed.training
     data = changed.data.model_copy(update={"dropped": {NASTY: Dropped(rows=1, samples=[NASTY])}})
-    training = changed.training.model_copy(update={"warnings": [NASTY]})
-    changed = changed.model_copy(update={"data": data, "rows": rows, "training": training})
+    training = changed.training.model_copy(
+        update={
+            "warnings": [NASTY],
+            "curve": [CurvePoint(step=1, epoch=1, loss=1, metrics={NASTY: 0.5})],
+            "teacher": Teacher(source=NASTY, training_accuracy=1),
+        }
+    )
+    doubtful = DoubtfulRow(split=NASTY, origin=NASTY, text=NASTY, label=NASTY, suggested=NASTY, score=0)
+    tried = Tried(number=0, state="complete", value=1, values={NASTY: NASTY}, seconds=1, reason=NASTY)
+    search = SearchResult(
+        fingerprint="",
+        metric=NASTY,
+        direction="minimize",
+        rows={"train": 1, "validation": 1},
+        trials=[tried],
+        best=tried,
+        own=0,
+    )
+    more = {"doubtful": (doubtful,), "search": search, "judged": judgement()}
+    changed = changed.model_copy(update={"data": data, "rows": rows, "training": training} | more)
     found = rendered(changed, [NASTY], f"bentune {NASTY}")
-    assert {tag for tag, _ in found.elements} - {tag for tag, _ in page.elements} <= {"div", "code", "br"}
+    assert {tag for tag, _ in found.elements} - {tag for tag, _ in page.elements} <= {"div", "code", "br", "b"}
     assert found.attributes("onerror") == found.attributes("src") == []
     assert found.text.count("<script>alert('x')</script>") > 12
     assert "<script" not in found.html

@@ -6,18 +6,25 @@ import pytest
 from page import Page
 from row_report import row_report
 
-from training.report_facts import CurvePoint
+from rollout.calibration import Bin
 from training.report_plots import COLOURS, Plot, curves, heat_map, lengths, reliability
+from training.run_facts import CurvePoint
 
 POINTS = [CurvePoint(step=step, epoch=step / 10, loss=2 / step, learning_rate=1e-3 / step) for step in (10, 20, 30)]
-VALIDATED = [*POINTS, CurvePoint(step=30, epoch=3.0, eval_loss=0.4, eval_accuracy=0.9)]
+MEASURED = {"step": 30, "epoch": 3.0, "eval_loss": 0.4, "eval_accuracy": 0.9, "eval_mcc": 0.8, "eval_log_loss": 0.3}
+VALIDATED = [*POINTS, CurvePoint.model_validate(MEASURED)]
+BINS = [
+    Bin(low=0, high=0.5, rows=0, confidence=None, accuracy=None),
+    Bin(low=0.5, high=0.9, rows=5, confidence=0.55, accuracy=0.4),
+    Bin(low=0.9, high=1, rows=80, confidence=0.95, accuracy=0.96),
+]
 
 
 def drawn() -> list[Plot]:
     return [
         *curves(VALIDATED),
         *lengths(row_report()),
-        reliability([0.55, 0.95], [0.4, 0.96], [5, 80], "How often it is right"),
+        reliability({"this model": BINS}, "How often it is right"),
         heat_map([[3, 1], [0, 4]], "Given by predicted"),
     ]
 
@@ -27,11 +34,16 @@ def test_each_says_what_it_shows() -> None:
     assert said[0] == (
         "Loss: training rows from 0.2 at step 10 to 0.0667 at 30; validation rows from 0.4 at step 30 to 0.4 at 30"
     )
-    assert said[1] == "Accuracy on the validation rows: validation rows from 0.9 at step 30 to 0.9 at 30"
+    assert said[1] == (
+        "Metrics of the validation rows: accuracy from 0.9 at step 30 to 0.9 at 30; "
+        "Matthews correlation from 0.8 at step 30 to 0.8 at 30"
+    )
     assert said[2] == "Learning rate: learning rate from 0.0001 at step 10 to 3.33e-05 at 30"
     assert said[3] == "Words in a row: training: 12 rows, most of them (9) from 8 words on"
     assert said[4] == "Words in a row: held out: 3 rows, most of them (3) from 0 words on"
-    assert said[5] == "How often it is right: 40% right where 55% sure (5 rows); 96% right where 95% sure (80 rows)"
+    assert said[5] == (
+        "How often it is right; this model: 40% right where 55% sure (5 rows); 96% right where 95% sure (80 rows)"
+    )
     assert said[6] == "Given by predicted: 7 of 8 rows are on the diagonal, which is right"
 
 

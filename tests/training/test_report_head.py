@@ -1,0 +1,85 @@
+"""The top of a report: how the training went, in words, and the commands that do it again."""
+
+from pathlib import Path
+
+import pytest
+
+from training.pipeline import STAGES
+from training.recipe_file import load_recipe
+from training.report_facts import Facts, facts_of
+from training.report_head import commands_of, what_of
+from training.run_facts import Pruned, Teacher
+
+NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def facts(tiny_run: Path, tiny_recipe: Path) -> Facts:
+    return facts_of(load_recipe(tiny_recipe).recipe, {name: tiny_run / name for name in NAMES})
+
+
+def told(facts: Facts, **training: object) -> dict[str, str]:
+    assert facts.training
+    update = {"training": facts.training.model_copy(update=training)}
+    return dict(what_of(facts.model_copy(update=update), REVISION))
+
+
+def test_how_the_training_went(facts: Facts) -> None:
+    assert facts.training
+    plain = told(facts)
+    assert plain["training"] == f"{facts.training.steps} steps of 16 rows, epochs 10"
+    assert plain["computed in"] == "fp32 in 1 process, seed 42"
+    assert {"learned from", "pruned (heads)"}.isdisjoint(plain)
+    stopped = told(facts, stopped_early=True, best_step=40, processes=2, precision="bf16")
+    assert stopped["training"].endswith("epochs 10, stopped early; the weights of step 40 were kept")
+    assert stopped["computed in"] == "bf16 in 2 processes, seed 42"
+    pruned = Pruned(
+        kind="heads",
+        parameters_before=1000,
+        parameters=900,
+        zeros=0.25,
+        heads=1,
+        heads_before=4,
+        learning_rate=0.001,
+        steps=7,
+        loss=0.5,
+        curve=[],
+    )
+    smaller = told(facts, teacher=Teacher(source="big:1", training_accuracy=0.987), pruned=pruned)
+    assert smaller["learned from"] == "big:1, which answers 98.7% of the training rows as they are labelled"
+    assert smaller["pruned (heads)"] == (
+        "1 of 4 heads are gone, 900 of 1,000 weights are left, 25.0% of the linear ones are zero, tuned again in 7 "
+        "steps at 0.001"
+    )
+
+
+def test_a_run_that_stopped_at_training_names_its_hardware(tiny_run: Path, tiny_recipe: Path) -> None:
+    stages = {name: tiny_run / name for name in ("data", "train")}
+    facts = facts_of(load_recipe(tiny_recipe).recipe, stages)
+    assert facts.training
+    assert facts.training.hardware
+    cpu = facts.training.hardware.cpu
+    assert dict(what_of(facts, REVISION))["trained on"].endswith(
+        f"{cpu.model}, {cpu.cores} core{'s' * (cpu.cores > 1)}, {' '.join(cpu.isa)}"
+    )
+    assert "runtime plan for" not in dict(what_of(facts, REVISION))
+
+
+@pytest.mark.parametrize(
+    ("processes", "parent", "expected"),
+    [
+        (1, None, "bentune run 'my runs/recipe.yaml' --new"),
+        (2, None, "torchrun --nproc-per-node 2 -m bentune run 'my runs/recipe.yaml' --new"),
+        (1, "tiny:1", "bentune retrain 'my runs/recipe.yaml' --from tiny:1 --new"),
+    ],
+)
+def test_the_commands_that_do_it_again(processes: int, parent: str | None, expected: str, facts: Facts) -> None:
+    assert facts.training
+    training = facts.training.model_copy(update={"processes": processes})
+    recipe = facts.recipe.model_copy(update={"parent": parent})
+    given = facts.model_copy(update={"training": training, "recipe": recipe})
+    lines = commands_of(given, REVISION, "my runs/recipe.yaml").splitlines()
+    assert lines[:2] == [f"git checkout {REVISION} && make install && . .venv/bin/activate", expected]
+    of_wheel = commands_of(given, "bentune 1.2; rm -rf ~", "recipe.yaml").splitlines()
+    assert of_wheel[0] == "pip install 'bentune[train]==1.2; rm -rf ~'"
