@@ -9,6 +9,7 @@ from rich.markup import escape
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import exit_code_of, outcome_json, say_outcome
 from bentune.report import Report
+from bentune.run_report import COMPARED, judgement_of, say_report
 
 if TYPE_CHECKING:
     from service.contract import Bundle
@@ -46,6 +47,7 @@ def retrain(
     from training.parent import require_alike, weights_of
     from training.pipeline import identity, run_all
     from training.recipe_file import load_recipe
+    from training.report import write_report
     from training.run_dir import RunDir
 
     require_extra()
@@ -66,7 +68,7 @@ def retrain(
             outcomes.append(outcome)
             if outcome.stage == "data" and not new and _nothing_new(parent, given, outcome.summary["fingerprint"]):
                 report.say(f"nothing new: rows and recipe are those of {parent.tag}")
-                report.result(_result(run.root, outcomes, parent.tag, parent.tag, None))
+                report.result(_result(run.root, outcomes, parent.tag, parent.tag, None) | {"report": None})
                 return 0
         candidate = outcomes[-1].summary["model"]
         found = compare(
@@ -78,18 +80,22 @@ def retrain(
             slices=["set"],
             # What the versions before were asked is asked again: gains on new rows do not pay for losses there.
             frozen={"set": "reference"},
-            out=run.root / "compare",
+            out=run.root / COMPARED,
             # The data stage kept apart what either was trained on: what a filter still claims is its false positive.
             leave_out_trained=True,
         )
-        root = run.root
+        root, written = run.root, write_report(given, run, judgement_of(run.root))
     verdict = found.verdict
     if not as_json:
         for part in tables(found):
             report.say(part)
     report.say(f"[bold]{verdict.decision}[/]: {'; '.join(map(escape, verdict.reasons))}")
-    report.say(f"release it: bentune release {candidate}" if verdict.decision == "PROMOTE" else f"see {root}/compare")
-    report.result(_result(root, outcomes, candidate, parent.tag, verdict.model_dump(mode="json")))
+    say_report(report, written)
+    report.say(
+        f"release it: bentune release {candidate}" if verdict.decision == "PROMOTE" else f"see {root / COMPARED}"
+    )
+    told = _result(root, outcomes, candidate, parent.tag, verdict.model_dump(mode="json"))
+    report.result(told | {"report": written.page})
     if promoted is not None and verdict.decision == "PROMOTE":
         promoted.write_text(f"{candidate}\n", encoding="utf-8")
     return exit_code_of(verdict, as_json=as_json)

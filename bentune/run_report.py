@@ -11,24 +11,66 @@ from bentune.report import Report
 
 if TYPE_CHECKING:
     from training.report import Written
+    from training.report_facts import Judgement
+
+COMPARED = "compare"
+"""Where `retrain` puts its comparison, in the directory of its run."""
 
 
 @click.command(name="report")
 @recipe_argument
+@click.option("--from", "served", metavar="SERVED", help="Of the run of `retrain --from SERVED`.")
+@click.option("--warm-start", is_flag=True, help="Of the run of `retrain --warm-start`.")
 @overrides_option
 @runs_option
 @json_option
-def report_command(recipe: Path, overrides: tuple[str, ...], runs: Path, as_json: bool) -> None:
-    """Write report.html and the model card from what the newest run's stages left; what is not done yet is left out."""
+def report_command(
+    recipe: Path, served: str | None, warm_start: bool, overrides: tuple[str, ...], runs: Path, as_json: bool
+) -> None:
+    """Write report.html and the model card from what the newest run's stages left; what is not done yet is left out.
+
+    The recipe.yaml beside a page is of its run, one that `retrain` made too.
+    """
+    from rollout.served import find_served
+    from training.pipeline import identity
     from training.recipe_file import load_recipe
     from training.report import write_report
     from training.run_dir import RunDir
 
-    report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
-    with RunDir.open(runs, loaded.recipe.name) as directory:
-        written = write_report(loaded.recipe, directory)
+    continued = (f"parent={find_served(served).tag}",) if served else ()
+    warm = ("train.warm_start=true",) if warm_start else ()
+    report, given = Report(as_json=as_json), load_recipe(recipe, (*overrides, *warm, *continued)).recipe
+    purpose = identity(given) if given.parent is not None else ""
+    if not RunDir.existing(runs, given.name, purpose):
+        purpose = ""  # one that `run` made of a recipe with a parent
+    with RunDir.open(runs, given.name, purpose=purpose) as directory:
+        written = write_report(given, directory, judgement_of(directory.root))
     say_report(report, written)
     report.result({"page": written.page, "card": written.card, "recipe": written.recipe, "missing": written.missing})
+
+
+def judgement_of(root: Path) -> "Judgement | None":
+    """What `retrain` left of its comparison in the run directory `root`, for the report; None where it left nothing.
+
+    Raises InputError for a file that no comparison wrote.
+    """
+    from pydantic import ValidationError
+
+    from rollout.comparison import Comparison
+    from rollout.comparison_table import notes, numbers, slice_numbers
+    from service.errors import InputError
+    from training.report_facts import Judgement
+
+    file = root / COMPARED / "comparison.json"
+    if not file.is_file():
+        return None
+    try:
+        found = Comparison.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{file}: {error.errors()[0]['msg']}; run `bentune retrain` again") from None
+    return Judgement(
+        verdict=found.verdict, notes=notes(found), numbers=numbers(found), slices=list(map(slice_numbers, found.slices))
+    )
 
 
 def say_report(report: Report, written: "Written") -> None:

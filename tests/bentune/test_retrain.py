@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +17,14 @@ from typing import Any
 import bentoml
 import pytest
 from command import ask
+from comparisons import comparison as made_up
+from page import Page
 from tiny import sentences, write_csv, write_recipe
 
 from rollout.lineage import lineage
 from rollout.store import find_bundle
-from service.contract import Bundle, open_bundle
-from service.verdict import Decision, Difference, Judged, Verdict
+from service.contract import Bundle, open_bundle, write_json
+from service.verdict import Decision, Judged
 from service.version import stored_at
 
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -36,22 +37,17 @@ def comparison(decision: Decision, calls: list[Any]) -> SimpleNamespace:
         rows = [json.loads(line) for line in data.read_text().splitlines()]
         calls.append((candidate, served, rows, options))
         judged = [Judged(tag=tag, content=find_bundle(tag).content) for tag in (candidate, served)]
-        return SimpleNamespace(
-            verdict=Verdict(
-                decision=decision,
-                reasons=[f"it is {decision}"],
-                created_at=datetime.now(UTC),
-                candidate=judged[0],
-                served=judged[1],
-                rows=len(rows),
-                data_fingerprint="f",
-                metric="accuracy",
-                margin=0.01,
-                confidence=0.9,
-                difference=Difference(value=0, low=0, high=0),
-                rows_needed=900 if decision is Decision.NEED_MORE_ROWS else None,
-            )
+        found = made_up(
+            decision=decision,
+            reasons=[f"it is {decision}"],
+            candidate=judged[0],
+            served=judged[1],
+            rows=len(rows),
+            rows_needed=900 if decision is Decision.NEED_MORE_ROWS else None,
         )
+        options["out"].mkdir(exist_ok=True)
+        write_json(options["out"] / "comparison.json", found)
+        return found
 
     return SimpleNamespace(compare=compare, require_extra=lambda: None)
 
@@ -67,8 +63,6 @@ def judged(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> Any:
 
     def say(decision: Decision) -> None:
         monkeypatch.setitem(sys.modules, "rollout.compare", comparison(decision, calls))
-        tables = SimpleNamespace(tables=lambda found: ["a table"])
-        monkeypatch.setitem(sys.modules, "rollout.comparison_table", tables)
 
     return say
 
@@ -124,6 +118,14 @@ def test_a_new_version_continues_what_is_served(
     assert set(rows[0]) == {"text", "label", "set"}
     assert {row["label"] for row in rows} == set(child.manifest.labels)
     assert (options["slices"], options["frozen"]) == (["set"], {"set": "reference"})
+    # Its page says so, and can be written again from what lies beside it.
+    page = Page(Path(answer.json["report"]).read_text())
+    assert f"PROMOTE: compared with {tiny_tag} on 72 rows" in " ".join(page.text.split())
+    assert f"--from {tiny_tag} --new" in page.text
+    again = ask("report", grown, *given[2:], "--json").json
+    assert (again["page"], again["missing"]) == (answer.json["report"], [])
+    assert ask("report", again["recipe"], "--runs", runs, "--json").json == again
+    assert Page(Path(again["page"]).read_text()).html == page.html
     # Its run is its own, and the parent's is as it was.
     root = Path(answer.json["run"])
     assert root != runs / "tiny" / tiny_run.name
