@@ -15,7 +15,8 @@ from training.evaluation import Evaluation
 from training.locate import PACKAGE, locate
 from training.plan_report import short_provider
 from training.recipe import Recipe
-from training.report_facts import Facts, compared, spelled
+from training.report_facts import Facts, spelled
+from training.report_tables import metrics_of
 from training.run_facts import DataFacts, TrainingFacts
 
 CARD = "README.md"
@@ -29,7 +30,7 @@ def model_card(facts: Facts) -> str:
 
     recipe, tested = facts.recipe, facts.evaluation
     measured = {key: getattr(tested.tuned, key).value for key in EVALUATED} if tested else {}
-    rows_from = ", ".join(map(public_name, recipe.data.sources))
+    rows_from = _line(", ".join(map(public_name, recipe.data.sources)))
     results = [
         EvalResult(
             task_type=recipe.task,
@@ -73,8 +74,17 @@ def _on_hub(given: str) -> bool:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown and HTML take as it is: one line, with nothing in it that either would act on."""
-    return re.sub(r"([\\`*_\[\]#|~$!])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """Text that Markdown and HTML take as it is: one line, with nothing in it that either would act on.
+
+    It may not begin a paragraph, where a dash or a number makes a list. An address in it is no link.
+    """
+    plain = re.sub(r"([\\`*_\[\]#|~$!])", r"\\\1", html.escape(_line(text), quote=False))
+    return re.sub(r":(?=//)|(?<=www)\.|@", lambda found: f"&#{ord(found[0])};", plain, flags=re.IGNORECASE)
+
+
+def _line(text: str) -> str:
+    """One line without control characters: YAML's reader would take some of them for the end of a line."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
 def _body(facts: Facts) -> Iterator[str]:
@@ -82,8 +92,8 @@ def _body(facts: Facts) -> Iterator[str]:
     labels = f" into {len(data.labels)} labels: {', '.join(map(escaped, data.labels))}" if data else ""
     yield f"# {escaped(recipe.name)}"
     yield (
-        f"{escaped(public_name(recipe.model))}, tuned with {recipe.method.name} for {recipe.task.replace('-', ' ')}"
-        f"{labels}."
+        f"A model for {recipe.task.replace('-', ' ')}{labels}. It was tuned with {recipe.method.name} from "
+        f"{escaped(public_name(recipe.model))}{_smaller(recipe)}."
     )
     yield "## Intended use"
     yield (
@@ -103,6 +113,15 @@ def _body(facts: Facts) -> Iterator[str]:
         yield from _evaluation(facts.evaluation)
     yield from _served(facts)
     yield from _limits(facts.evaluation)
+
+
+def _smaller(recipe: Recipe) -> str:
+    parts = []
+    if recipe.distill:
+        parts.append(f"learned from {escaped(public_name(recipe.distill.teacher))}")
+    if recipe.prune:
+        parts.append(f"was pruned ({recipe.prune.kind})")
+    return f", and {' and '.join(parts)}" if parts else ""
 
 
 def _data(data: DataFacts, recipe: Recipe) -> Iterator[str]:
@@ -140,10 +159,15 @@ def _evaluation(tested: Evaluation) -> Iterator[str]:
         f"On {tested.tuned.rows:,} held-out rows, before and after the tuning, with {tested.tuned.confidence:.0%} "
         "bootstrap intervals."
     )
-    yield _table(
-        ("metric", "before", "after"),
-        [(spelled(one.key), _bounds(one.other), _bounds(one.tuned)) for one in compared(tested)],
-    )
+    metrics = metrics_of(tested)
+    yield _table(("metric", *metrics.models), [(metric.name, *map(_bounds, metric.cells)) for metric in metrics.rows])
+    if tested.temperature:
+        scaled = tested.temperature
+        yield (
+            f"Its probabilities were calibrated: a temperature of {scaled.temperature:.3f}, fitted on {scaled.rows:,} "
+            f"validation rows, brought the calibration error from {_bounds(scaled.before.error)} to "
+            f"{_bounds(tested.tuned.calibration.error)}."
+        )
     yield _table(
         ("label", "rows", "precision", "recall", "F1"),
         [

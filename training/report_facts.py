@@ -28,7 +28,13 @@ from training.search_result import DIRECTORY, RESULT, SearchResult
 DOUBTFUL = "doubtful.jsonl"
 SHOWN_DOUBTFUL = 5
 PARTS = {"train": "training", "validation": "validation", "test": "held out"}
-SPELLED = {"macro_f1": "macro F1", "micro_f1": "micro F1", "mcc": "Matthews correlation", "roc_auc": "ROC AUC"}
+SPELLED = {
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "mcc": "Matthews correlation",
+    "brier": "Brier score",
+    "roc_auc": "ROC AUC",
+}
 
 Known = TypeVar("Known", bound=BaseModel)
 

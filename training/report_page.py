@@ -36,6 +36,8 @@ SAMPLE_CHARACTERS = 160
 RELIABLE = "How often the tuned model is right, by how sure it is"
 ROOMY = frozenset({"provider", "lone text ms", "padding", "rounds"})
 """Columns of what was measured that a phone goes without."""
+RULES = {"html": "HTML tags or entities", "mojibake": "wrongly decoded text"}
+EFFECTS = {"fixed": "mended", "found": "as they are", "left out": "left out"}
 TITLES = {
     "judged": "Beside what is served",
     "what": "What was trained",
@@ -71,6 +73,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
         "digits": _digits,
         "drawing": _drawing,
         "spelled": spelled,
+        "rule_name": lambda name: RULES.get(name, name.replace("_", " ")),
         "part_name": lambda name: PARTS.get(name, name),
         "percent": lambda share: f"{share:.0%}",
         "ticks": _ticks,
@@ -96,6 +99,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
     }
     return environment.get_template(TEMPLATE).render(
         SAMPLE=SAMPLE_CHARACTERS,
+        EFFECTS=EFFECTS,
         style=Markup("".join(_file(*style) for style in STYLES)),  # noqa: S704 (our own files)
         facts=facts,
         tiles=tiles_of(facts),

@@ -1,13 +1,17 @@
 """The model card: the hub's own parser reads it, its numbers are the evidence's, no path of this machine is in it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
+from service.verdict import Difference
+from training.evaluation import Compressed, Scaled
 from training.model_card import CARD, escaped, model_card, public_name
 from training.pipeline import STAGES
+from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.report_facts import Facts, facts_of
 
@@ -62,8 +66,64 @@ def test_labels_are_text(facts: Facts) -> None:
     card = ModelCard(model_card(hostile))
     assert card.data.to_dict() == ModelCard(model_card(facts)).data.to_dict()
     assert "<script" not in card.text
+    assert escaped("http://x.example/?@a www.x.example \x00") == "http&#58;//x.example/?&#64;a www&#46;x.example "
     assert escaped(nasty) == r"&lt;script&gt;\| \`x\` \[a\](b) \# head"
     assert card.text.count(escaped(nasty)) >= 3
+
+
+ODD = (
+    *("a\n---\nb: c", "---", "x: [y", "- a\n- b", "{{ x }}", "null", "1.0", "1. one", "# c", "\"both' kinds", "é 🚀"),
+    *(
+        "a\x85b\u2028c",
+        "```\n# x",
+        "<img src=x onerror=alert(1)>",
+        "[x](javascript:alert(1))",
+        "!!python/object:os.system",
+    ),
+)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_names_are_text_to_yaml_and_markdown(odd: str, facts: Facts) -> None:
+    """The hub's parser reads back what was written, and the body's headings are the card's own."""
+    source, model = json.dumps(facts.recipe.data.source), json.dumps(facts.recipe.model)
+    given = facts.model_dump_json().replace(source, json.dumps(f"/gone/{odd}")).replace(model, json.dumps(odd))
+    card, plain = ModelCard(model_card(Facts.model_validate_json(given))), ModelCard(model_card(facts))
+    assert card.data.to_dict().keys() - {"base_model"} == plain.data.to_dict().keys()
+    assert card.data.model_name == "tiny"
+    line = "".join(one for one in " ".join(odd.split()) if one.isprintable())
+    assert {result.dataset_name for result in card.data.eval_results} == {line.rpartition("/")[2]}
+    assert [one.metric_value for one in card.data.eval_results] == [one.metric_value for one in plain.data.eval_results]
+    assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
+    for element in (r"^#.*", r"^```.*", r"^- ", r"^\d+\.", r"^\|", r"^---"):
+        assert len(re.findall(element, card.text, re.MULTILINE)) == len(re.findall(element, plain.text, re.MULTILINE))
+    assert "<img" not in card.text
+    assert not re.search(r"(?<!\\)\[x", card.text)
+
+
+def test_a_smaller_calibrated_model_says_so(facts: Facts) -> None:
+    tested = facts.evaluation
+    assert tested
+    scaled = Scaled(
+        temperature=1.25,
+        rows=30,
+        before=tested.base.calibration,
+        log_loss_before=tested.base.log_loss,
+        brier_before=tested.base.brier,
+        error=Difference(value=0, low=0, high=0),
+    )
+    larger = {"teacher": Compressed(metrics=tested.base, difference=tested.difference)}
+    distill = {"distill": {"teacher": "big_one:1"}, "prune": {"kind": "structured", "amount": 0.5}}
+    recipe = Recipe.model_validate(facts.recipe.model_dump(exclude_defaults=True) | distill)
+    update = {"temperature": scaled, "compressed": larger}
+    changed = facts.model_copy(update={"evaluation": tested.model_copy(update=update), "recipe": recipe})
+    text = ModelCard(model_card(changed)).text
+    assert ", and learned from big\\_one:1 and was pruned (structured)." in text
+    assert "| metric | before | teacher | after |" in text
+    before = tested.base.calibration.error.value
+    assert (
+        f"a temperature of 1.250, fitted on 30 validation rows, brought the calibration error from {before:.3f}" in text
+    )
 
 
 def test_a_run_without_an_evaluation_has_a_card_without_results(tiny_run: Path, tiny_recipe: Path) -> None:

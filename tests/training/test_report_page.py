@@ -138,7 +138,7 @@ def test_what_was_found_in_the_rows(facts: Facts) -> None:
         "21 rows were read and 15 are used. Held out are whole groups by customer, drawn with the seed 3." in page.text
     )
     assert page.table("What cleaning found") == {
-        "html": ["fixed", "4", "row 3: <b>a cat → a cat"],
+        "HTML tags or entities": ["mended", "4", "row 3: <b>a cat → a cat"],
         "empty": ["left out", "1", ""],
     }
     pair = "row 9 (a cat): a cata cat (a cat): a cat"
