@@ -5,19 +5,26 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from bentune.dry_run import dry_run, dry_run_option
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import outcome_json, say_outcome
 from bentune.report import Report
 from bentune.run_report import say_report
+
+force_option = click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
 
 
 @click.command()
 @recipe_argument
 @overrides_option
 @run_options
+@dry_run_option
 @json_option
-def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json: bool) -> None:
+def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, dry: bool, as_json: bool) -> None:
     """Do everything from the data to a built Bento. A second run redoes only what changed."""
+    if dry:
+        dry_run(recipe, overrides, runs, Report(as_json=as_json), new=new, whole=True)
+        return
     from training.pipeline import run_all
     from training.recipe_file import load_recipe
     from training.report import write_report
@@ -50,7 +57,7 @@ def _stage(name: str, text: str) -> click.Command:
     @recipe_argument
     @overrides_option
     @run_options
-    @click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
+    @force_option
     @json_option
     def stage(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, force: bool, as_json: bool) -> None:
         _run_stage(name, recipe, overrides, runs, as_json, new=new, force=force)
@@ -76,7 +83,24 @@ def _run_stage(
 @recipe_argument
 @overrides_option
 @run_options
-@click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
+@force_option
+@dry_run_option
+@json_option
+def train(
+    recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, force: bool, dry: bool, as_json: bool
+) -> None:
+    """Fine-tune the base model; goes on from the last checkpoint."""
+    if dry:
+        dry_run(recipe, overrides, runs, Report(as_json=as_json), new=new, whole=False, force=force)
+        return
+    _run_stage("train", recipe, overrides, runs, as_json, new=new, force=force)
+
+
+@click.command()
+@recipe_argument
+@overrides_option
+@run_options
+@force_option
 @click.option("--explain", "explaining", is_flag=True, help="Only show why the winner won and each loser lost.")
 @json_option
 def plan(
@@ -107,7 +131,7 @@ def plan(
 
 STAGES = (
     _stage("data", "Read, check and split the labelled rows."),
-    _stage("train", "Fine-tune the base model; goes on from the last checkpoint."),
+    train,
     _stage("merge", "Fold the adapter into the base weights."),
     _stage("calibrate", "Fit a temperature and fold it into the merged weights, if the recipe says so."),
     _stage("evaluate", "Compare the base and the tuned model on the held-out rows."),

@@ -34,9 +34,11 @@ from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
 from training.clean_settings import CleanSettings, NearDuplicateSettings
 from training.compression_settings import DistillSettings, PruneSettings
 from training.doubtful_labels import FOLDS, LEAST_ACCURACY, MOST_ROWS
+from training.estimate import CHECKPOINTS_AT_ONCE, QUANTILES
 from training.evaluation import Evaluation
 from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
+from training.rehearsal import ENOUGH_SECONDS, WARM_UP
 from training.report_page import SHOWN_CHARACTERS
 from training.search_settings import SearchSettings
 from training.train_settings import TrainSettings
@@ -102,6 +104,23 @@ def test_training_page() -> None:
     stopping = load_recipe(ROOT / "recipes/bbc-early-stopping.yaml").recipe
     assert stopping.train.early_stopping is not None
     assert stopping.data.split.validation > 0
+
+
+def test_dry_run_page(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Its command, with the recipe of the tiny model, says what the page explains."""
+    page = (DOCS / "dry-run.md").read_text()
+    (command,) = blocks(DOCS / "dry-run.md", "sh")
+    _, verb, recipe, *options = command.split()
+    assert load_recipe(ROOT / recipe).recipe.name == "bbc-news"
+    found = ask(verb, tiny_recipe, *options, "--runs", tmp_path)
+    assert found.code == 0
+    for part in ("steps", "checkpoints", "start", "end", "memory", "disk", "last time"):
+        assert part in found.out
+        assert part in page
+    assert f"{round(100 * (1 - QUANTILES[1]))}" == f"{round(100 * QUANTILES[0])}" == "5"
+    for words in ("fastest twentieth", f"for {ENOUGH_SECONDS:.0f} seconds", "three checkpoints"):
+        assert words in page
+    assert (CHECKPOINTS_AT_ONCE, WARM_UP) == (3, 2)
 
 
 def test_several_processes_page() -> None:

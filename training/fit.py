@@ -74,7 +74,7 @@ def fit(
     """
     team, here = processes.team(), processes.place()
     checkpoints = Path(team.agree(str(checkpoints.resolve())))
-    trainer = _trainer(model, tokenizer, recipe, rows, validation, checkpoints, loss)
+    trainer = trainer_of(model, tokenizer, recipe, rows, validation, checkpoints, loss)
     if here.world > 1:
         torch.manual_seed(recipe.seed + here.rank)  # or dropout would be the same for the rows of each
         torch.set_num_threads(max(1, visible_cores() // here.local))
@@ -119,7 +119,7 @@ def fit(
     )
 
 
-def _trainer(
+def trainer_of(
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
@@ -128,6 +128,7 @@ def _trainer(
     checkpoints: Path,
     loss: Loss,
 ) -> RowTrainer:
+    """What trains, but for the callbacks of a whole training. Raises InputError as `fit` does."""
     stopping = recipe.train.early_stopping
     if stopping is not None and not validation:
         raise InputError(
@@ -136,13 +137,13 @@ def _trainer(
     if recipe.train.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise InputError(f"train.gradient_checkpointing: {recipe.model} does not have it; leave it out")
     trainer = RowTrainer(
-        sampler=LengthSampler(recipe.train.batch_size, _lengths(rows), recipe.seed),
+        sampler=LengthSampler(recipe.train.batch_size, lengths_of(rows), recipe.seed),
         loss=loss,
         model=model,
         args=training_arguments(recipe, checkpoints, validate=validation is not None),
         train_dataset=rows,
         # In the order of their lengths, for the same reason; the metrics do not depend on it.
-        eval_dataset=validation.select(np.argsort(_lengths(validation))) if validation else None,
+        eval_dataset=validation.select(np.argsort(lengths_of(validation))) if validation else None,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=validation_metrics if validation else None,
     )
@@ -152,7 +153,8 @@ def _trainer(
     return trainer
 
 
-def _lengths(rows: Dataset) -> list[int]:
+def lengths_of(rows: Dataset) -> list[int]:
+    """Tokens of each row."""
     return [len(ids) for ids in rows["input_ids"]]
 
 

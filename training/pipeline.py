@@ -161,6 +161,12 @@ def standing(recipe: Recipe, run: RunDir) -> dict[str, Path]:
     return found
 
 
+def unfinished(name: str, recipe: Recipe, run: RunDir) -> Path | None:
+    """What an interrupted run of a stage left, where the stage would go on from it; its inputs are there."""
+    stage = STAGES[NAMES.index(name)]
+    return run.unfinished(name, _key(stage, recipe, run)) if stage.resumable else None
+
+
 def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: bool) -> Outcome:
     """Run a stage whose inputs are there."""
     directory, record = run.stage(stage.name), run.record(stage.name)

@@ -96,7 +96,7 @@ def prune_and_tune(
     if recipe.prune.kind == "magnitude":
         hold_zeros(model)
     try:
-        fitted = fit(model, tokenizer, _again(recipe), rows, validation, work / CHECKPOINTS, report, loss)
+        fitted = fit(model, tokenizer, tuned_again(recipe), rows, validation, work / CHECKPOINTS, report, loss)
     except BentuneError as error:
         raise BentuneError(f"after pruning: {error}") from error
     if recipe.prune.kind == "magnitude":
@@ -105,7 +105,7 @@ def prune_and_tune(
     shutil.rmtree(work / PRUNED)
     shutil.rmtree(work / CHECKPOINTS)
     return told | {
-        "learning_rate": _again(recipe).learning_rate,
+        "learning_rate": tuned_again(recipe).learning_rate,
         "steps": fitted.steps,
         "resumed_at_step": fitted.resumed_at,
         "loss": fitted.loss,
@@ -144,7 +144,7 @@ def _prune(
     _write(work / PRUNED, model.save_pretrained, lambda place: write_json(place / SUMMARY, told))
 
 
-def _again(recipe: Recipe) -> Recipe:
+def tuned_again(recipe: Recipe) -> Recipe:
     """The recipe of the second training: every weight, for `prune.epochs`."""
     if recipe.prune is None:
         raise ValueError("the recipe has no `prune`")

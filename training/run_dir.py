@@ -108,6 +108,11 @@ class RunDir:
             for name, entry in record.files.items()
         )
 
+    def unfinished(self, name: str, key: str) -> Path | None:
+        """What an interrupted run of a stage with this key left."""
+        work = self.root / (name + PARTIAL)
+        return work if _read(work / KEY) == key else None
+
     @contextlib.contextmanager
     def working(
         self, name: str, key: str, *, keep: bool, worth_keeping: Callable[[Path], set[str]] | None = None
@@ -132,7 +137,7 @@ class RunDir:
     def begin(self, name: str, key: str, *, keep: bool) -> Path:
         """A directory to work in; what an interrupted run left there is kept only if it had the same key."""
         work = self.root / (name + PARTIAL)
-        if keep and _read(work / KEY) == key:
+        if keep and self.unfinished(name, key):
             return work  # and do not write the key again: on a full disk that would lose it
         if work.exists():
             shutil.rmtree(work)

@@ -1,13 +1,14 @@
 """Stage `train`: fine-tunes the base model on the training rows and saves the adapter or the model."""
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from service.contract import write_json
 from training import pruning
@@ -15,6 +16,8 @@ from training.base import base_digest, load_base, load_tokenizer, quiet
 from training.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
 from training.fit import Fitted, fit
 from training.label_order import ranks_of
+from training.logits import Logits
+from training.loss import Loss
 from training.methods import BASE, count, prepare, save_tuned
 from training.overfitting import curve_warnings
 from training.parent import open_parent, weights_of
@@ -29,6 +32,20 @@ from training.training_rows import training_rows
 from training.tuned import labels_of
 
 CHECKPOINTS = "checkpoints"
+Ask = Callable[[Recipe, Rows, list[str], Path, Reporter], tuple[Logits, Summary]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a training starts from: the model to train, tokenized rows with `labels`, and what is told of them."""
+
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    labels: list[str]
+    rows: Dataset
+    validation: Dataset | None
+    loss: Loss
+    summary: Summary
 
 
 def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
@@ -37,6 +54,49 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
     A run that was interrupted goes on from its last whole checkpoint in the same directory, and ends with the weights
     that it would have had. Raises BentuneError when the loss is no longer a number, InputError for a
     recipe that asks for what its labels, rows or base model do not have.
+    """
+    recipe, work = context.recipe, context.work
+    ready = prepared(context)
+    summary = dense_summary(work)
+    if summary is None:
+        fitted = fit(
+            ready.model,
+            ready.tokenizer,
+            recipe,
+            ready.rows,
+            ready.validation,
+            work / CHECKPOINTS,
+            context.report,
+            ready.loss,
+            callbacks,
+        )
+        if not place().leads:
+            return {}  # the leader writes
+        save_tuned(ready.model, recipe.method, work)
+        summary = {**ready.summary, **_went(fitted, context.report)}
+    write_json(work / "labels.json", ready.labels)
+    if recipe.prune is not None:
+        pruned = prune_and_tune(
+            recipe,
+            ready.labels,
+            summary,
+            ready.tokenizer,
+            ready.rows,
+            ready.validation,
+            work,
+            context.report,
+            ready.loss,
+        )
+        summary = {**summary, "pruned": pruned}
+    for left in (work / CHECKPOINTS, work / ANSWERS):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return summary
+
+
+def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
+    """Load the base, prepare the method, and tokenize the rows; `ask` gives a teacher's answers to them.
+
+    Writes tokenizer/ and base.json.
     """
     quiet()
     recipe, work, data = context.recipe, context.work, context.inputs["data"]
@@ -63,35 +123,22 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
         context.report.say(f"training sees {len(seen.rows)} rows of {len(given)}, {seen.perturbed} of them perturbed")
     rows, loss, distilled = _dataset(seen.rows, tokenizer, recipe.max_tokens), seen.loss, Summary()
     if recipe.distill is not None:
-        answers, distilled = ask_teacher(recipe, seen.rows, labels, work, context.report)
+        answers, distilled = ask(recipe, seen.rows, labels, work, context.report)
         rows, loss = taught(rows, answers), DistillationLoss(recipe.distill, loss)
     validation = None
     if (data / "validation.parquet").is_file():
         validation = _dataset(read_rows(data / "validation.parquet"), tokenizer, recipe.max_tokens)
-    summary = dense_summary(work)
-    if summary is None:
-        fitted = fit(model, tokenizer, recipe, rows, validation, work / CHECKPOINTS, context.report, loss, callbacks)
-        if not place().leads:
-            return {}  # the leader writes
-        save_tuned(model, recipe.method, work)
-        summary = {
-            "base": recipe.parent if recipe.warm else recipe.model,
-            "base_sha256": digest,
-            "method": recipe.method.name,
-            "parameters": asdict(parameters),
-            "training_rows": seen.summary(given, labels),
-            "learning_rate": recipe.learning_rate,
-            "hardware": training_hardware(),
-            **_went(fitted, context.report),
-            **distilled,
-        }
-    write_json(work / "labels.json", labels)
-    if recipe.prune is not None:
-        pruned = prune_and_tune(recipe, labels, summary, tokenizer, rows, validation, work, context.report, loss)
-        summary = {**summary, "pruned": pruned}
-    for left in (work / CHECKPOINTS, work / ANSWERS):
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    return summary
+    summary = {
+        "base": recipe.parent if recipe.warm else recipe.model,
+        "base_sha256": digest,
+        "method": recipe.method.name,
+        "parameters": asdict(parameters),
+        "training_rows": seen.summary(given, labels),
+        "learning_rate": recipe.learning_rate,
+        "hardware": training_hardware(),
+        **distilled,
+    }
+    return Ready(model, tokenizer, labels, rows, validation, loss, summary)
 
 
 def _went(fitted: Fitted, report: Reporter) -> Summary:

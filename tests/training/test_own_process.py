@@ -1,0 +1,53 @@
+"""A function in a process of its own: its answer, its errors, its memory."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from service.errors import BentuneError, InputError
+from training.own_process import OutOfMemory, in_own_process, peak_bytes
+
+MB = 1_000_000
+
+
+def held(megabytes: int) -> tuple[int, int]:
+    block = np.ones(megabytes * MB, dtype=np.uint8)
+    return os.getpid() + 0 * int(block[-1]), peak_bytes()
+
+
+def refuse(message: str) -> None:
+    raise InputError(message)
+
+
+def stumble() -> None:
+    raise ZeroDivisionError("by zero")
+
+
+def end_by(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_memory_is_of_the_function_alone() -> None:
+    block = np.ones(300 * MB, dtype=np.uint8)
+    small, large = in_own_process(held, 1), in_own_process(held, 400)
+    assert small[0] != os.getpid()
+    assert small[1] < 300 * MB <= peak_bytes() + int(block[0]) - 1
+    assert large[1] > 400 * MB
+    assert large[1] - small[1] == pytest.approx(399 * MB, rel=0.1)
+
+
+def test_its_errors_are_raised_here() -> None:
+    with pytest.raises(InputError, match="rows"):
+        in_own_process(refuse, "no rows")
+    with pytest.raises(BentuneError, match="ZeroDivisionError: by zero"):
+        in_own_process(stumble)
+
+
+def test_the_kernel_ends_who_has_no_memory() -> None:
+    with pytest.raises(OutOfMemory):
+        in_own_process(end_by, signal.SIGKILL)
+    with pytest.raises(BentuneError, match="ended by itself") as ended:
+        in_own_process(end_by, signal.SIGTERM)
+    assert not isinstance(ended.value, OutOfMemory)

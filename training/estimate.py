@@ -1,0 +1,144 @@
+"""What a training will take, from what a few of its steps took: seconds as an interval, memory, disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.frozen import Frozen
+
+QUANTILES = (0.05, 0.95)
+"""The interval: every step as fast, or as slow, as these of the steps that were timed, beside steps of their length."""
+
+CHECKPOINTS_AT_ONCE = 3
+"""Trainer keeps two, the best among them, and removes the third when it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One step: the number of its group, its tokens with padding, and how long it took."""
+
+    group: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A training, of which a recipe that prunes has two; `left` are the tokens of each group that are still to come.
+
+    `evaluations` of `evaluation_seconds` each and `saves` of `save_seconds` and `checkpoint_bytes` each come with it.
+    """
+
+    name: str
+    steps: int
+    done: int
+    left: list[int]
+    timed: list[Timed]
+    evaluations: int
+    evaluation_seconds: float
+    saves: int
+    save_seconds: float
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """All that was measured. `peak_bytes` is the resident memory of a process that did nothing else.
+
+    `start_seconds` go by before the first step, a teacher's answers to all rows included; `saved_bytes` is what the
+    training saves when it ends, `model_bytes` the size of the whole model in float32.
+    """
+
+    rows: int
+    start_seconds: float
+    phases: list[Phase]
+    save_seconds: float
+    saved_bytes: int
+    model_bytes: int
+    peak_bytes: int
+    gpu_peak_bytes: int | None
+    said: list[Any]
+
+
+class Span(Frozen):
+    """Seconds."""
+
+    low: float
+    expected: float
+    high: float
+
+
+class Part(Frozen):
+    """Something that happens `times` times, with the seconds of all of them."""
+
+    name: str
+    times: int
+    seconds: float
+
+
+class Estimate(Frozen):
+    """The train stage: MB are 10^6 bytes.
+
+    `measured_steps` were timed; `disk_mb` is the most that it will hold while it trains, `kept_mb` what stays of it.
+    `gpu_peak_mb` is None without a GPU.
+    """
+
+    rows: int
+    steps: int
+    measured_steps: int
+    seconds: Span
+    parts: tuple[Part, ...]
+    peak_memory_mb: float
+    gpu_peak_mb: float | None
+    disk_mb: float
+    kept_mb: float
+
+
+def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
+    """The whole of a training; early stopping may end it sooner."""
+    parts = [Part(name="start", times=1, seconds=found.start_seconds)]
+    ratios: list[float] = []
+    for phase in found.phases:
+        seconds, spread = _steps(phase)
+        ratios += spread
+        of = f" {phase.name}" if prunes else ""
+        parts.append(Part(name=f"steps{of}", times=phase.steps - phase.done, seconds=seconds))
+        if phase.evaluations:
+            each = phase.evaluation_seconds
+            parts.append(Part(name=f"validations{of}", times=phase.evaluations, seconds=phase.evaluations * each))
+        parts.append(Part(name=f"checkpoints{of}", times=phase.saves, seconds=phase.saves * phase.save_seconds))
+    parts.append(Part(name="end", times=1, seconds=found.save_seconds))
+    total = sum(part.seconds for part in parts)
+    low, high = np.quantile(ratios, QUANTILES)
+    disk = max(min(phase.saves, CHECKPOINTS_AT_ONCE) * phase.checkpoint_bytes for phase in found.phases)
+    # The model before it is pruned, the one that is tuned again, and what that becomes.
+    pruning = 3 * found.model_bytes if prunes else 0
+    kept = 2 * found.model_bytes if prunes else found.saved_bytes
+    return Estimate(
+        rows=found.rows,
+        steps=sum(phase.steps - phase.done for phase in found.phases),
+        measured_steps=len(ratios),
+        seconds=Span(low=total * float(low), expected=total, high=total * float(high)),
+        parts=tuple(parts),
+        peak_memory_mb=found.peak_bytes / 1e6,
+        gpu_peak_mb=found.gpu_peak_bytes / 1e6 if found.gpu_peak_bytes is not None else None,
+        disk_mb=max(disk + pruning, kept) / 1e6,
+        kept_mb=kept / 1e6,
+    )
+
+
+def _steps(phase: Phase) -> tuple[float, list[float]]:
+    """Seconds of all steps to come; and each timed step by what the mean of its group makes of its tokens."""
+    everything = _rate(phase.timed)
+    of_group = {
+        group: _rate([step for step in phase.timed if step.group == group]) for group in {s.group for s in phase.timed}
+    }
+    seconds = sum(tokens * of_group.get(group, everything) for group, tokens in enumerate(phase.left))
+    return seconds, [step.seconds / (step.tokens * of_group[step.group]) for step in phase.timed]
+
+
+def _rate(timed: Sequence[Timed]) -> float:
+    """Seconds a token."""
+    return sum(step.seconds for step in timed) / sum(step.tokens for step in timed)
