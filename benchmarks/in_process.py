@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from service.contract import Bundle
+from service.encoder import encoder_of
 from service.engine import Engine
 from service.plan import model_file
 from service.predictor import Predictor
 from service.priority import SWITCH_INTERVAL_S
 from service.runtime import Runtime
-from service.tokens import TextTokenizer
 
 TEXTS = 32
 """How many texts a call has, to be sorted into batches: as many as the served case has clients."""
@@ -24,9 +24,7 @@ class InProcess:
 
     def __init__(self, bundle: Bundle, slots: int) -> None:
         best = bundle.plan.measured[0]
-        tokenizer = TextTokenizer(
-            bundle.root / "processor/tokenizer.json", bundle.processor, bundle.manifest.limits.max_tokens
-        )
+        tokenizer = encoder_of(bundle)
         runtime = Runtime(best.variant, best.provider, slots, best.threads, best.token_budget)
         labels = bundle.manifest.labels
         engine = Engine(bundle.root / model_file(best.variant), runtime, tokenizer, labels)

@@ -31,9 +31,9 @@ from rollout.load import run as run_loop
 from rollout.scrape import Reading, read_metrics
 from rollout.target import DEADLINE_HEADER, Served, bundle_of
 from service.contract import Bundle
+from service.encoder import encoder_of
 from service.errors import BentuneError, InputError
 from service.hardware import visible_cores
-from service.tokens import TextTokenizer
 
 CLIENTS = 32
 """Of the closed loops that find the capacity: enough for full batches."""
@@ -131,9 +131,7 @@ def run(
 
 
 def _mean_tokens(bundle: Bundle) -> float:
-    tokenizer = TextTokenizer(
-        bundle.root / "processor/tokenizer.json", bundle.processor, bundle.manifest.limits.max_tokens
-    )
+    tokenizer = encoder_of(bundle)
     return float(np.mean([len(tokenizer.encode(row.text, row.text_pair, truncate=True)) for row in bundle.golden]))
 
 

@@ -1,4 +1,4 @@
-"""What a pod does with a text classifier: loads the bundle, proves it on its own CPU, answers through the scheduler."""
+"""What a pod does with a classifier: loads the bundle, proves it on its own CPU, answers through the scheduler."""
 
 import asyncio
 import gc
@@ -12,7 +12,8 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from service.batching import Scheduler
-from service.contract import Bundle
+from service.contract import Bundle, ImageLimits
+from service.encoder import Encoded, encoder_of
 from service.engine import Proven, logger
 from service.errors import (
     ClientGone,
@@ -24,6 +25,7 @@ from service.errors import (
     RequestError,
 )
 from service.hardware import describe
+from service.image_settings import IMAGES
 from service.memory import allowed_bytes, queue_limits
 from service.metrics import Metrics
 from service.outcomes import Outcomes
@@ -31,7 +33,6 @@ from service.prediction_log import Kept
 from service.requests import Incoming, PredictRequest, Row, field_of, rows_of
 from service.scores import Floats, Prediction, probabilities, ranked
 from service.settings import Settings
-from service.tokens import TextTokenizer, Tokens
 from service.waiting import QueueLimits
 
 # Above this many characters, tokenizing would hold up the event loop for longer than another request should wait.
@@ -53,10 +54,9 @@ class TextClassifier:
         self.pairs = bundle.manifest.columns.text_pair is not None
         self.proven: Proven | None = None
         self.queue = QueueLimits(settings.queue_inputs, settings.queue_tokens)
-        self.scheduler: Scheduler[Tokens, Floats] | None = None
-        self.tokenizer = TextTokenizer(
-            bundle.root / "processor/tokenizer.json", bundle.processor, bundle.manifest.limits.max_tokens
-        )
+        self.scheduler: Scheduler[Encoded, Floats] | None = None
+        self.tokenizer = encoder_of(bundle)
+        self.images = bundle.manifest.task == IMAGES
 
     def start(self) -> None:
         """Warm up, replay the golden rows, and take requests if they gave the expected scores.
@@ -133,12 +133,13 @@ class TextClassifier:
             "parent": manifest.parent,
             "verdict": self.verdict,
             "task": manifest.task,
-            "inputs": "pair" if self.pairs else "text",
+            "inputs": "image" if self.images else "pair" if self.pairs else "text",
             "labels": manifest.labels,
             "created_at": manifest.created_at,
             "ready": self.ready,
             "limits": {
                 "max_tokens": manifest.limits.max_tokens,
+                **({"max_pixels": manifest.limits.max_pixels} if isinstance(manifest.limits, ImageLimits) else {}),
                 "max_inputs": self.settings.max_inputs,
                 "max_body_bytes": self.settings.max_body_bytes,
                 "request_timeout_ms": self.settings.request_timeout_ms,
@@ -205,7 +206,8 @@ class TextClassifier:
             self.scheduler.require_room(least, arrived + timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                request = await incoming.read(self.settings.max_body_bytes)
+                files = self.settings.max_inputs if self.images else 0
+                request = await incoming.read(self.settings.max_body_bytes, files)
             rows, single = rows_of(request, pairs=self.pairs, max_inputs=self.settings.max_inputs)
         except TimeoutError:
             raise self._refused(DeadlineExceeded("the deadline passed before the body was here")) from None
@@ -213,10 +215,11 @@ class TextClassifier:
             raise self._refused(error) from None
         return request, rows, single, timeout_s
 
-    async def _tokenize(self, rows: list[Row], *, truncate: bool, single: bool) -> list[Tokens]:
+    async def _tokenize(self, rows: list[Row], *, truncate: bool, single: bool) -> list[Encoded]:
         start = time.perf_counter()
         try:
-            if sum(len(text) + len(pair or "") for text, pair in rows) > INLINE_CHARACTERS:
+            # A few bytes may hold a large image.
+            if self.images or sum(len(text) + len(pair or "") for text, pair in rows) > INLINE_CHARACTERS:
                 tokens = await asyncio.to_thread(self._encode, rows, truncate=truncate, single=single)
             else:
                 tokens = self._encode(rows, truncate=truncate, single=single)
@@ -227,18 +230,18 @@ class TextClassifier:
             self.metrics.truncated_total.inc(truncated)
         return tokens
 
-    def _encode(self, rows: list[Row], *, truncate: bool, single: bool) -> list[Tokens]:
+    def _encode(self, rows: list[Row], *, truncate: bool, single: bool) -> list[Encoded]:
         encoded = []
         for index, (text, pair) in enumerate(rows):
             field = field_of(index, single=single)
             tokens = self.tokenizer.encode(text, pair, truncate=truncate, field=field)
-            if not tokens.ids:  # blanks, for a tokenizer that adds no special tokens
+            if not len(tokens):  # blanks, for a tokenizer that adds no special tokens
                 raise InvalidRequest(f"{field} has no tokens: it must hold more than blanks")
             encoded.append(tokens)
         return encoded
 
     def _prediction(
-        self, logits: Floats, tokens: Tokens, kept: Kept | None, request: PredictRequest
+        self, logits: Floats, tokens: Encoded, kept: Kept | None, request: PredictRequest
     ) -> list[Prediction]:
         scores = probabilities(logits)
         self.outcomes.answered(tokens, scores, kept)

@@ -16,6 +16,8 @@ from starlette.routing import Route
 
 from service.contract import MODULE, open_bundle
 from service.errors import InputError
+from service.image_settings import IMAGES
+from service.images import PILLOW_REQUIREMENT
 from service.memory import require_memory
 from service.openapi import corrected
 from service.plan import Plan
@@ -67,15 +69,17 @@ def _json(value: Any) -> Response:
 
 
 def _image(tag: str) -> dict[str, Any]:
-    """What the plan needs beside the packages of bentofile.yaml, which BentoML adds to this."""
-    plan = Plan.model_validate_json((Path(bentoml.models.get(tag).path) / "plan.json").read_bytes())
-    if plan.provider != OPENVINO:
-        return {}
-    return {"image": bentoml.images.Image().python_packages(OPENVINO_REQUIREMENT)}
+    """What plan and task need beside the packages of bentofile.yaml, which BentoML adds to this."""
+    stored = bentoml.models.get(tag)
+    plan = Plan.model_validate_json((Path(stored.path) / "plan.json").read_bytes())
+    packages = [OPENVINO_REQUIREMENT] if plan.provider == OPENVINO else []
+    if stored.info.labels.get("task") == IMAGES:
+        packages.append(PILLOW_REQUIREMENT)
+    return {"image": bentoml.images.Image().python_packages(*packages)} if packages else {}
 
 
 def text_classification(tag: str, settings: Settings) -> Any:
-    """The service class of text and pair classifiers."""
+    """The service class of classifiers of texts, pairs and images."""
     # Each costs as much of the event loop as all that we do for a request (docs/log.md), so whoever wants it asks.
     unasked = {} if settings.tracing else {"tracing": {"excluded_urls": ".*"}}
 
@@ -118,7 +122,7 @@ def text_classification(tag: str, settings: Settings) -> Any:
 
         @bentoml.api(route="/predict", output_spec=PredictResponse)
         async def predict(self, request: PredictRequest, /) -> Any:
-            """Classify texts or pairs, in the shapes of text-embeddings-inference."""
+            """Classify texts or pairs, in the shapes of text-embeddings-inference; images in base64 or as files."""
             incoming: Any = request
             if not isinstance(incoming, Incoming):
                 raise TypeError("call this service over HTTP")
@@ -131,7 +135,7 @@ def text_classification(tag: str, settings: Settings) -> Any:
     return TextClassification
 
 
-SERVICES = {"text-classification": text_classification}
+SERVICES = {"text-classification": text_classification, IMAGES: text_classification}
 
 
 def build() -> Any:

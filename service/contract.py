@@ -2,7 +2,7 @@
 
 manifest.json     what this is, the sha256 of every other file and of itself; written last
 model/            fp32.onnx and the other variants that the plan may choose
-processor/        tokenizer.json, settings.json
+processor/        settings.json, and tokenizer.json for texts
 plan.json         how to run it, and all that was measured to find out
 evidence.json     metrics, parity chain, verdicts of comparisons
 golden.jsonl      real inputs with the scores they must give
@@ -19,11 +19,21 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from service.baseline import Baseline
 from service.errors import BundleError
 from service.frozen import Frozen
+from service.image_settings import IMAGES, ImageSettings
 from service.plan import FP32, Plan, model_file
 from service.row_filter import SeenRows
 from service.verdict import Verdict, verdicts_of
@@ -60,6 +70,12 @@ class Limits(Frozen):
     max_tokens: int = Field(ge=1)
 
 
+class ImageLimits(Limits):
+    """`max_pixels` of an image as it is sent; its `max_tokens` is what each costs, in patches of the model."""
+
+    max_pixels: int = Field(ge=1)
+
+
 class Columns(Frozen):
     """The columns that the training rows had, so that the same file can be scored without naming them again."""
 
@@ -84,10 +100,10 @@ class Manifest(Frozen):
     name: Name
     version: Name
     created_at: datetime
-    task: Literal["text-classification"]
+    task: Literal["text-classification", "image-classification"]
     columns: Columns
     labels: list[str] = Field(min_length=2)
-    limits: Limits
+    limits: SerializeAsAny[Limits]
     base_model: BaseModelInfo
     method: dict[str, JsonValue]
     recipe_digest: Sha256
@@ -97,6 +113,11 @@ class Manifest(Frozen):
     tools: dict[str, str]
     files: dict[str, FileEntry]
     own_sha256: str = ""
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _of_images(cls, limits: Any, info: ValidationInfo) -> Any:
+        return ImageLimits.model_validate(limits) if info.data.get("task") == IMAGES else limits
 
 
 class ProcessorSettings(Frozen):
@@ -111,6 +132,7 @@ class ProcessorSettings(Frozen):
 class GoldenRow(Frozen):
     """A held-out input with the probabilities it must get, in the order of the manifest's labels.
 
+    `text` is a data URL where the model takes images.
     `scores` has them for every variant and provider that the plan may choose, under `scores_key`; `label` is fp32's.
     """
 
@@ -134,7 +156,7 @@ class Bundle:
     content: str
     manifest: Manifest
     plan: Plan
-    processor: ProcessorSettings
+    processor: ProcessorSettings | ImageSettings
     golden: list[GoldenRow]
     baseline: Baseline
 
@@ -254,10 +276,16 @@ def open_bundle(root: Path) -> Bundle:
         content=_content_digest(manifest),
         manifest=manifest,
         plan=plan,
-        processor=_parse(ProcessorSettings, root / "processor/settings.json"),
+        processor=_processor(root / "processor/settings.json", manifest),
         golden=[_parse_text(GoldenRow, root / "golden.jsonl", line) for line in _lines(root / "golden.jsonl")],
         baseline=baseline,
     )
+
+
+def _processor(path: Path, manifest: Manifest) -> ProcessorSettings | ImageSettings:
+    if manifest.task == IMAGES:
+        return _parse(ImageSettings, path)
+    return _parse(ProcessorSettings, path)
 
 
 def _regular_files(root: Path) -> Iterator[Path]:
@@ -271,7 +299,8 @@ def _regular_files(root: Path) -> Iterator[Path]:
 def _require_parts(root: Path, manifest: Manifest, variants: set[str]) -> None:
     parts = ("plan.json", EVIDENCE, "golden.jsonl", BASELINE, ROWS)
     models = [model_file(variant) for variant in sorted(variants)]
-    for name in (*parts, *models, "processor/tokenizer.json", "processor/settings.json"):
+    tokenizer = () if manifest.task == IMAGES else ("processor/tokenizer.json",)
+    for name in (*parts, *models, *tokenizer, "processor/settings.json"):
         if name not in manifest.files:
             raise BundleError(f"{root / name} is missing from the bundle; package it again")
 

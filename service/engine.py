@@ -8,6 +8,7 @@ import numpy as np
 
 from service.batching import Observer, Runner, Scheduler
 from service.contract import Bundle, GoldenRow
+from service.encoder import Encoded, Encoder
 from service.golden import Replay, replay
 from service.hardware import Cpu
 from service.memory import shortage
@@ -16,7 +17,6 @@ from service.predictor import Predictor, Session
 from service.providers import available
 from service.runtime import Fallback, Runtime, choose, in_fp32
 from service.scores import Floats
-from service.tokens import TextTokenizer, Tokens
 from service.waiting import BatchShape, QueueLimits
 
 # Below "bentoml", whose handlers alone print what is no warning.
@@ -28,7 +28,7 @@ MAX_BATCH_ITEMS = 128
 class Engine:
     """The sessions of one runtime. A slot has its own cores; `wide` has all of them, for what arrives alone."""
 
-    def __init__(self, model: Path, runtime: Runtime, tokenizer: TextTokenizer, labels: Sequence[str]) -> None:
+    def __init__(self, model: Path, runtime: Runtime, tokenizer: Encoder, labels: Sequence[str]) -> None:
         """Load the graph `model`. Raises BundleError when it cannot be loaded."""
         cores = runtime.slots * runtime.threads
         sessions = (
@@ -41,7 +41,7 @@ class Engine:
 
     def scheduler(
         self, token_budget: int, padding_bound: float, limits: QueueLimits, observer: Observer
-    ) -> Scheduler[Tokens, Floats]:
+    ) -> Scheduler[Encoded, Floats]:
         """What shares these sessions among requests: logits of each, float32 [labels]."""
         return Scheduler(
             [runner(predictor) for predictor in self.slots],
@@ -67,7 +67,7 @@ class Proven:
     why `runtime` is not what the plan says; each was logged once.
     """
 
-    def __init__(self, bundle: Bundle, cpu: Cpu, tokenizer: TextTokenizer, memory_limit: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, cpu: Cpu, tokenizer: Encoder, memory_limit: int | None = None) -> None:
         """Load and replay. Raises BundleError when not even fp32 can be loaded."""
         self.runtime, self.fallbacks = choose(bundle.plan, cpu, available())
         for fallback in self.fallbacks:
@@ -109,10 +109,10 @@ def _warn(bundle: Bundle, fallback: Fallback) -> None:
     logger.warning("%s does not run as planned (%s): %s", bundle.tag, fallback.reason, fallback.message)
 
 
-def runner(predictor: Predictor) -> Runner[Tokens, Floats]:
+def runner(predictor: Predictor) -> Runner[Encoded, Floats]:
     """What the scheduler calls: logits of a batch, float32 [labels] each. It raises FloatingPointError for a NaN."""
 
-    def run(batch: Sequence[Tokens]) -> list[Floats]:
+    def run(batch: Sequence[Encoded]) -> list[Floats]:
         logits = predictor.logits(batch)
         if not np.isfinite(logits).all():
             raise FloatingPointError("logits are not finite")

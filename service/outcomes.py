@@ -5,12 +5,12 @@ from pathlib import Path
 
 from service.contract import Bundle
 from service.drift import Drift
+from service.encoder import Encoded
 from service.metrics import Metrics
 from service.prediction_log import OUTCOMES, Kept, PredictionLog
 from service.requests import Row
 from service.scores import Floats
 from service.settings import Settings
-from service.tokens import Tokens
 
 
 class Outcomes:
@@ -39,7 +39,7 @@ class Outcomes:
         log = self._log
         return [None] * len(rows) if log is None else [log.keep(row) for row in rows]
 
-    def answered(self, tokens: Tokens, scores: Floats, kept: Kept | None) -> None:
+    def answered(self, tokens: Encoded, scores: Floats, kept: Kept | None) -> None:
         """An input gets these probabilities, float32 [labels]."""
         best = int(scores.argmax())
         confidence = float(scores[best])

@@ -1,4 +1,4 @@
-"""Runs a text classifier with ONNX Runtime: the code that serves, scores files, and is proven by `verify`."""
+"""Runs a classifier with ONNX Runtime: the code that serves, scores files, and is proven by `verify`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from service.contract import Bundle
+from service.encoder import Encoded, Encoder, Feed, encoder_of, feed
 from service.hardware import Cpu
 from service.plan import model_file
 from service.providers import available, open_session
 from service.runtime import choose
 from service.scores import Prediction, probabilities, ranked
-from service.tokens import TextTokenizer, Tokens, pad
 
 Logits = npt.NDArray[np.float32]
 
@@ -26,18 +26,16 @@ class Session:
         self._session = open_session(model_file, provider, slots=slots, threads=threads)
         self._inputs = [node.name for node in self._session.get_inputs()]
 
-    def run(self, feed: dict[str, npt.NDArray[np.int64]]) -> Logits:
+    def run(self, batch: Feed) -> Logits:
         """Logits, float32 [rows, labels], of padded inputs; inputs that the graph does not take are left out."""
-        logits: Logits = self._session.run(["logits"], {name: feed[name] for name in self._inputs})[0]
+        logits: Logits = self._session.run(["logits"], {name: batch[name] for name in self._inputs})[0]
         return logits
 
 
 class Predictor:
-    """Tokenizer, session and labels of one classifier."""
+    """Tokenizer or image processor, session and labels of one classifier."""
 
-    def __init__(
-        self, tokenizer: TextTokenizer, session: Session, labels: Sequence[str], token_budget: int = 2048
-    ) -> None:
+    def __init__(self, tokenizer: Encoder, session: Session, labels: Sequence[str], token_budget: int = 2048) -> None:
         """`token_budget` bounds the padded tokens of a batch in `score`."""
         self.tokenizer = tokenizer
         self.session = session
@@ -49,20 +47,18 @@ class Predictor:
         """What the plan chose for `cpu`, on all of its cores, a batch at a time."""
         runtime, _ = choose(bundle.plan, cpu, available())
         return cls(
-            TextTokenizer(
-                bundle.root / "processor/tokenizer.json", bundle.processor, bundle.manifest.limits.max_tokens
-            ),
+            encoder_of(bundle),
             Session(bundle.root / model_file(runtime.variant), runtime.provider, cpu.cores),
             bundle.manifest.labels,
             runtime.token_budget,
         )
 
-    def logits(self, batch: Sequence[Tokens]) -> Logits:
+    def logits(self, batch: Sequence[Encoded]) -> Logits:
         """Logits, float32 [rows, labels], of one padded batch, in the order of the labels."""
-        return self.session.run(pad(batch, self.tokenizer.settings))
+        return self.session.run(feed(batch, self.tokenizer.settings))
 
     def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
-        """Predictions of many texts or pairs, best label first, in their order; long ones are truncated.
+        """Predictions of many texts, pairs or images, best label first, in their order; long texts are truncated.
 
         Texts of like length share a batch.
         """

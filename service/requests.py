@@ -8,6 +8,7 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import ClientGone, InvalidRequest, RequestError, TooLarge
+from service.uploads import is_upload, uploaded
 
 Row = tuple[str, str | None]
 DEADLINE_HEADER = "x-request-timeout-ms"
@@ -23,7 +24,7 @@ class PredictRequest(IODescriptor):
 
     inputs: str | list[str] | list[Annotated[list[str], Field(min_length=1, max_length=2)]] = Field(
         description="A text; a list of texts, each as a string or as [text]; for a model of pairs, [text, text] or a "
-        "list of those."
+        "list of those; for a model of images, one in base64 or as a data URL, or a list of those."
     )
     truncate: StrictBool = Field(default=False, description="Cut a text that is too long; otherwise it is an error.")
     raw_scores: StrictBool = Field(default=False, description="Logits rather than probabilities.")
@@ -62,8 +63,11 @@ class Incoming:
         # Python refuses to read numbers of thousands of digits.
         return int(declared[:18]) if declared.isdecimal() else 0
 
-    async def read(self, max_body_bytes: int) -> PredictRequest:
-        """Read and check the body. Raises TooLarge, InvalidRequest, or ClientGone."""
+    async def read(self, max_body_bytes: int, most_files: int = 0) -> PredictRequest:
+        """Read and check the body, which may be `most_files` uploaded images too.
+
+        Raises TooLarge, InvalidRequest, or ClientGone.
+        """
         body = bytearray()
         try:
             if self.declared_bytes <= max_body_bytes:
@@ -75,6 +79,9 @@ class Incoming:
             raise ClientGone("the client went away while it sent the body") from None
         if max(len(body), self.declared_bytes) > max_body_bytes:
             raise TooLarge(f"the body has more than {max_body_bytes} bytes: send fewer inputs at a time")
+        content_type = self.http.headers.get("content-type", "")
+        if most_files and is_upload(content_type):
+            return PredictRequest(inputs=await uploaded(content_type, bytes(body), most_files))
         return parse(bytes(body))
 
     def timeout_ms(self, default: int) -> int:

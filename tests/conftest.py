@@ -12,6 +12,7 @@ import pytest
 from cluster import Cluster, serving
 from programs import require
 from tiny import Quiet, make_model, sentences, write_csv, write_recipe
+from tiny_images import image_recipe, make_image_model, write_images
 
 K8S = Path(__file__).parent.parent / "k8s"
 # BentoML reads this when it is first imported: the tests never touch the user's stores.
@@ -79,3 +80,40 @@ def overlay(tmp_path: Path) -> Path:
     """A copy of the overlay `dev`, to write to."""
     shutil.copytree(K8S, tmp_path / "k8s")
     return tmp_path / "k8s/overlays/dev"
+
+
+@pytest.fixture(scope="session")
+def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_image_model(tmp_path_factory.mktemp("image-model") / "tiny-vit")
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images") / "images")
+
+
+@pytest.fixture(scope="session")
+def image_recipe_file(tmp_path_factory: pytest.TempPathFactory, image_model: Path, image_folder: Path) -> Path:
+    return image_recipe(tmp_path_factory.mktemp("image-recipe") / "images.yaml", image_model, image_folder)
+
+
+@pytest.fixture(scope="session")
+def image_run(tmp_path_factory: pytest.TempPathFactory, image_recipe_file: Path) -> Path:
+    """Directory of a run on images with every stage done but `package`; treat it as read-only."""
+    from training.pipeline import run_stage, stages_of
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    recipe = load_recipe(image_recipe_file).recipe
+    with RunDir.open(tmp_path_factory.mktemp("image-runs"), recipe.name) as run:
+        for stage in stages_of(recipe)[:-1]:
+            run_stage(stage.name, recipe, run, Quiet())
+        return run.root
+
+
+@pytest.fixture(scope="session")
+def image_bundle(tmp_path_factory: pytest.TempPathFactory, image_recipe_file: Path, image_run: Path) -> Path:
+    """A bundle of the image run, as the package stage fills it, outside any store; treat it as read-only."""
+    from tiny_images import bundle_of
+
+    return bundle_of(image_recipe_file, image_run, tmp_path_factory.mktemp("image-bundle") / "bundle")

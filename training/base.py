@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,7 +19,10 @@ from transformers.utils import logging as transformers_logging
 from service.errors import InputError
 from service.hardware import visible_cores
 from training.base_files import base_files_digest
+from training.classifier import MODELS, takes_images
 from training.hub import offline, why_not
+from training.image_processor import FILE as PREPROCESSOR
+from training.image_processor import ImageProcessor
 from training.locate import locate
 from training.recipe import Recipe
 from training.student import with_fewer_layers
@@ -75,6 +77,22 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_image_processor(recipe: Recipe) -> ImageProcessor:
+    """The base model's image processor. Raises InputError when it has none, or one that cannot be served."""
+    place, options = _place(recipe.model)
+    config = _config(recipe)
+    if not takes_images(config):
+        raise InputError(
+            f"model: {recipe.model} is a {config.model_type}, which classifies no images; choose one that does, as ViT"
+        )
+    try:
+        return ImageProcessor.of(place, **options)
+    except InputError:
+        raise
+    except Exception as error:  # what a processor's own code raises on wrong values
+        raise _missing(recipe.model, "image processor", error) from error
+
+
 def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
     """The base model with a head for `labels`; the same seed gives the same head.
 
@@ -86,7 +104,7 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
     names = dict(enumerate(labels))
     set_seed(recipe.seed)
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = MODELS[recipe.task].from_pretrained(
             place,
             num_labels=len(names),
             id2label=names,
@@ -193,5 +211,10 @@ def _missing(model: str, part: str, error: Exception) -> InputError:
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if path is None and isinstance(error, OSError):
         return InputError(f"model: the {part} of {model} could not be loaded: {why_not()} ({said})")
-    wanted = {"tokenizer": "tokenizer.json", "model": "model.safetensors", "config": "config.json"}[part]
+    wanted = {
+        "tokenizer": "tokenizer.json",
+        "image processor": PREPROCESSOR,
+        "model": "model.safetensors",
+        "config": "config.json",
+    }[part]
     return InputError(f"model: {path or model} has no usable {part} ({wanted} is needed): {said}")

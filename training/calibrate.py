@@ -3,15 +3,16 @@
 import shutil
 
 import numpy as np
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from service.contract import sha256_file, write_json
 from training.base import quiet
-from training.logits import torch_logits
+from training.classifier import load_classifier
+from training.logits import one_batch, torch_logits
 from training.merge import WEIGHTS
 from training.rows import read_rows
 from training.stage import Context, Summary
 from training.temperature import FILE, Temperature, fit_temperature, fold
+from training.tuned import processor_in
 
 
 def run(context: Context) -> Summary:
@@ -19,14 +20,13 @@ def run(context: Context) -> Summary:
     quiet()
     merged = context.inputs["merge"] / "model"
     rows = read_rows(context.inputs["data"] / "validation.parquet")
-    model = AutoModelForSequenceClassification.from_pretrained(merged, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(merged, use_fast=True)
+    model, tokenizer = load_classifier(merged), processor_in(merged)
     with context.report.task("fitting the temperature", len(rows)) as advance:
         logits, ids = torch_logits(model, tokenizer, rows, context.recipe.max_tokens, advance)
     fitted = fit_temperature(logits, rows.labels)
     shortest = np.array([min(range(len(rows)), key=lambda row: len(ids[row]))])
-    one = rows.take(shortest).encode(tokenizer, context.recipe.max_tokens).convert_to_tensors("pt")
-    fitted = fitted.model_copy(update={"layer": fold(model, dict(one), fitted.temperature)})
+    one = one_batch(tokenizer, rows.take(shortest), context.recipe.max_tokens)
+    fitted = fitted.model_copy(update={"layer": fold(model, one, fitted.temperature)})
     shutil.copytree(merged, context.work / "model")  # for the tokenizer as it was before it was used
     model.save_pretrained(context.work / "model", safe_serialization=True)
     write_json(context.work / FILE, fitted)

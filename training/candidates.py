@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from service.encoder import Encoded, feed
 from service.plan import FP32, Check
 from service.predictor import Session
 from service.providers import CPU, available
-from service.tokens import Tokens, pad
 from training.checks import Sample, check, logits_alone
 from training.fusion import with_bias
 from training.recipe import PlanSettings
@@ -28,7 +28,7 @@ class Trial:
     """What variants are tried on: held-out rows, training rows that fix the scales of int8, and the cores for it."""
 
     sample: Sample
-    calibration: Sequence[Tokens]
+    calibration: Sequence[Encoded]
     settings: PlanSettings
     cores: int
     seed: int
@@ -36,7 +36,7 @@ class Trial:
     def feeds(self, model: onnx.ModelProto) -> list[Feed]:
         """Calibration inputs of the graph, a row each."""
         names = [value.name for value in model.graph.input]
-        return [{name: pad([row], self.sample.settings)[name] for name in names} for row in self.calibration]
+        return [{name: feed([row], self.sample.settings)[name] for name in names} for row in self.calibration]
 
     def logits(self, model: Path, provider: str, advance: Advance) -> tuple[Session, np.ndarray]:
         """A session of `model`, and its logits of every held-out row alone, float32 [rows, labels]."""

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from service.contract import ProcessorSettings
+from service.encoder import Encoded, feed
+from service.image_settings import ImageSettings
 from service.plan import Check
 from service.predictor import Session
 from service.scores import probabilities
-from service.tokens import Tokens, pad
 from training.logits import Logits
 from training.recipe import PlanSettings
 
@@ -23,17 +24,17 @@ BATCH_SIZES = (2, 8)
 class Sample:
     """The held-out rows of a check: tokens, true labels, int64 [rows], and fp32's logits, float32 [rows, labels]."""
 
-    tokens: Sequence[Tokens]
+    tokens: Sequence[Encoded]
     labels: npt.NDArray[np.int64]
-    settings: ProcessorSettings
+    settings: ProcessorSettings | ImageSettings
     fp32: Logits | None = None
 
 
 def logits_alone(session: Session, sample: Sample, at_a_time: int, advance: Callable[[int], None]) -> Logits:
     """Logits of every row alone, float32 [rows, labels]; `at_a_time` threads call the session."""
 
-    def one(tokens: Tokens) -> Logits:
-        logits = session.run(pad([tokens], sample.settings))
+    def one(tokens: Encoded) -> Logits:
+        logits = session.run(feed([tokens], sample.settings))
         advance(1)
         return logits
 
@@ -108,7 +109,7 @@ def batch_dependence(session: Session, sample: Sample, alone: Logits, most: int,
         for company in ([], [longest]):
             for start in range(0, len(order), size):
                 batch = [*order[start : start + size].tolist(), *company]
-                scores = probabilities(session.run(pad([sample.tokens[row] for row in batch], sample.settings)))
+                scores = probabilities(session.run(feed([sample.tokens[row] for row in batch], sample.settings)))
                 differences.append(float(np.abs(scores - expected[batch]).max()))
                 changed = scores.argmax(-1) != expected[batch].argmax(-1)
                 flipped.update(row for row, other in zip(batch, changed, strict=True) if other)

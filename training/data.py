@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 
 from service.contract import ROWS, write_json
 from service.errors import InputError
+from service.image_settings import IMAGES
 from service.row_filter import RowFilter, SeenRows
 from training.data_report import REPORT
 from training.data_settings import DataSettings
 from training.doubtful_labels import find_doubtful
 from training.duplicates import same_texts
+from training.image_sources import open_image_sources
 from training.label_order import label_order
 from training.near_duplicates import NOBODY, Near, find_near, sketch
 from training.parent import open_parent, require_alike, require_labels
@@ -26,6 +28,7 @@ from training.row_report import SAME_AS_TRAINING, RowReport
 from training.sources import open_sources
 from training.split import Known, Split, require_training_rows, split_afresh, split_onward
 from training.stage import Context, Reporter, Summary
+from training.task_keys import without_text_rules
 
 HELD_OUT = "held_out.jsonl"
 POOL_FILE = "pool.parquet"
@@ -44,14 +47,16 @@ def run(context: Context) -> Summary:
     train on, fewer than two labels, a new name in `data.labels` for a label that no row has, and data that does not go
     with the parent.
     """
-    recipe, data, work = context.recipe, context.recipe.data, context.work
+    recipe = without_text_rules(context.recipe) if context.recipe.task == IMAGES else context.recipe
+    data, work = recipe.data, context.work
     parent = open_parent(recipe.parent) if recipe.parent is not None else None
     if parent is not None:
         require_alike(parent, recipe)
-    sources = open_sources(data, recipe.carried)
+    images = recipe.task == IMAGES
+    sources = open_image_sources(data, recipe.carried) if images else open_sources(data, recipe.carried)
     where = sources[0].name
     seen = parent.rows() if parent is not None else None
-    reading = read_sources(sources, data, work / POOL_FILE, context.report)
+    reading = read_sources(sources, data, work / POOL_FILE, context.report, images=images)
     pool = reading.pool
     kept_for = same_texts(pool, seen.labelled if seen is not None else None)
     _require_usable(reading, kept_for, [source.name for source in sources])

@@ -140,6 +140,8 @@ class DataReport(Frozen):
 
 def shown(text: str) -> str:
     """The beginning of a text on one line, for people."""
+    if text.startswith("data:image/"):
+        return text.partition(",")[0]
     line = " ".join(_whole(text[: 4 * SHOWN_CHARACTERS]).split())
     return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…"
 

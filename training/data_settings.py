@@ -14,6 +14,7 @@ class ColumnNames(Section):
     text: str = Field(default="text", description="column with the text")
     text_pair: str | None = Field(default=None, description="column with the second text of a pair")
     label: str = Field(default="label", description="column with the label")
+    image: str = Field(default="image", description="images: column with the path, or the bytes, of each")
 
     @model_validator(mode="after")
     def _different(self) -> "ColumnNames":

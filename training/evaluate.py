@@ -1,5 +1,6 @@
 """Stage `evaluate`: the base model with a fresh head and the tuned one, on the same held-out rows."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from rollout.calibration import ece_difference
 from rollout.quality import classification, paired
 from rollout.slices import by_column
 from service.contract import write_json
+from service.image_settings import IMAGES
 from service.scores import probabilities
 from training.base import quiet
 from training.carried import Carried, read_carried
@@ -46,6 +48,8 @@ def run(context: Context) -> Summary:
         "confidence": settings.confidence,
         "seed": recipe.seed,
     }
+    # An image is shown by where it comes from.
+    shown = replace(rows, texts=carried.origins) if recipe.task == IMAGES else rows
     with context.report.task("evaluating", 2 * len(rows)) as advance:
         base = load_same_base(recipe, labels, trained)
         before, _ = torch_logits(base, tokenizer, rows, recipe.max_tokens, advance)
@@ -58,8 +62,8 @@ def run(context: Context) -> Summary:
         base=classification(before, rows.labels, labels, **measure, **bootstrap),
         tuned=classification(after, rows.labels, labels, **measure, **bootstrap),
         difference=paired(before, after, rows.labels, **bootstrap),
-        changed=_changed(before, after, rows, labels, settings.examples),
-        mistakes=_mistakes(after, rows, carried, labels, settings.mistakes),
+        changed=_changed(before, after, shown, labels, settings.examples),
+        mistakes=_mistakes(after, shown, carried, labels, settings.mistakes),
         slices=_slices(after, rows, carried, labels, measure | bootstrap),
         temperature=_scaled(temperature, plain, after, rows, labels, measure | bootstrap) if temperature else None,
         compressed={

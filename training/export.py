@@ -1,4 +1,4 @@
-"""Stage `export`: writes the finished model as an ONNX file through Optimum, with the tokenizer that serving reads."""
+"""Stage `export`: writes the finished model as an ONNX file through Optimum, with the processor that serving reads."""
 
 import logging
 import shutil
@@ -6,15 +6,16 @@ import warnings
 from pathlib import Path
 
 from optimum.exporters.onnx import main_export
-from transformers import AutoTokenizer
 
-from service.contract import ProcessorSettings, sha256_file, write_json
+from service.contract import sha256_file
 from service.errors import BentuneError
+from service.image_settings import IMAGES
 from training.base import quiet
+from training.served import TOKENIZER, write_settings
 from training.stage import Context, Summary
-from training.tuned import finished
+from training.tuned import finished, processor_in
 
-TASKS = {"text-classification": "text-classification"}
+TASKS = {"text-classification": "text-classification", IMAGES: "image-classification"}
 ONNX = "model/fp32.onnx"
 
 
@@ -29,8 +30,9 @@ def run(context: Context) -> Summary:
     (exported / "model.onnx").rename(work / ONNX)
     (exported / "config.json").rename(work / "config.json")
     (work / "processor").mkdir()
-    (exported / "tokenizer.json").rename(work / "processor/tokenizer.json")
-    write_json(work / "processor/settings.json", _settings(merged))
+    if context.recipe.task != IMAGES:
+        (exported / "tokenizer.json").rename(work / TOKENIZER)
+    write_settings(processor_in(merged), work)
     shutil.rmtree(exported)
     return {"onnx_sha256": sha256_file(work / ONNX), "onnx_bytes": (work / ONNX).stat().st_size}
 
@@ -48,13 +50,3 @@ def _export(merged: Path, output: Path, task: str) -> None:
         raise
     except Exception as error:  # the exporter raises whatever torch raised
         raise BentuneError(f"export: Optimum could not export {merged}: {type(error).__name__}: {error}") from error
-
-
-def _settings(merged: Path) -> ProcessorSettings:
-    tokenizer = AutoTokenizer.from_pretrained(merged, use_fast=True)
-    return ProcessorSettings(
-        pad_id=tokenizer.pad_token_id,
-        pad_type_id=tokenizer.pad_token_type_id,
-        padding_side=tokenizer.padding_side,
-        truncation_side=tokenizer.truncation_side,
-    )

@@ -14,7 +14,6 @@ from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     TrainerCallback,
 )
 from transformers.trainer_callback import PrinterCallback
@@ -23,6 +22,9 @@ from service.errors import BentuneError, InputError
 from service.hardware import visible_cores
 from training import processes
 from training.arguments import evaluation_steps, total_steps, training_arguments
+from training.image_processor import ImageProcessor
+from training.image_rows import ImageRows, collated
+from training.logits import Processor
 from training.loss import Loss, cross_entropy
 from training.precision import precision_for
 from training.recipe import Recipe
@@ -56,10 +58,10 @@ class Fitted:
 
 def fit(
     model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Processor,
     recipe: Recipe,
-    rows: Dataset,
-    validation: Dataset | None,
+    rows: Dataset | ImageRows,
+    validation: Dataset | ImageRows | None,
     checkpoints: Path,
     report: Reporter,
     loss: Loss = cross_entropy,
@@ -121,10 +123,10 @@ def fit(
 
 def trainer_of(
     model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Processor,
     recipe: Recipe,
-    rows: Dataset,
-    validation: Dataset | None,
+    rows: Dataset | ImageRows,
+    validation: Dataset | ImageRows | None,
     checkpoints: Path,
     loss: Loss,
 ) -> RowTrainer:
@@ -136,15 +138,21 @@ def trainer_of(
         )
     if recipe.train.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise InputError(f"train.gradient_checkpointing: {recipe.model} does not have it; leave it out")
+    sampler = LengthSampler(recipe.train.batch_size, lengths_of(rows), recipe.seed)
+    arguments = training_arguments(recipe, checkpoints, validate=validation is not None)
+    if isinstance(rows, ImageRows):
+        rows.epoch = lambda: sampler.epoch
+        # Trainer tells both by the signature of a model's forward, and a wrapper of PEFT has none.
+        arguments.remove_unused_columns, arguments.label_names = False, ["labels"]
     trainer = RowTrainer(
-        sampler=LengthSampler(recipe.train.batch_size, lengths_of(rows), recipe.seed),
+        sampler=sampler,
         loss=loss,
         model=model,
-        args=training_arguments(recipe, checkpoints, validate=validation is not None),
+        args=arguments,
         train_dataset=rows,
         # In the order of their lengths, for the same reason; the metrics do not depend on it.
-        eval_dataset=validation.select(np.argsort(lengths_of(validation))) if validation else None,
-        data_collator=DataCollatorWithPadding(tokenizer),
+        eval_dataset=_by_length(validation),
+        data_collator=collated if isinstance(tokenizer, ImageProcessor) else DataCollatorWithPadding(tokenizer),
         compute_metrics=validation_metrics if validation else None,
     )
     trainer.remove_callback(PrinterCallback)
@@ -153,9 +161,13 @@ def trainer_of(
     return trainer
 
 
-def lengths_of(rows: Dataset) -> list[int]:
-    """Tokens of each row."""
-    return [len(ids) for ids in rows["input_ids"]]
+def _by_length(rows: Dataset | ImageRows | None) -> Dataset | ImageRows | None:
+    return rows.select(np.argsort(lengths_of(rows))) if isinstance(rows, Dataset) else rows
+
+
+def lengths_of(rows: Dataset | ImageRows) -> list[int]:
+    """Tokens, or patches, of each row."""
+    return rows.lengths if isinstance(rows, ImageRows) else [len(ids) for ids in rows["input_ids"]]
 
 
 def _mean_loss(history: list[dict[str, float]]) -> float:

@@ -1,29 +1,36 @@
 """Runs a torch classifier over rows: what the evaluation and the parity chain compare."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from training.image_processor import ImageProcessor
+from training.image_rows import image_logits
 from training.rows import Rows
 
 Logits = npt.NDArray[np.float32]
+Processor: TypeAlias = PreTrainedTokenizerBase | ImageProcessor
+"""What a model's inputs are made by."""
 
 
 def torch_logits(
     model: torch.nn.Module | PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Processor,
     rows: Rows,
     max_tokens: int,
     advance: Callable[[int], None],
     batch_size: int = 16,
 ) -> tuple[Logits, list[list[int]]]:
-    """Logits, float32 [rows, labels], in the order of the rows, and the token ids that gave them.
+    """Logits, float32 [rows, labels], in the order of the rows, and the token ids, or what stands for pixels, of each.
 
     Rows of like length share a batch. The model is put into eval mode: dropout would make every comparison differ.
     """
+    if isinstance(tokenizer, ImageProcessor):
+        return image_logits(model, tokenizer, rows, advance, batch_size)
     encoded = rows.encode(tokenizer, max_tokens)
     ids: list[list[int]] = encoded["input_ids"]
     order = sorted(range(len(rows)), key=lambda row: len(ids[row]))
@@ -37,6 +44,14 @@ def torch_logits(
     result = np.empty_like(logits)
     result[order] = logits
     return result, ids
+
+
+def one_batch(processor: Processor, rows: Rows, max_tokens: int) -> dict[str, torch.Tensor]:
+    """What the model takes for rows of one length."""
+    if isinstance(processor, ImageProcessor):
+        values = [one.values for one in processor.encode(rows.texts)]
+        return {"pixel_values": torch.from_numpy(np.stack(values))}
+    return dict(rows.encode(processor, max_tokens).convert_to_tensors("pt"))
 
 
 @torch.inference_mode()

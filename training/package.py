@@ -18,7 +18,6 @@ from service.contract import (
     ROWS,
     BaseModelInfo,
     Columns,
-    Limits,
     Manifest,
     Parent,
     open_bundle,
@@ -27,6 +26,7 @@ from service.contract import (
     write_json,
 )
 from service.errors import BentuneError
+from service.image_settings import IMAGES
 from service.row_filter import SeenRows
 from training.model_card import CARD, model_card
 from training.parent import open_parent
@@ -120,18 +120,19 @@ def _seen(context: Context) -> SeenRows:
 
 
 def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
-    from training.tuned import config_labels  # here, so that still_there() does not wait for torch
+    from training.served import limits_of  # here, so that still_there() does not wait for torch
+    from training.tuned import config_labels
 
-    recipe, inputs = context.recipe, context.inputs
+    recipe, inputs, names = context.recipe, context.inputs, context.recipe.data.columns
     trained, continued = _summary(inputs["train"]), _summary(inputs["data"]).get("parent")
     return Manifest(
         name=recipe.name,
         version=version,
         created_at=created_at,
         task=recipe.task,
-        columns=Columns(text=recipe.data.columns.text, text_pair=recipe.data.columns.text_pair),
+        columns=Columns(text=names.image if recipe.task == IMAGES else names.text, text_pair=names.text_pair),
         labels=config_labels(inputs["export"]),
-        limits=Limits(max_tokens=recipe.max_tokens),
+        limits=limits_of(inputs["export"], recipe),
         base_model=BaseModelInfo(source=trained["base"], sha256=trained["base_sha256"]),
         method=recipe.method.model_dump(mode="json"),
         recipe_digest=digest(recipe),

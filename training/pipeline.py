@@ -12,6 +12,7 @@ from typing import Any
 
 from service.errors import InputError
 from service.hardware import describe
+from service.image_settings import IMAGES
 from service.providers import available
 from training.follow import call
 from training.processes import team
@@ -253,7 +254,8 @@ def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
 def _outside(stage: Stage, recipe: Recipe) -> list[str]:
     """What a stage depends on that no stage wrote: the rows, the parent, the base model, the hardware."""
     if stage.name == "data":
-        digests: list[str] = importlib.import_module("training.sources").source_digests(recipe.data, recipe.carried)
+        module = importlib.import_module("training.image_sources" if recipe.task == IMAGES else "training.sources")
+        digests: list[str] = module.source_digests(recipe.data, recipe.carried)
         return [*digests, *_parent(recipe)]
     if stage.name == "train":
         teacher = _teacher(recipe)

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from rich.markup import escape
 
-from service.contract import GoldenRow, ProcessorSettings, write_json
+from service.contract import GoldenRow, write_json
+from service.encoder import Encoder
 from service.errors import GateError
 from service.hardware import Cpu, describe
 from service.plan import FP32, Check, Entry, Plan, model_file, scores_key
 from service.predictor import Predictor, Session
 from service.runtime import Runtime
 from service.scores import probabilities
-from service.tokens import TextTokenizer, Tokens
 from training.base import quiet
 from training.baseline import baseline
 from training.candidates import Trial, candidates
@@ -28,6 +28,7 @@ from training.neighbours import Clocks, taken
 from training.plan_report import checks_table, draw_pareto, entries_table, markdown, verdict
 from training.rows import Rows, read_rows
 from training.search import search, steps
+from training.served import encoded, served_encoder
 from training.speed import Traffic, measure
 from training.stage import Context, Summary
 
@@ -41,12 +42,12 @@ def run(context: Context) -> Summary:
     quiet()
     recipe, inputs, report = context.recipe, context.inputs, context.report
     settings, cpu = recipe.plan, describe()
-    tokenizer = _tokenizer(inputs["export"] / "processor", recipe.max_tokens)
+    tokenizer = served_encoder(inputs["export"], recipe)
     held_out = _some(read_rows(inputs["data"] / "test.parquet"), settings.rows, recipe.seed)
     # Not rows that accuracy is compared on: the scales of int8 would know them.
     training = _some(read_rows(inputs["data"] / "train.parquet"), settings.calibration_rows, recipe.seed)
-    sample = Sample(_tokens(held_out, tokenizer), held_out.labels, tokenizer.settings)
-    trial = Trial(sample, _tokens(training, tokenizer), settings, cpu.cores, recipe.seed)
+    sample = Sample(encoded(held_out, tokenizer), held_out.labels, tokenizer.settings)
+    trial = Trial(sample, encoded(training, tokenizer), settings, cpu.cores, recipe.seed)
     with report.task("building and checking variants", (1 + len(settings.variants)) * len(held_out)) as advance:
         checks, models = candidates(inputs["export"] / model_file(FP32), context.work / "tried", trial, advance)
     report.say(checks_table(checks))
@@ -77,7 +78,7 @@ def run(context: Context) -> Summary:
 
 
 def _measured(
-    context: Context, cpu: Cpu, checks: list[Check], models: dict[str, Path], tokenizer: TextTokenizer, sample: Sample
+    context: Context, cpu: Cpu, checks: list[Check], models: dict[str, Path], tokenizer: Encoder, sample: Sample
 ) -> list[Entry]:
     recipe = context.recipe
     traffic = Traffic(sample.tokens, recipe.seed)
@@ -93,7 +94,7 @@ def _measured(
         return search(checks, cpu.cores, one)
 
 
-def _write(context: Context, plan: Plan, models: dict[str, Path], tokenizer: TextTokenizer) -> None:
+def _write(context: Context, plan: Plan, models: dict[str, Path], tokenizer: Encoder) -> None:
     work = context.work
     (work / "model").mkdir()
     for variant in sorted(plan.variants - {FP32}):
@@ -121,15 +122,5 @@ def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> lis
     return rows
 
 
-def _tokenizer(processor: Path, max_tokens: int) -> TextTokenizer:
-    settings = ProcessorSettings.model_validate_json((processor / "settings.json").read_bytes())
-    return TextTokenizer(processor / "tokenizer.json", settings, max_tokens)
-
-
 def _some(rows: Rows, most: int, seed: int) -> Rows:
     return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:most]))
-
-
-def _tokens(rows: Rows, tokenizer: TextTokenizer) -> list[Tokens]:
-    pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
-    return [tokenizer.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]

@@ -58,6 +58,7 @@ class Pool:
     words: npt.NDArray[np.uint32]
     groups: npt.NDArray[np.uint64] | None = None
     times: npt.NDArray[np.float64] | None = None
+    chunk_rows: int = CHUNK_ROWS
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,7 +68,7 @@ class Pool:
         wanted = np.zeros(len(self), dtype=np.bool_)
         wanted[rows] = True
         first = 0
-        for batch in pq.ParquetFile(self.file).iter_batches(batch_size=CHUNK_ROWS):
+        for batch in pq.ParquetFile(self.file).iter_batches(batch_size=self.chunk_rows):
             here = wanted[first : first + len(batch)]
             if here.any():
                 yield pa.Table.from_batches([batch]).filter(pa.array(here)), np.flatnonzero(here) + first
@@ -91,8 +92,10 @@ class Pool:
 class PoolWriter:
     """Takes rows one by one, writes their texts, and becomes a Pool in the end."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, chunk_rows: int = CHUNK_ROWS) -> None:
+        """`chunk_rows` are in memory at a time, here and where the pool is read."""
         self._file = file
+        self._chunk_rows = chunk_rows
         self._writer = pq.ParquetWriter(file, POOL)
         self._chunk: list[CheckedRow] = []
         self._keys, self._text_keys = bytearray(), bytearray()
@@ -121,7 +124,7 @@ class PoolWriter:
         if row.time is not None:
             self._times.append(row.time)
         self._chunk.append(row)
-        if len(self._chunk) == CHUNK_ROWS:
+        if len(self._chunk) == self._chunk_rows:
             self._flush()
 
     def __len__(self) -> int:
@@ -144,6 +147,7 @@ class PoolWriter:
             words=np.frombuffer(self._words, dtype=np.uint32),
             groups=np.frombuffer(self._groups, dtype=np.uint64) if self._groups else None,
             times=np.frombuffer(self._times, dtype=np.float64) if self._times else None,
+            chunk_rows=self._chunk_rows,
         )
 
     def _flush(self) -> None:

@@ -48,7 +48,7 @@ class Wanted:
     @property
     def keyed(self) -> list[tuple[str, str]]:
         """Each with the recipe's key that names it."""
-        names = {f"data.columns.{key}": name for key, name in self.names.model_dump().items()}
+        names = {f"data.columns.{key}": name for key, name in self.names.model_dump(exclude={"image"}).items()}
         names |= {"data.split.group": self.group, "data.split.time": self.time}
         return [
             *((key, name) for key, name in names.items() if name),

@@ -12,6 +12,7 @@ from service.errors import InputError
 from service.row_filter import row_key
 from training.cleaning import clean
 from training.data_settings import DataSettings, label_text
+from training.image_files import IMAGES_AT_ONCE, checked_image
 from training.pool import CHUNK_ROWS, CheckedRow, Pool, PoolWriter
 from training.raw import Raw, Source
 from training.stage import Reporter
@@ -50,6 +51,7 @@ class _Reader:
     """Makes a checked row of each raw one."""
 
     data: DataSettings
+    images: bool = False
     given_labels: set[str] = field(default_factory=set)
     time_kind: Kind | None = None
 
@@ -58,8 +60,12 @@ class _Reader:
         data, names = self.data, self.data.columns
         if raw.problem:
             raise _BadRow(raw.problem)
-        text = self._text(names.text, raw.text, raw.origin, tally)
-        pair = self._text(names.text_pair, raw.text_pair, raw.origin, tally) if names.text_pair else None
+        if self.images:
+            text, content = _image(raw.text)
+            pair = None
+        else:
+            text = content = self._text(names.text, raw.text, raw.origin, tally)
+            pair = self._text(names.text_pair, raw.text_pair, raw.origin, tally) if names.text_pair else None
         given = _label(names.label, raw.label)
         label = data.labels.get(given, given)
         group = _group(data.split.group, raw.group) if data.split.group else None
@@ -72,9 +78,9 @@ class _Reader:
             label=label,
             origin=raw.origin,
             also=also,
-            key=row_key_with_label(text, pair or "", label),
+            key=row_key_with_label(content, pair or "", label),
             # The same text twice could be in training and held out at once.
-            text_key=row_key(text, pair),
+            text_key=row_key(content, pair),
             source=number,
             group=group,
             time=time,
@@ -115,14 +121,17 @@ class _Reader:
         return number
 
 
-def read_sources(sources: Sequence[Source], data: DataSettings, file: Path, report: Reporter) -> Reading:
-    """Read all rows; their texts go to `file`.
+def read_sources(
+    sources: Sequence[Source], data: DataSettings, file: Path, report: Reporter, *, images: bool = False
+) -> Reading:
+    """Read all rows; their texts, or `images` as data URLs, go to `file`.
 
     Raises InputError for rows that cannot be used, unless data.invalid_rows leaves them out.
     """
-    reader, tallies = _Reader(data), [Tally() for _ in sources]
+    reader, tallies = _Reader(data, images), [Tally() for _ in sources]
+    chunk_rows = IMAGES_AT_ONCE if images else CHUNK_ROWS
     rows_read = [0] * len(sources)
-    with PoolWriter(file) as writer, report.task("reading rows", None) as advance:
+    with PoolWriter(file, chunk_rows) as writer, report.task("reading rows", None) as advance:
         for number, source in enumerate(sources):
             for row in _usable(source, number, reader, tallies[number], rows_read):
                 writer.add(row)
@@ -160,6 +169,13 @@ def _usable(source: Source, number: int, reader: _Reader, tally: Tally, rows_rea
             + "".join(f"  {line}\n" for line in bad)
             + "mend them, or set data.invalid_rows to drop"
         )
+
+
+def _image(given: object) -> tuple[str, str]:
+    try:
+        return checked_image(given)
+    except ValueError as error:
+        raise _BadRow(str(error)) from None
 
 
 def row_key_with_label(*parts: str) -> bytes:

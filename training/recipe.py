@@ -1,6 +1,6 @@
 """The recipe: one typed model of everything a run depends on. Every value but task, model and data has a default."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
@@ -13,6 +13,7 @@ from training.evaluate_settings import EvaluateSettings
 from training.method_settings import LEARNING_RATES, FullMethod, LoraMethod, Method
 from training.search_settings import SearchSettings
 from training.section import Section
+from training.task_keys import refuse_others
 from training.train_settings import TrainSettings
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?:[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")]
@@ -55,7 +56,7 @@ class Recipe(Section):
     """A whole run."""
 
     name: Name = Field(description="of the model; by default the recipe file's")
-    task: Literal["text-classification"] = Field(description="what the model does")
+    task: Literal["text-classification", "image-classification"] = Field(description="what the model does")
     model: str = Field(min_length=1, description="base model: hub name, local path, or package:NAME/path")
     data: DataSettings
     max_tokens: int = Field(default=256, ge=4, description="longer texts are cut, in training and serving")
@@ -81,6 +82,15 @@ class Recipe(Section):
         if calibrate.temperature and "data" in info.data and not info.data["data"].split.validation:
             raise ValueError("temperature is fitted on validation rows: set data.split.validation, for example 0.1")
         return calibrate
+
+    @field_validator("*")
+    @classmethod
+    def _of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
+        """What has no meaning for this task is refused, and not left without an effect."""
+        name = str(info.field_name)
+        if value != cls.model_fields[name].default:
+            refuse_others(info.data.get("task"), name, value)
+        return value
 
     @field_validator("evaluate")
     @classmethod

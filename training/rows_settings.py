@@ -20,7 +20,7 @@ Balance = Literal["none", "weights", "oversample"] | Cap
 
 
 class AugmentSettings(Section):
-    """Perturbed copies of the training rows.
+    """Perturbed copies of the training rows; of images another view in every epoch.
 
     Words: Wei & Zou 2019, https://arxiv.org/abs/1901.11196; letters: Belinkov & Bisk 2018, https://arxiv.org/abs/1711.02173.
     """
@@ -33,3 +33,15 @@ class AugmentSettings(Section):
         default=["swap", "drop", "duplicate", "typo"],
         description="drawn from for each edit; typo takes a neighbour on a QWERTY keyboard",
     )
+    rotation: float = Field(default=0.0, ge=0, le=180, description="images: most degrees that one is turned either way")
+    crop: float = Field(
+        default=1.0, gt=0, le=1, description="images: least share of the area that is cut out; 1 is all"
+    )
+    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
+        default="none", description="images: which ways one is mirrored, each half of the time"
+    )
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether training sees images otherwise than they are."""
+        return self.rotation > 0 or self.crop < 1 or self.flip != "none"

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def open_source(data: DataSettings, split: str, also: Sequence[str] = ()) -> Sou
             # A file that two of the names lead to is read once.
             found.setdefault(location.path or location.name, _located(location, data, split, wanted))
     sources = list(found.values())
-    return sources[0] if len(sources) == 1 else _several(sources)
+    return sources[0] if len(sources) == 1 else several(sources)
 
 
 def _located(location: Location, data: DataSettings, split: str, wanted: Wanted) -> Source:
@@ -57,12 +57,12 @@ def _located(location: Location, data: DataSettings, split: str, wanted: Wanted)
         return _hub(location, data, split, wanted)
     _require_no_split(data, str(path))
     if path.is_dir():
-        tables = _tables(path)
+        tables = tables_in(path)
         return _together(path, tables, wanted) if tables else _folder(path, wanted)
     return _file(path, wanted)
 
 
-def _several(sources: Sequence[Source]) -> Source:
+def several(sources: Sequence[Source]) -> Source:
     """The rows of all; the digest is of the same value whatever the order that they are named in."""
     shown = ", ".join(source.name for source in sources[:SHOWN_SOURCES])
     more = len(sources) - SHOWN_SOURCES
@@ -100,7 +100,7 @@ def _database(query: Query, wanted: Wanted) -> Source:
     return Source(name, query.digest(wanted.all), read)
 
 
-def _tables(root: Path) -> list[Path]:
+def tables_in(root: Path) -> list[Path]:
     """The files of rows directly in a folder, by name; none in a folder of classes."""
     if any(root.glob("*/*.txt")):
         return []
@@ -135,7 +135,7 @@ def _text_file(path: Path, wanted: Wanted) -> Source:
         for row in read_rows(path):
             yield raw_row(f"{path.name} line {row.line}", row.values, wanted)
 
-    return Source(str(path), _digest([path]), read)
+    return Source(str(path), files_digest([path]), read)
 
 
 def _parquet(path: Path, wanted: Wanted) -> Source:
@@ -158,7 +158,7 @@ def _parquet(path: Path, wanted: Wanted) -> Source:
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise InputError(f"data.source: {path} cannot be read after row {number}: {_line(error)}") from error
 
-    return Source(str(path), _digest([path]), read)
+    return Source(str(path), files_digest([path]), read)
 
 
 def _folder(root: Path, wanted: Wanted) -> Source:
@@ -195,7 +195,7 @@ def _folder(root: Path, wanted: Wanted) -> Source:
                 problem = f"not UTF-8 (byte 0x{content[error.start]:02x} at {error.start})"
                 yield Raw(origin, None, None, path.parent.name, problem)
 
-    return Source(str(root), _digest(files), read)
+    return Source(str(root), files_digest(files), read)
 
 
 def _looks_like_hub(path: Path) -> bool:
@@ -203,7 +203,7 @@ def _looks_like_hub(path: Path) -> bool:
     # folder that grows has files of rows and no card.
     if any(path.glob("*/*.txt")):
         return False
-    return (path / "README.md").is_file() or (not _tables(path) and any(path.glob("**/*.parquet")))
+    return (path / "README.md").is_file() or (not tables_in(path) and any(path.glob("**/*.parquet")))
 
 
 def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> Source:
@@ -239,7 +239,7 @@ def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> 
             raise InputError(f"data.source: {name} cannot be read after row {number}: {_line(error)}") from error
 
     if location.path is not None:
-        digest = _digest(_visible_files(location.path))
+        digest = files_digest(_visible_files(location.path))
     else:
         # The fingerprint that datasets keeps for its cache stands for the rows and the version on the hub.
         digest = hashlib.sha256(str(table._fingerprint).encode()).hexdigest()
@@ -261,7 +261,8 @@ def _line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _digest(files: Sequence[Path]) -> str:
+def files_digest(files: Iterable[Path]) -> str:
+    """sha256 that changes with their contents, names and folders."""
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from service.batching import Observer, Scheduler
+from service.encoder import Encoded, Encoder
 from service.engine import Engine
 from service.plan import Entry
 from service.runtime import Runtime
 from service.scores import Floats
-from service.tokens import TextTokenizer, Tokens
 from service.waiting import QueueLimits
 
 CLIENTS_PER_SLOT = 16
@@ -26,10 +26,10 @@ LONE_ROWS = 20
 class Traffic:
     """What is sent: held-out rows as tokens, again and again in one shuffled order."""
 
-    tokens: Sequence[Tokens]
+    tokens: Sequence[Encoded]
     seed: int
 
-    def rows(self) -> Iterator[Tokens]:
+    def rows(self) -> Iterator[Encoded]:
         """Without end."""
         order = np.random.default_rng(self.seed).permutation(len(self.tokens))
         return itertools.cycle([self.tokens[row] for row in order])
@@ -48,7 +48,7 @@ class _Padding(Observer):
 
 
 def measure(
-    model: Path, runtime: Runtime, tokenizer: TextTokenizer, traffic: Traffic, padding_bound: float, seconds: float
+    model: Path, runtime: Runtime, tokenizer: Encoder, traffic: Traffic, padding_bound: float, seconds: float
 ) -> Entry:
     """Load `model`, keep every slot busy for `seconds`, then send texts one after the other.
 
@@ -93,7 +93,7 @@ async def _run(
     return max(done, 1) / (end - counted_from), statistics.median(lone)
 
 
-async def _timed(scheduler: Scheduler[Tokens, Floats], row: Tokens) -> float:
+async def _timed(scheduler: Scheduler[Encoded, Floats], row: Encoded) -> float:
     start = time.perf_counter()
     await scheduler.submit([(row, len(row))])
     return time.perf_counter() - start

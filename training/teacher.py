@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.contract import Bundle
+from service.encoder import tokenizer_of as served_tokenizer
 from service.errors import InputError
 from service.hardware import visible_cores
 from service.plan import FP32, model_file
 from service.predictor import Predictor, Session, batches_by_length
 from service.providers import CPU
-from service.tokens import TextTokenizer
 from training.base import class_names, load_base, load_tokenizer
 from training.logits import Logits, torch_logits
 from training.recipe import Recipe
@@ -72,7 +72,7 @@ def _stored(bundle: Bundle, recipe: Recipe) -> Teacher:
     if wanted > most:
         raise InputError(f"distill.max_tokens: {wanted} is more than the {most} that {bundle.tag} takes")
     predictor = Predictor(
-        TextTokenizer(bundle.root / "processor/tokenizer.json", bundle.processor, wanted),
+        served_tokenizer(bundle, wanted),
         Session(bundle.root / model_file(FP32), CPU, visible_cores()),
         bundle.manifest.labels,
     )

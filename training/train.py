@@ -4,19 +4,22 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from service.contract import write_json
+from service.image_settings import IMAGES
 from training import pruning
-from training.base import base_digest, load_base, load_tokenizer, quiet
+from training.base import base_digest, load_base, load_image_processor, load_tokenizer, quiet
 from training.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
 from training.fit import Fitted, fit
+from training.image_processor import ImageProcessor
+from training.image_rows import ImageRows
 from training.label_order import ranks_of
-from training.logits import Logits
+from training.logits import Logits, Processor
 from training.loss import Loss
 from training.methods import BASE, count, prepare, save_tuned
 from training.overfitting import curve_warnings
@@ -40,10 +43,10 @@ class Ready:
     """What a training starts from: the model to train, tokenized rows with `labels`, and what is told of them."""
 
     model: torch.nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Processor
     labels: list[str]
-    rows: Dataset
-    validation: Dataset | None
+    rows: Dataset | ImageRows
+    validation: Dataset | ImageRows | None
     loss: Loss
     summary: Summary
 
@@ -80,7 +83,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
             recipe,
             ready.labels,
             summary,
-            ready.tokenizer,
+            cast("PreTrainedTokenizerBase", ready.tokenizer),  # images are not pruned: training.task_keys
             ready.rows,
             ready.validation,
             work,
@@ -104,7 +107,7 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     if recipe.evaluate.ordinal:
         ranks_of(labels)  # or it would be refused when all is trained
     start = _start(recipe, data.parents[2])
-    tokenizer = load_tokenizer(start)
+    tokenizer = load_image_processor(start) if recipe.task == IMAGES else load_tokenizer(start)
     tokenizer.save_pretrained(work / "tokenizer")  # before it is used, which would leave its mark
     base = load_base(start, labels)
     digest = base_digest(start, base.model)
@@ -122,6 +125,8 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     if len(seen.rows) != len(given) or seen.perturbed:
         context.report.say(f"training sees {len(seen.rows)} rows of {len(given)}, {seen.perturbed} of them perturbed")
     rows, loss, distilled = _dataset(seen.rows, tokenizer, recipe.max_tokens), seen.loss, Summary()
+    if isinstance(rows, ImageRows):
+        rows = rows.augmented(recipe.train.augment, recipe.seed)
     if recipe.distill is not None:
         answers, distilled = ask(recipe, seen.rows, labels, work, context.report)
         rows, loss = taught(rows, answers), DistillationLoss(recipe.distill, loss)
@@ -173,5 +178,7 @@ def worth_keeping(work: Path) -> set[str]:
     return checkpoints | ({ANSWERS} if (work / ANSWERS).is_file() else set()) | pruning.worth_keeping(work)
 
 
-def _dataset(rows: Rows, tokenizer: Any, max_tokens: int) -> Dataset:
+def _dataset(rows: Rows, tokenizer: Any, max_tokens: int) -> Dataset | ImageRows:
+    if isinstance(tokenizer, ImageProcessor):
+        return ImageRows(rows, tokenizer)
     return Dataset.from_dict({**rows.encode(tokenizer, max_tokens), "labels": rows.labels.tolist()})

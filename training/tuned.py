@@ -1,10 +1,14 @@
-"""Reads labels and tokenizers from the directories of trained, merged and exported models."""
+"""Reads labels, tokenizers and image processors from the directories of trained, merged and exported models."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from training.image_processor import FILE as PREPROCESSOR
+from training.image_processor import ImageProcessor
+from training.logits import Processor
 
 
 def labels_of(trained: Path) -> list[str]:
@@ -13,10 +17,17 @@ def labels_of(trained: Path) -> list[str]:
     return labels
 
 
-def tokenizer_of(trained: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that the train stage saved."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(trained / "tokenizer", use_fast=True)
+def processor_in(directory: Path) -> Processor:
+    """The tokenizer or the image processor that was saved there."""
+    if (directory / PREPROCESSOR).is_file():
+        return ImageProcessor.saved(directory)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, use_fast=True)
     return tokenizer
+
+
+def tokenizer_of(trained: Path) -> Processor:
+    """The tokenizer, or the image processor, that the train stage saved."""
+    return processor_in(trained / "tokenizer")
 
 
 def config_labels(model: Path) -> list[str]:

@@ -22,7 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from training.fusion import separated
 
-Feed: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
+Feed: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """The inputs of one run, by name."""
 
 Builder: TypeAlias = Callable[[Path, Path, Sequence[Feed], Collection[str]], None]

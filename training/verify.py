@@ -7,33 +7,31 @@ Each hop is compared with the hop before it. The first that is out of bounds sto
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from service.contract import ProcessorSettings, write_json
+from service.contract import write_json
 from service.errors import GateError
 from service.hardware import visible_cores
 from service.plan import FP32, model_file
 from service.predictor import Predictor, Session, batches_by_length
 from service.providers import CPU
-from service.tokens import TextTokenizer
 from training.base import quiet
+from training.classifier import load_classifier
 from training.held_out import golden_rows
 from training.logits import Logits, torch_logits
 from training.methods import load_tuned
-from training.parity import Hop, Stop, compare, digest, hop_table
+from training.parity import Hop, Stop, compare, hop_table
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
+from training.served import encoded, exported_digest, ids_of, processor_digest, served_encoder
 from training.stage import Context, Summary
 from training.temperature import FILE as TEMPERATURE
 from training.temperature import Temperature
-from training.tuned import config_labels, labels_of, tokenizer_of
+from training.tuned import config_labels, labels_of, processor_in, tokenizer_of
 
 BATCH_TOKENS = 2048
 
@@ -60,9 +58,9 @@ def run(context: Context) -> Summary:
             hops.append(compare("calibrate", divided, finished, bounds.calibrate_tolerance, bounds.label_flips))
         with _blamed_on("export"):
             predictor = served(exported, recipe)
-            alone = _onnx("fp32 ONNX", predictor, exported, rows, advance, token_budget=1)
+            alone = _onnx("fp32 ONNX", predictor, recipe, exported, rows, advance, token_budget=1)
         with _blamed_on("batch"):
-            batched = _onnx("fp32 ONNX in batches", predictor, exported, rows, advance, BATCH_TOKENS)
+            batched = _onnx("fp32 ONNX in batches", predictor, recipe, exported, rows, advance, BATCH_TOKENS)
     hops.append(compare("export", finished, alone, bounds.export_tolerance, bounds.label_flips))
     hops.append(compare("batch", alone, batched, bounds.batch_tolerance, bounds.label_flips))
     parity = {"rows": len(rows), "hops": [hop.model_dump(mode="json") for hop in hops]}
@@ -82,9 +80,8 @@ def run(context: Context) -> Summary:
 
 def served(exported: Path, recipe: Recipe) -> Predictor:
     """The service's predictor on the exported files."""
-    settings = ProcessorSettings.model_validate_json((exported / "processor/settings.json").read_bytes())
     return Predictor(
-        TextTokenizer(exported / "processor/tokenizer.json", settings, recipe.max_tokens),
+        served_encoder(exported, recipe),
         Session(exported / model_file(FP32), CPU, visible_cores()),
         config_labels(exported),
     )
@@ -105,14 +102,13 @@ def _blamed_on(hop: str) -> Iterator[None]:
 def _trained(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
     labels, tokenizer = labels_of(directory), tokenizer_of(directory)
     logits, ids = torch_logits(load_tuned(recipe, labels, directory), tokenizer, rows, recipe.max_tokens, advance)
-    return Stop("trained", logits, ids, labels, _tokenizer_digest(tokenizer.backend_tokenizer))
+    return Stop("trained", logits, ids, labels, processor_digest(tokenizer))
 
 
 def _saved(name: str, recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
-    model = AutoModelForSequenceClassification.from_pretrained(directory, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
+    model, tokenizer = load_classifier(directory), processor_in(directory)
     logits, ids = torch_logits(model, tokenizer, rows, recipe.max_tokens, advance)
-    return Stop(name, logits, ids, config_labels(directory), _tokenizer_digest(tokenizer.backend_tokenizer))
+    return Stop(name, logits, ids, config_labels(directory), processor_digest(tokenizer))
 
 
 def _divided(merged: Stop, calibrated: Path) -> Stop:
@@ -121,10 +117,15 @@ def _divided(merged: Stop, calibrated: Path) -> Stop:
 
 
 def _onnx(
-    name: str, predictor: Predictor, exported: Path, rows: Rows, advance: Callable[[int], None], token_budget: int
+    name: str,
+    predictor: Predictor,
+    recipe: Recipe,
+    exported: Path,
+    rows: Rows,
+    advance: Callable[[int], None],
+    token_budget: int,
 ) -> Stop:
-    pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
-    tokens = [predictor.tokenizer.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]
+    tokens = encoded(rows, predictor.tokenizer)
     parts: list[Logits] = []
     order: list[int] = []
     for batch in batches_by_length([len(row) for row in tokens], token_budget):
@@ -132,12 +133,4 @@ def _onnx(
         order += batch
         advance(len(batch))
     logits = np.concatenate(parts)[np.argsort(order)]
-    digest = _tokenizer_digest(Tokenizer.from_file(str(exported / "processor/tokenizer.json")))
-    return Stop(name, logits, [row.ids for row in tokens], predictor.labels, digest)
-
-
-def _tokenizer_digest(tokenizer: Tokenizer) -> str:
-    # As it is loaded, for tokenizer_config.json can change what tokenizer.json says. Truncation and padding are set
-    # anew for every call, and saved in whatever state the last call left them.
-    content = json.loads(tokenizer.to_str())
-    return digest({key: value for key, value in content.items() if key not in ("truncation", "padding")})
+    return Stop(name, logits, ids_of(tokens), predictor.labels, exported_digest(exported, recipe))

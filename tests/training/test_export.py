@@ -17,6 +17,8 @@ from training import export
 from training.logits import torch_logits
 from training.recipe_file import load_recipe
 from training.rows import read_rows
+from training.served import write_settings
+from training.tuned import processor_in
 from training.verify import served
 
 
@@ -63,9 +65,10 @@ def test_sides_and_padding_are_those_of_the_tokenizer(asked: Any, lora_run: Path
     tokenizer = AutoTokenizer.from_pretrained(lora_run / "merge/model", padding_side="left", truncation_side="left")
     tokenizer.pad_token = "[MASK]"
     tokenizer.save_pretrained(tmp_path / "other")
-    assert export._settings(tmp_path / "other") == ProcessorSettings(
-        pad_id=4, pad_type_id=0, padding_side="left", truncation_side="left"
-    )
+    (tmp_path / "processor").mkdir()
+    write_settings(processor_in(tmp_path / "other"), tmp_path)
+    written = ProcessorSettings.model_validate_json((tmp_path / "processor/settings.json").read_bytes())
+    assert written == ProcessorSettings(pad_id=4, pad_type_id=0, padding_side="left", truncation_side="left")
 
 
 def test_an_exporter_that_fails_is_named(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,12 @@ def refused(**more: Any) -> str:
 def test_task_model_and_data_are_all_that_must_be_given() -> None:
     result = recipe()
     assert result.method == LoraMethod(name="lora", rank=16, alpha=32, dropout=0.05, target_modules="auto")
-    assert result.data.columns.model_dump() == {"text": "text", "text_pair": None, "label": "label"}
+    assert result.data.columns.model_dump() == {
+        "text": "text",
+        "text_pair": None,
+        "label": "label",
+        "image": "image",
+    }
     assert (result.data.split.test, result.data.split.validation, result.data.invalid_rows) == (0.2, 0.0, "error")
     with pytest.raises(ValidationError) as caught:
         Recipe.model_validate({"name": "reviews"})

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from training.base import Base
+from training.classifier import load_classifier
 from training.methods.tuning import LoadBase
 
 MODEL = "model"
@@ -25,9 +26,6 @@ class Full:
 
     def load(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:  # noqa: ARG002
         """The saved model."""
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            directory / MODEL, use_safetensors=True, dtype=torch.float32
-        )
-        return model
+        return load_classifier(directory / MODEL)
 
     merged = load

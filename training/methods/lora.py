@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from service.errors import InputError
 from training.base import Base
+from training.classifier import takes_images
 from training.method_settings import LoraMethod, QloraMethod
 from training.methods.tuning import LoadBase, trained_whole, within
 
@@ -28,7 +29,8 @@ class Lora:
         # An adapter beside random weights would learn little.
         whole = trained_whole(base)
         config = LoraConfig(
-            task_type=TaskType.SEQ_CLS,
+            # Its wrapper for texts would give a model of images `input_ids`.
+            task_type=None if takes_images(base.model.config) else TaskType.SEQ_CLS,
             r=self.settings.rank,
             lora_alpha=self.settings.alpha,
             lora_dropout=self.settings.dropout,

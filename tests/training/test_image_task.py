@@ -1,0 +1,137 @@
+"""A run on images, every stage: it learns, every hop is proven, each method works, and what is served agrees."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import Quiet
+from tiny_images import image_recipe
+
+from rollout.predict import predict_file
+from service.contract import open_bundle
+from service.errors import GateError, InputError
+from service.hardware import Cpu
+from service.image_settings import ImageSettings
+from service.predictor import Predictor
+from training.classifier import load_classifier, takes_images
+from training.logits import torch_logits
+from training.methods import load_tuned
+from training.pipeline import run_stage, stages_of
+from training.recipe_file import load_recipe
+from training.rows import read_rows
+from training.run_dir import RunDir
+from training.stage import Context
+from training.tuned import labels_of, tokenizer_of
+from training.verify import run as verify
+
+METHODS: list[Any] = ["lora", {"name": "lora", "dora": True}, "bias", "head", "freeze", "qlora"]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_it_learns_and_every_hop_agrees(image_run: Path) -> None:
+    evaluation = read(image_run / "evaluate/evaluation.json")
+    assert evaluation["tuned"]["accuracy"]["value"] > evaluation["base"]["accuracy"]["value"] + 0.3
+    hops = read(image_run / "verify/parity.json")["hops"]
+    assert [hop["hop"] for hop in hops] == ["merge", "export", "batch"]
+    assert all(hop["rows_with_other_tokens"] == hop["label_flips"] == 0 for hop in hops)
+    assert all(hop["largest_difference"] < 1e-3 for hop in hops)
+    assert len({hop["tokenizer_digest"] for hop in hops}) == 1
+
+
+def test_rows_are_shown_by_where_they_come_from(image_run: Path) -> None:
+    evaluation = read(image_run / "evaluate/evaluation.json")
+    shown = [row["text"] for row in evaluation["changed"] + evaluation["mistakes"]]
+    assert shown
+    assert all(text.endswith(".png") and len(text) < 30 for text in shown)
+
+
+def test_what_is_served_is_what_was_trained(
+    image_recipe_file: Path, image_run: Path, image_bundle: Path, tmp_path: Path
+) -> None:
+    """The bundle scores the held-out images offline as the trained model does."""
+    recipe, rows = load_recipe(image_recipe_file).recipe, read_rows(image_run / "data/test.parquet")
+    bundle = open_bundle(image_bundle)
+    predictor = Predictor.from_bundle(bundle, Cpu(model="a test", isa=(), cores=1))
+    predictor.digest = bundle.digest  # type: ignore[attr-defined]
+    lines = [json.dumps({"image": text}) for text in rows.texts]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    column = bundle.manifest.columns.text
+    predict_file(
+        predictor, tmp_path / "rows.jsonl", tmp_path / "out.jsonl", text_column=column, progress=lambda _: None
+    )  # type: ignore[arg-type]
+    served = [json.loads(line)["prediction"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    trained = image_run / "train"
+    model = load_tuned(recipe, labels_of(trained), trained)
+    logits, _ = torch_logits(model, tokenizer_of(trained), rows, 256, lambda _: None)
+    labels = bundle.manifest.labels
+    assert [one[0]["label"] for one in served] == [labels[best] for best in logits.argmax(axis=1)]
+
+
+def test_another_image_processor_is_found_out(
+    image_recipe_file: Path, image_run: Path, context: Callable[..., Context], tmp_path: Path
+) -> None:
+    """Were one step of it lost on the way to serving, the hop is named."""
+    exported = tmp_path / "export"
+    shutil.copytree(image_run / "export", exported)
+    settings = ImageSettings.model_validate(read(exported / "processor/settings.json"))
+    (exported / "processor/settings.json").write_text(
+        settings.model_copy(update={"mean": None, "std": None}).model_dump_json()
+    )
+    inputs = {name: image_run / name for name in ("data", "train", "merge")} | {"export": exported}
+    with pytest.raises(GateError, match="the hop `export`.*gives other tokens for 16 of 16 rows"):
+        verify(context(load_recipe(image_recipe_file).recipe, **inputs))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_every_method(method: Any, image_model: Path, image_run: Path, image_folder: Path, tmp_path: Path) -> None:
+    """Trained, merged and proven in a few steps; the frozen part stays as it was."""
+    train = {"epochs": 1, "learning_rate": 0.005, "augment": {"rotation": 10, "flip": "vertical"}}
+    path = image_recipe(tmp_path / "recipe.yaml", image_model, image_folder, method=method, train=train)
+    recipe = load_recipe(path).recipe
+    with RunDir.open(tmp_path / "runs", recipe.name) as run:
+        for stage in stages_of(recipe)[:6]:
+            if stage.name != "evaluate":
+                run_stage(stage.name, recipe, run, Quiet())
+        outcome = run_stage("verify", recipe, run, Quiet())
+        assert outcome.summary["merge"] < 1e-3
+        merged = load_classifier(run.root / "merge/model")
+        assert takes_images(merged.config)
+        trained = read(run.root / "train/stage.json")["summary"]
+    assert trained["parameters"]["trainable"] < trained["parameters"]["total"]
+    assert np.isfinite(trained["loss"])
+
+
+def test_a_calibrated_model_is_proven_too(image_model: Path, image_folder: Path, tmp_path: Path) -> None:
+    more = {"calibrate": {"temperature": True}, "data": {"source": str(image_folder), "split": {"validation": 0.3}}}
+    path = image_recipe(tmp_path / "recipe.yaml", image_model, image_folder, **more)
+    recipe = load_recipe(path, ["train.epochs=1"]).recipe
+    with RunDir.open(tmp_path / "runs", recipe.name) as run:
+        for stage in ("data", "train", "merge", "calibrate", "export", "verify"):
+            summary = run_stage(stage, recipe, run, Quiet()).summary
+    assert summary["calibrate"] < 1e-3
+
+
+def test_a_changed_image_redoes_the_data_stage(image_model: Path, image_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(image_folder, folder)
+    recipe = load_recipe(image_recipe(tmp_path / "recipe.yaml", image_model, folder)).recipe
+    with RunDir.open(tmp_path / "runs", recipe.name) as run:
+        assert run_stage("data", recipe, run, Quiet()).redone
+        assert not run_stage("data", recipe, run, Quiet()).redone
+        (folder / "left/000.png").unlink()
+        assert run_stage("data", recipe, run, Quiet()).redone
+
+
+def test_a_model_of_texts_is_refused_before_training(tiny_model: Path, image_folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(image_recipe(tmp_path / "recipe.yaml", tiny_model, image_folder)).recipe
+    with RunDir.open(tmp_path / "runs", recipe.name) as run:
+        run_stage("data", recipe, run, Quiet())
+        with pytest.raises(InputError, match="classifies no images"):
+            run_stage("train", recipe, run, Quiet())

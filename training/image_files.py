@@ -1,0 +1,63 @@
+"""An image of a source before it is used: read within bounds, decoded once, and known by its pixels from then on."""
+
+import hashlib
+from pathlib import Path
+
+from service.errors import InvalidRequest, TooLarge
+from service.image_settings import MOST_PIXELS
+from service.images import DATA_URL, data_url, decoded, open_image
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MOST_BYTES = 20_000_000
+MOST_CHARACTERS = 1000
+"""Of a path."""
+IMAGES_AT_ONCE = 50
+"""Rows of a pool that are in memory together: each may have MOST_BYTES."""
+
+
+def checked_image(given: object) -> tuple[str, str]:
+    """An image, as the bytes of a file or a data URL: its data URL, and a digest of its pixels as a model sees them.
+
+    The same picture has the same digest in any file format. Raises ValueError that says why it cannot be used.
+    """
+    if not isinstance(given, str | bytes):
+        raise ValueError(f"there is no image ({type(given).__name__})")
+    if len(given) > MOST_BYTES * (1 if isinstance(given, bytes) else 2):
+        raise ValueError(f"the image has more than {MOST_BYTES} bytes")
+    try:
+        content = given if isinstance(given, bytes) else decoded(given, "the image")
+        image = open_image(content, MOST_PIXELS, "the image")
+    except TooLarge:
+        raise ValueError(f"the image has more than {MOST_PIXELS} pixels") from None
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from None
+    digest = hashlib.sha256(f"{image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
+    return data_url(content), digest
+
+
+def image_of(value: object, folder: Path) -> object:
+    """What a table's column of images holds: bytes or a data URL as they are, or what a path below `folder` leads to.
+
+    Parquet files of hubs hold both, as a struct. Raises ValueError for a path that cannot be read.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if not isinstance(value, str) or DATA_URL.match(value[:64]):
+        return value
+    return file_of(value, folder).read_bytes()
+
+
+def file_of(value: str, folder: Path) -> Path:
+    """The file that a path in a table names. Raises ValueError when it is not there, outside `folder`, or too large."""
+    if not value.strip():
+        raise ValueError("there is no path to an image")
+    if len(value) > MOST_CHARACTERS:
+        raise ValueError("the path is too long")
+    path = (folder / value.strip()).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError("the path leads outside the table's folder")
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        raise ValueError(f"there is no such file ({', '.join(SUFFIXES)})")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"the image has more than {MOST_BYTES} bytes")
+    return path
