@@ -61,7 +61,7 @@ class RowReport:
             if rule.effect == "left out"
         ]
         if self.recipe.data.near_duplicates.action != "remove":
-            groups = [group for group in self.groups if group.kind == "exact"]
+            groups = [group for group in self.groups if group.kind != "near"]
         else:
             groups = self.groups
         counted += [
