@@ -6,11 +6,14 @@ the fewer rows there are; in the difference of two classifiers on the same rows 
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from rollout.bootstrap import Floats, Interval, Ints
 from service.frozen import Frozen
+from service.scores import THRESHOLD
 from service.verdict import Difference
 
+Mask = npt.NDArray[np.bool_]
 _CELLS_PER_BLOCK = 1 << 22
 
 
@@ -33,7 +36,16 @@ class Calibration(Frozen):
 
 def reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
     """The reliability table of probabilities, float64 [rows, labels]; `gold` is int64 [rows]."""
-    confidence, right = scores.max(axis=1), scores.argmax(axis=1) == gold
+    return _table(scores.max(axis=1), scores.argmax(axis=1) == gold, bins)
+
+
+def decision_table(scores: Floats, gold: Mask, bins: int) -> list[Bin]:
+    """The same where rows have any number of labels, of each decision on one; `gold` is bool [rows, labels]."""
+    decided = scores > THRESHOLD
+    return _table(np.where(decided, scores, 1 - scores).ravel(), (decided == gold).ravel(), bins)
+
+
+def _table(confidence: Floats, right: Mask, bins: int) -> list[Bin]:
     place = _bin_of(confidence, bins)
     edges = np.linspace(0, 1, bins + 1)
     table = []
@@ -80,6 +92,16 @@ def ece_difference(
     return Difference(value=value, low=float(min(low, value)), high=float(max(high, value)))
 
 
+def decision_gaps(scores: Floats, gold: Mask, bins: int) -> Floats:
+    """Of one of any number of labels: float64 [rows, bins], confidence less being right in the bin of each decision.
+
+    `scores` are its probabilities, float64 [rows], `gold` is bool [rows].
+    """
+    decided = scores > THRESHOLD
+    confidence = np.where(decided, scores, 1 - scores)
+    return _in_bins(confidence - (decided == gold), _bin_of(confidence, bins), bins)
+
+
 def gap_of_each(scores: Floats, gold: Ints, bins: int) -> tuple[Floats, Ints]:
     """Each row's confidence less whether it is right, float64 [rows], and its bin, int64 [rows]."""
     confidence = scores.max(axis=1)
@@ -88,9 +110,12 @@ def gap_of_each(scores: Floats, gold: Ints, bins: int) -> tuple[Floats, Ints]:
 
 def _gaps(scores: Floats, gold: Ints, bins: int) -> Floats:
     """Float64 [rows, bins]: the gap of each row in its own bin, 0 elsewhere."""
-    gap, place = gap_of_each(scores, gold, bins)
-    gaps = np.zeros((len(gold), bins))
-    gaps[np.arange(len(gold)), place] = gap
+    return _in_bins(*gap_of_each(scores, gold, bins), bins)
+
+
+def _in_bins(gap: Floats, place: Ints, bins: int) -> Floats:
+    gaps = np.zeros((len(gap), bins))
+    gaps[np.arange(len(gap)), place] = gap
     return gaps
 
 

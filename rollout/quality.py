@@ -25,7 +25,8 @@ MOST_CONFUSED = 100
 class ClassMetrics(Frozen):
     """One label's metrics; `support` is the number of its gold rows, and with few of them the intervals say little.
 
-    `roc_auc` is of the label against all others, None where every row has it, or none.
+    `roc_auc` is of the label against all others, None where every row has it, or none. The rest is there where rows
+    have any number of labels: see `rollout.multilabel`.
     """
 
     precision: Interval
@@ -33,6 +34,8 @@ class ClassMetrics(Frozen):
     f1: Interval
     roc_auc: Interval | None
     support: int
+    average_precision: Interval | None = None
+    calibration_error: Interval | None = None
 
 
 class Classification(Frozen):
@@ -43,18 +46,22 @@ class Classification(Frozen):
     where there are two. `roc_auc` is one label against the rest, averaged over the labels, None where that cannot be;
     `mean_absolute_error` counts ranks between the gold and the predicted label, None of labels that have no order.
     `confusion` counts rows: one list per gold label, in it one number per predicted label, both in the order of
-    `labels`, as are the keys of `per_class`; it is empty of more than MOST_CONFUSED labels.
+    `labels`, as are the keys of `per_class`; it is empty of more than MOST_CONFUSED labels. Where rows have any number
+    of labels, `hamming_loss` and `average_precision` are there, `mcc` and `confusion` are not, and `rollout.multilabel`
+    says what the others mean.
     """
 
     rows: int
     accuracy: Interval
     macro_f1: Interval
     micro_f1: Interval
-    mcc: Interval
+    mcc: Interval | None
     log_loss: Interval
     brier: Interval
     roc_auc: Interval | None
     mean_absolute_error: Interval | None
+    hamming_loss: Interval | None = None
+    average_precision: Interval | None = None
     calibration: Calibration
     per_class: dict[str, ClassMetrics]
     confusion: list[list[int]]
@@ -93,10 +100,7 @@ def classification(
     """
     check_settings(resamples, confidence, seed)
     _check_rows(logits, gold, "logits")
-    if len(labels) != logits.shape[1]:
-        raise InputError(f"{len(labels)} labels are named, but the logits have {logits.shape[1]} columns")
-    if repeated := sorted({label for label in labels if labels.count(label) > 1}):
-        raise InputError(f"each label must be named once, but these are repeated: {', '.join(repeated)}")
+    check_labels(labels, logits)
     if ranks is not None and ranks.shape != (len(labels),):
         raise InputError(f"{len(labels)} labels are named, but the shape of their ranks is {ranks.shape}")
 
@@ -182,6 +186,14 @@ def paired(
         macro_f1=difference(lambda metrics: metrics.macro_f1),
         log_loss=difference(lambda metrics: metrics.means[:, 0]),
     )
+
+
+def check_labels(labels: Sequence[str], logits: npt.NDArray[np.float32]) -> None:
+    """Raise InputError unless the labels name the columns of the logits, each once."""
+    if len(labels) != logits.shape[1]:
+        raise InputError(f"{len(labels)} labels are named, but the logits have {logits.shape[1]} columns")
+    if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+        raise InputError(f"each label must be named once, but these are repeated: {', '.join(repeated)}")
 
 
 def _check_rows(logits: npt.NDArray[np.float32], gold: Ints, name: str) -> None:

@@ -1,12 +1,20 @@
-"""Logits to what a caller reads: probabilities, and labels ranked by them."""
+"""Logits to what a caller reads: probabilities, and labels ranked by them.
+
+A row has one label, or with `multi_label` any number: then each label has a probability of its own, and the row gets
+those that are above THRESHOLD.
+"""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+
+THRESHOLD = 0.5
+NO_LABEL = "(none)"
+"""How a row is counted that gets no label, so no label may be called so."""
 
 
 class Prediction(TypedDict):
@@ -16,11 +24,26 @@ class Prediction(TypedDict):
     score: float
 
 
-def probabilities(logits: Floats) -> Floats:
-    """Softmax over the last axis, stable for large logits; same shape and dtype."""
+def probabilities(logits: Floats, *, multi_label: bool = False) -> Floats:
+    """Softmax over the last axis, or with `multi_label` the sigmoid of each; same shape and dtype, no overflow."""
+    if multi_label:
+        small = np.exp(-np.abs(logits))
+        each: Floats = np.where(logits >= 0, 1, small) / (1 + small)
+        return each
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
     return result
+
+
+def answers(logits: npt.NDArray[np.floating], *, multi_label: bool) -> npt.NDArray[Any]:
+    """What each row is answered: its best label, int64 [rows], or which labels, bool [rows, labels]."""
+    return logits > 0 if multi_label else logits.argmax(axis=-1)
+
+
+def differ(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Bool [rows]: where two answers are not the same; with many labels a row, where any of these is not."""
+    unlike = np.asarray(one != other)
+    return np.asarray(unlike.any(axis=-1) if unlike.ndim > 1 else unlike, dtype=np.bool_)
 
 
 def ranked(scores: Floats, labels: Sequence[str], top_k: int | None = None) -> list[Prediction]:

@@ -12,6 +12,9 @@ from training.evaluation import SMALL, Changed, Evaluation, Slice
 METRICS: dict[str, Callable[[Classification], Interval | None]] = {
     "accuracy": lambda found: found.accuracy,
     "macro_f1": lambda found: found.macro_f1,
+    "micro_f1": lambda found: found.micro_f1 if found.hamming_loss else None,
+    "hamming_loss": lambda found: found.hamming_loss,
+    "average_precision": lambda found: found.average_precision,
     "mcc": lambda found: found.mcc,
     "roc_auc": lambda found: found.roc_auc,
     "mean_absolute_error": lambda found: found.mean_absolute_error,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.scores import probabilities, ranked
+from service.scores import answers, differ, probabilities, ranked
 
 logits = hnp.arrays(
     np.float32,
@@ -75,3 +75,24 @@ def test_top_k_keeps_the_best(values: list[float], top_k: int | None) -> None:
 def test_scores_are_plain_floats() -> None:
     prediction = ranked(np.array([0.1, 0.2], dtype=np.float32), ["a", "b"])[0]
     assert type(prediction["score"]) is float
+
+
+@given(hnp.arrays(np.float32, (2, 4), elements=st.floats(-80, 80, width=32)))
+def test_of_many_labels_each_has_its_own_sigmoid(values: np.ndarray) -> None:
+    got = probabilities(values, multi_label=True)
+    assert got.dtype == np.float32
+    assert got.ravel() == pytest.approx([1 / (1 + math.exp(-value)) for value in values.ravel().tolist()], rel=1e-5)
+
+
+def test_large_logits_of_many_labels_do_not_overflow() -> None:
+    with np.errstate(over="raise"):
+        assert probabilities(np.array([1e30, -1e30], dtype=np.float32), multi_label=True).tolist() == [1.0, 0.0]
+
+
+def test_answers_differ_where_a_label_crosses_the_threshold() -> None:
+    one = np.array([[2.0, 1.0, -1.0], [2.0, 1.0, -1.0]], dtype=np.float32)
+    other = np.array([[1.0, 2.0, -1.0], [2.0, 1.0, 0.5]], dtype=np.float32)
+    single, multi = ([answers(x, multi_label=kind) for x in (one, other)] for kind in (False, True))
+    assert differ(*single).tolist() == [True, False]
+    assert differ(*multi).tolist() == [False, True]
+    assert multi[0].tolist() == [[True, True, False]] * 2
