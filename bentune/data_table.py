@@ -29,6 +29,11 @@ def lines(summary: Mapping[str, Any]) -> Iterator[str | Table]:
         labels.add_row(escape(label), *(f"{counts.get(label, 0):,}" for counts in summary["rows_by_label"].values()))
     if (more := len(summary["labels"]) - SHOWN_LABELS) > 0:
         labels.add_row(f"... and {more} more")
+    if summary.get("labels_a_row"):
+        labels.add_row("[dim]no label[/]", *(f"{one['without']:,}" for one in summary["labels_a_row"].values()))
+        labels.caption = "labels a row: " + ", ".join(
+            f"{one['mean']:.2f} {part}" for part, one in summary["labels_a_row"].items()
+        )
     labels.add_section()
     labels.add_row("all", *(f"{rows:,}" for rows in summary["rows"].values()))
     yield labels

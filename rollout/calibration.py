@@ -35,14 +35,14 @@ class Calibration(Frozen):
 
 
 def reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
-    """The reliability table of probabilities, float64 [rows, labels]; `gold` is int64 [rows]."""
+    """The reliability table of probabilities, float64 [rows, labels]; `gold` is int64 [rows].
+
+    Where rows have any number of labels it is int64 [rows, labels], and the table is of each decision on one.
+    """
+    if gold.ndim > 1:
+        decided = scores > THRESHOLD
+        return _table(np.where(decided, scores, 1 - scores).ravel(), (decided == gold).ravel(), bins)
     return _table(scores.max(axis=1), scores.argmax(axis=1) == gold, bins)
-
-
-def decision_table(scores: Floats, gold: Mask, bins: int) -> list[Bin]:
-    """The same where rows have any number of labels, of each decision on one; `gold` is bool [rows, labels]."""
-    decided = scores > THRESHOLD
-    return _table(np.where(decided, scores, 1 - scores).ravel(), (decided == gold).ravel(), bins)
 
 
 def _table(confidence: Floats, right: Mask, bins: int) -> list[Bin]:
@@ -75,16 +75,17 @@ def ece_difference(
 ) -> Difference:
     """ECE of the candidate minus that of the served model, with a percentile bootstrap interval over the rows.
 
-    Each resample draws the same rows for both.
+    Each resample draws the same rows for both. Where rows have any number of labels, `gold` is int64 [rows, labels].
     """
     rows = len(gold)
     gaps = np.hstack([_gaps(scores, gold, bins) for scores in (candidate, served)])
+    items = gold.size
     rng = np.random.default_rng(seed)
     spread: list[float] = []
     block = max(1, _CELLS_PER_BLOCK // rows)
     for start in range(0, resamples, block):
         times = rng.multinomial(rows, np.full(rows, 1 / rows), size=min(block, resamples - start))
-        sums = np.abs(times.astype(np.float64) @ gaps) / rows
+        sums = np.abs(times.astype(np.float64) @ gaps) / items
         spread += (sums[:, :bins].sum(axis=1) - sums[:, bins:].sum(axis=1)).tolist()
     value = ece(reliability(candidate, gold, bins)) - ece(reliability(served, gold, bins))
     low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -109,7 +110,10 @@ def gap_of_each(scores: Floats, gold: Ints, bins: int) -> tuple[Floats, Ints]:
 
 
 def _gaps(scores: Floats, gold: Ints, bins: int) -> Floats:
-    """Float64 [rows, bins]: the gap of each row in its own bin, 0 elsewhere."""
+    """Float64 [rows, bins]: the gap of each row in its own bin, 0 elsewhere; of any number of labels, their sum."""
+    if gold.ndim > 1:
+        of_label = (decision_gaps(scores[:, label], gold[:, label] > 0, bins) for label in range(gold.shape[1]))
+        return np.asarray(sum(of_label), dtype=np.float64)
     return _in_bins(*gap_of_each(scores, gold, bins), bins)
 
 

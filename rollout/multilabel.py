@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rollout.bootstrap import Floats, Interval, Ints, check_settings, interval
-from rollout.calibration import Calibration, decision_gaps, decision_table
+from rollout.calibration import Calibration, decision_gaps, reliability
 from rollout.quality import BINS, Classification, ClassMetrics, PairedDifference, check_labels
 from rollout.ranking import areas
 from service.errors import InputError
@@ -83,7 +83,7 @@ def classification(
         average_precision=overall(lambda metrics: metrics.macro_precision) if has.any() else None,
         calibration=Calibration(
             error=overall(lambda metrics: metrics.calibration_error),
-            bins=decision_table(rows.scores, rows.gold, bins),
+            bins=reliability(rows.scores, gold, bins),
         ),
         per_class={label: of_label(index) for index, label in enumerate(labels)},
         confusion=[],

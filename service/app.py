@@ -31,7 +31,7 @@ from service.metrics import Metrics
 from service.outcomes import Outcomes
 from service.prediction_log import Kept
 from service.requests import Incoming, PredictRequest, Row, field_of, rows_of
-from service.scores import Floats, Prediction, probabilities, ranked
+from service.scores import NO_LABEL, Floats, Prediction, probabilities, ranked
 from service.settings import Settings
 from service.waiting import QueueLimits
 
@@ -135,6 +135,7 @@ class TextClassifier:
             "task": manifest.task,
             "inputs": "image" if self.images else "pair" if self.pairs else "text",
             "labels": manifest.labels,
+            "multi_label": manifest.multi_label,
             "created_at": manifest.created_at,
             "ready": self.ready,
             "limits": {
@@ -243,7 +244,7 @@ class TextClassifier:
     def _prediction(
         self, logits: Floats, tokens: Encoded, kept: Kept | None, request: PredictRequest
     ) -> list[Prediction]:
-        scores = probabilities(logits)
+        scores = probabilities(logits, multi_label=self.bundle.manifest.multi_label)
         self.outcomes.answered(tokens, scores, kept)
         return ranked(logits if request.raw_scores else scores, self.bundle.manifest.labels, request.top_k)
 
@@ -253,7 +254,7 @@ class TextClassifier:
 
     def _prepare_metrics(self, proven: Proven) -> None:
         manifest, runtime = self.bundle.manifest, proven.runtime
-        self.metrics.prepare(manifest.labels)
+        self.metrics.prepare([*manifest.labels, NO_LABEL] if manifest.multi_label else manifest.labels)
         self.metrics.model_info.labels(
             manifest.name, manifest.version, manifest.task, runtime.variant, runtime.provider, self.bundle.digest
         ).set(1)

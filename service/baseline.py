@@ -37,8 +37,9 @@ class Baseline(Frozen):
 
     `rows` were counted, as the variant that the plan chose sees them. `token_length` is in tokens with special ones and
     after truncation, `label` has the predicted labels in the manifest's order, `confidence` is the probability of that
-    label. A pod compares its newest `window` inputs with this. Where nothing changed, one of the three is expected to
-    be beyond its threshold in one of `looks_a_month` looks.
+    label. Where an input has any number of labels, the likeliest stands for all, and the last bin of `label` has the
+    inputs without one. A pod compares its newest `window` inputs with this. Where nothing changed, one of the three is
+    expected to be beyond its threshold in one of `looks_a_month` looks.
     """
 
     rows: int = Field(ge=1)

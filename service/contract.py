@@ -24,10 +24,12 @@ from pydantic import (
     Field,
     JsonValue,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
 )
 
 from service.baseline import Baseline
@@ -93,6 +95,8 @@ class Parent(Frozen):
 class Manifest(Frozen):
     """What the bundle is, and every file in it.
 
+    With `multi_label` an input gets any number of the labels: the score of each is the sigmoid of its logit, and not a
+    share of what all have. It is not written where it is false, so that older bundles are spelled as they were.
     `seal` writes `files` and `own_sha256`, which is over manifest.json as it would be with that value empty.
     """
 
@@ -103,6 +107,7 @@ class Manifest(Frozen):
     task: Literal["text-classification", "image-classification"]
     columns: Columns
     labels: list[str] = Field(min_length=2)
+    multi_label: bool = False
     limits: SerializeAsAny[Limits]
     base_model: BaseModelInfo
     method: dict[str, JsonValue]
@@ -119,6 +124,11 @@ class Manifest(Frozen):
     def _of_images(cls, limits: Any, info: ValidationInfo) -> Any:
         return ImageLimits.model_validate(limits) if info.data.get("task") == IMAGES else limits
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = plain(self)
+        return {name: value for name, value in written.items() if name != "multi_label" or value}
+
 
 class ProcessorSettings(Frozen):
     """What tokenizer.json does not say: how rows of a batch are padded and where a long one is cut."""
@@ -133,7 +143,8 @@ class GoldenRow(Frozen):
     """A held-out input with the probabilities it must get, in the order of the manifest's labels.
 
     `text` is a data URL where the model takes images.
-    `scores` has them for every variant and provider that the plan may choose, under `scores_key`; `label` is fp32's.
+    `scores` has them for every variant and provider that the plan may choose, under `scores_key`; `label` is fp32's,
+    the likeliest where the row may have any number.
     """
 
     text: str
@@ -268,8 +279,8 @@ def open_bundle(root: Path) -> Bundle:
     plan = _parse(Plan, root / "plan.json")
     _require_parts(root, manifest, plan.variants)
     baseline = _parse(Baseline, root / BASELINE)
-    if len(baseline.label.counts) != len(manifest.labels):
-        raise BundleError(f"{root / BASELINE} counts {len(baseline.label.counts)} labels, not {len(manifest.labels)}")
+    if len(baseline.label.counts) != (bins := len(manifest.labels) + manifest.multi_label):
+        raise BundleError(f"{root / BASELINE} counts {len(baseline.label.counts)} labels, not {bins}")
     return Bundle(
         root=root,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),

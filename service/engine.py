@@ -28,7 +28,15 @@ MAX_BATCH_ITEMS = 128
 class Engine:
     """The sessions of one runtime. A slot has its own cores; `wide` has all of them, for what arrives alone."""
 
-    def __init__(self, model: Path, runtime: Runtime, tokenizer: Encoder, labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: Path,
+        runtime: Runtime,
+        tokenizer: Encoder,
+        labels: Sequence[str],
+        *,
+        multi_label: bool = False,
+    ) -> None:
         """Load the graph `model`. Raises BundleError when it cannot be loaded."""
         cores = runtime.slots * runtime.threads
         sessions = (
@@ -36,8 +44,9 @@ class Engine:
             if runtime.apart
             else [Session(model, runtime.provider, runtime.threads, runtime.slots)] * runtime.slots
         )
-        self.slots = [Predictor(tokenizer, session, labels) for session in sessions]
-        self.wide = Predictor(tokenizer, Session(model, runtime.provider, cores), labels) if runtime.slots > 1 else None
+        wide = Session(model, runtime.provider, cores) if runtime.slots > 1 else None
+        self.slots = [Predictor(tokenizer, session, labels, multi_label=multi_label) for session in sessions]
+        self.wide = Predictor(tokenizer, wide, labels, multi_label=multi_label) if wide else None
 
     def scheduler(
         self, token_budget: int, padding_bound: float, limits: QueueLimits, observer: Observer
@@ -84,7 +93,8 @@ class Proven:
             self.runtime = runtime
             certain = (runtime.variant, runtime.provider) == (last.variant, last.provider)
             try:
-                engine = Engine(bundle.root / model_file(runtime.variant), runtime, tokenizer, bundle.manifest.labels)
+                graph, manifest = bundle.root / model_file(runtime.variant), bundle.manifest
+                engine = Engine(graph, runtime, tokenizer, manifest.labels, multi_label=manifest.multi_label)
                 self.replayed = engine.replay(bundle.golden, scores_key(runtime.variant, runtime.provider))
             except Exception as error:  # it may load and yet not run; what ONNX Runtime raises has no common base
                 if certain:

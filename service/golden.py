@@ -6,7 +6,6 @@ import numpy as np
 
 from service.contract import GoldenRow
 from service.predictor import Predictor
-from service.scores import probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ def replay(predictor: Predictor, golden: list[GoldenRow], key: str) -> Replay:
     largest, failed = 0.0, []
     for number, row in enumerate(golden):
         tokens = predictor.tokenizer.encode(row.text, row.text_pair, truncate=True)
-        scores = probabilities(predictor.logits([tokens]))[0]
+        scores = predictor.probabilities(predictor.logits([tokens]))[0]
         expected = row.scores.get(key, [])
         difference = (
             float(np.abs(scores - np.asarray(expected, dtype=np.float32)).max())

@@ -45,8 +45,10 @@ class Metrics(Observer):
         self._shown = (0, 0, 0)
         self.rejected_total = Counter("bentune_rejected_total", "Requests that got no prediction", ["reason"])
         self.truncated_total = Counter("bentune_truncated_total", "Inputs that were cut to the model's limit")
-        self.predictions_total = Counter("bentune_predictions_total", "Inputs by predicted label", ["label"])
-        self.confidence = Histogram("bentune_confidence", "Score of the predicted label", buckets=CONFIDENCE)
+        self.predictions_total = Counter(
+            "bentune_predictions_total", "Inputs by predicted label, each of one that has several", ["label"]
+        )
+        self.confidence = Histogram("bentune_confidence", "Score of the likeliest label", buckets=CONFIDENCE)
         self.model_info = Gauge(
             "bentune_model_info",
             "The model that is served; always 1",
@@ -100,9 +102,10 @@ class Metrics(Observer):
                 gauge.set(value)
         self._shown = now
 
-    def predicted(self, label: str, confidence: float) -> None:
-        """One answer goes out; `confidence` is the probability of its best label."""
-        self.predictions_total.labels(label).inc()
+    def predicted(self, labels: Sequence[str], confidence: float) -> None:
+        """One answer goes out, with these labels; `confidence` is the probability of the likeliest label."""
+        for label in labels:
+            self.predictions_total.labels(label).inc()
         self.confidence.observe(confidence)
 
     def drifted(self, feature: str, index: float) -> None:

@@ -9,7 +9,7 @@ from service.encoder import Encoded
 from service.metrics import Metrics
 from service.prediction_log import OUTCOMES, Kept, PredictionLog
 from service.requests import Row
-from service.scores import Floats
+from service.scores import Floats, best_label, given_labels
 from service.settings import Settings
 
 
@@ -18,6 +18,7 @@ class Outcomes:
 
     def __init__(self, bundle: Bundle, settings: Settings, metrics: Metrics) -> None:
         self._labels, self._model, self._content = bundle.manifest.labels, bundle.tag, bundle.content
+        self._multi_label = bundle.manifest.multi_label
         self._metrics = metrics
         self._drift = Drift(bundle.baseline, metrics.drifted)
         for name, histogram in bundle.baseline.features.items():
@@ -41,16 +42,16 @@ class Outcomes:
 
     def answered(self, tokens: Encoded, scores: Floats, kept: Kept | None) -> None:
         """An input gets these probabilities, float32 [labels]."""
-        best = int(scores.argmax())
-        confidence = float(scores[best])
-        self._metrics.predicted(self._labels[best], confidence)
-        self._drift.answered(len(tokens), best, confidence)
+        confidence = float(scores.max())
+        self._metrics.predicted(given_labels(scores, self._labels, multi_label=self._multi_label), confidence)
+        self._drift.answered(len(tokens), best_label(scores, multi_label=self._multi_label), confidence)
         if kept is not None and self._log is not None:
             self._log.put(
                 kept,
                 tokens=len(tokens),
                 truncated=tokens.truncated,
                 scores=dict(zip(self._labels, scores.tolist(), strict=True)),
+                multi_label=self._multi_label,
                 model=self._model,
                 content=self._content,
             )

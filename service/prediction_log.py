@@ -35,7 +35,7 @@ class LoggedPrediction(Frozen):
 
     `key` is `row_key` in hex and `characters` the length of the texts, which are there themselves only where the server
     was told to keep them. `tokens` is what the model saw, special tokens included; `scores` has each label's
-    probability.
+    probability. With `multi_label` these are of labels that do not exclude each other, and `label` is the likeliest.
     """
 
     time: datetime
@@ -47,6 +47,7 @@ class LoggedPrediction(Frozen):
     truncated: bool
     label: Short
     scores: dict[Short, Annotated[float, Field(ge=0, le=1.000001)]] = Field(min_length=2)
+    multi_label: bool | None = None
     text: str | None = None
     text_pair: str | None = None
 
@@ -87,7 +88,15 @@ class PredictionLog:
         return Kept(row_key(*row).hex(), characters, row if self._texts else None)
 
     def put(
-        self, kept: Kept, *, tokens: int, truncated: bool, scores: dict[str, float], model: str, content: str
+        self,
+        kept: Kept,
+        *,
+        tokens: int,
+        truncated: bool,
+        scores: dict[str, float],
+        model: str,
+        content: str,
+        multi_label: bool = False,
     ) -> None:
         """Hand a line to the writer; where it cannot follow, the line is lost and counted."""
         text, text_pair = kept.row or (None, None)
@@ -101,6 +110,7 @@ class PredictionLog:
             truncated=truncated,
             label=max(scores, key=scores.__getitem__),
             scores=scores,
+            multi_label=multi_label or None,
             text=text,
             text_pair=text_pair,
         )

@@ -35,12 +35,21 @@ class Session:
 class Predictor:
     """Tokenizer or image processor, session and labels of one classifier."""
 
-    def __init__(self, tokenizer: Encoder, session: Session, labels: Sequence[str], token_budget: int = 2048) -> None:
+    def __init__(
+        self,
+        tokenizer: Encoder,
+        session: Session,
+        labels: Sequence[str],
+        token_budget: int = 2048,
+        *,
+        multi_label: bool = False,
+    ) -> None:
         """`token_budget` bounds the padded tokens of a batch in `score`."""
         self.tokenizer = tokenizer
         self.session = session
         self.labels = list(labels)
         self.token_budget = token_budget
+        self.multi_label = multi_label
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, cpu: Cpu) -> Self:
@@ -51,11 +60,16 @@ class Predictor:
             Session(bundle.root / model_file(runtime.variant), runtime.provider, cpu.cores),
             bundle.manifest.labels,
             runtime.token_budget,
+            multi_label=bundle.manifest.multi_label,
         )
 
     def logits(self, batch: Sequence[Encoded]) -> Logits:
         """Logits, float32 [rows, labels], of one padded batch, in the order of the labels."""
         return self.session.run(feed(batch, self.tokenizer.settings))
+
+    def probabilities(self, logits: Logits) -> Logits:
+        """Of each label, float32 [rows, labels]: they sum to 1 unless a row may have any number of labels."""
+        return probabilities(logits, multi_label=self.multi_label)
 
     def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
         """Predictions of many texts, pairs or images, best label first, in their order; long texts are truncated.
@@ -65,7 +79,7 @@ class Predictor:
         tokens = [self.tokenizer.encode(text, pair, truncate=True) for text, pair in texts]
         results: list[list[Prediction]] = [[] for _ in texts]
         for rows in batches_by_length([len(row) for row in tokens], self.token_budget):
-            scores = probabilities(self.logits([tokens[row] for row in rows]))
+            scores = self.probabilities(self.logits([tokens[row] for row in rows]))
             for row, row_scores in zip(rows, scores, strict=True):
                 results[row] = ranked(row_scores, self.labels)
         return results

@@ -47,7 +47,10 @@ class Prediction(IODescriptor):
 
 
 class PredictResponse(RootModel[list[Prediction] | list[list[Prediction]]]):
-    """Best label first: a list for one input, a list of lists for a list of inputs."""
+    """Best label first: a list for one input, a list of lists for a list of inputs.
+
+    Where /info says multi_label, an input has the labels whose scores are above 0.5, and scores do not sum to 1.
+    """
 
 
 class Incoming:

@@ -46,6 +46,19 @@ def differ(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[np.boo
     return np.asarray(unlike.any(axis=-1) if unlike.ndim > 1 else unlike, dtype=np.bool_)
 
 
+def best_label(scores: Floats, *, multi_label: bool) -> int:
+    """The number of the likeliest label of one row, or that of labels where the row gets none: see `given_labels`."""
+    best = int(scores.argmax())
+    return len(scores) if multi_label and scores[best] <= THRESHOLD else best
+
+
+def given_labels(scores: Floats, labels: Sequence[str], *, multi_label: bool) -> list[str]:
+    """The labels that one row gets; NO_LABEL alone where it gets none."""
+    if not multi_label:
+        return [labels[int(scores.argmax())]]
+    return [labels[index] for index in np.flatnonzero(scores > THRESHOLD).tolist()] or [NO_LABEL]
+
+
 def ranked(scores: Floats, labels: Sequence[str], top_k: int | None = None) -> list[Prediction]:
     """The labels of one row, best first, ties in label order; `top_k` keeps only the first ones."""
     order = np.argsort(-scores, kind="stable")[:top_k]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, serving
 from programs import require
-from tiny import Quiet, make_model, sentences, write_csv, write_recipe
+from tiny import Quiet, make_model, sentences, tagged, write_csv, write_recipe, write_tagged
 from tiny_images import image_recipe, make_image_model, write_images
 
 K8S = Path(__file__).parent.parent / "k8s"
@@ -46,6 +46,26 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Pat
     from training.run_dir import RunDir
 
     recipe = load_recipe(tiny_recipe).recipe
+    with RunDir.open(tmp_path_factory.mktemp("runs"), recipe.name) as run:
+        list(run_all(recipe, run, Quiet()))
+        return run.root
+
+
+@pytest.fixture(scope="session")
+def tagged_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The same, every stage done, where rows have any number of labels."""
+    from training.pipeline import run_all
+    from training.recipe_file import load_recipe
+    from training.run_dir import RunDir
+
+    directory = tmp_path_factory.mktemp("tagged")
+    rows = write_tagged(directory / "rows.jsonl", tagged(320))
+    data = {"source": str(rows), "multi_label": True, "split": {"test": 0.2, "validation": 0.1}}
+    train = {"epochs": 16, "learning_rate": 0.006, "checkpoint_steps": 400}
+    path = write_recipe(
+        directory / "tagged.yaml", tiny_model, rows, data=data, train=train, calibrate={"temperature": True}
+    )
+    recipe = load_recipe(path).recipe
     with RunDir.open(tmp_path_factory.mktemp("runs"), recipe.name) as run:
         list(run_all(recipe, run, Quiet()))
         return run.root

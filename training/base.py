@@ -109,7 +109,7 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
             num_labels=len(names),
             id2label=names,
             label2id={label: index for index, label in names.items()},
-            problem_type="single_label_classification",
+            problem_type=f"{'multi' if recipe.data.multi_label else 'single'}_label_classification",
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             dtype=torch.float32,

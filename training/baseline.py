@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from service.baseline import Baseline, Binned, Histogram
 from service.drift import Counts, stability_index
-from service.scores import probabilities
+from service.scores import best_label, probabilities
 from training.logits import Logits
 
 WINDOW = 500
@@ -28,17 +28,18 @@ RESAMPLES = 200_000
 MOST_AT_ONCE = 2_000_000
 
 
-def baseline(lengths: Sequence[int], logits: Logits, seed: int) -> Baseline:
+def baseline(lengths: Sequence[int], logits: Logits, seed: int, *, multi_label: bool = False) -> Baseline:
     """Of rows with so many tokens, which got `logits`, float32 [rows, labels]."""
     bins = min(MOST_BINS, max(2, len(lengths) // ROWS_A_BIN))
     inner = np.linspace(0, 1, bins + 1)[1:-1]
-    tokens, scores = np.array(lengths), probabilities(logits)
+    tokens, scores = np.array(lengths), probabilities(logits, multi_label=multi_label)
     confidence = scores.max(axis=-1).astype(np.float64)
     with np.errstate(divide="ignore"):
         odds = np.log(confidence) - np.log1p(-confidence)
-    snapped = np.round(np.quantile(np.minimum(odds, MOST_LOG_ODDS), inner) / LOG_ODDS) * LOG_ODDS
+    snapped = np.round(np.quantile(np.clip(odds, -MOST_LOG_ODDS, MOST_LOG_ODDS), inner) / LOG_ODDS) * LOG_ODDS
     generator = np.random.default_rng(seed)
-    labels = np.bincount(scores.argmax(axis=-1), minlength=logits.shape[1])
+    best = [best_label(row, multi_label=multi_label) for row in scores]
+    labels = np.bincount(best, minlength=logits.shape[1] + multi_label)
     return Baseline(
         rows=len(tokens),
         window=WINDOW,

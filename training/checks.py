@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from service.encoder import Encoded, feed
 from service.image_settings import ImageSettings
 from service.plan import Check
 from service.predictor import Session
-from service.scores import probabilities
+from service.scores import answers, differ, probabilities
 from training.logits import Logits
 from training.recipe import PlanSettings
 
@@ -22,12 +23,24 @@ BATCH_SIZES = (2, 8)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The held-out rows of a check: tokens, true labels, int64 [rows], and fp32's logits, float32 [rows, labels]."""
+    """The held-out rows of a check: tokens, true labels, int64 [rows], and fp32's logits, float32 [rows, labels].
+
+    Where rows have any number of labels these are int64 [rows, labels], and a row is right where all of them are.
+    """
 
     tokens: Sequence[Encoded]
     labels: npt.NDArray[np.int64]
     settings: ProcessorSettings | ImageSettings
     fp32: Logits | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether rows have any number of labels."""
+        return self.labels.ndim > 1
+
+    def answers(self, logits: Logits) -> npt.NDArray[Any]:
+        """As `service.scores.answers`."""
+        return answers(logits, multi_label=self.multi_label)
 
 
 def logits_alone(session: Session, sample: Sample, at_a_time: int, advance: Callable[[int], None]) -> Logits:
@@ -59,7 +72,8 @@ def check(
     found = Check(variant=variant, provider=provider, rows=rows, megabytes=round(megabytes, 1))
     if not np.isfinite(alone).all():
         return found.model_copy(update={"problem": "its logits are not finite"})
-    right, reference = alone.argmax(-1) == sample.labels, fp32.argmax(-1) == sample.labels
+    answered, before = sample.answers(alone), sample.answers(fp32)
+    right, reference = (~differ(one, sample.labels) for one in (answered, before))
     loss, low, high = paired_loss(int((reference & ~right).sum()), int((right & ~reference).sum()), rows)
     difference, flips, looked_at = batch_dependence(session, sample, alone, bounds.batch_rows, seed)
     problem = ""
@@ -74,7 +88,7 @@ def check(
             "accuracy_loss": loss,
             "loss_low": low,
             "loss_high": high,
-            "label_flips": int((alone.argmax(-1) != fp32.argmax(-1)).sum()),
+            "label_flips": int(differ(answered, before).sum()),
             "batch_flips": flips,
             "batch_difference": difference,
             "alone": depends,
@@ -103,14 +117,15 @@ def batch_dependence(session: Session, sample: Sample, alone: Logits, most: int,
     """
     order = np.random.default_rng(seed).permutation(len(alone))[:most]
     longest = int(max(order, key=lambda row: len(sample.tokens[row])))
-    expected = probabilities(alone)
+    expected, answered = probabilities(alone, multi_label=sample.multi_label), sample.answers(alone)
     differences, flipped = [0.0], set[int]()
     for size in BATCH_SIZES:
         for company in ([], [longest]):
             for start in range(0, len(order), size):
                 batch = [*order[start : start + size].tolist(), *company]
-                scores = probabilities(session.run(feed([sample.tokens[row] for row in batch], sample.settings)))
+                logits = session.run(feed([sample.tokens[row] for row in batch], sample.settings))
+                scores = probabilities(logits, multi_label=sample.multi_label)
                 differences.append(float(np.abs(scores - expected[batch]).max()))
-                changed = scores.argmax(-1) != expected[batch].argmax(-1)
+                changed = differ(sample.answers(logits), answered[batch])
                 flipped.update(row for row, other in zip(batch, changed, strict=True) if other)
     return float(np.max(differences)), len(flipped), len(order)

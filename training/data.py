@@ -33,6 +33,8 @@ from training.task_keys import without_text_rules
 HELD_OUT = "held_out.jsonl"
 POOL_FILE = "pool.parquet"
 SHOWN_LABELS = 20
+MOST_LABELS = 2000
+"""Of rows with any number of labels: each row has a mark for each of them."""
 
 
 def run(context: Context) -> Summary:
@@ -64,8 +66,7 @@ def run(context: Context) -> Summary:
     everything = Part(pool, order[kept_for[order] == order])
     _require_renamed(data, reading, where)
     labels = label_order(everything.label_counts)
-    if len(labels) < 2:
-        raise InputError(f"data.source: {where} has only the label {labels[0]!r}; a classifier needs two")
+    _require_labels_to_tell(labels, where, multi_label=data.multi_label)
     known = Known.of(everything, seen)
     near = _near(everything, known, data, context.report)
     left_out = near.kept != NOBODY if data.near_duplicates.action == "remove" else np.zeros(len(pool), dtype=np.bool_)
@@ -98,12 +99,30 @@ def run(context: Context) -> Summary:
         "labels": labels,
         "rows": {name: len(part) for name, part in parts.items()},
         "rows_by_label": {name: part.label_counts for name, part in parts.items()},
+        "labels_a_row": {name: _labels_a_row(part) for name, part in parts.items()} if data.multi_label else None,
         "dropped": told.dropped(),
         "cleaned": told.cleaned(),
         "read": report.rows_read,
         "split": report.split.model_dump(mode="json"),
     }
     return doubtful.without_removed(summary)
+
+
+def _require_labels_to_tell(labels: list[str], where: str, *, multi_label: bool) -> None:
+    if len(labels) < 2:
+        found = f"only the label {labels[0]!r}" if labels else "no label"
+        raise InputError(f"data.source: {where} has {found}; a classifier needs two")
+    if multi_label and len(labels) > MOST_LABELS:
+        raise InputError(
+            f"data.source: {where} has {len(labels):,} labels, and with data.multi_label there may be {MOST_LABELS:,}: "
+            "is data.columns.label the right column? Merge rare ones with data.labels"
+        )
+
+
+def _labels_a_row(part: Part) -> dict[str, float]:
+    """How many labels a row has in the mean, and the number of rows without one."""
+    sizes = np.array([len(one) for one in part.pool.label_sets()])[part.label_ids]
+    return {"mean": float(sizes.mean()), "without": int((sizes == 0).sum())}
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:
@@ -190,11 +209,19 @@ def _require_renamed(data: DataSettings, reading: Reading, where: str) -> None:
 
 
 def _write(part: Part, labels: list[str], file: Path) -> None:
-    numbers = np.array([labels.index(label) if label in labels else -1 for label in part.pool.labels])
-    schema = POOL.append(pa.field("label", pa.int64()))
-    with pq.ParquetWriter(file, schema) as writer:
+    """With a column `label`: its number, or where rows have any number of them a 0 or 1 for each of the labels."""
+    known = [[labels.index(label) for label in one if label in labels] for one in part.pool.label_sets()]
+    kind: pa.DataType = pa.list_(pa.int8(), len(labels)) if part.pool.multi_label else pa.int64()
+    with pq.ParquetWriter(file, POOL.append(pa.field("label", kind))) as writer:
         for table, rows in part.pool.tables(part.rows):
-            column = pa.array(numbers[part.pool.label_ids[rows]], pa.int64())
+            chosen = [known[label] for label in part.pool.label_ids[rows]]
+            if part.pool.multi_label:
+                marks = np.zeros((len(rows), len(labels)), dtype=np.int8)
+                for mark, numbers in zip(marks, chosen, strict=True):
+                    mark[numbers] = 1
+                column = pa.FixedSizeListArray.from_arrays(pa.array(marks.ravel()), len(labels))
+            else:
+                column = pa.array([numbers[0] if numbers else -1 for numbers in chosen], pa.int64())
             writer.write_table(table.append_column("label", column))
 
 
@@ -202,6 +229,7 @@ def _write_held_out(split: Split, recipe: Recipe, file: Path) -> None:
     """At most compare.max_rows of them, drawn with the seed: more than that are no comparison."""
     part, names, most = split.parts["test"], recipe.data.columns, recipe.compare.max_rows
     pool = part.pool
+    given = pool.label_sets()
     sets = {int(row): name for name in ("reference", "relabelled") for row in getattr(split, name).rows}
     if most < len(part):
         part = part.take(np.random.default_rng(recipe.seed).choice(len(part), most, replace=False))
@@ -211,5 +239,6 @@ def _write_held_out(split: Split, recipe: Recipe, file: Path) -> None:
                 line = json.loads(values["also"] or "{}") | {names.text: values["text"]}
                 if names.text_pair is not None:
                     line[names.text_pair] = values["text_pair"]
-                line |= {"label": pool.labels[pool.label_ids[row]], "set": sets.get(row, "fresh")}
+                label = given[pool.label_ids[row]]
+                line |= {"label": label if pool.multi_label else label[0], "set": sets.get(row, "fresh")}
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -88,6 +88,10 @@ class DataSettings(Section):
     labels: Annotated[dict[str, LabelName], BeforeValidator(_texts)] = Field(
         default={}, description="new names for labels, old: new"
     )
+    multi_label: bool = Field(default=False, description="rows have any number of labels: a list, or a text of several")
+    label_separator: str | None = Field(
+        default=None, min_length=1, description="what is between the labels of a row where they are one text"
+    )
     split: SplitSettings = SplitSettings()
     rows: RowLimits = RowLimits()
     clean: CleanSettings = CleanSettings()
@@ -103,6 +107,14 @@ class DataSettings(Section):
         if not source or not all(source):
             raise ValueError("name at least one source, and none by an empty text")
         return source
+
+    @model_validator(mode="after")
+    def _any_number_of_labels(self) -> "DataSettings":
+        if self.label_separator is not None and not self.multi_label:
+            raise ValueError("label_separator is for rows with any number of labels: set multi_label to true")
+        if self.multi_label and self.doubtful_labels == "remove":
+            raise ValueError("with multi_label nothing says which label of a row is wrong: set doubtful_labels to off")
+        return self
 
     @model_validator(mode="after")
     def _query(self) -> "DataSettings":

@@ -101,6 +101,8 @@ def find_doubtful(work: Path, labels: Sequence[str], recipe: Recipe, report: Rep
     rows = sum(pq.read_metadata(file).num_rows for file in files.values())
     if recipe.data.doubtful_labels == "off":
         return Doubtful(rows, 0, None, [], [], "data.doubtful_labels is off")
+    if recipe.data.multi_label:
+        return Doubtful(rows, 0, None, [], [], "rows have any number of labels, which are not judged")
     most = min(MOST_ROWS, MOST_SCORES // len(labels))
     with report.task("judging labels", None):
         given = {name: _read(file, most, recipe.seed) for name, file in files.items()}

@@ -1,17 +1,20 @@
 """Stage `evaluate`: the base model with a fresh head and the tuned one, on the same held-out rows."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from rollout import multilabel, quality
 from rollout.bootstrap import Interval
 from rollout.calibration import ece_difference
-from rollout.quality import classification, paired
+from rollout.quality import Classification, PairedDifference
 from rollout.slices import by_column
 from service.contract import write_json
 from service.image_settings import IMAGES
-from service.scores import probabilities
+from service.scores import NO_LABEL, answers, differ, probabilities
 from training.base import quiet
 from training.carried import Carried, read_carried
 from training.compressed import larger_models
@@ -39,10 +42,9 @@ def run(context: Context) -> Summary:
     labels, tokenizer = labels_of(trained), tokenizer_of(trained)
     file = context.inputs["data"] / "test.parquet"
     rows, carried = read_rows(file), read_carried(file, settings.slices)
-    measure: dict[str, Any] = {
-        "ranks": ranks_of(labels) if settings.ordinal else None,
-        "bins": settings.calibration_bins,
-    }
+    measure: dict[str, Any] = {"bins": settings.calibration_bins}
+    if settings.ordinal:
+        measure["ranks"] = ranks_of(labels)
     bootstrap: dict[str, Any] = {
         "resamples": settings.resamples,
         "confidence": settings.confidence,
@@ -58,6 +60,7 @@ def run(context: Context) -> Summary:
     if temperature is not None:
         after = plain / np.float32(temperature.temperature)
     larger = larger_models(recipe, trained, rows, labels, context.report)
+    classification, paired = _metrics_of(rows)
     evaluation = Evaluation(
         base=classification(before, rows.labels, labels, **measure, **bootstrap),
         tuned=classification(after, rows.labels, labels, **measure, **bootstrap),
@@ -84,6 +87,27 @@ def run(context: Context) -> Summary:
     return accuracy | {"rows": len(rows)}
 
 
+def _metrics_of(rows: Rows) -> tuple[Callable[..., Classification], Callable[..., PairedDifference]]:
+    module = multilabel if rows.labels.ndim > 1 else quality
+    return module.classification, module.paired
+
+
+def _probabilities(logits: Logits, rows: Rows) -> npt.NDArray[np.float64]:
+    exact: Any = logits.astype(np.float64)
+    return np.asarray(probabilities(exact, multi_label=rows.labels.ndim > 1), dtype=np.float64)
+
+
+def _answers(logits: Logits, rows: Rows) -> npt.NDArray[Any]:
+    return answers(logits, multi_label=rows.labels.ndim > 1)
+
+
+def _named(answer: Any, labels: list[str]) -> str:
+    """The label of this number, or all that are marked, as people read them."""
+    if np.ndim(answer) == 0:
+        return labels[int(answer)]
+    return ", ".join(labels[number] for number in np.flatnonzero(answer)) or NO_LABEL
+
+
 def _temperature(context: Context) -> Temperature | None:
     if "calibrate" not in context.inputs:
         return None
@@ -93,9 +117,9 @@ def _temperature(context: Context) -> Temperature | None:
 def _scaled(
     temperature: Temperature, plain: Logits, scaled: Logits, rows: Rows, labels: list[str], options: dict[str, Any]
 ) -> Scaled:
-    before = classification(plain, rows.labels, labels, **options)
+    before = _metrics_of(rows)[0](plain, rows.labels, labels, **options)
     bootstrap = {name: options[name] for name in ("bins", "resamples", "confidence", "seed")}
-    new, old = (probabilities(logits.astype(np.float64)).astype(np.float64) for logits in (scaled, plain))
+    new, old = (_probabilities(logits, rows) for logits in (scaled, plain))
     return Scaled(
         temperature=temperature.temperature,
         rows=temperature.rows,
@@ -111,7 +135,8 @@ def _slices(after: Logits, rows: Rows, carried: Carried, labels: list[str], opti
     for column, values in carried.values.items():
         for by, value, inside in by_column(column, values):
             gold = rows.labels[inside]
-            metrics = classification(after[inside], gold, labels, **options)
+            metrics = _metrics_of(rows)[0](after[inside], gold, labels, **options)
+            present = gold.any(axis=0).sum() if gold.ndim > 1 else len(np.unique(gold))
             found.append(
                 Slice(
                     by=by,
@@ -119,7 +144,7 @@ def _slices(after: Logits, rows: Rows, carried: Carried, labels: list[str], opti
                     rows=metrics.rows,
                     small=metrics.rows < SMALL,
                     accuracy=metrics.accuracy,
-                    macro_f1=_times(metrics.macro_f1, len(labels) / len(np.unique(gold))),
+                    macro_f1=_times(metrics.macro_f1, len(labels) / max(1, present)),
                     log_loss=metrics.log_loss,
                     mean_absolute_error=metrics.mean_absolute_error,
                     calibration_error=metrics.calibration.error,
@@ -133,34 +158,49 @@ def _times(one: Interval, factor: float) -> Interval:
 
 
 def _mistakes(after: Logits, rows: Rows, carried: Carried, labels: list[str], most: int) -> list[Mistake]:
-    scores, predicted = probabilities(after), after.argmax(axis=-1)
-    wrong = np.flatnonzero(predicted != rows.labels)
-    surest = wrong[np.argsort(-scores.max(axis=-1)[wrong], kind="stable")][:most]
+    answered, (confidence, gold_score) = _answers(after, rows), _sureness(after, rows)
+    wrong = np.flatnonzero(differ(answered, rows.labels))
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     return [
         Mistake(
             text=rows.texts[row][:EXCERPT],
             origin=carried.origins[row],
-            gold=labels[int(rows.labels[row])],
-            predicted=labels[int(predicted[row])],
-            confidence=float(scores[row].max()),
-            gold_score=float(scores[row, rows.labels[row]]),
+            gold=_named(rows.labels[row], labels),
+            predicted=_named(answered[row], labels),
+            confidence=float(confidence[row]),
+            gold_score=float(gold_score[row]),
         )
         for row in surest.tolist()
     ]
 
 
+def _sureness(after: Logits, rows: Rows) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How sure the model is of its answer to each row, and what it gives the right one, each float64 [rows].
+
+    Of any number of labels it is that of the surest wrong decision on one; where none is wrong of the surest of all.
+    """
+    scores, gold = _probabilities(after, rows), rows.labels
+    if gold.ndim == 1:
+        return scores.max(axis=-1), scores[np.arange(len(gold)), gold]
+    decided = np.maximum(scores, 1 - scores)
+    wrong = _answers(after, rows) != gold
+    sure = np.where(wrong.any(axis=1), np.where(wrong, decided, 0).max(axis=1), decided.max(axis=1))
+    return sure, np.where(wrong.any(axis=1), 1 - sure, sure)
+
+
 def _changed(before: Logits, after: Logits, rows: Rows, labels: list[str], most: int) -> list[Changed]:
-    old, new = before.argmax(axis=-1), after.argmax(axis=-1)
-    confidence = probabilities(after).max(axis=-1)
-    changed = sorted(np.flatnonzero(old != new), key=lambda row: -float(confidence[row]))
-    wrong = [row for row in changed if new[row] != rows.labels[row]][: most // 2]
-    right = [row for row in changed if new[row] == rows.labels[row]][: most - len(wrong)]
+    old, new = _answers(before, rows), _answers(after, rows)
+    confidence, _ = _sureness(after, rows)
+    is_wrong = differ(new, rows.labels)
+    changed = sorted(np.flatnonzero(differ(old, new)), key=lambda row: -float(confidence[row]))
+    wrong = [row for row in changed if is_wrong[row]][: most // 2]
+    right = [row for row in changed if not is_wrong[row]][: most - len(wrong)]
     return [
         Changed(
             text=rows.texts[row][:EXCERPT],
-            gold=labels[int(rows.labels[row])],
-            base=labels[int(old[row])],
-            tuned=labels[int(new[row])],
+            gold=_named(rows.labels[row], labels),
+            base=_named(old[row], labels),
+            tuned=_named(new[row], labels),
             confidence=float(confidence[row]),
         )
         for row in [*right, *wrong]

@@ -16,7 +16,11 @@ SMALL = 30
 
 
 class Changed(Frozen):
-    """A row whose answer changed; `confidence` is the tuned model's in its answer."""
+    """A row whose answer changed; `confidence` is the tuned model's in its answer.
+
+    Where rows have any number of labels `gold` and the answers name all of a row's, and `confidence` is in the surest
+    decision on one of them, the surest wrong one where one is wrong; so it is in a Mistake.
+    """
 
     text: str
     gold: str

@@ -10,9 +10,9 @@ from training.parity import Stop
 from training.rows import Rows
 
 
-def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float) -> list[GoldenRow]:
-    """Up to `most` rows with the probabilities that fp32 gives them; predicted labels take turns."""
-    scores = probabilities(stop.logits)
+def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float, *, multi_label: bool = False) -> list[GoldenRow]:
+    """Up to `most` rows with the probabilities that fp32 gives them; the labels that are likeliest take turns."""
+    scores = probabilities(stop.logits, multi_label=multi_label)
     predicted = stop.logits.argmax(axis=-1)
     # In turn, so that two labels that changed places cannot hide behind a third that most rows have.
     turns = np.array([int((predicted[:row] == label).sum()) for row, label in enumerate(predicted)])

@@ -8,6 +8,7 @@ from sklearn.model_selection import train_test_split
 from service.errors import InputError
 from training.data_settings import SplitSettings
 from training.pool import Indices, Part
+from training.stratify import stratified
 
 
 def hold_out(part: Part, share: float, split: SplitSettings, seed: int, where: str) -> tuple[Part, Part]:
@@ -28,19 +29,23 @@ def some_groups(part: Part, share: float, seed: int) -> npt.NDArray[np.bool_]:
     label weighing the same (chi-square distance). StratifiedGroupKFold of scikit-learn knows shares of 1/n only.
     """
     groups, of_row = np.unique(part.groups, return_inverse=True)
-    labels = len(part.pool.labels)
-    ones = np.ones(len(of_row))
-    counts = scipy.sparse.csr_array((ones, (of_row, part.label_ids)), shape=(len(groups), labels))
+    rows, labels = part.label_pairs()
+    if part.pool.multi_label:  # that a row has no label is one to share as well
+        without = np.setdiff1d(np.arange(len(part)), rows)
+        nothing = labels.max(initial=-1) + 1
+        rows, labels = np.append(rows, without), np.append(labels, np.full(len(without), nothing))
+    width = int(labels.max(initial=-1)) + 1
+    counts = scipy.sparse.csr_array((np.ones(len(rows)), (of_row[rows], labels)), shape=(len(groups), width))
     counts.sum_duplicates()
-    total = np.bincount(part.label_ids, minlength=labels).astype(np.float64)
+    total = np.bincount(labels, minlength=width).astype(np.float64)
     missing, weights = total * share, 1 / np.maximum(total, 1)
     taken = np.zeros(len(groups), dtype=np.bool_)
     for group in np.random.default_rng(seed).permutation(len(groups)):
         piece = slice(counts.indptr[group], counts.indptr[group + 1])
-        label, rows = counts.indices[piece], counts.data[piece]
-        if (rows * (2 * missing[label] - rows) * weights[label]).sum() > 0:
+        label, own = counts.indices[piece], counts.data[piece]
+        if (own * (2 * missing[label] - own) * weights[label]).sum() > 0:
             taken[group] = True
-            missing[label] -= rows
+            missing[label] -= own
     chosen: npt.NDArray[np.bool_] = taken[of_row]
     return chosen
 
@@ -87,6 +92,11 @@ def _stratified(part: Part, share: float, seed: int, where: str) -> tuple[Part, 
             f"{where}: label {label!r} has a single row, and one is needed on each side of the split: "
             "add rows, merge it into another label with data.labels, or remove it"
         )
+    if part.pool.multi_label:
+        chosen = stratified(*part.label_pairs(), len(part), share, seed)
+        if chosen.all() or not chosen.any():
+            raise InputError(f"{where}: {len(part)} rows cannot be split at {share}: one side would be empty")
+        return part.take(np.flatnonzero(~chosen)), part.take(np.flatnonzero(chosen))
     places: Indices = np.arange(len(part))
     try:
         kept, held_out = train_test_split(places, test_size=share, random_state=seed, stratify=part.label_ids)

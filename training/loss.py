@@ -12,11 +12,16 @@ class Loss(Protocol):
     """The mean loss of a batch, a scalar."""
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """From logits, float [rows, labels], labels, int64 [rows], and what else the model was given."""
+        """From logits, float [rows, labels], labels, and what else the model was given.
+
+        Labels are int64 [rows], or where rows have any number of them [rows, labels], 1 for each that a row has.
+        """
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG001
-    """Cross-entropy in nats, every row alike."""
+    """Cross-entropy in nats, every row alike; of any number of labels binary, a mean over these as well."""
+    if labels.dim() > 1:
+        return functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
     return functional.cross_entropy(logits.float(), labels)
 
 
@@ -39,3 +44,21 @@ class WeightedCrossEntropy:
             logits.float(), labels, weight=weights, label_smoothing=self.smoothing, reduction="sum"
         )
         return total / len(labels)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedBinaryCrossEntropy:
+    """Binary cross-entropy in nats of any number of labels, a mean over rows and labels.
+
+    `weights`, float32 [labels], are those of having a label, torch's pos_weight. Smoothing draws both targets of a
+    label together by `smoothing`: half of it is what remains of 0, and what 1 lacks.
+    """
+
+    weights: torch.Tensor | None = None
+    smoothing: float = 0.0
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG002
+        """The mean of the batch."""
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        targets = labels.float() * (1 - self.smoothing) + self.smoothing / 2
+        return functional.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights)

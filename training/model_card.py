@@ -96,10 +96,14 @@ def _body(facts: Facts) -> Iterator[str]:
         f"{escaped(public_name(recipe.model))}{_smaller(recipe)}."
     )
     yield "## Intended use"
-    yield (
-        "Give one of its labels, with the probability of each, to texts like those that it was trained on. It knows no "
-        f"other labels: every text gets one, however foreign it is. Texts are cut after {recipe.max_tokens} tokens."
+    given = (
+        "Give any number of its labels, those whose probability is above one half, to texts like those that it was "
+        "trained on. It knows no other labels, and a text that gets none may still be about something."
+        if recipe.data.multi_label
+        else "Give one of its labels, with the probability of each, to texts like those that it was trained on. It "
+        "knows no other labels: every text gets one, however foreign it is."
     )
+    yield f"{given} Texts are cut after {recipe.max_tokens} tokens."
     yield "## How to use it"
     yield (
         f"```sh\nbentune serve {recipe.name}\n"

@@ -132,6 +132,7 @@ def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
         task=recipe.task,
         columns=Columns(text=names.image if recipe.task == IMAGES else names.text, text_pair=names.text_pair),
         labels=config_labels(inputs["export"]),
+        multi_label=recipe.data.multi_label,
         limits=limits_of(inputs["export"], recipe),
         base_model=BaseModelInfo(source=trained["base"], sha256=trained["base_sha256"]),
         method=recipe.method.model_dump(mode="json"),

@@ -39,6 +39,9 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
     manifest = parent.manifest
     if manifest.task != recipe.task:
         raise InputError(f"task: {recipe.task} cannot continue {parent.tag}, whose task is {manifest.task}")
+    if manifest.multi_label != recipe.data.multi_label:
+        has = "any number of labels" if manifest.multi_label else "one label"
+        raise InputError(f"data.multi_label: rows of {parent.tag} have {has}, and so must those of what continues it")
     if (manifest.columns.text_pair is None) != (recipe.data.columns.text_pair is None):
         takes = "single texts" if manifest.columns.text_pair is None else "pairs of texts"
         raise InputError(f"data.columns.text_pair: {parent.tag} takes {takes}, and so must what continues it")

@@ -9,6 +9,8 @@ import numpy as np
 from pydantic import BaseModel
 from rich.table import Table
 
+from service.scores import answers, differ
+
 if TYPE_CHECKING:  # the report reads hops, and does not wait for torch
     from training.logits import Logits
 
@@ -46,11 +48,18 @@ class Hop(BaseModel):
     problems: list[str]
 
 
-def compare(hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed: int) -> Hop:
-    """Compare two neighbours of the chain; `problems` says in words what is out of bounds."""
+def compare(
+    hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed: int, *, multi_label: bool = False
+) -> Hop:
+    """Compare two neighbours of the chain; `problems` says in words what is out of bounds.
+
+    With `multi_label` a row flips where one of its labels crosses the threshold.
+    """
     same_shape = before.logits.shape == after.logits.shape
     difference = np.abs(before.logits - after.logits) if same_shape else np.full(1, np.inf)
-    flips = int((before.logits.argmax(-1) != after.logits.argmax(-1)).sum()) if same_shape else len(before.logits)
+    flips = len(before.logits)
+    if same_shape:
+        flips = int(differ(*(answers(one.logits, multi_label=multi_label) for one in (before, after))).sum())
     largest = float(difference.max())
     other_tokens = sum(a != b for a, b in zip(before.token_ids, after.token_ids, strict=True))
     problems = []

@@ -18,7 +18,6 @@ from service.hardware import Cpu, describe
 from service.plan import FP32, Check, Entry, Plan, model_file, scores_key
 from service.predictor import Predictor, Session
 from service.runtime import Runtime
-from service.scores import probabilities
 from training.base import quiet
 from training.baseline import baseline
 from training.candidates import Trial, candidates
@@ -70,7 +69,9 @@ def run(context: Context) -> Summary:
     # Confidence as the pods will have it, and not as fp32 does: int8 moves it by more than thin bins are wide.
     session = Session(models[best.variant], best.provider, 1, cpu.cores)
     logits = logits_alone(session, sample, cpu.cores, lambda _: None)
-    write_json(context.work / "baseline.json", baseline([len(row) for row in sample.tokens], logits, recipe.seed))
+    lengths = [len(row) for row in sample.tokens]
+    seen = baseline(lengths, logits, recipe.seed, multi_label=recipe.data.multi_label)
+    write_json(context.work / "baseline.json", seen)
     _write(context, plan, models, tokenizer)
     report.say(entries_table(plan))
     report.say(escape(verdict(plan)))
@@ -105,7 +106,8 @@ def _write(context: Context, plan: Plan, models: dict[str, Path], tokenizer: Enc
     for variant, provider in sorted({(entry.variant, entry.provider) for entry in plan.measured}):
         directory = context.inputs["export"] if variant == FP32 else work
         session = Session(directory / model_file(variant), provider, 1)
-        golden = _with_scores(golden, Predictor(tokenizer, session, []), scores_key(variant, provider))
+        predictor = Predictor(tokenizer, session, [], multi_label=context.recipe.data.multi_label)
+        golden = _with_scores(golden, predictor, scores_key(variant, provider))
     (work / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8")
     draw_pareto(plan, work / "pareto.png")
     (work / "report.md").write_text(markdown(plan), encoding="utf-8")
@@ -117,7 +119,7 @@ def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> lis
     rows = []
     for row in golden:
         tokens = predictor.tokenizer.encode(row.text, row.text_pair, truncate=True)
-        scores = rounded(probabilities(predictor.logits([tokens]))[0])
+        scores = rounded(predictor.probabilities(predictor.logits([tokens]))[0])
         rows.append(row.model_copy(update={"scores": {key: scores} | row.scores}))
     return rows
 

@@ -1,6 +1,7 @@
 """The rows that the data stage has read: their texts wait on disk, in memory there are a few dozen bytes of each."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.label_sets import labels_in
 from service.row_filter import labelled_key
 
 POOL = pa.schema([("text", pa.string()), ("text_pair", pa.string()), ("origin", pa.string()), ("also", pa.string())])
@@ -25,6 +27,7 @@ Keys = npt.NDArray[np.uint64]
 class CheckedRow:
     """A row that can be used: `key` stands for texts and label, `text_key` is its row_key, `source` its number.
 
+    Where rows have any number of labels, `label` spells all of them.
     `group` and `time` are None unless the recipe splits by them.
     """
 
@@ -45,7 +48,8 @@ class Pool:
     """Checked rows of all sources, as arrays with a place for each; `file` has their texts in the same order.
 
     `keys` and `text_keys` are uint64 [rows, 2], in the order of their bytes. `label_ids` are places in `labels`, which
-    are sorted. `groups` (64-bit hashes) and `times` are there if the recipe splits by them.
+    are sorted; with `multi_label` each of these spells the labels of a row, and is treated as one label: rows whose
+    labels are not all the same differ. `groups` (64-bit hashes) and `times` are there if the recipe splits by them.
     """
 
     file: Path
@@ -59,9 +63,14 @@ class Pool:
     groups: npt.NDArray[np.uint64] | None = None
     times: npt.NDArray[np.float64] | None = None
     chunk_rows: int = CHUNK_ROWS
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def label_sets(self) -> list[list[str]]:
+        """For each of `labels` the labels that a row with it has: itself, or those that it spells."""
+        return [labels_in(label) if self.multi_label else [label] for label in self.labels]
 
     def tables(self, rows: Indices) -> Iterator[tuple[pa.Table, Indices]]:
         """These rows as they are in the file, a chunk at a time, with the number of each."""
@@ -92,9 +101,9 @@ class Pool:
 class PoolWriter:
     """Takes rows one by one, writes their texts, and becomes a Pool in the end."""
 
-    def __init__(self, file: Path, chunk_rows: int = CHUNK_ROWS) -> None:
+    def __init__(self, file: Path, chunk_rows: int = CHUNK_ROWS, *, multi_label: bool = False) -> None:
         """`chunk_rows` are in memory at a time, here and where the pool is read."""
-        self._file = file
+        self._file, self._multi_label = file, multi_label
         self._chunk_rows = chunk_rows
         self._writer = pq.ParquetWriter(file, POOL)
         self._chunk: list[CheckedRow] = []
@@ -148,6 +157,7 @@ class PoolWriter:
             groups=np.frombuffer(self._groups, dtype=np.uint64) if self._groups else None,
             times=np.frombuffer(self._times, dtype=np.float64) if self._times else None,
             chunk_rows=self._chunk_rows,
+            multi_label=self._multi_label,
         )
 
     def _flush(self) -> None:
@@ -199,8 +209,21 @@ class Part:
     def label_counts(self) -> dict[str, int]:
         """How many rows each label has, the most frequent first; labels without rows are not in it."""
         counts = np.bincount(self.label_ids, minlength=len(self.pool.labels))
-        order = sorted(np.flatnonzero(counts), key=lambda label: -counts[label])
-        return {self.pool.labels[label]: int(counts[label]) for label in order}
+        total: Counter[str] = Counter()
+        for rows, labels in zip(counts.tolist(), self.pool.label_sets(), strict=True):
+            total.update(dict.fromkeys(labels, rows))
+        return {label: rows for label, rows in sorted(total.items(), key=lambda one: (-one[1], one[0])) if rows}
+
+    def label_pairs(self) -> tuple[Indices, Indices]:
+        """(row, label) of every label that a row has, each int64 [pairs]; labels are numbered in their order."""
+        sets = self.pool.label_sets()
+        numbers = {label: number for number, label in enumerate(sorted({label for one in sets for label in one}))}
+        sizes = np.array([len(one) for one in sets], dtype=np.int64)
+        flat = np.array([numbers[label] for one in sets for label in one], dtype=np.int64)
+        starts, ids = np.cumsum(sizes) - sizes, self.label_ids
+        rows = np.repeat(np.arange(len(self), dtype=np.int64), sizes[ids])
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(sizes[ids]) - sizes[ids], sizes[ids])
+        return rows, flat[np.repeat(starts[ids], sizes[ids]) + within]
 
     def whole_keys(self) -> list[bytes]:
         """The key of each row, which stands for its texts as they are written and its label."""

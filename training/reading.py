@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import InputError
+from service.label_sets import labels_of, spelled
 from service.row_filter import row_key
 from training.cleaning import clean
 from training.data_settings import DataSettings, label_text
@@ -66,11 +67,9 @@ class _Reader:
         else:
             text = content = self._text(names.text, raw.text, raw.origin, tally)
             pair = self._text(names.text_pair, raw.text_pair, raw.origin, tally) if names.text_pair else None
-        given = _label(names.label, raw.label)
-        label = data.labels.get(given, given)
+        label = self._label(raw.label)
         group = _group(data.split.group, raw.group) if data.split.group else None
         time = self._time(data.split.time, raw.time) if data.split.time else None
-        self.given_labels.add(given)
         also = json.dumps({name: _scalar(value) for name, value in raw.also.items()}) if raw.also else None
         return CheckedRow(
             text=text,
@@ -85,6 +84,20 @@ class _Reader:
             group=group,
             time=time,
         )
+
+    def _label(self, given: object) -> str:
+        """The label by its new name, or all of a row's as one text."""
+        column, renamed = self.data.columns.label, self.data.labels
+        if not self.data.multi_label:
+            name = _label(column, given)
+            self.given_labels.add(name)
+            return renamed.get(name, name)
+        try:
+            names = labels_of(given, self.data.label_separator)
+        except ValueError as problem:
+            raise _BadRow(f"column {column!r} {problem}") from None
+        self.given_labels.update(names)
+        return spelled(renamed.get(name, name) for name in names)
 
     def _text(self, column: str, given: object, origin: str, tally: Tally) -> str:
         if not isinstance(given, str):
@@ -131,7 +144,8 @@ def read_sources(
     reader, tallies = _Reader(data, images), [Tally() for _ in sources]
     chunk_rows = IMAGES_AT_ONCE if images else CHUNK_ROWS
     rows_read = [0] * len(sources)
-    with PoolWriter(file, chunk_rows) as writer, report.task("reading rows", None) as advance:
+    writing = PoolWriter(file, chunk_rows, multi_label=data.multi_label)
+    with writing as writer, report.task("reading rows", None) as advance:
         for number, source in enumerate(sources):
             for row in _usable(source, number, reader, tallies[number], rows_read):
                 writer.add(row)

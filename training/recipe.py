@@ -1,6 +1,6 @@
 """The recipe: one typed model of everything a run depends on. Every value but task, model and data has a default."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
@@ -11,11 +11,13 @@ from training.compression_settings import DistillSettings, PruneSettings
 from training.data_settings import ColumnNames, DataSettings
 from training.evaluate_settings import EvaluateSettings
 from training.method_settings import LEARNING_RATES, FullMethod, LoraMethod, Method
+from training.multi_label import problem_of
 from training.search_settings import SearchSettings
 from training.section import Section
 from training.task_keys import refuse_others
 from training.train_settings import TrainSettings
 
+Asked = TypeVar("Asked", bound=Section | None)
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?:[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")]
 
 
@@ -74,6 +76,13 @@ class Recipe(Section):
     plan: PlanSettings = PlanSettings()
     compare: CompareSettings = CompareSettings()
     search: SearchSettings = SearchSettings()
+
+    @field_validator("train", "distill", "evaluate", "search")
+    @classmethod
+    def _any_number_of_labels(cls, section: Asked, info: ValidationInfo) -> Asked:
+        if "data" in info.data and info.data["data"].multi_label and (problem := problem_of(section)):
+            raise ValueError(problem)
+        return section
 
     @field_validator("calibrate")
     @classmethod

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from service.contract import write_json
 from service.errors import InputError
 from training.recipe import Recipe
+from training.rows import label_column
+from training.stratify import stratified
 from training.tuned import labels_of
 
 
@@ -22,7 +24,7 @@ def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict
     names = ("train", "validation")
     if not (data / "validation.parquet").is_file():
         table = pq.read_table(data / "train.parquet")
-        apart = _apart(table["label"].to_numpy(), recipe.search.validation, recipe.seed)
+        apart = _apart(label_column(table), recipe.search.validation, recipe.seed)
         if not apart.any() or apart.all():
             raise InputError(
                 f"search.validation: {recipe.search.validation} of {len(apart)} training rows leaves no row on one "
@@ -38,6 +40,9 @@ def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict
 
 def _apart(labels: np.ndarray, share: float, seed: int) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """As many rows of each label as its share says; one row at least stays to train on."""
+    if labels.ndim > 1:
+        rows, of_label = np.nonzero(labels)
+        return stratified(rows, of_label, len(labels), share, seed)
     generator = np.random.default_rng(seed)
     apart = np.zeros(len(labels), dtype=np.bool_)
     for label in np.unique(labels):

@@ -58,7 +58,7 @@ def _located(location: Location, data: DataSettings, split: str, wanted: Wanted)
     _require_no_split(data, str(path))
     if path.is_dir():
         tables = tables_in(path)
-        return _together(path, tables, wanted) if tables else _folder(path, wanted)
+        return _together(path, tables, wanted) if tables else _folder(path, data, wanted)
     return _file(path, wanted)
 
 
@@ -161,7 +161,7 @@ def _parquet(path: Path, wanted: Wanted) -> Source:
     return Source(str(path), files_digest([path]), read)
 
 
-def _folder(root: Path, wanted: Wanted) -> Source:
+def _folder(root: Path, data: DataSettings, wanted: Wanted) -> Source:
     files = sorted(
         path
         for folder in sorted(root.iterdir())
@@ -176,6 +176,11 @@ def _folder(root: Path, wanted: Wanted) -> Source:
         )
     if wanted.names.text_pair is not None:
         raise InputError(f"data.columns.text_pair: {wanted.names.text_pair}: a folder of classes has no second text")
+    if data.multi_label:
+        raise InputError(
+            f"data.multi_label: {root} is a folder of classes, which gives each text one label: leave it out, or put "
+            "the texts and their labels into a file"
+        )
     if wanted.also:
         raise InputError(f"{SLICES}: {wanted.also[0]}: a folder of classes has no other column to slice by")
     for key, name in wanted.keyed:
@@ -225,6 +230,7 @@ def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> 
     require_columns(wanted, table.column_names, location.name)
     table = table.select_columns(wanted.all)
     feature = table.features[wanted.names.label]
+    feature = getattr(feature, "feature", feature)  # of a list, what is in it
     classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
 
     def read() -> Iterator[Raw]:
@@ -232,9 +238,7 @@ def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> 
         try:
             for number, values in enumerate(table):
                 row = raw_row(f"{location.name} {split} row {number}", values, wanted)
-                if classes is not None and isinstance(row.label, int) and 0 <= row.label < len(classes):
-                    row = replace(row, label=classes[row.label])
-                yield row
+                yield row if classes is None else replace(row, label=_named(row.label, classes))
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
             raise InputError(f"data.source: {name} cannot be read after row {number}: {_line(error)}") from error
 
@@ -244,6 +248,13 @@ def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> 
         # The fingerprint that datasets keeps for its cache stands for the rows and the version on the hub.
         digest = hashlib.sha256(str(table._fingerprint).encode()).hexdigest()
     return Source(f"{location.name} ({split})", digest, read)
+
+
+def _named(label: object, classes: Sequence[str]) -> object:
+    """The name of a class that the hub has by its number, or of each in a list; what is no such number stays."""
+    if isinstance(label, list):
+        return [_named(one, classes) for one in label]
+    return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
 
 
 def _visible_files(root: Path) -> list[Path]:

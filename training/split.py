@@ -11,6 +11,7 @@ from service.row_filter import SeenRows
 from training.data_settings import DataSettings
 from training.holding_out import hold_out, newest, some_groups
 from training.pool import Mask, Part
+from training.stratify import stratified
 
 FILTERED_AT_ONCE = 50_000
 MOST_MISSING = 0.5
@@ -170,6 +171,10 @@ def _in(has: Callable[[Sequence[bytes]], Mask], keys: Sequence[bytes]) -> Mask:
 
 def _shared(part: Part, among: Mask, share: float, seed: int) -> Mask:
     """`share` of each label's rows `among` those of the part: as many as fit, for some labels have a row or two."""
+    if part.pool.multi_label:
+        fresh, drawn = np.flatnonzero(among), np.zeros(len(among), dtype=np.bool_)
+        drawn[fresh] = stratified(*part.take(fresh).label_pairs(), len(fresh), share, seed)
+        return drawn
     labels = part.label_ids
     places = {int(label): np.flatnonzero(among & (labels == label)) for label in np.unique(labels)}
     exact = {label: len(rows) * share for label, rows in places.items()}

@@ -15,6 +15,7 @@ TEXTS_ONLY = {
     "parent": "versions of an image classifier are not compared yet, so none can continue another",
     "distill": "only text classifiers learn from a teacher",
     "prune": "only text classifiers are pruned",
+    "data.multi_label": "an image has one label",
     "data.query": "a query gives no images",
     "data.config": "images are read from a folder of classes or a table of files",
     "data.clean": "its rules are for texts",

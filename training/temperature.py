@@ -16,6 +16,7 @@ from scipy.special import log_softmax
 
 from service.errors import InputError
 from service.frozen import Frozen
+from service.scores import answers, differ
 from training.logits import Logits
 
 FILE = "temperature.json"
@@ -40,18 +41,22 @@ class Temperature(Frozen):
 def fit_temperature(logits: Logits, gold: npt.NDArray[np.int64]) -> Temperature:
     """The temperature with the least log loss; `logits` are float32 [rows, labels], `gold` int64 [rows].
 
+    Where rows have any number of labels `gold` is int64 [rows, labels], and the loss that of every decision.
     Where every row is right, or the answers say nothing, the loss falls all the way to the end of the range: then it is
     left at 1, for these rows do not tell how sure the model may be.
     """
 
     def loss(logarithm: float) -> float:
         scaled = logits.astype(np.float64) / math.exp(logarithm)
+        if gold.ndim > 1:
+            return float(np.logaddexp(0, np.where(gold > 0, -scaled, scaled)).mean())
         return float(-log_softmax(scaled, axis=1)[np.arange(len(gold)), gold].mean())
 
     end = math.log(MOST)
     best = float(minimize_scalar(loss, bounds=(-end, end), method="bounded", options={"xatol": 1e-7}).x)
     problem = ""
-    if end - abs(best) < 1e-3 or (logits.argmax(axis=1) == gold).all():
+    answered = answers(logits, multi_label=gold.ndim > 1)
+    if end - abs(best) < 1e-3 or not differ(answered, gold).any():
         best = 0.0
         problem = f"{len(gold)} validation rows tell no temperature from {1 / MOST:g} to {MOST:g}; more may help"
     return Temperature(

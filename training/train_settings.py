@@ -11,7 +11,8 @@ Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
 ]
 Precision = Literal["fp32", "bf16", "fp16"]
-ValidationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss"]
+ValidationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "mcc", "log_loss"]
+SINGLE_LABEL_METRICS: frozenset[str] = frozenset({"balanced_accuracy", "mcc"})
 
 
 class EarlyStopping(Section):

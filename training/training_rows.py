@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from training.augment import perturb
-from training.loss import Loss, WeightedCrossEntropy, cross_entropy
+from training.loss import Loss, WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
 from training.rows import Rows
 from training.rows_settings import AugmentSettings, Balance, Cap
 from training.stage import Summary
@@ -29,7 +29,7 @@ class TrainingRows:
         """Counts of what was given and of what is trained on, and the labels' weights where they have some."""
         counts = {"given": given.labels, "trained": self.rows.labels}
         by_label = {
-            name: dict(zip(labels, np.bincount(numbers, minlength=len(labels)).tolist(), strict=True))
+            name: dict(zip(labels, label_counts(numbers, len(labels)).tolist(), strict=True))
             for name, numbers in counts.items()
         }
         weights = dict(zip(labels, self.weights, strict=True)) if self.weights is not None else None
@@ -52,7 +52,8 @@ def training_rows(rows: Rows, settings: TrainSettings, labels: int, seed: int) -
     loss: Loss = cross_entropy
     if weights is not None or settings.label_smoothing:
         tensor = torch.tensor(weights, dtype=torch.float32) if weights is not None else None
-        loss = WeightedCrossEntropy(tensor, settings.label_smoothing)
+        weighted = WeightedBinaryCrossEntropy if rows.labels.ndim > 1 else WeightedCrossEntropy
+        loss = weighted(tensor, settings.label_smoothing)
     return TrainingRows(
         rows=_with(rows.take(as_they_are), _perturbed(rows.take(perturbed), settings.augment, seed)),
         perturbed=len(perturbed),
@@ -78,9 +79,20 @@ def balanced(labels: npt.NDArray[np.int64], balance: Balance, seed: int) -> Indi
 
 
 def label_weights(labels: npt.NDArray[np.int64], count: int) -> list[float]:
-    """All rows by labels x rows of the label, which is scikit-learn's "balanced": over the rows their mean is 1."""
-    rows = np.bincount(labels, minlength=count)
+    """All rows by labels x rows of the label, which is scikit-learn's "balanced": over the rows their mean is 1.
+
+    Where rows have any number of labels, what a label's rows count for beside those without it: as much in all. A label
+    that no row or every row has weighs 1.
+    """
+    rows = label_counts(labels, count)
+    if labels.ndim > 1:
+        return [float((len(labels) - own) / own) if 0 < own < len(labels) else 1.0 for own in rows]
     return [float(len(labels) / (np.count_nonzero(rows) * own)) if own else 0.0 for own in rows]
+
+
+def label_counts(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """How many rows have each of `count` labels, int64 [labels]."""
+    return labels.sum(axis=0) if labels.ndim > 1 else np.bincount(labels, minlength=count)
 
 
 def _perturbed(rows: Rows, settings: AugmentSettings, seed: int) -> Rows:

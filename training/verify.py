@@ -9,6 +9,7 @@ Each hop is compared with the hop before it. The first that is out of bounds sto
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,19 +51,20 @@ def run(context: Context) -> Summary:
         with _blamed_on("merge"):
             merged = finished = _saved("merged", recipe, context.inputs["merge"] / "model", rows, advance)
         bounds, hops = recipe.verify, list[Hop]()
-        hops.append(compare("merge", trained, merged, bounds.merge_tolerance, bounds.label_flips))
+        judged = partial(compare, flips_allowed=bounds.label_flips, multi_label=recipe.data.multi_label)
+        hops.append(judged("merge", trained, merged, bounds.merge_tolerance))
         if (calibrated := context.inputs.get("calibrate")) is not None:
             with _blamed_on("calibrate"):
                 divided = _divided(merged, calibrated)
                 finished = _saved("calibrated", recipe, calibrated / "model", rows, advance)
-            hops.append(compare("calibrate", divided, finished, bounds.calibrate_tolerance, bounds.label_flips))
+            hops.append(judged("calibrate", divided, finished, bounds.calibrate_tolerance))
         with _blamed_on("export"):
             predictor = served(exported, recipe)
             alone = _onnx("fp32 ONNX", predictor, recipe, exported, rows, advance, token_budget=1)
         with _blamed_on("batch"):
             batched = _onnx("fp32 ONNX in batches", predictor, recipe, exported, rows, advance, BATCH_TOKENS)
-    hops.append(compare("export", finished, alone, bounds.export_tolerance, bounds.label_flips))
-    hops.append(compare("batch", alone, batched, bounds.batch_tolerance, bounds.label_flips))
+    hops.append(judged("export", finished, alone, bounds.export_tolerance))
+    hops.append(judged("batch", alone, batched, bounds.batch_tolerance))
     parity = {"rows": len(rows), "hops": [hop.model_dump(mode="json") for hop in hops]}
     write_json(context.work / "parity.json", parity)
     context.report.say(hop_table(hops))
@@ -71,7 +73,7 @@ def run(context: Context) -> Summary:
             raise GateError(
                 hop.hop, f"verify: the hop `{hop.hop}` ({hop.before} -> {hop.after}): " + "; ".join(hop.problems)
             )
-    golden = golden_rows(rows, alone, bounds.golden_rows, bounds.golden_tolerance)
+    golden = golden_rows(rows, alone, bounds.golden_rows, bounds.golden_tolerance, multi_label=recipe.data.multi_label)
     (context.work / "golden.jsonl").write_text(
         "".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8"
     )
@@ -84,6 +86,7 @@ def served(exported: Path, recipe: Recipe) -> Predictor:
         served_encoder(exported, recipe),
         Session(exported / model_file(FP32), CPU, visible_cores()),
         config_labels(exported),
+        multi_label=recipe.data.multi_label,
     )
 
 

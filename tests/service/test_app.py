@@ -643,6 +643,7 @@ def test_info_tells_what_is_served(make: Callable[..., Rig], bundle: Bundle) -> 
         "task": "text-classification",
         "inputs": "text",
         "labels": ["animal", "food", "tool"],
+        "multi_label": False,
         "created_at": manifest.created_at,
         "ready": True,
         "limits": {"max_tokens": 24, "max_inputs": 5, "max_body_bytes": 2048, "request_timeout_ms": 1500}

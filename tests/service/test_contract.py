@@ -504,3 +504,20 @@ def test_a_baseline_that_does_not_fit_the_model_is_refused(root: Path, wrong: di
     seal(root, manifest())
     with pytest.raises(BundleError, match=f"baseline.json.*{why}"):
         open_bundle(root)
+
+
+def test_what_says_nothing_of_any_number_of_labels_is_spelled_as_before(root: Path) -> None:
+    seal(root, manifest())
+    written = json.loads((root / "manifest.json").read_text())
+    assert "multi_label" not in written
+    assert open_bundle(root).manifest.multi_label is False
+
+
+def test_any_number_of_labels_is_said_and_counts_inputs_without_one(root: Path) -> None:
+    seal(root, manifest(multi_label=True))
+    with pytest.raises(BundleError, match="counts 2 labels, not 3"):
+        open_bundle(root)
+    label = Histogram(counts=[1, 0, 1], threshold=0.2)
+    write_json(root / "baseline.json", BASELINE.model_copy(update={"label": label}))
+    seal(root, manifest(multi_label=True))
+    assert open_bundle(root).manifest.multi_label is True

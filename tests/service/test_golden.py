@@ -21,6 +21,7 @@ class Fixed(Predictor):
     def __init__(self, logits: Sequence[float]) -> None:
         self.tokenizer = self  # type: ignore[assignment]
         self.fixed = np.array([logits], dtype=np.float32)
+        self.multi_label = False
         self.read: list[tuple[str, str | None, bool]] = []
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool) -> str:

@@ -82,8 +82,8 @@ def test_gauges_follow_the_scheduler(metrics: Metrics, registry: prometheus_clie
 def test_answers_and_refusals_are_counted_by_their_label(
     metrics: Metrics, registry: prometheus_client.CollectorRegistry
 ) -> None:
-    metrics.predicted("good", 0.75)
-    metrics.predicted("good", 0.5)
+    metrics.predicted(["good"], 0.75)
+    metrics.predicted(["good", "bad"], 0.5)
     metrics.rejected("overloaded")
     assert registry.get_sample_value("bentune_predictions_total", {"label": "good"}) == 2
     assert registry.get_sample_value("bentune_confidence_sum") == 1.25

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,24 @@ def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
         generator.shuffle(words)
         rows.append((f"{' '.join(words)} {number}", label))
     return rows
+
+
+def tagged(count: int, seed: int = 0) -> list[tuple[str, list[str]]]:
+    """(text, labels) rows with none to three labels, plain from the words; lengths vary from a few to many words."""
+    generator = random.Random(seed)
+    rows = []
+    for number in range(count):
+        labels = [label for place, label in enumerate(sorted(WORDS)) if number >> place & 1]
+        words = generator.choices(FILLER, k=generator.randint(2, 12))
+        words += [word for label in labels for word in generator.choices(WORDS[label], k=2)]
+        generator.shuffle(words)
+        rows.append((f"{' '.join(words)} {number}", labels))
+    return rows
+
+
+def write_tagged(path: Path, rows: list[tuple[str, list[str]]]) -> Path:
+    path.write_text("".join(json.dumps({"text": text, "label": labels}) + "\n" for text, labels in rows))
+    return path
 
 
 def write_csv(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] = ("text", "label")) -> Path:

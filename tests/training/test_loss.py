@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from training.loss import WeightedCrossEntropy, cross_entropy
+from training.loss import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 0.0], [1.0, 1.0, -2.0]])
 LABELS = torch.tensor([0, 2, 1, 2])
@@ -43,3 +43,22 @@ def test_a_rows_weight_does_not_depend_on_its_neighbours() -> None:
 
 def test_half_precision_is_summed_in_float32() -> None:
     assert WeightedCrossEntropy(WEIGHTS, 0.1)(LOGITS.bfloat16(), LABELS, {}).dtype == torch.float32
+
+
+def test_of_any_number_of_labels_it_is_the_mean_over_rows_and_labels() -> None:
+    marks = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
+    chances = 1 / (1 + torch.exp(-LOGITS))
+    expected = -torch.where(marks > 0, chances, 1 - chances).log().mean()
+    for loss in (cross_entropy, WeightedBinaryCrossEntropy()):
+        assert loss(LOGITS, marks, {}).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_weights_and_smoothing_of_any_number_of_labels() -> None:
+    marks = torch.tensor([[1, 0, 1]])
+    has, lacks = functional.softplus(-LOGITS[:1]), functional.softplus(LOGITS[:1])
+    weighted = (torch.tensor([[0.5, 0, 1.25]]) * has + torch.tensor([[0, 1, 0]]) * lacks).mean()
+    assert WeightedBinaryCrossEntropy(WEIGHTS)(LOGITS[:1], marks, {}).item() == pytest.approx(weighted.item(), rel=1e-6)
+    targets = torch.tensor([[0.9, 0.1, 0.9]])
+    smoothed = (targets * has + (1 - targets) * lacks).mean()
+    found = WeightedBinaryCrossEntropy(None, 0.2)(LOGITS[:1], marks, {})
+    assert found.item() == pytest.approx(smoothed.item(), rel=1e-6)

@@ -17,6 +17,7 @@ GIVEN: dict[str, Any] = {
     "parent": "a:1",
     "distill": {"teacher": "t"},
     "prune": {"kind": "magnitude"},
+    "data.multi_label": True,
     "data.query": "SELECT 1",
     "data.config": "c",
     "data.clean": {"html": "fix"},

@@ -115,3 +115,13 @@ def test_what_cannot_be_divided_is_refused_and_left_alone(layers: list[Any], wor
     with pytest.raises(InputError, match=f"cannot be folded into Made: {words}"):
         fold(model, {"values": torch.randn(2, 4)}, 2.0)
     assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+
+
+def test_of_any_number_of_labels_it_is_fitted_on_every_decision() -> None:
+    generator = np.random.default_rng(0)
+    honest = generator.normal(0, 2, (4000, 3)).astype(np.float32)
+    gold = (generator.random(honest.shape) < 1 / (1 + np.exp(-honest))).astype(np.int64)
+    found = fit_temperature(honest * 3, gold)
+    assert found.temperature == pytest.approx(3, rel=0.1)
+    assert found.log_loss_after < found.log_loss_before
+    assert fit_temperature(honest, (honest > 0).astype(np.int64)).problem

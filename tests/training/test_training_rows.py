@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from training.loss import WeightedCrossEntropy, cross_entropy
+from training.loss import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
 from training.rows import Rows
 from training.rows_settings import Cap
 from training.train_settings import TrainSettings
@@ -143,3 +143,19 @@ def test_the_summary_counts_rows_by_label() -> None:
         "a": pytest.approx(2 / 3),
         "b": 2.0,
     }
+
+
+def test_of_any_number_of_labels_those_with_one_count_as_much_as_those_without() -> None:
+    marks = np.array([[1, 0, 1, 0], [0, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]])
+    given = Rows(["a a"] * 4, None, marks)
+    found = training_rows(given, TrainSettings(balance="weights", label_smoothing=0.1), 4, 1)
+    assert found.weights == [3.0, 1.0, 1.0, 1.0]
+    assert isinstance(found.loss, WeightedBinaryCrossEntropy)
+    assert found.loss.smoothing == 0.1
+    assert found.summary(given, list("abcd"))["by_label"]["given"] == {"a": 1, "b": 2, "c": 4, "d": 0}
+
+
+def test_copies_of_rows_with_any_number_of_labels_keep_them_all() -> None:
+    given = Rows([f"aaaa bbbb cccc dddd {row}" for row in range(4)], None, np.eye(4, 3, dtype=np.int64))
+    found = training_rows(given, TrainSettings.model_validate({"augment": {"copies": 2}}), 3, 1)
+    assert found.rows.labels.tolist() == [*given.labels.tolist(), *np.repeat(given.labels, 2, axis=0).tolist()]
