@@ -37,9 +37,10 @@ def replay(log: Path, tag: str, max_disagreement: float | None, rows: int, texts
 
     report, bundle = Report(as_json=as_json), find_bundle(tag)
     found = read_log(log, pairs=bundle.manifest.columns.text_pair is not None, most=rows)
-    require_same_labels(found.rows, bundle.manifest.labels)
+    multi_label = bundle.manifest.multi_label
+    require_same_labels(found.rows, bundle.manifest.labels, multi_label=multi_label)
     with report.progress("replaying", len(found.rows)) as finished:
-        result = disagreement(BundleScorer(bundle), found.rows, finished)
+        result = disagreement(BundleScorer(bundle), found.rows, finished, multi_label=multi_label)
     low, high = result.rate.interval
     said = (
         f"{result.rate.flips} of {result.rate.rows} answers change with {bundle.tag}: "
@@ -79,7 +80,7 @@ def _flips(flips: list["Flip"]) -> Table:
     table = Table("text", "logged", "candidate", title="changes that both are surest of")
     for flip in flips:
         text = " | ".join(filter(None, (flip.logged.text, flip.logged.text_pair)))
-        logged = f"{flip.logged.label} {flip.logged.scores[flip.logged.label]:.3f}"
+        logged = f"{flip.before} {flip.was_sure:.3f}"
         table.add_row(_plain(text), _plain(logged), _plain(f"{flip.label} {flip.confidence:.3f}"))
     return table
 

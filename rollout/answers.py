@@ -1,17 +1,20 @@
 """What changed between the answers of two models to the same rows: each metric, and the labels that flipped."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rollout import multilabel, quality
 from rollout.bootstrap import Floats
 from rollout.calibration import ece, ece_difference, reliability
 from rollout.comparison import Flip, Flips, Metric
 from rollout.labelled import Labelled
-from rollout.quality import classification, paired
+from service.scores import NO_LABEL, THRESHOLD, differ
 from service.verdict import CompareSettings, Difference
 
+ACCURACY, SUBSET_ACCURACY = "accuracy", "subset accuracy"
 LEAST = 1e-30
 """Of a probability, so that its logarithm is finite in float32; the log loss of a row is bounded anyway."""
 
@@ -21,20 +24,32 @@ def log_probabilities(scores: Floats) -> npt.NDArray[np.float32]:
     return np.log(np.maximum(scores, LEAST)).astype(np.float32)
 
 
+def log_odds(scores: Floats) -> npt.NDArray[np.float32]:
+    """The same where rows have any number of labels: their sigmoids are the probabilities again."""
+    bounded = np.clip(scores, LEAST, 1 - np.finfo(np.float64).eps)
+    return (np.log(bounded) - np.log1p(-bounded)).astype(np.float32)
+
+
+def logits_of(scores: Floats, gold: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """What the metrics take for logits of these probabilities, by the shape of `gold`."""
+    return log_odds(scores) if gold.ndim > 1 else log_probabilities(scores)
+
+
 def metrics_of(
     candidate: Floats, served: Floats, gold: npt.NDArray[np.int64], labels: Sequence[str], settings: CompareSettings
 ) -> list[Metric]:
     """Each metric of both, and its paired difference with a bootstrap interval; the scores are probabilities."""
     confidence = 1 - 2 * settings.alpha
-    new, old = log_probabilities(candidate), log_probabilities(served)
+    metrics = multilabel if gold.ndim > 1 else quality
+    new, old = logits_of(candidate, gold), logits_of(served, gold)
     # The intervals of one side alone decide nothing: as few resamples as there may be.
-    sides = [classification(logits, gold, labels, resamples=1) for logits in (new, old)]
-    differences = paired(
+    sides = [metrics.classification(logits, gold, labels, resamples=1) for logits in (new, old)]
+    differences = metrics.paired(
         old, new, gold, resamples=settings.resamples, confidence=confidence, seed=settings.seed
     ).model_dump()
     found = [
         Metric(
-            name=name.replace("_", " ").replace("f1", "F1"),
+            name=metric_of(gold) if name == "accuracy" else name.replace("_", " ").replace("f1", "F1"),
             candidate=getattr(sides[0], name).value,
             served=getattr(sides[1], name).value,
             difference=Difference.model_validate(differences[name]),
@@ -61,21 +76,45 @@ def metrics_of(
     return [*found, calibration]
 
 
+def metric_of(gold: npt.NDArray[np.int64]) -> str:
+    """The name of what decides: the share of rows that are answered right, with all of their labels."""
+    return SUBSET_ACCURACY if gold.ndim > 1 else ACCURACY
+
+
+def decided(scores: Floats, gold: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """What each row is answered, in the shape of `gold`."""
+    return scores > THRESHOLD if gold.ndim > 1 else scores.argmax(axis=1)
+
+
+def _sureness(scores: Floats, gold: npt.NDArray[np.int64]) -> Floats:
+    sure = np.maximum(scores, 1 - scores).min(axis=1) if gold.ndim > 1 else scores.max(axis=1)
+    return np.asarray(sure, dtype=np.float64)
+
+
+def _named(answer: Any, labels: Sequence[str]) -> str:
+    if np.ndim(answer) == 0:
+        return labels[int(answer)]
+    return ", ".join(labels[number] for number in np.flatnonzero(answer).tolist()) or NO_LABEL
+
+
 def flips_of(rows: Labelled, candidate: Floats, served: Floats, labels: Sequence[str], most: int) -> Flips:
-    """The rows whose label changed; of those gained or lost the `most` that the candidate is surest of."""
-    new, old = candidate.argmax(axis=1), served.argmax(axis=1)
-    sure, was_sure = candidate.max(axis=1), served.max(axis=1)
-    right, was_right = new == rows.gold, old == rows.gold
+    """The rows whose label changed; of those gained or lost the `most` that the candidate is surest of.
+
+    Where rows have any number of labels, one is as sure of all as of the least sure.
+    """
+    new, old = (decided(scores, rows.gold) for scores in (candidate, served))
+    sure, was_sure = _sureness(candidate, rows.gold), _sureness(served, rows.gold)
+    right, was_right = ~differ(new, rows.gold), ~differ(old, rows.gold)
 
     def examples(chosen: npt.NDArray[np.bool_]) -> list[Flip]:
         places = sorted(np.flatnonzero(chosen).tolist(), key=lambda place: (-sure[place], place))[:most]
         return [
             Flip(
                 row=rows.numbers[place],
-                label=labels[rows.gold[place]],
-                candidate=labels[new[place]],
+                label=_named(rows.gold[place], labels),
+                candidate=_named(new[place], labels),
                 candidate_confidence=float(sure[place]),
-                served=labels[old[place]],
+                served=_named(old[place], labels),
                 served_confidence=float(was_sure[place]),
             )
             for place in places
@@ -85,7 +124,7 @@ def flips_of(rows: Labelled, candidate: Floats, served: Floats, labels: Sequence
     return Flips(
         gained=int(gained.sum()),
         lost=int(lost.sum()),
-        both_wrong=int(((new != old) & ~right & ~was_right).sum()),
+        both_wrong=int((differ(new, old) & ~right & ~was_right).sum()),
         gained_examples=examples(gained),
         lost_examples=examples(lost),
     )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from rollout.answers import flips_of, log_probabilities, metrics_of
+from rollout.answers import decided, flips_of, logits_of, metric_of, metrics_of
 from rollout.bench import now
 from rollout.calibration import reliability
 from rollout.comparison import Comparison, LeftOut, SideReport, decide
@@ -29,9 +29,8 @@ from rollout.verdicts import add_verdict
 from service.contract import Bundle, Columns, write_json
 from service.errors import BentuneError, BundleError, InputError
 from service.row_filter import SeenRows
+from service.scores import differ
 from service.verdict import MAX_MARGIN, CompareSettings, Difference, Verdict
-
-METRIC = "accuracy"
 
 
 class Report(Protocol):
@@ -131,6 +130,11 @@ def _require_comparable(candidate: Side, served: Side) -> None:
             if labels
         ]
         raise InputError(f"the sides do not have the same labels: {'; '.join(only)}; retrain on one set of labels")
+    if candidate.multi_label != served.multi_label:
+        raise InputError(
+            f"one of {candidate.judged.tag} and {served.judged.tag} gives a text one label and the other any number; "
+            "only models of one kind can be compared"
+        )
     if candidate.pairs != served.pairs:
         raise InputError(
             f"one of {candidate.judged.tag} and {served.judged.tag} takes single texts and the other pairs; "
@@ -157,6 +161,13 @@ def _renamed(bundle: Bundle | None) -> dict[str, str]:
     data = _recipe_of(bundle).get("data")
     labels = data.get("labels") if isinstance(data, dict) else None
     return {str(old): str(new) for old, new in labels.items()} if isinstance(labels, dict) else {}
+
+
+def _separator(bundle: Bundle | None) -> str | None:
+    """What the recipe says is between the labels of a row."""
+    data = _recipe_of(bundle).get("data")
+    separator = data.get("label_separator") if isinstance(data, dict) else None
+    return separator if isinstance(separator, str) and separator else None
 
 
 def _columns_of(sides: Sequence[Side]) -> Columns:
@@ -189,6 +200,8 @@ def _rows(
         slices=settings.slices,
         renamed=_renamed(sides[0].bundle),
         label_column=label_column,
+        multi_label=sides[0].multi_label,
+        separator=_separator(sides[0].bundle),
         most=settings.max_rows,
     )
     distinct = without_copies(every)
@@ -215,13 +228,13 @@ def _judged(
 ) -> Comparison:
     candidate, served = sides
     labels, gold = candidate.labels, rows.gold
-    right, was_right = runs.candidate.argmax(axis=1) == gold, runs.served.argmax(axis=1) == gold
+    right, was_right = (~differ(decided(scores, gold), gold) for scores in (runs.candidate, runs.served))
     gained, lost = int((right & ~was_right).sum()), int((~right & was_right).sum())
     value, low, high = interval(gained, lost, len(rows), settings.alpha)
     difference = Difference(value=value, low=low, high=high)
     test = mcnemar(gained, lost, len(rows))
-    logs = log_probabilities(runs.candidate), log_probabilities(runs.served)
-    slices = compare_slices(rows, *logs, labels, settings)
+    logits = logits_of(runs.candidate, gold), logits_of(runs.served, gold)
+    slices = compare_slices(rows, *logits, labels, settings)
     judged_speed = candidate.live == served.live
     decision, reasons, needed = decide(
         test, len(rows), difference, slices, runs.latency if judged_speed else None, settings
@@ -250,7 +263,7 @@ def _judged(
             served=served.judged,
             rows=len(rows),
             data_fingerprint=rows.fingerprint(),
-            metric=METRIC,
+            metric=metric_of(gold),
             margin=settings.margin / 100,
             confidence=1 - 2 * settings.alpha,
             difference=difference,

@@ -3,6 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
+from rollout.answers import SUBSET_ACCURACY
 from rollout.comparison import Comparison, Metric, SideReport, points, probability
 from rollout.paired_runs import Ratio
 from rollout.slices import Slice
@@ -36,6 +37,8 @@ def verdict_lines(found: Comparison) -> list[str]:
 def notes(found: Comparison) -> list[str]:
     """What else there is to know of the rows, in words."""
     said = []
+    if found.verdict.metric == SUBSET_ACCURACY:
+        said.append("a row is right where all of its labels are, and none too many: that is what accuracy is here")
     if found.left_out.copies:
         said.append(f"left out: {found.left_out.copies:,} rows with the text of an earlier row")
     if found.left_out.trained:

@@ -48,6 +48,7 @@ class Info(Identity):
 
     inputs: Literal["text", "pair"]
     labels: list[str] = Field(min_length=2, max_length=MAX_LABELS)
+    multi_label: bool = False
     plan: PlanInfo
     limits: LimitsInfo
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from service.contract import Columns
 from service.errors import InputError
+from service.label_sets import labels_of
 from service.row_filter import SeenRows, row_key
 from service.rows import Row, read_rows, text_of
 
@@ -24,6 +25,7 @@ SHOWN_CHARACTERS = 40
 class Labelled:
     """Rows with their labels: `gold` are indices into the labels, `numbers` count the file's rows from 0.
 
+    Where rows have any number of labels `gold` is int64 [rows, labels], 1 for each that a row has.
     `values` has for each column of a slice its value in each row, as text.
     """
 
@@ -65,11 +67,14 @@ def read_labelled(
     slices: Iterable[str] = (),
     renamed: Mapping[str, str] | None = None,
     label_column: str = LABEL,
+    multi_label: bool = False,
+    separator: str | None = None,
     most: int = 1_000_000,
 ) -> Labelled:
     """Read every row of a CSV, TSV or JSON lines file.
 
-    `renamed` are the recipe's own names of labels. Raises InputError for a row that cannot be used, more than `most`
+    `renamed` are the recipe's own names of labels; `separator` is between those of a row that may have any number.
+    Raises InputError for a row that cannot be used, more than `most`
     rows, and a column to slice by that no row has or that holds the texts.
     """
     slices = list(dict.fromkeys(slices))
@@ -77,7 +82,7 @@ def read_labelled(
         raise InputError(f"slices: {min(filter(None, bad))!r} holds the texts; slice by another column")
     index = {label: number for number, label in enumerate(labels)}
     found = Labelled(path, [], np.empty(0, np.int64), [], [], {column: [] for column in slices})
-    gold: list[int] = []
+    gold: list[int | npt.NDArray[np.int64]] = []
     missing = set(slices)
     seen: dict[str, None] = {}
     for row in read_rows(path):
@@ -87,7 +92,9 @@ def read_labelled(
         found.texts.append(texts)
         found.keys.append(row_key(*texts))
         found.numbers.append(row.number)
-        gold.append(index[_gold(row, label_column, index, renamed or {}, path)])
+        named = _several(row, label_column, separator, path) if multi_label else [_gold(row, label_column, path)]
+        numbers = [index[_known(name, row, index, renamed or {}, path)] for name in named]
+        gold.append(_marked(numbers, len(index)) if multi_label else numbers[0])
         for column in slices:
             found.values[column].append(_shown(row.values.get(column)))
         missing -= row.values.keys()
@@ -136,14 +143,37 @@ def odds(one: SeenRows) -> str:
     return f"one in {1 / max(one.false_positive_rate, 1e-12):,.0f}"
 
 
-def _gold(row: Row, column: str, index: Mapping[str, int], renamed: Mapping[str, str], path: Path) -> str:
+def _gold(row: Row, column: str, path: Path) -> str:
     value = row.values.get(column)
-    place = f"{path}, row {row.number} (line {row.line})"
     if value is None or isinstance(value, bool | list | dict):
-        raise InputError(f"{place}: column {column!r} has no label; fill it in, or name another with --label-column")
-    label = _text(value)
+        raise InputError(
+            f"{_place(row, path)}: column {column!r} has no label; fill it in, or name another with --label-column"
+        )
+    return _text(value)
+
+
+def _several(row: Row, column: str, separator: str | None, path: Path) -> list[str]:
+    try:
+        return labels_of(row.values.get(column), separator)
+    except ValueError as problem:
+        raise InputError(f"{_place(row, path)}: column {column!r} {problem}") from None
+
+
+def _marked(numbers: list[int], count: int) -> npt.NDArray[np.int64]:
+    marks = np.zeros(count, dtype=np.int64)
+    marks[numbers] = 1
+    return marks
+
+
+def _place(row: Row, path: Path) -> str:
+    return f"{path}, row {row.number} (line {row.line})"
+
+
+def _known(label: str, row: Row, index: Mapping[str, int], renamed: Mapping[str, str], path: Path) -> str:
+    """The label as the models have it."""
     label = renamed.get(label, label) if label not in index else label
     if label not in index:
+        place = _place(row, path)
         known = ", ".join(list(index)[:10])
         shown = repr(label) if len(label) <= SHOWN_CHARACTERS else f"a label of {len(label)} characters"
         raise InputError(f"{place}: {shown} is none of the models' labels, which are {known}")

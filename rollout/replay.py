@@ -3,7 +3,7 @@
 import random
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from service.errors import BundleError, InputError
 from service.log_files import log_files
 from service.prediction_log import MOST_CHARACTERS, LoggedPrediction
-from service.scores import Prediction
+from service.scores import NO_LABEL, THRESHOLD, Prediction
 
 # A line is texts, of at most six bytes a character in JSON, and the scores of many labels.
 MOST_LINE_BYTES = 6 * MOST_CHARACTERS + 1_000_000
@@ -51,16 +51,21 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """An input that the candidate labels otherwise, with the probability that each gives its own label."""
+    """An input that the candidate answers otherwise, `label` after `before`, and how sure each is of its own answer.
+
+    Where an input has any number of labels, an answer names all, and is as sure as the least sure of them.
+    """
 
     logged: LoggedPrediction
+    before: str
+    was_sure: float
     label: str
     confidence: float
 
     @property
     def certainty(self) -> float:
         """How sure the less sure of the two is: where both are, one of them is wrong and does not know."""
-        return min(self.logged.scores[self.logged.label], self.confidence)
+        return min(self.was_sure, self.confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +95,8 @@ class Disagreement:
     """What a replay found.
 
     `by_label` has the rate among inputs that were answered with a label; `to` the flips by (logged, candidate) labels.
-    `moved` is how far the probability of the logged label moved, absolutely, an entry a row, sorted. `flips` are those
-    that both are surest of, at most ten.
+    `moved` is how far the probability of the logged label moved, absolutely, an entry a row, sorted; of any number of
+    labels that of the one which moved most. `flips` are those that both are surest of, at most ten.
     """
 
     rate: Rate
@@ -133,14 +138,26 @@ def read_log(place: Path, *, pairs: bool, most: int) -> Logged:
     return found
 
 
-def require_same_labels(rows: list[LoggedPrediction], labels: list[str]) -> None:
-    """Raises BundleError when not one of the logged labels is the candidate's: it is another model."""
+def require_same_labels(rows: list[LoggedPrediction], labels: list[str], *, multi_label: bool = False) -> None:
+    """Raises BundleError when not one of the logged labels is the candidate's: it is another model.
+
+    So it is when one of the two gives an input any number of labels, and the other one.
+    """
+    if any(bool(row.multi_label) != multi_label for row in rows):
+        kinds = ("any number of labels", "one label")
+        raise BundleError(
+            "the candidate gives an input {}, the log is of a model that gives {}".format(
+                *(kinds if multi_label else kinds[::-1])
+            )
+        )
     logged = sorted({label for row in rows for label in row.scores})
     if not set(logged) & set(labels):
         raise BundleError(f"the candidate has the labels {', '.join(labels)}, the log has {', '.join(logged)}")
 
 
-def disagreement(scorer: Scorer, rows: list[LoggedPrediction], progress: Callable[[int], None]) -> Disagreement:
+def disagreement(
+    scorer: Scorer, rows: list[LoggedPrediction], progress: Callable[[int], None], *, multi_label: bool = False
+) -> Disagreement:
     """Score each row's texts and compare with what was answered; `progress` is told how many are done.
 
     A label that only one of the two has is one that the other gives a probability of 0.
@@ -153,13 +170,18 @@ def disagreement(scorer: Scorer, rows: list[LoggedPrediction], progress: Callabl
         chunk = rows[start : start + CHUNK_ROWS]
         answers = scorer.score([(row.text or "", row.text_pair) for row in chunk])
         for row, answer in zip(chunk, answers, strict=True):
-            asked[row.label] += 1
             scores = {one["label"]: one["score"] for one in answer}
-            moved.append(abs(scores.get(row.label, 0.0) - row.scores[row.label]))
-            best = answer[0]
-            if best["label"] != row.label:
-                to[row.label, best["label"]] += 1
-                flips.append(Flip(row, best["label"], best["score"]))
+            if multi_label:
+                before, after = _several(row.scores), _several(scores)
+                labels = scores.keys() | row.scores.keys()
+                moved.append(max(abs(scores.get(label, 0.0) - row.scores.get(label, 0.0)) for label in labels))
+            else:
+                before, after = (row.label, row.scores[row.label]), (answer[0]["label"], answer[0]["score"])
+                moved.append(abs(scores.get(row.label, 0.0) - row.scores[row.label]))
+            asked[before[0]] += 1
+            if before[0] != after[0]:
+                to[before[0], after[0]] += 1
+                flips.append(Flip(row, *before, *after))
         flips = sorted(flips, key=lambda flip: -flip.certainty)[:SHOWN_FLIPS]
         progress(start + len(chunk))
     by_label = {
@@ -167,6 +189,12 @@ def disagreement(scorer: Scorer, rows: list[LoggedPrediction], progress: Callabl
         for label, rows_of in sorted(asked.items())
     }
     return Disagreement(Rate(to.total(), len(rows)), by_label, to, sorted(moved), flips)
+
+
+def _several(scores: Mapping[str, float]) -> tuple[str, float]:
+    """An answer of any number of labels by its name, and how sure it is."""
+    given = ", ".join(sorted(label for label, score in scores.items() if score > THRESHOLD))
+    return given or NO_LABEL, min(max(score, 1 - score) for score in scores.values())
 
 
 def summary(found: Disagreement, log: Logged, tag: str, *, texts: bool) -> dict[str, Any]:
@@ -194,7 +222,7 @@ def summary(found: Disagreement, log: Logged, tag: str, *, texts: bool) -> dict[
         "most_certain_flips": [
             {
                 "key": flip.logged.key,
-                "logged": {"label": flip.logged.label, "score": flip.logged.scores[flip.logged.label]},
+                "logged": {"label": flip.before, "score": flip.was_sure},
                 "candidate": {"label": flip.label, "score": flip.confidence},
             }
             | ({"text": flip.logged.text, "text_pair": flip.logged.text_pair} if texts else {})

@@ -40,6 +40,7 @@ class Side(Protocol):
 
     judged: Judged
     labels: list[str]
+    multi_label: bool
     pairs: bool
     bundle: Bundle | None
     variant: str
@@ -90,6 +91,7 @@ class BundleSide:
         self.bundle: Bundle | None = bundle
         self.judged = Judged(tag=bundle.tag, content=bundle.content)
         self.labels = bundle.manifest.labels
+        self.multi_label = bundle.manifest.multi_label
         self.pairs = bundle.manifest.columns.text_pair is not None
         runtime, _ = choose(bundle.plan, describe(), available())
         self.variant, self.provider = runtime.variant, runtime.provider
@@ -97,7 +99,8 @@ class BundleSide:
 
     def score(self, texts: Sequence[Text]) -> Floats:
         """As `Side.score`."""
-        return _as_array(self._scorer.score(texts), self.labels, self.judged.tag)
+        answers = self._scorer.score(texts)
+        return _as_array(answers, self.labels, self.judged.tag, multi_label=self.multi_label)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class LiveSide:
         answer = self._ask("GET", "/info", None, MAX_INFO_BYTES)
         info = parse_info(Info, address, answer.content)
         self.judged = Judged(tag=info.tag, content=info.content, address=address)
-        self.labels = info.labels
+        self.labels, self.multi_label = info.labels, info.multi_label
         self.pairs = info.inputs == "pair"
         self.variant, self.provider = info.plan.variant, info.plan.provider
         self.most_texts = info.limits.max_inputs
@@ -152,7 +155,7 @@ class LiveSide:
             raise BentuneError(f"{self._address}: its answer is not JSON") from None
         if not isinstance(predictions, list) or len(predictions) != len(texts):
             raise BentuneError(f"{self._address}: the answer to {len(texts)} texts is not a list of as many")
-        return _as_array(predictions, self.labels, self._address)
+        return _as_array(predictions, self.labels, self._address, multi_label=self.multi_label)
 
     def _ask(self, method: str, path: str, body: Any, most_bytes: int) -> _Answer:
         for _ in range(TRIES):
@@ -189,7 +192,9 @@ def _stored(judged: Judged) -> Bundle | None:
     return bundle if bundle.content == judged.content else None
 
 
-def _as_array(answers: Sequence[Sequence[Prediction]], labels: Sequence[str], name: str) -> Floats:
+def _as_array(
+    answers: Sequence[Sequence[Prediction]], labels: Sequence[str], name: str, *, multi_label: bool
+) -> Floats:
     """Float64 [rows, labels]. Raises BentuneError unless every row has a probability for every label."""
     index = {label: number for number, label in enumerate(labels)}
     scores = np.full((len(answers), len(labels)), math.nan)
@@ -199,8 +204,8 @@ def _as_array(answers: Sequence[Sequence[Prediction]], labels: Sequence[str], na
                 scores[row, index[one["label"]]] = float(one["score"])
     except (KeyError, TypeError, ValueError, IndexError):
         raise BentuneError(f"{name}: an answer is not a list of the labels that it names, with their scores") from None
-    sums = np.abs(scores.sum(axis=1) - 1)
     # Written so that NaN, of a label that is missing, is wrong as well.
-    if not ((sums < SUM_TOLERANCE).all() and (scores >= 0).all()):
+    shared = multi_label or (np.abs(scores.sum(axis=1) - 1) < SUM_TOLERANCE).all()
+    if not (shared and (scores >= 0).all() and (scores <= 1 + SUM_TOLERANCE).all()):
         raise BentuneError(f"{name}: an answer has not a probability for each of its {len(labels)} labels")
     return scores

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rollout import multilabel
 from rollout.bootstrap import Floats
 from rollout.labelled import Labelled
 from rollout.noninferiority import interval, p_value
 from rollout.quality import PairedDifference, paired
 from service.frozen import Frozen
+from service.scores import NO_LABEL, answers, differ
 from service.verdict import CompareSettings, Difference
 
 LABEL, LENGTH = "label", "characters"
@@ -53,8 +55,12 @@ class Slice(Frozen):
 
 def masks(rows: Labelled, labels: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
     """(column, value, bool [rows]) of each slice: the labels, quarters of length, and the values of columns."""
-    for number in np.unique(rows.gold).tolist():
-        yield LABEL, labels[number], rows.gold == number
+    one_each = rows.gold.ndim == 1
+    has: Mask = rows.gold[:, None] == np.arange(len(labels)) if one_each else rows.gold.astype(np.bool_)
+    without = np.asarray(~has.any(axis=1), dtype=np.bool_)
+    for label, inside in (*zip(labels, has.T, strict=True), (NO_LABEL, without)):
+        if inside.any():
+            yield LABEL, label, inside
     lengths = [len(text) + len(pair or "") for text, pair in rows.texts]
     yield from _quarters(LENGTH, np.array(lengths, dtype=np.float64))
     for column in columns:
@@ -68,10 +74,11 @@ def compare_slices(
     labels: Sequence[str],
     settings: CompareSettings,
 ) -> list[Slice]:
-    """Every slice; `candidate` and `served` are log probabilities, float32 [rows, labels]."""
+    """Every slice; `candidate` and `served` are what `rollout.answers.logits_of` gave, float32 [rows, labels]."""
     from scipy.stats import binom
 
-    right, was_right = candidate.argmax(axis=1) == rows.gold, served.argmax(axis=1) == rows.gold
+    multi_label = rows.gold.ndim > 1
+    right, was_right = (~differ(answers(logits, multi_label=multi_label), rows.gold) for logits in (candidate, served))
     found = list(masks(rows, labels, settings.slices))
     there = {(by, value) for by, value, _ in found}
     # Whatever else its column has: neither among the rare values nor in a quarter.
@@ -113,7 +120,7 @@ def compare_slices(
 def _paired(
     candidate: Logits, served: Logits, gold: npt.NDArray[np.int64], settings: CompareSettings
 ) -> PairedDifference:
-    return paired(
+    return (multilabel.paired if gold.ndim > 1 else paired)(
         served,
         candidate,
         gold,
