@@ -83,7 +83,7 @@ def main() -> None:
 
 def _lead_or_follow() -> int:
     """Of several processes that torchrun or its like started one runs the command, and the others follow it."""
-    from training.processes import EXIT, Team, team
+    from training.processes import Team, team
 
     together = team()
     if isinstance(together, Team) and not together.leads:
@@ -91,7 +91,7 @@ def _lead_or_follow() -> int:
 
         return follow(together)
     code = _exit_code(_lead)
-    together.say({EXIT: code})
+    together.dismiss(code)
     return code
 
 

@@ -29,6 +29,7 @@ from training.loss import Loss, cross_entropy
 from training.precision import precision_for
 from training.recipe import Recipe
 from training.sampler import LengthSampler
+from training.sharding import make_whole, require_same_kind
 from training.stage import Reporter
 from training.train_settings import Precision
 from training.trainer import RowTrainer, is_finished, last_whole_checkpoint, step_of
@@ -82,11 +83,13 @@ def fit(
         torch.set_num_threads(max(1, visible_cores() // here.local))
     found = team.agree(str(last_whole_checkpoint(checkpoints) or "") if team.leads else "")
     checkpoint = Path(found) if found else None
+    if checkpoint:
+        require_same_kind(checkpoint)
     resumed_at = step_of(checkpoint) if checkpoint else 0
     if checkpoint:
         report.say(f"going on from step {resumed_at}")
     steps = total_steps(recipe, len(rows))
-    with report.task("training", steps) as advance, warnings.catch_warnings():
+    with report.task("training", steps) as advance, warnings.catch_warnings(), processes.explain_lost_peer():
         warnings.simplefilter("ignore")
         advance(resumed_at)
         for callback in callbacks:
@@ -96,6 +99,7 @@ def fit(
             trainer.restore(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    make_whole(model, keep=team.leads)
     trainer.accelerator.wait_for_everyone()  # whoever reads a checkpoint, before it is removed
     if here.world > 1:
         torch.set_num_threads(visible_cores())

@@ -6,10 +6,11 @@ together, and end with its exit code. Its word goes over the store that they fin
 gradients go over: a stage of hours is no reason to give up, and a leader that is gone is noticed at once.
 """
 
+import contextlib
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
@@ -19,7 +20,10 @@ from service.errors import BentuneError
 
 FIND_EACH_OTHER = timedelta(minutes=15)
 A_WHILE = timedelta(hours=1)
+PARTING = timedelta(seconds=10)
 EXIT = "exit"
+# gloo has no type of error of its own.
+LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer")
 
 
 class Store(Protocol):
@@ -64,17 +68,37 @@ class Dismissed(SystemExit):
     """The leader has ended, with this exit code, where it was to say something else."""
 
 
+class LostPeer(BentuneError):
+    """A process that trained together with this one is gone."""
+
+
 class Team:
     """The leader's word to the processes that follow: each hears all of it, in order."""
 
-    def __init__(self, store: Store, *, leads: bool) -> None:
+    def __init__(self, store: Store, here: Place) -> None:
         self.store = store
-        self.leads = leads
+        self.here = here
         self.numbers = count()
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the leader's end."""
+        return self.here.leads
 
     def say(self, word: dict[str, Any]) -> None:
         """As the leader."""
         self.store.set(f"word/{next(self.numbers)}", json.dumps(word))
+
+    def dismiss(self, code: int) -> None:
+        """As the leader, last of all: tell the others the exit code, and stay until they have heard it.
+
+        The store that they hear it from may be in this very process.
+        """
+        from torch.distributed import DistError
+
+        self.say({EXIT: code})
+        with contextlib.suppress(DistError):
+            self.store.wait([f"left/{rank}" for rank in range(1, self.here.world)], PARTING)
 
     def hear(self, at_most: timedelta | None = None) -> dict[str, Any]:
         """The leader's next word, as long as it takes; or raises DistStoreError after `at_most`.
@@ -94,6 +118,8 @@ class Team:
                 if at_most is not None:
                     raise
             else:
+                if EXIT in word:
+                    self.store.set(f"left/{self.here.rank}", "")
                 return word
 
     def agree(self, value: Any) -> Any:
@@ -115,9 +141,28 @@ class Alone:
     def say(self, word: dict[str, Any]) -> None:
         """To nobody."""
 
+    def dismiss(self, code: int) -> None:
+        """Nobody."""
+
     def agree(self, value: Any) -> Any:
         """The value."""
         return value
+
+
+@contextlib.contextmanager
+def explain_lost_peer() -> Iterator[None]:
+    """Turn what gloo and NCCL say of a process that ended in the middle into a word on where to look.
+
+    The one that ended has told why; the others end because of it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        from torch.distributed import DistError
+
+        if isinstance(error, DistError) or any(words in str(error) for words in LOST):
+            raise LostPeer("another process of this training has ended, and its own message says why") from error
+        raise
 
 
 @functools.cache
@@ -129,4 +174,4 @@ def team() -> Team | Alone:
     from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
     store, _, _ = next(rendezvous("env://", timeout=FIND_EACH_OTHER))
-    return Team(PrefixStore("bentune", store), leads=here.leads)
+    return Team(PrefixStore("bentune", store), here)

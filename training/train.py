@@ -29,6 +29,7 @@ from training.provenance import training_hardware
 from training.pruning import dense_summary, prune_and_tune, require_prunable
 from training.recipe import Recipe
 from training.rows import Rows, read_rows
+from training.sharding import require_shardable
 from training.stage import Context, Reporter, Summary
 from training.trainer import last_whole_checkpoint
 from training.training_rows import training_rows
@@ -103,6 +104,7 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     """
     quiet()
     recipe, work, data = context.recipe, context.work, context.inputs["data"]
+    require_shardable(recipe)
     labels = labels_of(data)
     if recipe.evaluate.ordinal:
         ranks_of(labels)  # or it would be refused when all is trained

@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from training import sharding
 from training.loss import Loss, cross_entropy
 from training.sampler import LengthSampler, SharedBatches
 
@@ -25,6 +26,27 @@ class RowTrainer(Trainer):
         self.loss = loss
         # Trainer then counts the rows of a step, so that one which is computed in unequal parts is a mean over rows.
         self.model_accepts_loss_kwargs = True
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Called by Trainer while it is made."""
+        super().create_accelerator_and_postprocess()
+        if sharding.asked_for():
+            sharding.shard(self.accelerator.state)
+            self.is_fsdp_enabled = True
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Called by Trainer for each checkpoint, in every process.
+
+        Not its own, which with accelerate 1.15 has all processes write the same file at once, and would have the leader
+        alone gather weights that are spread over all. Sharded weights are saved with the optimizer; here is only made
+        the directory, by which each process tells whether the best checkpoint is there.
+        """
+        if not self.args.should_save:
+            return
+        if self.is_fsdp_enabled:
+            Path(str(output_dir or self.args.output_dir)).mkdir(parents=True, exist_ok=True)
+        else:
+            self._save(output_dir)
 
     def compute_loss(
         self,

@@ -1,23 +1,28 @@
 """Two real processes: the same batches and loss as one, one that writes, and one exit code."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from command import ask
 from hypothesis import given
 from hypothesis import strategies as st
+from pair import Pair, launched_with
+from safetensors.numpy import load_file
+from tiny import write_recipe
 
-from rollout.server import free_port
 from service.errors import InputError
 from training.arguments import rows_at_once
 from training.processes import Alone, Dismissed, Place, Team, place
 from training.recipe import Recipe
 from training.sampler import LengthSampler, SharedBatches
+
+Prepared = tuple[Path, Path]
 
 
 class Shelf:
@@ -46,15 +51,17 @@ def test_who_leads_is_what_the_environment_says() -> None:
 
 def test_the_leaders_word_is_heard_in_order_and_its_value_is_agreed_on() -> None:
     shelf = Shelf()
-    leader, follower = Team(shelf, leads=True), Team(shelf, leads=False)
+    leader, follower = Team(shelf, Place(0, 2)), Team(shelf, Place(1, 2))
     leader.say({"stage": "train"})
     assert leader.agree("mine") == "mine"
-    leader.say({"exit": 3})
+    with pytest.raises(AssertionError):  # nobody has heard it
+        leader.dismiss(3)
     assert follower.hear() == {"stage": "train"}
     assert follower.agree("other") == "mine"
     with pytest.raises(Dismissed) as ended:
         follower.agree("other")
     assert ended.value.code == 3
+    shelf.wait(["left/1"], None)
     assert Alone().agree("mine") == "mine"
 
 
@@ -85,51 +92,60 @@ def test_a_step_must_divide_by_the_processes() -> None:
         rows_at_once(recipe, 4)
 
 
-def both(*arguments: object) -> list[subprocess.CompletedProcess[str]]:
-    """The same command as two processes, as torchrun would start them; what became of each."""
-    port = str(free_port())
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "bentune", *map(str, arguments)],
-            env=os.environ
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=240) for process in started]
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *texts)
-        for process, texts in zip(started, said, strict=True)
-    ]
+def names_in(runs: Path, stage: str) -> set[str]:
+    (directory,) = runs.glob(f"*/*/{stage}")
+    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_two_processes_train_as_one_and_one_of_them_writes(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
-    run = tmp_path / "runs" / tiny_run.parent.name / tiny_run.name
-    (run / "data").parent.mkdir(parents=True)
-    shutil.copytree(tiny_run / "data", run / "data")
-    leader, follower = both("train", tiny_recipe, "--runs", tmp_path / "runs", "--json")
-    assert (leader.returncode, follower.returncode) == (0, 0), leader.stderr + follower.stderr
-    assert follower.stdout == ""
-    assert [path.name for path in run.parent.iterdir()] == [run.name]
-    summary = json.loads(leader.stdout)["summary"]
-    alone = json.loads((tiny_run / "train/stage.json").read_text())["summary"]
-    assert (summary["processes"], alone["processes"]) == (2, 1)
-    assert summary["steps"] == alone["steps"]
-    assert summary["loss"] == pytest.approx(alone["loss"], abs=0.02)
-    # Before dropout has made a difference the loss of the first steps is almost the same.
-    assert summary["curve"][0]["loss"] == pytest.approx(alone["curve"][0]["loss"], abs=0.05)
-    names = {path.relative_to(run / "train").as_posix() for path in (run / "train").rglob("*") if path.is_file()}
-    assert names == {
-        path.relative_to(tiny_run / "train").as_posix() for path in (tiny_run / "train").rglob("*") if path.is_file()
-    }
+def kill_when_written(pair: Pair, runs: Path, checkpoint: str) -> None:
+    deadline = time.monotonic() + 180
+    while not any(runs.glob(f"*/*/train.partial/checkpoints/{checkpoint}")):
+        assert all(process.is_alive() for process in pair.processes), pair.err(0) + pair.err(1)
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    pair.kill()
 
 
-def test_what_the_leader_ends_with_all_end_with(tmp_path: Path) -> None:
-    leader, follower = both("train", tmp_path / "none.yaml", "--json")
-    assert (leader.returncode, follower.returncode) == (2, 2)
-    assert "no such recipe file" in leader.stderr
-    assert follower.stdout == ""
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_csv: Path) -> Callable[..., Prepared]:
+    """A recipe without dropout, so that one process and several differ by rounding alone, and runs with its rows."""
+    model = tmp_path_factory.mktemp("still") / "tiny-bert"
+    shutil.copytree(tiny_model, model)
+    config = json.loads((model / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (model / "config.json").write_text(json.dumps(config))
+
+    def prepare(**more: Any) -> Prepared:
+        directory = tmp_path_factory.mktemp("pair")
+        recipe = write_recipe(directory / "still.yaml", model, tiny_csv, **more)
+        assert ask("data", recipe, "--runs", directory / "runs").code == 0
+        return recipe, directory / "runs"
+
+    return prepare
+
+
+def test_sharded_by_accelerate_and_killed_they_go_on_and_end_as_one_process(prepared: Callable[..., Prepared]) -> None:
+    recipe, runs = prepared(train={"epochs": 4, "learning_rate": 0.005, "checkpoint_steps": 10})
+    alone = runs.parent / "alone"
+    shutil.copytree(runs, alone)
+    options = {"environment": launched_with("--use_fsdp", "--fsdp_version", "2")}
+    pair = Pair(runs.parent / "killed", "train", recipe, "--runs", runs, "--json", **options)
+    kill_when_written(pair, runs, "checkpoint-20/trainer_state.json")
+    assert list(runs.glob("still/*/train")) == []
+    pair = Pair(runs.parent / "resumed", "train", recipe, "--runs", runs, "--json", **options)
+    assert pair.codes() == [0, 0], pair.err(0) + pair.err(1)
+    assert pair.out(1) == ""
+    whole = ask("train", recipe, "--runs", alone, "--json").json["summary"]
+    summary = pair.summary()
+    assert (summary["processes"], whole["processes"]) == (2, 1)
+    assert 20 <= summary["resumed_at_step"] < summary["steps"] == whole["steps"] == 60
+    assert summary["loss"] == pytest.approx(whole["loss"], abs=0.02)
+    for rank in range(2):
+        held, total = pair.shares(rank)
+        assert held == pytest.approx(total / 2, rel=0.1)
+    assert names_in(runs, "train") == names_in(alone, "train")
+    for where in (runs, alone):
+        assert ask("merge", recipe, "--runs", where, "--json").code == 0
+    ours, theirs = (load_file(next(where.glob("still/*/merge/model/model.safetensors"))) for where in (runs, alone))
+    assert {name: weight.shape for name, weight in ours.items()} == {name: w.shape for name, w in theirs.items()}
+    assert all(np.allclose(ours[name], theirs[name], atol=0.05) for name in ours)

@@ -1,0 +1,92 @@
+"""FSDP as `accelerate launch` asks for it: what is refused, and that accelerate's plugin is what is trained with."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from pair import launched_with
+
+from service.errors import InputError
+from training import sharding
+from training.recipe import Recipe
+from training.sharding import make_whole, require_same_kind, require_shardable
+
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+
+
+def recipe(**more: Any) -> Recipe:
+    base = {"name": "x", "task": "text-classification", "model": "m", "data": {"source": "s"}}
+    return Recipe.model_validate(base | more)
+
+
+def test_the_launcher_asks_for_it() -> None:
+    assert sharding.asked_for(launched_with("--use_fsdp", "--fsdp_version", "2"))
+    assert not sharding.asked_for({})
+    require_shardable(recipe(method="lora"), launched_with("--use_fsdp", "--fsdp_version", "2"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "more", "said"),
+    [
+        (FSDP | {"FSDP_VERSION": "1"}, {}, "--fsdp_version 1: only the second"),
+        (FSDP, {"method": "qlora"}, "4 bits cannot be spread"),
+        (
+            FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"},
+            {"train": {"gradient_checkpointing": True}},
+            "leave one of them out",
+        ),
+        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, {}, "--mixed_precision fp16: the recipe's train.precision"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(environment: dict[str, str], more: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        require_shardable(recipe(**more), environment)
+
+
+def test_a_checkpoint_of_the_other_kind_is_refused(tmp_path: Path) -> None:
+    require_same_kind(tmp_path, {})
+    with pytest.raises(InputError, match="without FSDP, and this training was started with"):
+        require_same_kind(tmp_path, FSDP)
+    (tmp_path / sharding.WEIGHTS).touch()
+    require_same_kind(tmp_path, FSDP)
+    with pytest.raises(InputError, match="with FSDP, and this training was started without"):
+        require_same_kind(tmp_path, {})
+
+
+def test_a_model_that_is_not_sharded_stays_as_it_is() -> None:
+    model = torch.nn.Linear(2, 2)
+    weight = model.weight
+    make_whole(model, keep=True)
+    assert model.weight is weight
+
+
+def test_accelerate_still_knows_no_fsdp_on_cpus() -> None:
+    """Why `shard` sets what accelerate would have: when this fails, it may be left out."""
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    before = dict(PartialState._shared_state)
+    PartialState._shared_state.clear()
+    AcceleratorState._reset_state()
+    PartialState._shared_state.update(
+        SimpleNamespace(
+            distributed_type=DistributedType.MULTI_CPU, device=torch.device("cpu"), _cpu=True, backend="gloo"
+        ).__dict__
+    )
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ACCELERATE_USE_FSDP", "true")
+            patch.setenv("FSDP_VERSION", "2")
+            dynamo = SimpleNamespace(backend="NO")
+            state = AcceleratorState(cpu=True, dynamo_plugin=dynamo, _from_accelerator=True)
+            assert state.distributed_type is DistributedType.MULTI_CPU
+            sharding.shard(state)
+        assert state.is_fsdp2
+        assert AcceleratorState(_from_accelerator=True).is_fsdp2  # asked again
+        assert "FULL" in str(state.fsdp_plugin.state_dict_type)
+    finally:
+        AcceleratorState._reset_state()
+        PartialState._shared_state.clear()
+        PartialState._shared_state.update(before)
