@@ -39,7 +39,7 @@ from training.evaluation import Evaluation
 from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
 from training.rehearsal import ENOUGH_SECONDS, WARM_UP
-from training.report_page import SHOWN_CHARACTERS
+from training.report_page import SHOWN_CHARACTERS, TITLES
 from training.search_settings import SearchSettings
 from training.train_settings import TrainSettings
 
@@ -243,6 +243,7 @@ def test_report_page(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
     files = re.findall(r"^\| `([^`]*)` \|", page.read_text(), re.MULTILINE)
     assert all((root / name).is_file() for name in files)
     assert len(files) == 3
+    assert all(title in page.read_text() for title in TITLES.values())
     assert f"cut after {SHOWN_CHARACTERS} characters" in " ".join(page.read_text().split())
 
 

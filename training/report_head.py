@@ -45,7 +45,7 @@ def tiles_of(facts: Facts) -> list[Tile]:
     if facts.plan and facts.plan.measured:
         best = facts.plan.measured[0]
         note = f"{best.variant} on {short_provider(best.provider)}, {best.slots} x {best.threads} threads"
-        tiles.append(Tile("texts a second", f"{best.texts_per_second:.0f}", note))
+        tiles.append(Tile("texts a second", f"{best.texts_per_second:,.0f}", note))
     return tiles
 
 

@@ -39,7 +39,7 @@ ROOMY = frozenset({"provider", "lone text ms", "padding", "rounds"})
 RULES = {"html": "HTML tags or entities", "mojibake": "wrongly decoded text"}
 EFFECTS = {"fixed": "mended", "found": "as they are", "left out": "left out"}
 TITLES = {
-    "judged": "Beside what is served",
+    "judged": "Compared with what is served",
     "what": "What was trained",
     "data": "The data",
     "search": "The search",

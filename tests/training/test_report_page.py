@@ -284,7 +284,7 @@ def test_the_comparison_with_what_is_served(facts: Facts) -> None:
     assert page.table("Both on the same rows")["accuracy"] == ["90.00%", "92.00%", "-2.00 [-5.00, +1.00] points"]
     ((name, cells),) = page.table("only one of the two gets right").items()
     assert (name, cells[:2]) == ("set: <script>alert('x')</script>", ["40", "+1 −2"])
-    assert page.headings[1][1] == "Beside what is served"
+    assert page.headings[1][1] == "Compared with what is served"
 
 
 def test_parity_and_plan(page: Page, tiny_run: Path) -> None:
