@@ -109,6 +109,7 @@ def prune_and_tune(
         "steps": fitted.steps,
         "resumed_at_step": fitted.resumed_at,
         "loss": fitted.loss,
+        "best_step": fitted.best_step,
         "curve": fitted.curve,
         "zeros": zeros(model),
     }

@@ -11,6 +11,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from training.data_report import DataReport
+from training.data_settings import RowLimits
 from training.evaluation import Evaluation
 from training.plan_report import CHECK_COLUMNS, ENTRY_COLUMNS, check_cells, entry_cells, verdict
 from training.recipe_file import spelled_out
@@ -81,7 +82,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
     }
     plan, tested, training = facts.plan, facts.evaluation, facts.training
     learning = curves(training.curve, training.best_step) if training else []
-    again = curves(training.pruned.curve, name="pruned-") if training and training.pruned else []
+    again = curves(training.pruned.curve, training.pruned.best_step, "pruned-") if training and training.pruned else []
     seen = seen_rows(training) if training else []
     there = {
         "data": facts.data,
@@ -106,7 +107,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
         cautions=cautions_of(facts, missing, revision),
         contents=[(name, title) for name, title in TITLES.items() if there.get(name, True)],
         what=what_of(facts, revision),
-        split=_split(facts.rows) if facts.rows else "",
+        split=_split(facts.rows, facts.recipe.data.rows) if facts.rows else "",
         lengths=lengths(facts.rows) if facts.rows else [],
         length_rows=length_rows(facts.rows) if facts.rows else [],
         duplicates=duplicate_rows(facts.rows) if facts.rows else [],
@@ -155,8 +156,8 @@ def _ticks(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (escaped before)
 
 
-def _split(report: DataReport) -> str:
-    """How rows were held out, in a sentence."""
+def _split(report: DataReport, limits: RowLimits) -> str:
+    """How rows were held out, and how many were drawn at most, in a sentence each."""
     split = report.split
     how = {
         "label": f"Held out is the same share of each label, drawn with the seed {split.seed}",
@@ -164,7 +165,10 @@ def _split(report: DataReport) -> str:
         "time": f"Held out are the newest by {split.column}, from {split.held_out_from} on",
         "hub": f"Held out is the hub's own split {split.test}",
     }[split.kind]
-    return f"{how}{'; rows of the version before kept their side' if split.continued else ''}."
+    continued = "; rows of the version before kept their side" if split.continued else ""
+    bounds = {"to train on": limits.train, "held out": limits.test}
+    drawn = " and ".join(f"{most:,} {what}" for what, most in bounds.items() if most)
+    return f"{how}{continued}.{f' At most {drawn} were drawn.' if drawn else ''}"
 
 
 def _balance(balance: Balance) -> str:

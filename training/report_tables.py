@@ -33,15 +33,18 @@ class LabelRow(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Metrics of several models on the same rows: `models` and `changes` are headings, the tuned model's the last."""
+    """Metrics of several models on the same rows: `models` and `larger` are headings, the tuned model's the last."""
 
     models: list[str]
-    changes: list[str]
+    larger: list[str]
     rows: list["MetricRow"]
 
 
 class MetricRow(NamedTuple):
-    """A metric of each model; `percent` where it is a share, `changes` to the tuned one in words with its interval."""
+    """A metric of each model; `percent` where it is a share.
+
+    `changes` are those to the tuned model, from the base and from each larger one, in words with their intervals.
+    """
 
     name: str
     percent: bool
@@ -119,8 +122,7 @@ def metrics_of(tested: Evaluation) -> Metrics:
         percent = one[0].key in SHARES
         changes = [_change(other.change, percent=percent) if other.change else "" for other in one]
         rows.append(MetricRow(spelled(one[0].key), percent, [*(other.other for other in one), one[0].tuned], changes))
-    changes = ["change", *(f"from {'the ' if name == 'teacher' else ''}{name}" for name in larger)]
-    return Metrics(["before", *larger, "after"], changes, rows)
+    return Metrics(["before", *larger, "after"], list(larger), rows)
 
 
 def _change(change: Interval, *, percent: bool) -> str:

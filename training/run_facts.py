@@ -141,6 +141,7 @@ class Pruned(Fact):
     neurons_before: int = 0
     learning_rate: float
     steps: int
+    best_step: int | None = None
     loss: float
     curve: list[CurvePoint]
 

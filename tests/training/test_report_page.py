@@ -14,6 +14,7 @@ from rollout.bootstrap import Interval
 from rollout.comparison_table import notes, numbers, slice_numbers
 from service.verdict import Difference
 from training.data_report import DataReport
+from training.data_settings import RowLimits
 from training.evaluation import Compressed, Mistake, Scaled, Slice
 from training.pipeline import STAGES
 from training.recipe_file import load_recipe
@@ -133,7 +134,10 @@ def test_what_was_trained_on_what(page: Page, facts: Facts, tiny_run: Path, tiny
 
 
 def test_what_was_found_in_the_rows(facts: Facts) -> None:
-    page = rendered(facts.model_copy(update={"rows": row_report()}))
+    drawn = facts.recipe.data.model_copy(update={"rows": RowLimits(train=12)})
+    recipe = facts.recipe.model_copy(update={"data": drawn})
+    page = rendered(facts.model_copy(update={"rows": row_report(), "recipe": recipe}))
+    assert "drawn with the seed 3. At most 12 to train on were drawn." in page.text
     assert (
         "21 rows were read and 15 are used. Held out are whole groups by customer, drawn with the seed 3." in page.text
     )
@@ -215,11 +219,12 @@ def test_larger_models_stand_beside_the_base_and_the_tuned_one(facts: Facts) -> 
     plain = rendered(facts).table("held-out rows; behind each value")["accuracy"]
     before, after, change = plain
     row = page.table("held-out rows; behind each value")["accuracy"]
-    assert row == [before, after, before, after, change, change, change]
-    headings = page.html[page.html.index('<th scope="col">metric</th>') :][:400]
-    assert re.findall(r">([^<]+)</th>", headings)[1:8] == [
-        *("before", "teacher", "before pruning", "after", "change", "from the teacher", "from before pruning")
-    ]
+    assert row == [before, after, before, after, change]
+    headings = page.html[page.html.index('<th scope="col">metric</th>') :][:300]
+    assert re.findall(r">([^<]+)</th>", headings)[1:6] == ["before", "teacher", "before pruning", "after", "change"]
+    changes = page.table("What changed from the larger models")
+    assert changes.keys() == {"accuracy", "macro F1", "log loss"}
+    assert changes["accuracy"] == [change, change]
 
 
 def test_what_the_temperature_did(facts: Facts) -> None:
