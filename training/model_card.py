@@ -13,9 +13,9 @@ from rollout.bootstrap import Interval
 from service.errors import InputError
 from training.evaluation import Evaluation
 from training.locate import PACKAGE, locate
-from training.plan_report import short_provider
 from training.recipe import Recipe
 from training.report_facts import Facts, spelled
+from training.report_head import served_of
 from training.report_tables import metrics_of
 from training.run_facts import DataFacts, TrainingFacts
 
@@ -184,14 +184,14 @@ def _evaluation(tested: Evaluation) -> Iterator[str]:
 def _served(facts: Facts) -> Iterator[str]:
     if facts.parity:
         yield (
-            f"Every hop from the trained model to the served one was compared on {facts.parity.rows:,} held-out rows: "
-            f"the largest difference of a logit is {facts.parity.largest_difference:.2g}."
+            f"Every hop from the trained model to its ONNX in fp32 was compared on {facts.parity.rows:,} held-out "
+            f"rows: the largest difference of a logit is {facts.parity.largest_difference:.2g}."
         )
     if facts.plan and facts.plan.measured and facts.plan.cpu:
         best, cpu = facts.plan.measured[0], facts.plan.cpu
         yield (
-            f"It runs as {best.variant} on {short_provider(best.provider)}: {best.texts_per_second:.0f} texts a second "
-            f"on {escaped(cpu.model)}, {cpu.cores} cores."
+            f"The metrics are those of fp32. {served_of(facts.plan)} It answers {best.texts_per_second:,.0f} texts a "
+            f"second on {escaped(cpu.model)}, {cpu.cores} cores."
         )
 
 

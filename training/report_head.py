@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from service.hardware import Cpu
+from service.plan import FP32, Plan
 from training.plan_report import MOST_TAKEN, short_provider
 from training.recipe import Recipe
 from training.report_facts import Facts, spelled
@@ -137,6 +138,20 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def served_of(plan: Plan) -> str:
+    """What is served, and what that changes of the answers of fp32, which all metrics are of; in a sentence."""
+    served = f"{plan.variant} on {short_provider(plan.provider)}"
+    checks = {(one.variant, one.provider): one for one in plan.checks}
+    found = checks.get((plan.variant, plan.provider))
+    if plan.variant == FP32 or found is None or found.accuracy_loss is None:
+        return f"Served is {served}."
+    return (
+        f"Served is {served}: of {found.rows:,} held-out rows {found.label_flips or 0:,} get another label than from "
+        f"fp32, and it loses {found.accuracy_loss:.2f} points of accuracy ({found.loss_low or 0.0:.2f} to "
+        f"{found.loss_high or 0.0:.2f})."
+    )
 
 
 def commands_of(facts: Facts, revision: str, recipe_file: str) -> str:

@@ -16,7 +16,7 @@ from training.evaluation import Evaluation
 from training.plan_report import CHECK_COLUMNS, ENTRY_COLUMNS, check_cells, entry_cells, verdict
 from training.recipe_file import spelled_out
 from training.report_facts import PARTS, Facts, spelled
-from training.report_head import cautions_of, commands_of, tiles_of, what_of
+from training.report_head import cautions_of, commands_of, served_of, tiles_of, what_of
 from training.report_plots import Plot, curves, lengths, pareto, reliability
 from training.report_tables import (
     confusion_of,
@@ -125,6 +125,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
         pareto=pareto(plan) if plan and plan.measured else None,
         check_columns=CHECK_COLUMNS,
         checks=[[*check_cells(one), one.problem or "pass"] for one in plan.checks] if plan else [],
+        served=served_of(plan) if plan else "",
         entry_columns=ENTRY_COLUMNS,
         roomy=ROOMY,
         entries=[entry_cells(one) for one in plan.measured] if plan else [],

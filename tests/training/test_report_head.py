@@ -7,7 +7,7 @@ import pytest
 from training.pipeline import STAGES
 from training.recipe_file import load_recipe
 from training.report_facts import Facts, facts_of
-from training.report_head import commands_of, what_of
+from training.report_head import commands_of, served_of, what_of
 from training.run_facts import Pruned, Teacher
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
@@ -83,3 +83,24 @@ def test_the_commands_that_do_it_again(processes: int, parent: str | None, expec
     assert lines[:2] == [f"git checkout {REVISION} && make install && . .venv/bin/activate", expected]
     of_wheel = commands_of(given, "bentune 1.2; rm -rf ~", "recipe.yaml").splitlines()
     assert of_wheel[0] == "pip install 'bentune[train]==1.2; rm -rf ~'"
+
+
+def test_what_is_served_and_what_that_changes(facts: Facts) -> None:
+    plan = facts.plan
+    assert plan
+    found = plan.checks[0].model_copy(
+        update={
+            "variant": "int8-static",
+            "rows": 400,
+            "label_flips": 3,
+            "accuracy_loss": 0.25,
+            "loss_low": -0.5,
+            "loss_high": 1.0,
+        }
+    )
+    expected = (
+        "Served is int8-static on CPU: of 400 held-out rows 3 get another label than from fp32, and it loses 0.25 "
+        "points of accuracy (-0.50 to 1.00)."
+    )
+    assert served_of(plan.model_copy(update={"variant": "int8-static", "checks": (found,)})) == expected
+    assert served_of(plan) == "Served is fp32 on CPU."

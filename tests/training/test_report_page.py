@@ -385,6 +385,20 @@ def test_many_labels_are_drawn_and_the_worst_pairs_named(facts: Facts) -> None:
     assert any("117 of 127 rows" in (attributes.get("aria-label") or "") for _, attributes in page.elements)
 
 
+@pytest.mark.parametrize("last", ["data", "evaluate", "verify"])
+def test_a_run_that_stopped_has_the_sections_of_its_stages(last: str, tiny_run: Path, tiny_recipe: Path) -> None:
+    done = NAMES[: NAMES.index(last) + 1]
+    page = rendered(facts_of(load_recipe(tiny_recipe).recipe, {name: tiny_run / name for name in done}))
+    sections = {title for level, title in page.headings if level == 2}
+    expected = {"What was trained", "The data", "To do it again"}
+    if last != "data":
+        expected |= {"Learning curves", "Before and after", "Confusion matrix", "Calibration"}
+    assert sections - {"The most confident mistakes"} == expected | (
+        {"The parity chain"} if last == "verify" else set()
+    )
+    assert {f"#{value}" for value in page.attributes("id")} >= set(page.attributes("href"))
+
+
 def test_what_to_mind_comes_first(facts: Facts) -> None:
     assert facts.plan
     assert facts.training
