@@ -320,3 +320,16 @@ def test_two_with_the_same_purpose_get_a_run_each(tmp_path: Path) -> None:
         assert first.root != second.root
     with RunDir.open(tmp_path, "tiny", purpose="one") as again:
         assert again.root == second.root
+
+
+def test_the_runs_that_there_are(tmp_path: Path) -> None:
+    assert RunDir.existing(tmp_path, "news") == []
+    roots = []
+    for purpose in ("", "retrain", "", "retrain"):
+        with RunDir.open(tmp_path, "news", new=True, purpose=purpose) as run:
+            (run.root / "data").mkdir()
+            roots.append(run.root)
+    (tmp_path / "news/notes").mkdir()
+    assert RunDir.existing(tmp_path, "news") == roots[::2]
+    assert RunDir.existing(tmp_path, "news", "retrain") == roots[1::2]
+    assert RunDir.existing(tmp_path, "news", "other") == []
