@@ -46,7 +46,7 @@ class LimitsInfo(_Said):
 class Info(Identity):
     """All that a comparison needs of it."""
 
-    inputs: Literal["text", "pair"]
+    inputs: Literal["text", "pair", "image"]
     labels: list[str] = Field(min_length=2, max_length=MAX_LABELS)
     multi_label: bool = False
     plan: PlanInfo

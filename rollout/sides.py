@@ -19,6 +19,7 @@ from rollout.target import DEADLINE_HEADER, address_of, is_address
 from service.contract import Bundle
 from service.errors import BentuneError, InputError
 from service.hardware import describe
+from service.image_settings import IMAGES
 from service.plan import model_file
 from service.providers import available
 from service.runtime import choose
@@ -90,6 +91,8 @@ class BundleSide:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle: Bundle | None = bundle
         self.judged = Judged(tag=bundle.tag, content=bundle.content)
+        if bundle.manifest.task == IMAGES:
+            raise _of_images(bundle.tag)
         self.labels = bundle.manifest.labels
         self.multi_label = bundle.manifest.multi_label
         self.pairs = bundle.manifest.columns.text_pair is not None
@@ -101,6 +104,11 @@ class BundleSide:
         """As `Side.score`."""
         answers = self._scorer.score(texts)
         return _as_array(answers, self.labels, self.judged.tag, multi_label=self.multi_label)
+
+
+def _of_images(name: str) -> InputError:
+    # Its training rows are known by their pixels, and a comparison knows rows by their texts.
+    return InputError(f"{name} classifies images, and versions of these cannot be compared yet: compare their reports")
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,8 @@ class LiveSide:
         info = parse_info(Info, address, answer.content)
         self.judged = Judged(tag=info.tag, content=info.content, address=address)
         self.labels, self.multi_label = info.labels, info.multi_label
+        if info.inputs == "image":
+            raise _of_images(address)
         self.pairs = info.inputs == "pair"
         self.variant, self.provider = info.plan.variant, info.plan.provider
         self.most_texts = info.limits.max_inputs

@@ -79,7 +79,7 @@ def _get(client: httpx.Client, path: str) -> httpx.Response:
 def _answers_table(golden: list[GoldenRow], answers: list[list[Prediction]]) -> Table:
     table = Table("held-out text", "predicted", "score", "expected", title="POST /predict")
     for row, answer in zip(golden, answers, strict=True):
-        text = " ".join(row.text.split())[:SHOWN_CHARACTERS]
+        text = "an image" if row.text.startswith("data:image/") else " ".join(row.text.split())[:SHOWN_CHARACTERS]
         table.add_row(text, answer[0]["label"], f"{answer[0]['score']:.3f}", row.label)
     return table
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rollout.bootstrap import Interval
 from service.errors import InputError
+from service.image_settings import IMAGES
 from training.evaluation import Evaluation
 from training.locate import PACKAGE, locate
 from training.recipe import Recipe
@@ -96,19 +97,20 @@ def _body(facts: Facts) -> Iterator[str]:
         f"{escaped(public_name(recipe.model))}{_smaller(recipe)}."
     )
     yield "## Intended use"
+    images = recipe.task == IMAGES
+    one, many = ("image", "images") if images else ("text", "texts")
+    bound = "" if images else f" Texts are cut after {recipe.max_tokens} tokens."
     given = (
-        "Give any number of its labels, those whose probability is above one half, to texts like those that it was "
-        "trained on. It knows no other labels, and a text that gets none may still be about something."
+        f"Give any number of its labels, those whose probability is above one half, to {many} like those that it was "
+        f"trained on. It knows no other labels, and a {one} that gets none may still be about something."
         if recipe.data.multi_label
-        else "Give one of its labels, with the probability of each, to texts like those that it was trained on. It "
-        "knows no other labels: every text gets one, however foreign it is."
+        else f"Give one of its labels, with the probability of each, to {many} like those that it was trained on. It "
+        f"knows no other labels: every {one} gets one, however foreign it is."
     )
-    yield f"{given} Texts are cut after {recipe.max_tokens} tokens."
+    yield f"{given}{bound}"
     yield "## How to use it"
-    yield (
-        f"```sh\nbentune serve {recipe.name}\n"
-        "curl -s http://localhost:3000/predict -H 'Content-Type: application/json' -d '{\"inputs\": \"a text\"}'\n```"
-    )
+    sent = "-F file=@image.png" if images else "-H 'Content-Type: application/json' -d '{\"inputs\": \"a text\"}'"
+    yield f"```sh\nbentune serve {recipe.name}\ncurl -s http://localhost:3000/predict {sent}\n```"
     if data:
         yield from _data(data, recipe)
     if facts.training:

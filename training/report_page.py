@@ -10,6 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from service.image_settings import IMAGES
 from training.data_report import DataReport
 from training.data_settings import RowLimits
 from training.evaluation import Evaluation
@@ -84,6 +85,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
     learning = curves(training.curve, training.best_step) if training else []
     again = curves(training.pruned.curve, training.pruned.best_step, "pruned-") if training and training.pruned else []
     seen = seen_rows(training) if training else []
+    images = facts.recipe.task == IMAGES  # which have no length
     there = {
         "data": facts.data,
         "search": facts.search,
@@ -108,8 +110,8 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
         contents=[(name, title) for name, title in TITLES.items() if there.get(name, True)],
         what=what_of(facts, revision),
         split=_split(facts.rows, facts.recipe.data.rows) if facts.rows else "",
-        lengths=lengths(facts.rows) if facts.rows else [],
-        length_rows=length_rows(facts.rows) if facts.rows else [],
+        lengths=lengths(facts.rows) if facts.rows and not images else [],
+        length_rows=length_rows(facts.rows) if facts.rows and not images else [],
         duplicates=duplicate_rows(facts.rows) if facts.rows else [],
         labels=label_rows(facts.data) if facts.data else [],
         learning=learning,

@@ -1,6 +1,7 @@
 """A run on images, every stage: it learns, every hop is proven, each method works, and what is served agrees."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,11 @@ from service.predictor import Predictor
 from training.classifier import load_classifier, takes_images
 from training.logits import torch_logits
 from training.methods import load_tuned
+from training.model_card import model_card
 from training.pipeline import run_stage, stages_of
 from training.recipe_file import load_recipe
+from training.report_facts import facts_of
+from training.report_page import page_of
 from training.rows import read_rows
 from training.run_dir import RunDir
 from training.stage import Context
@@ -135,3 +139,16 @@ def test_a_model_of_texts_is_refused_before_training(tiny_model: Path, image_fol
         run_stage("data", recipe, run, Quiet())
         with pytest.raises(InputError, match="classifies no images"):
             run_stage("train", recipe, run, Quiet())
+
+
+def test_the_report_and_the_card_speak_of_images(image_recipe_file: Path, image_run: Path) -> None:
+    recipe = load_recipe(image_recipe_file).recipe
+    facts = facts_of(recipe, {stage.name: image_run / stage.name for stage in stages_of(recipe)[:-1]})
+    card = model_card(facts)
+    assert "to images like those that it was trained on" in card
+    assert "-F file=@image.png" in card
+    assert "Texts are cut" not in card
+    page = page_of(facts, [], {"python": "3.11.1"}, "a1b2c3", "recipe.yaml")
+    assert re.search(r"(left|right|bottom)/0\d\d\.png", page)  # an answer that changed, by its file
+    assert "How long the rows are" not in page
+    assert "base64" not in page
