@@ -60,7 +60,8 @@ async def _info(_: Request) -> Response:
 
 
 async def _docs(_: Request) -> Response:
-    return _json(corrected(service.openapi_spec.asdict()))
+    images = bentoml.get_current_service().info()["inputs"] == "image"
+    return _json(corrected(service.openapi_spec.asdict(), images=images))
 
 
 def _json(value: Any) -> Response:

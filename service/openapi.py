@@ -9,8 +9,20 @@ JSON = "application/json"
 SCHEMAS = "#/components/schemas/"
 
 
-def corrected(spec: dict[str, Any]) -> dict[str, Any]:
-    """The page with all shapes of /predict, the table of `service/errors.py`, and /info; changes `spec`."""
+# One image, or the files of a form, each under any name.
+UPLOADS = {
+    "image/*": {"schema": {"type": "string", "format": "binary"}},
+    "multipart/form-data": {
+        "schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
+    },
+}
+
+
+def corrected(spec: dict[str, Any], *, images: bool = False) -> dict[str, Any]:
+    """The page with all shapes of /predict, the table of `service/errors.py`, and /info; changes `spec`.
+
+    A model of `images` takes files as well.
+    """
     spec["openapi"] = "3.1.0"  # pydantic writes schemas of this version
     schemas: dict[str, Any] = {}
     for model in (PredictRequest, PredictResponse):
@@ -24,7 +36,8 @@ def corrected(spec: dict[str, Any]) -> dict[str, Any]:
     }
     spec["components"] = {"schemas": schemas}
     predict = spec["paths"]["/predict"]["post"]
-    predict["requestBody"] = {"required": True, "content": _content("PredictRequest")}
+    content = _content("PredictRequest") | (UPLOADS if images else {})
+    predict["requestBody"] = {"required": True, "content": content}
     predict["responses"] = {
         "200": {"description": "Best label first", "content": _content("PredictResponse")}
     } | _errors()
