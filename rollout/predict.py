@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from service.errors import BentuneError, InputError
+from service.errors import BentuneError, InputError, RequestError
 from service.rows import read_rows, text_of
 from service.scores import Prediction
 
@@ -108,7 +108,10 @@ def predict_file(
                 )
                 for row in chunk
             ]
-            scored = zip(chunk, scorer.score(texts), strict=True)
+            try:
+                scored = zip(chunk, scorer.score(texts), strict=True)
+            except RequestError as error:  # of an image; inputs are numbered from the first of these rows
+                raise InputError(f"{input_path}, rows from {chunk[0].number} on: {error}") from None
             lines = b"".join(_line(row.number, predictions[:top_k]) for row, predictions in scored)
             with _writing(partial_path):
                 _append(partial, lines)

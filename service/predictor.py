@@ -74,9 +74,12 @@ class Predictor:
     def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
         """Predictions of many texts, pairs or images, best label first, in their order; long texts are truncated.
 
-        Texts of like length share a batch.
+        Texts of like length share a batch. Raises RequestError for what is no image, where the model takes images.
         """
-        tokens = [self.tokenizer.encode(text, pair, truncate=True) for text, pair in texts]
+        tokens = [
+            self.tokenizer.encode(text, pair, truncate=True, field=f"input {row}")
+            for row, (text, pair) in enumerate(texts)
+        ]
         results: list[list[Prediction]] = [[] for _ in texts]
         for rows in batches_by_length([len(row) for row in tokens], self.token_budget):
             scores = self.probabilities(self.logits([tokens[row] for row in rows]))

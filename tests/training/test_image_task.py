@@ -13,11 +13,10 @@ from tiny import Quiet
 from tiny_images import image_recipe
 
 from rollout.predict import predict_file
+from rollout.scorer import BundleScorer
 from service.contract import open_bundle
 from service.errors import GateError, InputError
-from service.hardware import Cpu
 from service.image_settings import ImageSettings
-from service.predictor import Predictor
 from training.classifier import load_classifier, takes_images
 from training.logits import torch_logits
 from training.methods import load_tuned
@@ -62,20 +61,24 @@ def test_what_is_served_is_what_was_trained(
     """The bundle scores the held-out images offline as the trained model does."""
     recipe, rows = load_recipe(image_recipe_file).recipe, read_rows(image_run / "data/test.parquet")
     bundle = open_bundle(image_bundle)
-    predictor = Predictor.from_bundle(bundle, Cpu(model="a test", isa=(), cores=1))
-    predictor.digest = bundle.digest  # type: ignore[attr-defined]
+    scorer = BundleScorer(bundle)
     lines = [json.dumps({"image": text}) for text in rows.texts]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     column = bundle.manifest.columns.text
-    predict_file(
-        predictor, tmp_path / "rows.jsonl", tmp_path / "out.jsonl", text_column=column, progress=lambda _: None
-    )  # type: ignore[arg-type]
+    predict_file(scorer, tmp_path / "rows.jsonl", tmp_path / "out.jsonl", text_column=column, progress=lambda _: None)
     served = [json.loads(line)["prediction"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     trained = image_run / "train"
     model = load_tuned(recipe, labels_of(trained), trained)
     logits, _ = torch_logits(model, tokenizer_of(trained), rows, 256, lambda _: None)
     labels = bundle.manifest.labels
     assert [one[0]["label"] for one in served] == [labels[best] for best in logits.argmax(axis=1)]
+
+
+def test_a_row_that_is_no_image_is_named(image_bundle: Path, tmp_path: Path) -> None:
+    scorer: Any = BundleScorer(open_bundle(image_bundle))
+    (tmp_path / "rows.jsonl").write_text('{"image": "aGVsbG8="}\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl, rows from 0 on: input 0 is no PNG and no JPEG image"):
+        predict_file(scorer, tmp_path / "rows.jsonl", tmp_path / "o", text_column="image", progress=lambda _: None)
 
 
 def test_another_image_processor_is_found_out(
