@@ -27,8 +27,8 @@ FORMATS = ("PNG", "JPEG")
 DATA_URL = re.compile(r"data:image/(?:png|jpeg|jpg);base64,", re.ASCII)
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Eight bits a channel: PIL cuts off what is brighter of the others."""
-AT_ONCE = 2
-"""Images that are decoded at a time: a small file may hold a large one."""
+PIXEL_BYTES = 8
+"""Of memory that decoding takes: the image as it was, and its copy that is upright or has other channels."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -56,7 +56,8 @@ class ImageEncoder:
             raise BundleError(f"images are decoded by Pillow: `pip install '{PILLOW_REQUIREMENT}'`") from None
         self.settings = settings
         self.limits = limits
-        self._decoding = threading.BoundedSemaphore(AT_ONCE)
+        # One at a time: a small file may hold a large image.
+        self._decoding = threading.Lock()
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Pixels:  # noqa: ARG002
         """Pixel values of one image, which is base64 or a data URL; safe to call from several threads.

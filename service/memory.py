@@ -4,11 +4,14 @@ A process that outgrows its limit is killed in the middle of its requests, so bo
 """
 
 import logging
+import math
 from pathlib import Path
 
-from service.contract import Bundle
+from service.contract import Bundle, ImageLimits
 from service.errors import InputError
 from service.hardware import describe, memory_limit_bytes
+from service.image_settings import ImageSettings
+from service.images import PIXEL_BYTES
 from service.plan import model_file
 from service.providers import available
 from service.runtime import Runtime, choose
@@ -37,6 +40,8 @@ def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
     # A text that is longer than the budget runs alone.
     tokens = max(runtime.token_budget, bundle.manifest.limits.max_tokens)
     more = max(runtime.slots - WORK_SLOTS, 0) * tokens * SLOT_TOKEN
+    if isinstance(bundle.manifest.limits, ImageLimits):
+        more += bundle.manifest.limits.max_pixels * PIXEL_BYTES
     return round(WORK * (PROCESSES + WEIGHTS * weights * runtime.copies)) + more
 
 
@@ -63,6 +68,14 @@ def require_memory(bundle: Bundle, settings: Settings, root: Path = Path("/")) -
         raise InputError(why)
 
 
+def _waiting_token(bundle: Bundle) -> int:
+    """Bytes of a token of what waits: an id, or of an image its share of the pixel values, float32."""
+    if not isinstance(bundle.processor, ImageSettings):
+        return WAITING_TOKEN
+    height, width = bundle.processor.shape
+    return math.ceil(3 * 4 * height * width / bundle.manifest.limits.max_tokens)
+
+
 def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Path = Path("/")) -> QueueLimits:
     """How much may wait: what the settings say or, where the memory limit leaves room for less, so much less.
 
@@ -70,7 +83,7 @@ def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Pat
     logged.
     """
     limit = allowed_bytes(settings, root)
-    most = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * WAITING_TOKEN
+    most = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * _waiting_token(bundle)
     room = most if limit is None else limit - needed_bytes(bundle, runtime)
     share = min(max(room / most, 0.0), 1.0)
     tokens = max(int(share * settings.queue_tokens), min(bundle.manifest.limits.max_tokens, settings.queue_tokens))
