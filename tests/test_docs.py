@@ -1,5 +1,6 @@
 """What the README and docs/ say is true: their commands run, their tables and the tree match the code."""
 
+import csv
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import bentoml
 import http_server
 import httpx
+import numpy as np
 import pytest
 import yaml
 from api_server import ApiServer
@@ -27,12 +29,14 @@ from bentune.cli import cli
 from rollout.quality import Classification
 from rollout.server import free_port
 from service.prediction_log import LoggedPrediction
+from service.scores import NO_LABEL
 from service.settings import Settings
 from service.verdict import CompareSettings
 from training.arguments import rows_at_once
 from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
 from training.clean_settings import CleanSettings, NearDuplicateSettings
 from training.compression_settings import DistillSettings, PruneSettings
+from training.data import MOST_LABELS
 from training.doubtful_labels import FOLDS, LEAST_ACCURACY, MOST_ROWS
 from training.estimate import CHECKPOINTS_AT_ONCE, QUANTILES
 from training.evaluation import Evaluation
@@ -232,6 +236,36 @@ def test_metrics_page(tiny_model: Path, tmp_path: Path) -> None:
         assert words in answer.err
     fields = (*Classification.model_fields, *Evaluation.model_fields)
     assert set(re.findall(r"^\| `([a-z_1]+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE)) <= set(fields)
+
+
+def test_multi_label_page(tiny_model: Path, tmp_path: Path) -> None:
+    """Its commands run up to the numbers, its tables name what there is, and what it says of the rows is so."""
+    page = DOCS / "multi-label.md"
+    (commands,) = blocks(page, "sh")
+    recipe_file = {line.split()[-1] for line in commands.strip().splitlines()}.pop()
+    recipe = load_recipe(ROOT / recipe_file).recipe
+    assert (recipe.data.multi_label, recipe.data.label_separator, recipe.calibrate.temperature) == (True, ";", True)
+    small = [f"model={tiny_model}", f"data.source={ROOT / recipe.data.source}", "evaluate.resamples=100"]
+    options = [word for value in [*small, "train.epochs=1"] for word in ("--set", value)]
+    for stage in ("data", "train", "merge", "calibrate", "evaluate"):
+        answer = ask(stage, ROOT / recipe_file, "--runs", tmp_path, *options)
+        assert answer.code == 0, answer.err
+        if stage == "data":
+            assert "420 rows read, 420 used" in answer.err
+            assert "no label" in answer.err
+    for words in ("hamming_loss", "average_precision", "micro_f1", "before the temperature"):
+        assert words in answer.err
+    text = " ".join(page.read_text().split())
+    named = {
+        name for row in re.findall(r"^\| (`[a-z].*?) \|", page.read_text(), re.MULTILINE) for name in row.split(", ")
+    }
+    assert {name.strip("`") for name in named} <= set(Classification.model_fields)
+    with (ROOT / recipe.data.sources[0]).open(newline="") as file:
+        topics = [row["topics"].split(";") if row["topics"] else [] for row in csv.DictReader(file)]
+    assert f"{len(topics)} made-up tickets" in text
+    assert f"{np.mean([not one for one in topics]):.0%}".replace("%", " % have none") in text
+    assert (len({name for one in topics for name in one}), max(map(len, topics))) == (5, 3)
+    assert f"At most {MOST_LABELS:,} labels; none may be called `{NO_LABEL}`" in text
 
 
 def test_report_page(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:

@@ -29,8 +29,11 @@ from service.predictor import Predictor
 from service.requests import Incoming
 from service.settings import Settings
 from service.verdict import CompareSettings, Decision
+from training import data
 from training.evaluation import Evaluation
 from training.parity import Hop
+from training.recipe import Recipe
+from training.stage import Context
 
 LABELS = ["animal", "food", "tool"]
 TEXTS = [
@@ -99,7 +102,6 @@ def test_it_learned_and_its_model_says_what_it_is(tagged_run: Path, bundle: Bund
 def test_the_report_and_the_card_are_of_any_number_of_labels(tagged_run: Path, bundle: Bundle) -> None:
     from training.model_card import model_card
     from training.pipeline import standing
-    from training.recipe import Recipe
     from training.report_facts import facts_of
     from training.run_dir import RunDir
 
@@ -234,3 +236,24 @@ def test_a_file_is_scored_with_every_label(tagged_run: Path, bundle: Bundle, tmp
         assert {one["label"]: one["score"] for one in line["prediction"]} == pytest.approx(
             dict(zip(LABELS, scores.tolist(), strict=True)), abs=1e-5
         )
+
+
+def test_the_next_version_keeps_the_sides_of_its_rows(bundle: Bundle, tmp_path: Path) -> None:
+    known = [row["text"] for row in map(json.loads, Path(bundle.recipe()["data"]["source"]).read_text().splitlines())]
+    grown = write_tagged(tmp_path / "rows.jsonl", [*tagged(320), *tagged(120, seed=5)])
+    values = bundle.recipe()
+    values |= {"parent": bundle.tag, "data": values["data"] | {"source": str(grown)}}
+    work = tmp_path / "work"
+    work.mkdir()
+    summary = data.run(Context(Recipe.model_validate(values), work, {}, Quiet()))
+    assert summary["parent"]["missing"] == summary["parent"]["relabelled"] == 0
+    assert summary["parent"]["fresh"] == pytest.approx(24, abs=3)
+    lines = [json.loads(line) for line in (work / "held_out.jsonl").read_text().splitlines()]
+    assert {line["text"] for line in lines if line["set"] == "reference"} <= {*known}
+    assert all(isinstance(line["label"], list) for line in lines)
+    labels = [{*line["label"]} for line in lines if line["set"] == "fresh"]
+    assert all(sum(label in one for one in labels) >= 0.3 * len(labels) for label in LABELS)
+    one_label = values | {"data": values["data"] | {"multi_label": False}}
+    (tmp_path / "again").mkdir()
+    with pytest.raises(InputError, match="data.multi_label: rows of .* have any number of labels"):
+        data.run(Context(Recipe.model_validate(one_label), tmp_path / "again", {}, Quiet()))

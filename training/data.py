@@ -25,6 +25,7 @@ from training.pool import POOL, Indices, Mask, Part
 from training.reading import Reading, read_sources
 from training.recipe import Recipe
 from training.row_report import SAME_AS_TRAINING, RowReport
+from training.rows import label_column
 from training.sources import open_sources
 from training.split import Known, Split, require_training_rows, split_afresh, split_onward
 from training.stage import Context, Reporter, Summary
@@ -99,7 +100,7 @@ def run(context: Context) -> Summary:
         "labels": labels,
         "rows": {name: len(part) for name, part in parts.items()},
         "rows_by_label": {name: part.label_counts for name, part in parts.items()},
-        "labels_a_row": {name: _labels_a_row(part) for name, part in parts.items()} if data.multi_label else None,
+        "labels_a_row": _labels_a_row(parts, work) if data.multi_label else None,
         "dropped": told.dropped(),
         "cleaned": told.cleaned(),
         "read": report.rows_read,
@@ -119,10 +120,15 @@ def _require_labels_to_tell(labels: list[str], where: str, *, multi_label: bool)
         )
 
 
-def _labels_a_row(part: Part) -> dict[str, float]:
-    """How many labels a row has in the mean, and the number of rows without one."""
-    sizes = np.array([len(one) for one in part.pool.label_sets()])[part.label_ids]
-    return {"mean": float(sizes.mean()), "without": int((sizes == 0).sum())}
+def _labels_a_row(parts: Iterable[str], work: Path) -> dict[str, dict[str, float]]:
+    """For each part how many labels a row has in the mean, and the number of rows without one."""
+    found = {}
+    for name in parts:
+        batches = pq.ParquetFile(work / f"{name}.parquet").iter_batches(columns=["label"])
+        tables = (pa.Table.from_batches([batch]) for batch in batches)
+        sizes = np.concatenate([label_column(table).sum(axis=1) for table in tables])
+        found[name] = {"mean": float(sizes.mean()), "without": int((sizes == 0).sum())}
+    return found
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:

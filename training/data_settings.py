@@ -112,8 +112,6 @@ class DataSettings(Section):
     def _any_number_of_labels(self) -> "DataSettings":
         if self.label_separator is not None and not self.multi_label:
             raise ValueError("label_separator is for rows with any number of labels: set multi_label to true")
-        if self.multi_label and self.doubtful_labels == "remove":
-            raise ValueError("with multi_label nothing says which label of a row is wrong: set doubtful_labels to off")
         return self
 
     @model_validator(mode="after")

@@ -167,3 +167,27 @@ def test_a_folder_of_classes_has_one_label_for_each_text(tmp_path: Path) -> None
     (tmp_path / "rows/sports/one.txt").write_text("a game")
     with pytest.raises(InputError, match="data.multi_label: .* gives each text one label"):
         run(tmp_path / "work", recipe(tmp_path / "rows"))
+
+
+def test_a_label_too_many_or_too_few_is_doubted_and_removed_from_training_rows(tmp_path: Path) -> None:
+    rows = [(text, labels) for text, labels in tagged(300)]
+    wrong = {row: sorted({*rows[row][1]} ^ {"food"}) for row in range(0, 300, 23)}
+    given = [(text, wrong.get(row, labels)) for row, (text, labels) in enumerate(rows)]
+    source = jsonl(tmp_path / "rows.jsonl", given)
+    shown, removed = (tmp_path / name for name in ("shown", "removed"))
+    summary = run(shown, recipe(source))
+    assert summary["doubtful_labels"]["accuracy"] > 0.7
+    found = [json.loads(line) for line in (shown / "doubtful.jsonl").read_text().splitlines()]
+    texts = {rows[row][0]: ", ".join(rows[row][1]) or "(none)" for row in wrong}
+    hits = [row for row in found if row["text"] in texts]
+    assert len(hits) >= 5
+    assert len(hits) > 0.7 * len(found)
+    assert sum(row["suggested"] == texts[row["text"]] for row in hits) > 0.8 * len(hits)
+    assert {"split", "origin", "text", "label", "suggested", "score"} == found[0].keys()
+    less = run(removed, recipe(source, doubtful_labels="remove"))
+    gone = [row for row in found if row["split"] == "train"]
+    assert less["rows"]["train"] == summary["rows"]["train"] - len(gone) == len(read_rows(removed / "train.parquet"))
+    assert less["rows"]["test"] == summary["rows"]["test"]
+    counts = read_rows(removed / "train.parquet").labels.sum(axis=0).tolist()
+    assert less["labels_a_row"]["train"]["mean"] == pytest.approx(sum(counts) / less["rows"]["train"])
+    assert [less["rows_by_label"]["train"][label] for label in ("animal", "food", "tool")] == counts

@@ -27,7 +27,6 @@ def written(place: Path, **more: Any) -> Path:
         ({"search": {"metric": "balanced_accuracy"}}, "search: metric: balanced_accuracy is for one label a row"),
         ({"distill": {"teacher": "t"}}, "distill: .*no distillation"),
         ({"evaluate": {"ordinal": True}}, "evaluate: ordinal: .*no rank"),
-        ({"data": {**RECIPE["data"], "doubtful_labels": "remove"}}, "data: .*set doubtful_labels to off"),
         ({"data": {"source": "s", "label_separator": ";"}}, "data: label_separator .*set multi_label to true"),
     ],
 )
