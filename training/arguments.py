@@ -8,6 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from service.errors import InputError
+from training.deepspeed import configuration
 from training.precision import precision_for
 from training.processes import place
 from training.recipe import Recipe
@@ -43,7 +44,8 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> 
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         seed=recipe.seed,
-        use_cpu=not torch.cuda.is_available(),
+        # DeepSpeed finds out by itself, and accelerate forgets about it where it is told.
+        use_cpu=recipe.train.deepspeed is None and not torch.cuda.is_available(),
         ddp_backend="gloo" if place().world > 1 and not torch.cuda.is_available() else None,
         dataloader_pin_memory=torch.cuda.is_available(),
         eval_strategy="steps" if validate else "no",
@@ -57,6 +59,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> 
         restore_callback_states_from_checkpoint=True,  # else early stopping would count from nothing
         logging_steps=LOGGING_STEPS,
         logging_nan_inf_filter=False,  # it would put the mean of the losses before in the place of a NaN
+        deepspeed=configuration(recipe),
         report_to=[],
         disable_tqdm=True,
     )

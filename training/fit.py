@@ -20,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from service.errors import BentuneError, InputError
 from service.hardware import visible_cores
-from training import processes
+from training import deepspeed, processes
 from training.arguments import evaluation_steps, total_steps, training_arguments
 from training.image_processor import ImageProcessor
 from training.image_rows import ImageRows, collated
@@ -84,7 +84,7 @@ def fit(
     found = team.agree(str(last_whole_checkpoint(checkpoints) or "") if team.leads else "")
     checkpoint = Path(found) if found else None
     if checkpoint:
-        require_same_kind(checkpoint)
+        require_same_kind(checkpoint, recipe)
     resumed_at = step_of(checkpoint) if checkpoint else 0
     if checkpoint:
         report.say(f"going on from step {resumed_at}")
@@ -95,11 +95,14 @@ def fit(
         for callback in callbacks:
             trainer.add_callback(callback)
         trainer.add_callback(Watch(advance, resumed_at, evaluation_steps(recipe, len(rows)) if validation else None))
-        if checkpoint and is_finished(checkpoint, steps):
+        if checkpoint and is_finished(checkpoint, steps) and recipe.train.deepspeed is None:
             trainer.restore(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    make_whole(model, keep=team.leads)
+    if recipe.train.deepspeed is None:
+        make_whole(model, keep=team.leads)
+    else:
+        deepspeed.gather(model, keep=team.leads)
     trainer.accelerator.wait_for_everyone()  # whoever reads a checkpoint, before it is removed
     if here.world > 1:
         torch.set_num_threads(visible_cores())

@@ -12,10 +12,12 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from service.errors import InputError
+from training.deepspeed import is_checkpoint
 from training.precision import precision_for
 from training.recipe import Recipe
 
 WEIGHTS = "pytorch_model_fsdp.bin"
+FSDP, DEEPSPEED, WHOLE = "FSDP", "DeepSpeed", "whole weights in each process"
 
 
 def asked_for(environment: Mapping[str, str] = os.environ) -> bool:
@@ -46,14 +48,14 @@ def require_shardable(recipe: Recipe, environment: Mapping[str, str] = os.enviro
         )
 
 
-def require_same_kind(checkpoint: Path, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise InputError when a checkpoint cannot be gone on from: FSDP writes it in another form."""
-    sharded = (checkpoint / WEIGHTS).is_file()
-    if sharded != asked_for(environment):
-        was, now = ("with", "without") if sharded else ("without", "with")
+def require_same_kind(checkpoint: Path, recipe: Recipe, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise InputError when a checkpoint cannot be gone on from: FSDP and DeepSpeed write it in forms of their own."""
+    was = FSDP if (checkpoint / WEIGHTS).is_file() else DEEPSPEED if is_checkpoint(checkpoint) else WHOLE
+    now = FSDP if asked_for(environment) else WHOLE if recipe.train.deepspeed is None else DEEPSPEED
+    if was != now:
         raise InputError(
-            f"{checkpoint} was written {was} FSDP, and this training was started {now}: start it as before, or from "
-            "the beginning with `bentune train --force`"
+            f"{checkpoint} was written with {was}, and this training was started with {now}: start it as before, or "
+            "from the beginning with `bentune train --force`"
         )
 
 

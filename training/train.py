@@ -14,6 +14,7 @@ from service.contract import write_json
 from service.image_settings import IMAGES
 from training import pruning
 from training.base import base_digest, load_base, load_image_processor, load_tokenizer, quiet
+from training.deepspeed import require_deepspeed
 from training.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
 from training.fit import Fitted, fit
 from training.image_processor import ImageProcessor
@@ -105,6 +106,7 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     quiet()
     recipe, work, data = context.recipe, context.work, context.inputs["data"]
     require_shardable(recipe)
+    require_deepspeed(recipe)
     labels = labels_of(data)
     if recipe.evaluate.ordinal:
         ranks_of(labels)  # or it would be refused when all is trained

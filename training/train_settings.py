@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from training.deepspeed_settings import DeepspeedSettings
 from training.rows_settings import AugmentSettings, Balance
 from training.section import Fraction, Section
 
@@ -57,6 +58,10 @@ class TrainSettings(Section):
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="metric, patience and min_delta of stopping early; by default never"
+    )
+
+    deepspeed: DeepspeedSettings | None = Field(
+        default=None, description="DeepSpeed's configuration, or the JSON file that holds it; by default none"
     )
 
     @property

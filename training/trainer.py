@@ -43,7 +43,7 @@ class RowTrainer(Trainer):
         """
         if not self.args.should_save:
             return
-        if self.is_fsdp_enabled:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             Path(str(output_dir or self.args.output_dir)).mkdir(parents=True, exist_ok=True)
         else:
             self._save(output_dir)

@@ -1,14 +1,17 @@
 """Two real processes: the same batches and loss as one, one that writes, and one exit code."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from command import ask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,12 +19,14 @@ from pair import Pair, launched_with
 from safetensors.numpy import load_file
 from tiny import write_recipe
 
+from rollout.server import free_port
 from service.errors import InputError
 from training.arguments import rows_at_once
 from training.processes import Alone, Dismissed, Place, Team, place
 from training.recipe import Recipe
 from training.sampler import LengthSampler, SharedBatches
 
+K8S = Path(__file__).parent.parent.parent / "k8s"
 Prepared = tuple[Path, Path]
 
 
@@ -92,7 +97,7 @@ def test_a_step_must_divide_by_the_processes() -> None:
         rows_at_once(recipe, 4)
 
 
-def names_in(runs: Path, stage: str) -> set[str]:
+def files_of(runs: Path, stage: str) -> set[str]:
     (directory,) = runs.glob(f"*/*/{stage}")
     return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
 
@@ -106,46 +111,114 @@ def kill_when_written(pair: Pair, runs: Path, checkpoint: str) -> None:
     pair.kill()
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_csv: Path) -> Callable[..., Prepared]:
+def write_still(directory: Path, tiny_model: Path, tiny_csv: Path, **more: Any) -> Prepared:
     """A recipe without dropout, so that one process and several differ by rounding alone, and runs with its rows."""
-    model = tmp_path_factory.mktemp("still") / "tiny-bert"
+    model = directory / "tiny-bert"
     shutil.copytree(tiny_model, model)
     config = json.loads((model / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (model / "config.json").write_text(json.dumps(config))
-
-    def prepare(**more: Any) -> Prepared:
-        directory = tmp_path_factory.mktemp("pair")
-        recipe = write_recipe(directory / "still.yaml", model, tiny_csv, **more)
-        assert ask("data", recipe, "--runs", directory / "runs").code == 0
-        return recipe, directory / "runs"
-
-    return prepare
+    recipe = write_recipe(directory / "still.yaml", model, tiny_csv, **more)
+    assert ask("data", recipe, "--runs", directory / "runs").code == 0
+    return recipe, directory / "runs"
 
 
-def test_sharded_by_accelerate_and_killed_they_go_on_and_end_as_one_process(prepared: Callable[..., Prepared]) -> None:
-    recipe, runs = prepared(train={"epochs": 4, "learning_rate": 0.005, "checkpoint_steps": 10})
-    alone = runs.parent / "alone"
-    shutil.copytree(runs, alone)
-    options = {"environment": launched_with("--use_fsdp", "--fsdp_version", "2")}
-    pair = Pair(runs.parent / "killed", "train", recipe, "--runs", runs, "--json", **options)
+def test_sharded_killed_and_gone_on_with_they_end_as_one_process_does(
+    tmp_path: Path, tiny_model: Path, tiny_csv: Path
+) -> None:
+    train = {"epochs": 6, "learning_rate": 0.005, "checkpoint_steps": 10}
+    # Nothing improves by that much, so that training stops at the fourth evaluation.
+    train |= {"early_stopping": {"metric": "log_loss", "patience": 3, "min_delta": 5}}
+    recipe, runs = write_still(
+        tmp_path,
+        tiny_model,
+        tiny_csv,
+        method={"name": "lora", "dropout": 0.0},
+        train=train,
+        data={"source": str(tiny_csv), "split": {"validation": 0.1}},
+    )
+    shutil.copytree(runs, tmp_path / "alone")
+    command, environment = (
+        ("train", recipe, "--runs", runs, "--json"),
+        launched_with("--use_fsdp", "--fsdp_version", "2"),
+    )
+    pair = Pair(tmp_path / "killed", *command, environment=environment)
     kill_when_written(pair, runs, "checkpoint-20/trainer_state.json")
     assert list(runs.glob("still/*/train")) == []
-    pair = Pair(runs.parent / "resumed", "train", recipe, "--runs", runs, "--json", **options)
+    answer = ask(*command)
+    assert answer.code == 2
+    assert "was written with FSDP, and this training was started with whole weights" in answer.err
+    pair = Pair(tmp_path / "resumed", *command, environment=environment)
     assert pair.codes() == [0, 0], pair.err(0) + pair.err(1)
     assert pair.out(1) == ""
-    whole = ask("train", recipe, "--runs", alone, "--json").json["summary"]
+    whole = ask("train", recipe, "--runs", tmp_path / "alone", "--json").json["summary"]
     summary = pair.summary()
     assert (summary["processes"], whole["processes"]) == (2, 1)
-    assert 20 <= summary["resumed_at_step"] < summary["steps"] == whole["steps"] == 60
+    assert 20 <= summary["resumed_at_step"] < summary["steps"] == whole["steps"] == 40
+    assert summary["stopped_early"]
+    assert whole["stopped_early"]
     assert summary["loss"] == pytest.approx(whole["loss"], abs=0.02)
     for rank in range(2):
         held, total = pair.shares(rank)
         assert held == pytest.approx(total / 2, rel=0.1)
-    assert names_in(runs, "train") == names_in(alone, "train")
-    for where in (runs, alone):
-        assert ask("merge", recipe, "--runs", where, "--json").code == 0
-    ours, theirs = (load_file(next(where.glob("still/*/merge/model/model.safetensors"))) for where in (runs, alone))
-    assert {name: weight.shape for name, weight in ours.items()} == {name: w.shape for name, w in theirs.items()}
+    assert files_of(runs, "train") == files_of(tmp_path / "alone", "train")
+    both = (runs, tmp_path / "alone")
+    assert [ask("merge", recipe, "--runs", where, "--json").code for where in both] == [0, 0]
+    ours, theirs = (load_file(next(where.glob("still/*/merge/model/model.safetensors"))) for where in both)
+    assert ours.keys() == theirs.keys()
     assert all(np.allclose(ours[name], theirs[name], atol=0.05) for name in ours)
+
+
+def test_one_that_fails_ends_both_and_says_why_once(tmp_path: Path, tiny_run: Path, tiny_recipe: Path) -> None:
+    run = tmp_path / "runs" / tiny_run.parent.name / tiny_run.name
+    shutil.copytree(tiny_run / "data", run / "data")
+    pair = Pair(tmp_path / "said", "train", tiny_recipe, "--runs", tmp_path / "runs", "--json", fails=1)
+    assert pair.codes() == [3, 3]
+    assert "MemoryError: cannot allocate 1 GB for a test" in pair.err(1)
+    assert "MemoryError" not in pair.err(0)
+    assert (
+        "another process of this training has ended, and its own message says why" in json.loads(pair.out(0))["error"]
+    )
+    assert [path.name for path in run.iterdir() if path.is_dir()] == ["data"]
+
+
+def test_what_the_leader_ends_with_all_end_with(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, "train", tmp_path / "none.yaml", "--json")
+    assert pair.codes() == [2, 2]
+    assert "no such recipe file" in pair.err(0)
+    assert (pair.out(1), "error" in pair.err(1)) == ("", False)
+
+
+def test_two_machines_started_as_the_manifests_say_train_as_one(
+    tmp_path: Path, tiny_model: Path, tiny_csv: Path
+) -> None:
+    train = {"epochs": 2, "learning_rate": 0.005, "checkpoint_steps": 10}
+    recipe, runs = write_still(tmp_path, tiny_model, tiny_csv, train=train)
+    shutil.copytree(runs, tmp_path / "alone")
+    job = yaml.safe_load((K8S / "training/distributed/indexed.yaml").read_text())["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert told["PET_NNODES"] == str(job["completions"]) == "2"
+    torchrun, *arguments = container["command"]
+    assert arguments == ["-m", "bentune", "run", "/recipe/recipe.yaml", "--runs", "/runs"]
+    here = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    machines = [
+        subprocess.Popen(
+            [Path(sys.executable).parent / torchrun, "-m", "bentune", "train", recipe, "--runs", runs, "--json"],
+            env=os.environ | told | here | {"PET_NODE_RANK": str(index)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    said = [machine.communicate(timeout=240) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert said[1][0] == ""
+    summary = json.loads(said[0][0])["summary"]
+    whole = ask("train", recipe, "--runs", tmp_path / "alone", "--json").json["summary"]
+    assert (summary["processes"], whole["processes"]) == (2, 1)
+    assert summary["steps"] == whole["steps"] == 30
+    assert summary["loss"] == pytest.approx(whole["loss"], abs=0.02)
+    assert [path.name for path in runs.glob("still/*")] == [path.name for path in (tmp_path / "alone").glob("still/*")]
+    assert files_of(runs, "train") == files_of(tmp_path / "alone", "train")

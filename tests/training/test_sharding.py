@@ -45,14 +45,18 @@ def test_what_cannot_be_sharded_is_refused(environment: dict[str, str], more: di
         require_shardable(recipe(**more), environment)
 
 
-def test_a_checkpoint_of_the_other_kind_is_refused(tmp_path: Path) -> None:
-    require_same_kind(tmp_path, {})
-    with pytest.raises(InputError, match="without FSDP, and this training was started with"):
-        require_same_kind(tmp_path, FSDP)
+def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:
+    plain, deepspeed = recipe(), recipe(train={"deepspeed": {}})
+    require_same_kind(tmp_path, plain, {})
+    for now, environment, said in ((plain, FSDP, "started with FSDP"), (deepspeed, {}, "started with DeepSpeed")):
+        with pytest.raises(InputError, match=f"written with whole weights in each process.*{said}"):
+            require_same_kind(tmp_path, now, environment)
+    (tmp_path / "latest").touch()
+    require_same_kind(tmp_path, deepspeed, {})
     (tmp_path / sharding.WEIGHTS).touch()
-    require_same_kind(tmp_path, FSDP)
-    with pytest.raises(InputError, match="with FSDP, and this training was started without"):
-        require_same_kind(tmp_path, {})
+    require_same_kind(tmp_path, plain, FSDP)
+    with pytest.raises(InputError, match="written with FSDP.*started with whole weights"):
+        require_same_kind(tmp_path, plain, {})
 
 
 def test_a_model_that_is_not_sharded_stays_as_it_is() -> None:
