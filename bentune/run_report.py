@@ -54,6 +54,9 @@ def judgement_of(root: Path) -> "Judgement | None":
 
     Raises InputError for a file that no comparison wrote.
     """
+    file = root / COMPARED / "comparison.json"
+    if not file.is_file():
+        return None
     from pydantic import ValidationError
 
     from rollout.comparison import Comparison
@@ -61,9 +64,6 @@ def judgement_of(root: Path) -> "Judgement | None":
     from service.errors import InputError
     from training.report_facts import Judgement
 
-    file = root / COMPARED / "comparison.json"
-    if not file.is_file():
-        return None
     try:
         found = Comparison.model_validate_json(file.read_bytes())
     except ValidationError as error:

@@ -5,7 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from command import ask
+from comparisons import NASTY, comparison
+
+from bentune.run_report import judgement_of
+from service.contract import write_json
+from service.errors import InputError
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -39,3 +45,16 @@ def test_without_a_run_there_is_nothing_to_report(bentune: Call, tiny_recipe: Pa
     code, _, err = bentune("report", tiny_recipe, "--runs", tmp_path / "runs")
     assert code == 2
     assert "run `bentune data` first" in err
+
+
+def test_what_no_comparison_wrote_is_named(tmp_path: Path) -> None:
+    assert judgement_of(tmp_path) is None
+    (tmp_path / "compare").mkdir()
+    write_json(tmp_path / "compare/comparison.json", comparison())
+    found = judgement_of(tmp_path)
+    assert found
+    assert found.verdict == comparison().verdict
+    assert found.slices[0][:3] == (f"set: {NASTY}", "40", "+1 −2")
+    (tmp_path / "compare/comparison.json").write_text('{"verdict": {}}')
+    with pytest.raises(InputError, match=r"comparison\.json: .*run `bentune retrain` again"):
+        judgement_of(tmp_path)
