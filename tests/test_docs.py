@@ -44,6 +44,7 @@ from training.method_settings import LEARNING_RATES, METHODS
 from training.recipe_file import load_recipe
 from training.rehearsal import ENOUGH_SECONDS, WARM_UP
 from training.report_page import SHOWN_CHARACTERS, TITLES
+from training.rows_settings import AugmentSettings
 from training.search_settings import SearchSettings
 from training.train_settings import TrainSettings
 
@@ -301,6 +302,24 @@ def test_smaller_models_page() -> None:
         for name, field in settings.model_fields.items():
             default = "" if field.is_required() else json.dumps(field.default)
             assert f"| `{name}` | {default} | {field.description} |" in page.read_text()
+
+
+def test_images_page(tmp_path: Path) -> None:
+    """Its digits are written and read, its requests are those that a service answers, and its table is the code."""
+    page = DOCS / "images.md"
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    written, asked = blocks(page, "sh")
+    output = shell(written, tmp_path)
+    assert "1,797 rows read, 1,797 used" in output
+    assert "train.augment.rotation" in output
+    for name in ("rotation", "crop", "flip"):
+        field = AugmentSettings.model_fields[name]
+        assert f"| `{name}` | `{json.dumps(field.default)}` | {field.description} |" in page.read_text()
+    for line in asked.splitlines():
+        for file in re.findall(r"digits/images/\S+?\.png", line):
+            assert (tmp_path / file).is_file()
+    assert not load_recipe(ROOT / "recipes/digits.yaml").recipe.train.augment.copies
 
 
 def test_serving_page(tiny_tag: str, tmp_path: Path) -> None:
