@@ -103,12 +103,17 @@ def test_the_report_and_the_card_are_of_any_number_of_labels(tagged_run: Path, b
     from training.model_card import model_card
     from training.pipeline import standing
     from training.report_facts import facts_of
+    from training.report_page import page_of
     from training.run_dir import RunDir
 
     recipe = Recipe.model_validate(bundle.recipe())
     card = model_card(facts_of(recipe, standing(recipe, RunDir(tagged_run))))
     assert "| hamming loss |" in card
     assert "any number of its labels" in card
+    facts = facts_of(recipe, standing(recipe, RunDir(tagged_run)))
+    page = page_of(facts, [], {}, "abc", "tagged.yaml")
+    assert "accuracy counts rows with all of theirs" in page
+    assert "Confusion matrix" not in page
 
 
 def test_the_predictors_scores_are_the_torch_models_sigmoids(tagged_run: Path, bundle: Bundle) -> None:

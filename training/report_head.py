@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from service.hardware import Cpu
+from service.image_settings import IMAGES
 from service.plan import FP32, Plan
 from training.plan_report import MOST_TAKEN, short_provider
 from training.recipe import Recipe
@@ -46,7 +47,8 @@ def tiles_of(facts: Facts) -> list[Tile]:
     if facts.plan and facts.plan.measured:
         best = facts.plan.measured[0]
         note = f"{best.variant} on {short_provider(best.provider)}, {best.slots} x {best.threads} threads"
-        tiles.append(Tile("texts a second", f"{best.texts_per_second:,.0f}", note))
+        many = "images" if facts.recipe.task == IMAGES else "texts"
+        tiles.append(Tile(f"{many} a second", f"{best.texts_per_second:,.0f}", note))
     return tiles
 
 
@@ -76,6 +78,8 @@ def what_of(facts: Facts, revision: str) -> list[tuple[str, str]]:
     settings = recipe.method.model_dump(mode="json", exclude={"name"})
     method = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items())
     rows = [("task", recipe.task), ("base model", recipe.model)]
+    if recipe.data.multi_label:
+        rows.append(("labels of a row", "any number; accuracy counts rows with all of theirs and none too many"))
     if training:
         rows.append(("its sha256", training.base_sha256))
         if training.base != recipe.model:
@@ -85,7 +89,8 @@ def what_of(facts: Facts, revision: str) -> list[tuple[str, str]]:
         count = training.parameters
         rows.append(("weights", f"{count.trainable:,} of {count.total:,} trained"))
         rows += _training(training, recipe)
-    rows.append(("longest text", f"{recipe.max_tokens} tokens; what is longer is cut"))
+    if recipe.task != IMAGES:
+        rows.append(("longest text", f"{recipe.max_tokens} tokens; what is longer is cut"))
     sources = ", ".join(recipe.data.sources)
     rows.append(("rows from", sources + (f": {recipe.data.query}" if recipe.data.query else "")))
     if data:

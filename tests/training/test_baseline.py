@@ -96,7 +96,8 @@ def test_a_label_that_takes_half_of_the_traffic_is_seen_with_forty_rows() -> Non
 
 def test_of_any_number_of_labels_the_likeliest_stands_for_all_and_none_is_a_bin() -> None:
     given = np.array([[3.0, 1.0, -2.0]] * 5 + [[-1.0, 2.0, 2.5]] * 3 + [[-3.0, -0.5, -1.0]] * 4, dtype=np.float32)
-    found = baseline(list(range(5, 17)), given, 0, multi_label=True)
-    assert found.label.counts == [5, 0, 3, 4]
-    assert sum(found.confidence.counts) == 12
+    given = np.tile(given, (5, 1))
+    found = baseline(list(range(5, 65)), given, 0, multi_label=True)
+    assert found.label.counts == [25, 0, 15, 20]
+    assert sum(found.confidence.counts) == 60
     assert found.confidence.edges[0] < 0.5 < found.confidence.edges[-1]
