@@ -1,6 +1,7 @@
 """What the README and docs/ say is true: their commands run, their tables and the tree match the code."""
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -18,12 +19,14 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from accelerate.commands.launch import launch_command_parser
 from api_server import ApiServer
 from command import ask
 from judged import write_rows
 from logged import log_of
 from measured import capacity as measured_capacity
 from tiny import sentences, write_csv
+from torch.distributed.run import get_args_parser
 
 from bentune.cli import cli
 from rollout.quality import Classification
@@ -128,13 +131,30 @@ def test_dry_run_page(tiny_recipe: Path, tmp_path: Path) -> None:
     assert (CHECKPOINTS_AT_ONCE, WARM_UP) == (3, 2)
 
 
-def test_several_processes_page() -> None:
-    """What it starts is what the tests of processes run; here, that the command is one and its recipe is there."""
-    (line,) = blocks(DOCS / "several-processes.md", "sh")
-    launcher, *_, module, verb, recipe = line.split()
-    assert (launcher, module) == ("torchrun", "bentune")
-    assert rows_at_once(load_recipe(ROOT / recipe).recipe, 2) > 0
-    cli.commands[verb].make_context(verb, [recipe])
+def test_several_processes_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it starts is what the tests of processes run; here, that launchers and commands know all that is given."""
+    page = DOCS / "several-processes.md"
+    started = [line for block in blocks(page, "sh") for line in block.splitlines() if "-m bentune" in line]
+    assert len(started) == 4
+    for name, content in files_of(page).items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    for line in started:
+        words = [word for word in shlex.split(line) if not word.startswith("PET_")]
+        before, (verb, recipe, *options) = words[: words.index("-m")], words[words.index("bentune") + 1 :]
+        match before:
+            case ["torchrun", *told]:
+                processes = int(get_args_parser().parse_args([*told, "-m", "bentune"]).nproc_per_node)
+            case ["accelerate", "launch", *told]:
+                processes = launch_command_parser().parse_args([*told, "-m", "bentune"]).num_processes
+        cli.commands[verb].make_context(verb, [recipe, *options])
+        overrides = [value for name, value in itertools.pairwise(options) if name == "--set"]
+        loaded = load_recipe(ROOT / recipe, overrides).recipe
+        assert rows_at_once(loaded, max(2, processes)) > 0
+        assert (loaded.train.deepspeed is not None) == bool(overrides)
+    directories = re.findall(r"`(k8s/training/\w+)`", page.read_text())
+    assert len(directories) == 2
+    assert all((ROOT / directory / "kustomization.yaml").is_file() for directory in directories)
 
 
 def test_data_page(tmp_path: Path) -> None:

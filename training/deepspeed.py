@@ -1,8 +1,10 @@
 """DeepSpeed under Trainer: what it is configured with, and what must be there before anything is trained with it."""
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,15 @@ def require_deepspeed(recipe: Recipe, environment: Mapping[str, str] = os.enviro
     if here.world > 1 and not torch.cuda.is_available():
         # accelerate 1.15, PartialState.__init__: without a GPU there is no backend, and each believes it is alone.
         raise InputError(f"{KEY}: {here.world} processes share a training by DeepSpeed on GPUs only, and none is there")
-    _require_known(recipe.train.deepspeed.get("zero_optimization", {}))
+    with stdout_kept(recipe):
+        _require_known(recipe.train.deepspeed.get("zero_optimization", {}))
+
+
+@contextlib.contextmanager
+def stdout_kept(recipe: Recipe) -> Iterator[None]:
+    """Have DeepSpeed say what it says on stderr: stdout is the command's own, which may be one JSON object."""
+    with contextlib.nullcontext() if recipe.train.deepspeed is None else contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def is_checkpoint(checkpoint: Path) -> bool:

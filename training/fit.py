@@ -77,7 +77,8 @@ def fit(
     """
     team, here = processes.team(), processes.place()
     checkpoints = Path(team.agree(str(checkpoints.resolve())))
-    trainer = trainer_of(model, tokenizer, recipe, rows, validation, checkpoints, loss)
+    with deepspeed.stdout_kept(recipe):
+        trainer = trainer_of(model, tokenizer, recipe, rows, validation, checkpoints, loss)
     if here.world > 1:
         torch.manual_seed(recipe.seed + here.rank)  # or dropout would be the same for the rows of each
         torch.set_num_threads(max(1, visible_cores() // here.local))
@@ -98,18 +99,21 @@ def fit(
         if checkpoint and is_finished(checkpoint, steps) and recipe.train.deepspeed is None:
             trainer.restore(checkpoint)
         else:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if recipe.train.deepspeed is None:
-        make_whole(model, keep=team.leads)
-    else:
-        deepspeed.gather(model, keep=team.leads)
-    trainer.accelerator.wait_for_everyone()  # whoever reads a checkpoint, before it is removed
+            with deepspeed.stdout_kept(recipe):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if recipe.train.deepspeed is None:
+            make_whole(model, keep=team.leads)
+        else:
+            deepspeed.gather(model, keep=team.leads)
+        trainer.accelerator.wait_for_everyone()  # whoever reads a checkpoint, before it is removed
     if here.world > 1:
         torch.set_num_threads(visible_cores())
     if recipe.train.gradient_checkpointing:
         cast("PreTrainedModel", model).gradient_checkpointing_disable()
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
-    if not finite(history) or not all(torch.isfinite(weight).all() for weight in model.parameters()):
+    # Where weights are sharded only the leader has them whole; the others hear of it.
+    broken = team.leads and not all(torch.isfinite(weight).all() for weight in model.parameters())
+    if broken or not finite(history):
         if team.leads:
             shutil.rmtree(checkpoints)  # there is nothing in them to go on from
         raise BentuneError(

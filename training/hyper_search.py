@@ -18,6 +18,7 @@ from service.contract import write_json
 from service.errors import BentuneError, InputError
 from training import train
 from training.base_files import base_files_digest
+from training.processes import place
 from training.recipe import Recipe
 from training.recipe_file import digest, spelled_out
 from training.run_dir import RunDir
@@ -49,6 +50,8 @@ def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
         )
     if recipe.warm:
         raise InputError("search: trials start from the base model; leave train.warm_start out")
+    if place().world > 1:
+        raise InputError(f"search: {place().world} processes were started, and one alone can search: without torchrun")
     directory = run.root / DIRECTORY
     directory.mkdir(exist_ok=True)
     rows, counts = search_rows(recipe, run.stage("data"), directory / "rows")

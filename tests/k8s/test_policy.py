@@ -420,6 +420,8 @@ def test_a_gates_no_ends_a_job_and_anything_else_is_tried_again(render: Callable
     # torchrun's exit code says nothing.
     distributed = render("training/distributed").one("Job")["spec"]
     assert distributed["podFailurePolicy"]["rules"] == [ignored]
+    # One loss fails the pods of all nodes: as many losses as one node's may have.
+    assert distributed["backoffLimit"] + 1 == distributed["completions"] * (job["backoffLimit"] + 1)
 
 
 def test_the_peers_of_several_nodes_find_each_other(render: Callable[..., Any]) -> None:

@@ -20,6 +20,7 @@ from tiny import Quiet, write_recipe
 from service.errors import BentuneError, InputError
 from training import hyper_search
 from training.hyper_search import search
+from training.processes import Place
 from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.run_dir import RunDir
@@ -134,6 +135,12 @@ def found(tiny_recipe: Path, tiny_run: Path, copied: Any) -> Callable[..., Searc
             return search(given, opened, Quiet())
 
     return run
+
+
+def test_several_processes_are_refused(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.hyper_search.place", lambda: Place(rank=0, world=2))
+    with pytest.raises(InputError, match="search: 2 processes were started, and one alone can search"):
+        found()
 
 
 def test_bad_trials_end_early_and_the_best_is_found(found: Any, training: Training) -> None:
