@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -109,14 +110,7 @@ def _table(rows: list[tuple[str, str]], schema: pa.Schema) -> pa.Table:
 
 def measure(source: Path, rows: int, work: Path, *overrides: str) -> Measured:
     """`bentune data` on this file, in a process of its own. Raises BentuneError when it fails."""
-    recipe = work / f"{source.suffix[1:]}.yaml"
-    recipe.write_text(f"task: text-classification\nmodel: none\ndata: {{source: {source}}}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "bentune", "data", str(recipe), "--runs", str(work / "runs"), "--new", "--json"]
-    command += [part for override in overrides for part in ("--set", override)]
-    start = time.monotonic()
-    peak_mb, output = peak_of(command)
-    seconds = time.monotonic() - start
-    summary = json.loads(output)["summary"]
+    summary, seconds, peak_mb = watched("data", recipe_for(source, work), work, *overrides)
     return Measured(
         form=source.suffix[1:],
         rows=rows,
@@ -126,6 +120,29 @@ def measure(source: Path, rows: int, work: Path, *overrides: str) -> Measured:
         kept=sum(summary["rows"].values()),
         left_out={reason: dropped["rows"] for reason, dropped in summary["dropped"].items()},
     )
+
+
+def recipe_for(source: Path, work: Path) -> Path:
+    """A recipe that reads this file."""
+    recipe = work / f"{source.suffix[1:]}.yaml"
+    recipe.write_text(f"task: text-classification\nmodel: none\ndata: {{source: {source}}}\n", encoding="utf-8")
+    return recipe
+
+
+def watched(
+    stage: str, recipe: Path, work: Path, *overrides: str, new: bool = True
+) -> tuple[dict[str, Any], float, float]:
+    """A stage in a process of its own: its summary, its seconds, and its peak in 10^6 bytes.
+
+    Raises BentuneError when it fails.
+    """
+    command = [sys.executable, "-m", "bentune", stage, str(recipe), "--runs", str(work / "runs"), "--json"]
+    command += ["--new"] if new else []
+    command += [part for override in overrides for part in ("--set", override)]
+    start = time.monotonic()
+    peak_mb, output = peak_of(command)
+    seconds = time.monotonic() - start
+    return json.loads(output)["summary"], seconds, peak_mb
 
 
 def table_of(found: DataMemory) -> Table:

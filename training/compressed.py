@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification
 
 from service.errors import InputError
 from training.distillation import TEACHER
-from training.logits import Logits, torch_logits
+from training.logits import Logits, logits_of
 from training.pruning import DENSE
 from training.recipe import Recipe
 from training.rows import Rows
@@ -40,5 +40,5 @@ def larger_models(recipe: Recipe, trained: Path, rows: Rows, labels: list[str], 
             trained / DENSE, use_safetensors=True, dtype=torch.float32, local_files_only=True
         )
         with report.task("evaluating the model before pruning", len(rows)) as advance:
-            found["dense"], _ = torch_logits(dense, tokenizer_of(trained), rows, recipe.max_tokens, advance)
+            found["dense"] = logits_of(dense, tokenizer_of(trained), rows, recipe.max_tokens, advance)
     return found

@@ -17,6 +17,7 @@ from training.rows import Rows
 from training.stage import Reporter, Summary
 from training.teacher import open_teacher
 from training.teacher_files import teacher_digest
+from training.training_rows import TrainingRows
 
 TEACHER = "teacher.json"
 ANSWERS = "teacher_logits.npy"
@@ -60,7 +61,9 @@ def taught(dataset: Dataset, answers: Logits) -> Dataset:
     return dataset.remove_columns("labels").add_column("labels", list(both))
 
 
-def ask_teacher(recipe: Recipe, rows: Rows, labels: list[str], work: Path, report: Reporter) -> tuple[Logits, Summary]:
+def ask_teacher(
+    recipe: Recipe, rows: Rows | TrainingRows, labels: list[str], work: Path, report: Reporter
+) -> tuple[Logits, Summary]:
     """The teacher's logits for the training rows, float32 [rows, labels], and what to tell about them.
 
     An interrupted run finds them again in `work`, where `teacher.json` stays. Raises InputError as `open_teacher` does,
@@ -72,7 +75,7 @@ def ask_teacher(recipe: Recipe, rows: Rows, labels: list[str], work: Path, repor
     if answers is None:
         teacher = open_teacher(recipe)
         with report.task("asking the teacher", len(rows)) as advance:
-            answers = teacher.logits(rows, labels, advance)
+            answers = np.concatenate([teacher.logits(part, labels, advance) for part in rows.parts()])
         beside = work / f"{ANSWERS}.partial"
         with beside.open("wb") as file:
             np.save(file, answers, allow_pickle=False)

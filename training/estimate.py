@@ -47,8 +47,9 @@ class Phase:
 class Rehearsal:
     """All that was measured. `peak_bytes` is the resident memory of a process that did nothing else.
 
-    `start_seconds` go by before the first step, a teacher's answers to all rows included; `saved_bytes` is what the
-    training saves when it ends, `model_bytes` the size of the whole model in float32.
+    `start_seconds` go by before the first step, a teacher's answers to all rows included. `saved_bytes` is what the
+    training saves when it ends, `tokens_bytes` what the tokenized rows hold on disk until then, `model_bytes` the size
+    of the whole model in float32.
     """
 
     rows: int
@@ -56,6 +57,7 @@ class Rehearsal:
     phases: list[Phase]
     save_seconds: float
     saved_bytes: int
+    tokens_bytes: int
     model_bytes: int
     peak_bytes: int
     gpu_peak_bytes: int | None
@@ -124,7 +126,7 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
         parts=tuple(parts),
         peak_memory_mb=found.peak_bytes / 1e6,
         gpu_peak_mb=found.gpu_peak_bytes / 1e6 if found.gpu_peak_bytes is not None else None,
-        disk_mb=max(disk + pruning, kept) / 1e6,
+        disk_mb=(found.tokens_bytes + max(disk + pruning, kept)) / 1e6,
         kept_mb=kept / 1e6,
     )
 

@@ -21,7 +21,7 @@ from training.compressed import larger_models
 from training.evaluation import EXCERPT, FILE, SMALL, Changed, Compressed, Evaluation, Mistake, Scaled, Slice
 from training.evaluation_table import changed_table, metrics_table, slices_table
 from training.label_order import ranks_of
-from training.logits import Logits, torch_logits
+from training.logits import Logits, logits_of
 from training.methods import load_same_base, load_tuned
 from training.rows import Rows, read_rows
 from training.stage import Context, Summary
@@ -54,8 +54,8 @@ def run(context: Context) -> Summary:
     shown = replace(rows, texts=carried.origins) if recipe.task == IMAGES else rows
     with context.report.task("evaluating", 2 * len(rows)) as advance:
         base = load_same_base(recipe, labels, trained)
-        before, _ = torch_logits(base, tokenizer, rows, recipe.max_tokens, advance)
-        after, _ = torch_logits(load_tuned(recipe, labels, trained), tokenizer, rows, recipe.max_tokens, advance)
+        before = logits_of(base, tokenizer, rows, recipe.max_tokens, advance)
+        after = logits_of(load_tuned(recipe, labels, trained), tokenizer, rows, recipe.max_tokens, advance)
     plain, temperature = after, _temperature(context)
     if temperature is not None:
         after = plain / np.float32(temperature.temperature)

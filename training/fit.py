@@ -31,6 +31,7 @@ from training.recipe import Recipe
 from training.sampler import LengthSampler
 from training.sharding import make_whole, require_same_kind
 from training.stage import Reporter
+from training.tokenized import lengths_of
 from training.train_settings import Precision
 from training.trainer import RowTrainer, is_finished, last_whole_checkpoint, step_of
 from training.validation import METRICS, validation_metrics
@@ -174,11 +175,6 @@ def trainer_of(
 
 def _by_length(rows: Dataset | ImageRows | None) -> Dataset | ImageRows | None:
     return rows.select(np.argsort(lengths_of(rows))) if isinstance(rows, Dataset) else rows
-
-
-def lengths_of(rows: Dataset | ImageRows) -> list[int]:
-    """Tokens, or patches, of each row."""
-    return rows.lengths if isinstance(rows, ImageRows) else [len(ids) for ids in rows["input_ids"]]
 
 
 def _mean_loss(history: list[dict[str, float]]) -> float:

@@ -18,6 +18,7 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from training.loss import Loss
+from training.tokenized import lengths_of
 
 Scores = npt.NDArray[np.float64]
 BATCH = 16
@@ -45,7 +46,7 @@ def taylor_scores(
     """
     totals = [torch.zeros(one.groups, dtype=torch.float64) for one in gated]
     collate = DataCollatorWithPadding(tokenizer)
-    order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable")
+    order = np.argsort(lengths_of(rows), kind="stable")
     device = next(model.parameters()).device
     model.eval()
     with ExitStack() as hooks:

@@ -10,7 +10,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from training.image_processor import ImageProcessor
 from training.image_rows import image_logits
-from training.rows import Rows
+from training.rows import Rows, of_size
 
 Logits = npt.NDArray[np.float32]
 Processor: TypeAlias = PreTrainedTokenizerBase | ImageProcessor
@@ -52,6 +52,18 @@ def one_batch(processor: Processor, rows: Rows, max_tokens: int) -> dict[str, to
         values = [one.values for one in processor.encode(rows.texts)]
         return {"pixel_values": torch.from_numpy(np.stack(values))}
     return dict(rows.encode(processor, max_tokens).convert_to_tensors("pt"))
+
+
+def logits_of(
+    model: torch.nn.Module | PreTrainedModel,
+    processor: Processor,
+    rows: Rows,
+    max_tokens: int,
+    advance: Callable[[int], None],
+) -> Logits:
+    """The logits alone, of any number of rows: the tokens of a part of them are in memory at a time."""
+    parts = of_size(rows.parts())
+    return np.concatenate([torch_logits(model, processor, part, max_tokens, advance)[0] for part in parts])
 
 
 @torch.inference_mode()

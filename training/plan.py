@@ -25,7 +25,7 @@ from training.checks import Sample, logits_alone
 from training.held_out import rounded
 from training.neighbours import Clocks, taken
 from training.plan_report import checks_table, draw_pareto, entries_table, markdown, verdict
-from training.rows import Rows, read_rows
+from training.rows import RowFile, Rows, open_rows
 from training.search import search, steps
 from training.served import encoded, served_encoder
 from training.speed import Traffic, measure
@@ -42,9 +42,9 @@ def run(context: Context) -> Summary:
     recipe, inputs, report = context.recipe, context.inputs, context.report
     settings, cpu = recipe.plan, describe()
     tokenizer = served_encoder(inputs["export"], recipe)
-    held_out = _some(read_rows(inputs["data"] / "test.parquet"), settings.rows, recipe.seed)
+    held_out = _some(open_rows(inputs["data"] / "test.parquet"), settings.rows, recipe.seed)
     # Not rows that accuracy is compared on: the scales of int8 would know them.
-    training = _some(read_rows(inputs["data"] / "train.parquet"), settings.calibration_rows, recipe.seed)
+    training = _some(open_rows(inputs["data"] / "train.parquet"), settings.calibration_rows, recipe.seed)
     sample = Sample(encoded(held_out, tokenizer), held_out.labels, tokenizer.settings)
     trial = Trial(sample, encoded(training, tokenizer), settings, cpu.cores, recipe.seed)
     with report.task("building and checking variants", (1 + len(settings.variants)) * len(held_out)) as advance:
@@ -124,5 +124,5 @@ def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> lis
     return rows
 
 
-def _some(rows: Rows, most: int, seed: int) -> Rows:
+def _some(rows: RowFile, most: int, seed: int) -> Rows:
     return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:most]))

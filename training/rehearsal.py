@@ -18,7 +18,7 @@ from training.arguments import evaluation_steps, rows_at_once
 from training.base import load_base
 from training.distillation import ANSWERS
 from training.estimate import Phase, Rehearsal, Timed
-from training.fit import lengths_of, trainer_of
+from training.fit import trainer_of
 from training.follow import Silent
 from training.logits import Logits
 from training.methods import count, prepare, save_tuned
@@ -26,13 +26,14 @@ from training.own_process import OutOfMemory, peak_bytes
 from training.pruning import CHECKPOINTS as PRUNED_CHECKPOINTS
 from training.pruning import dense_summary, tuned_again
 from training.recipe import Recipe
-from training.rows import Rows
 from training.sampler import LengthSampler
 from training.stage import Context, Reporter, Summary
 from training.step_plan import GROUPS, StepPlan, padded_tokens, step_plan
 from training.teacher import open_teacher
-from training.train import CHECKPOINTS, Ready, prepared
+from training.tokenized import lengths_of
+from training.train import CHECKPOINTS, TOKENS, Ready, prepared
 from training.trainer import RowTrainer, last_whole_checkpoint, step_of
+from training.training_rows import TrainingRows
 
 ENOUGH_SECONDS = 15.0
 """Of timed steps; on slow machines LEAST_PASSES take longer."""
@@ -81,6 +82,7 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
         phases=phases,
         save_seconds=save_seconds,
         saved_bytes=_size(saved),
+        tokens_bytes=_size(work / TOKENS),
         model_bytes=4 * count(ready.model).total,
         peak_bytes=peak_bytes(),
         gpu_peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
@@ -130,7 +132,7 @@ def _evaluation(trainer: RowTrainer, recipe: Recipe) -> float:
     rows = trainer.eval_dataset
     if not isinstance(rows, Dataset):
         return 0.0
-    batch, lengths = rows_at_once(recipe, 1), np.asarray(lengths_of(rows))
+    batch, lengths = rows_at_once(recipe, 1), lengths_of(rows).astype(np.int64)
     batches = -(-len(lengths) // batch)
     chosen = np.unique(np.linspace(0, batches - 1, VALIDATION_BATCHES).round().astype(int))
     some = np.concatenate([np.arange(len(lengths))[one * batch : (one + 1) * batch] for one in chosen])
@@ -144,7 +146,7 @@ class _Drawn(LengthSampler):
     """The longest step twice, for the memory of both it and the optimizer, then steps of every length in turns."""
 
     def __init__(self, plan: StepPlan, seed: int) -> None:
-        super().__init__(plan.batch, plan.lengths.tolist(), seed)
+        super().__init__(plan.batch, plan.lengths, seed)
         passes = list(islice(plan.passes(seed), MOST_PASSES))
         self.steps = [(None, plan.longest)] * WARM_UP + [step for one in passes for step in one]
         self.a_pass = len(passes[0])
@@ -196,7 +198,7 @@ class _SomeAnswers:
     def __call__(
         self,
         recipe: Recipe,
-        rows: Rows,
+        rows: TrainingRows,
         labels: list[str],
         work: Path,  # noqa: ARG002
         report: Reporter,  # noqa: ARG002

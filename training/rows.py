@@ -1,13 +1,21 @@
-"""Reads the rows that the data stage wrote, and tokenizes them for torch."""
+"""Reads the rows that the data stage wrote, all or a part at a time, and tokenizes them for torch."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+PART = 10_000
+"""Rows whose texts are in memory at once, of files that may have any number."""
+
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +32,19 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, chosen: npt.NDArray[np.int64]) -> "Rows":
+    @property
+    def paired(self) -> bool:
+        """Whether they are pairs."""
+        return self.pairs is not None
+
+    def take(self, chosen: Indices) -> "Rows":
         """The rows of these numbers."""
         pairs = [self.pairs[row] for row in chosen] if self.pairs is not None else None
         return Rows([self.texts[row] for row in chosen], pairs, self.labels[chosen])
+
+    def parts(self, chosen: Indices | None = None) -> Iterator["Rows"]:
+        """All rows, or those of these numbers, at once."""
+        yield self if chosen is None else self.take(chosen)
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> BatchEncoding:
         """Token ids without padding, cut to `max_tokens`."""
@@ -35,17 +52,105 @@ class Rows:
         return encoded
 
 
+class StoredRows(Protocol):
+    """Rows whose labels are in memory, and whose texts need not be."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Of all rows, as `Rows` has them."""
+
+    @property
+    def paired(self) -> bool:
+        """Whether they are pairs."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, chosen: Indices) -> Rows:
+        """The rows of these numbers, in memory."""
+
+    def parts(self, chosen: Indices | None = None) -> Iterator[Rows]:
+        """All rows, or those of these numbers, which are sorted and may repeat: some at a time, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """One split on disk."""
+
+    file: Path
+    paired: bool
+    labels: npt.NDArray[np.int64] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen: Indices) -> Rows:
+        """The rows of these numbers, in memory."""
+        unique, places = np.unique(chosen, return_inverse=True)
+        return joined(self.parts(unique)).take(places)
+
+    def parts(self, chosen: Indices | None = None) -> Iterator[Rows]:
+        """All rows, or those of these numbers, which are sorted and may repeat: some at a time, in their order."""
+        start = 0
+        with pq.ParquetFile(self.file) as stored:
+            for batch in stored.iter_batches(PART, columns=["text", "text_pair", "label"]):
+                end = start + len(batch)
+                if chosen is None:
+                    yield _rows(batch)
+                else:
+                    inside = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, end)] - start
+                    if len(inside):
+                        yield _rows(batch.take(pa.array(inside)))
+                start = end
+
+
+def open_rows(file: Path) -> RowFile:
+    """Look at one split; its texts stay on disk."""
+    with pq.ParquetFile(file) as stored:
+        first = next(stored.iter_batches(1, columns=["text_pair"]), None)
+        labels = label_column(stored.read(columns=["label"]))
+    return RowFile(file, first is not None and first["text_pair"][0].is_valid, labels)
+
+
 def read_rows(file: Path) -> Rows:
     """Read one split."""
-    table = pq.read_table(file)
-    pairs = table["text_pair"].to_pylist()
-    return Rows(table["text"].to_pylist(), pairs if pairs and pairs[0] is not None else None, label_column(table))
+    return joined(open_rows(file).parts())
 
 
-def label_column(table: pa.Table) -> npt.NDArray[np.int64]:
+def label_column(table: pa.Table | pa.RecordBatch) -> npt.NDArray[np.int64]:
     """The labels as `Rows` has them."""
     column = table["label"]
     if not pa.types.is_fixed_size_list(column.type):
         return np.asarray(column.to_numpy(), dtype=np.int64)
-    marks = column.combine_chunks().flatten().to_numpy().astype(np.int64)
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    marks = whole.flatten().to_numpy().astype(np.int64)
     return np.asarray(marks.reshape(-1, column.type.list_size))
+
+
+def joined(parts: Iterable[Rows]) -> Rows:
+    """All rows of some parts, in memory."""
+    every = list(parts)
+    if not every:
+        return Rows([], None, np.empty(0, dtype=np.int64))
+    pairs = None if any(part.pairs is None for part in every) else [*chain(*(part.pairs or [] for part in every))]
+    return Rows([*chain(*(part.texts for part in every))], pairs, np.concatenate([part.labels for part in every]))
+
+
+def of_size(parts: Iterable[Rows], size: int | None = None) -> Iterator[Rows]:
+    """The same rows in parts of `size`, PART where it is None; the last one has what is left."""
+    size = size or PART
+    waiting: list[Rows] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= size:
+            some = joined(waiting)
+            whole = len(some) // size * size
+            for start in range(0, whole, size):
+                yield some.take(np.arange(start, start + size))
+            waiting = [some.take(np.arange(whole, len(some)))]
+    if sum(map(len, waiting)):
+        yield joined(waiting)
+
+
+def _rows(batch: pa.RecordBatch) -> Rows:
+    pairs = batch["text_pair"].to_pylist()
+    return Rows(batch["text"].to_pylist(), pairs if pairs and pairs[0] is not None else None, label_column(batch))

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import BatchSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -15,8 +17,9 @@ class LengthSampler(LengthGroupedSampler):
     the length, as stars do, the end of each epoch would see few of them.
     """
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+    def __init__(self, batch_size: int, lengths: npt.ArrayLike, seed: int) -> None:
+        known = np.asarray(lengths, dtype=np.int32)  # a list of millions would hold as many objects
+        super().__init__(batch_size, lengths=known, generator=torch.Generator())  # type: ignore[arg-type]
         self.batch = batch_size
         self.seed = seed
         self.epoch = 0

@@ -1,6 +1,6 @@
 """The optimizer steps that a training will take, as the sampler draws them, and the few of them that stand for all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -50,16 +50,16 @@ class StepPlan:
             number += 1
 
 
-def step_plan(recipe: Recipe, lengths: Sequence[int]) -> StepPlan:
+def step_plan(recipe: Recipe, lengths: npt.ArrayLike) -> StepPlan:
     """The steps of this recipe on rows of these lengths in tokens."""
     train = recipe.train
     part, sizes = train.batch_size // train.accumulation, np.asarray(lengths, dtype=np.int64)
-    steps, an_epoch = total_steps(recipe, len(lengths)), steps_per_epoch(recipe, len(lengths))
-    sampler = LengthSampler(train.batch_size, list(lengths), recipe.seed)
+    steps, an_epoch = total_steps(recipe, len(sizes)), steps_per_epoch(recipe, len(sizes))
+    sampler = LengthSampler(train.batch_size, sizes, recipe.seed)
     tokens, widest, longest, first = [], 0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     for epoch in range(-(-steps // an_epoch)):
         sampler.set_epoch(epoch)
-        order = np.fromiter(sampler, dtype=np.int64, count=len(lengths))
+        order = np.fromiter(sampler, dtype=np.int64, count=len(sizes))
         padded, largest = _padded(sizes[order], train.batch_size, part)
         tokens.append(padded)
         if largest.max() > widest:

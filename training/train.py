@@ -1,10 +1,10 @@
 """Stage `train`: fine-tunes the base model on the training rows and saves the adapter or the model."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from datasets import Dataset
@@ -29,15 +29,17 @@ from training.processes import place
 from training.provenance import training_hardware
 from training.pruning import dense_summary, prune_and_tune, require_prunable
 from training.recipe import Recipe
-from training.rows import Rows, read_rows
+from training.rows import Rows, joined, open_rows
 from training.sharding import require_shardable
 from training.stage import Context, Reporter, Summary
+from training.tokenized import tokenized
 from training.trainer import last_whole_checkpoint
-from training.training_rows import training_rows
+from training.training_rows import TrainingRows, training_rows
 from training.tuned import labels_of
 
 CHECKPOINTS = "checkpoints"
-Ask = Callable[[Recipe, Rows, list[str], Path, Reporter], tuple[Logits, Summary]]
+TOKENS = "tokens"
+Ask = Callable[[Recipe, TrainingRows, list[str], Path, Reporter], tuple[Logits, Summary]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
             ready.loss,
         )
         summary = {**summary, "pruned": pruned}
-    for left in (work / CHECKPOINTS, work / ANSWERS):
+    for left in (work / CHECKPOINTS, work / TOKENS, work / ANSWERS):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     return summary
 
@@ -101,7 +103,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
 def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     """Load the base, prepare the method, and tokenize the rows; `ask` gives a teacher's answers to them.
 
-    Writes tokenizer/ and base.json.
+    Writes tokenizer/, base.json, and into tokens/ what the rows are mapped from.
     """
     quiet()
     recipe, work, data = context.recipe, context.work, context.inputs["data"]
@@ -124,30 +126,39 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
         f"{recipe.method.name}: {parameters.trainable:,} of {parameters.total:,} weights are trained "
         f"({parameters.trainable / parameters.total:.1%})"
     )
-    given = read_rows(data / "train.parquet")
-    seen = training_rows(given, recipe.train, len(labels), recipe.seed)
-    if len(seen.rows) != len(given) or seen.perturbed:
-        context.report.say(f"training sees {len(seen.rows)} rows of {len(given)}, {seen.perturbed} of them perturbed")
-    rows, loss, distilled = _dataset(seen.rows, tokenizer, recipe.max_tokens), seen.loss, Summary()
+    seen = training_rows(open_rows(data / "train.parquet"), recipe.train, len(labels), recipe.seed)
+    given = len(seen.given)
+    if len(seen) != given or seen.perturbed:
+        context.report.say(f"training sees {len(seen)} rows of {given}, {seen.perturbed} of them perturbed")
+    validation = None
+    with context.report.task("preparing the rows", None):
+        rows = _inputs(seen.parts(), tokenizer, recipe, work / TOKENS / "train.arrow")
+        if (data / "validation.parquet").is_file():
+            held_back = open_rows(data / "validation.parquet").parts()
+            validation = _inputs(held_back, tokenizer, recipe, work / TOKENS / "validation.arrow")
     if isinstance(rows, ImageRows):
         rows = rows.augmented(recipe.train.augment, recipe.seed)
+    loss, distilled = seen.loss, Summary()
     if recipe.distill is not None:
-        answers, distilled = ask(recipe, seen.rows, labels, work, context.report)
+        answers, distilled = ask(recipe, seen, labels, work, context.report)
         rows, loss = taught(rows, answers), DistillationLoss(recipe.distill, loss)
-    validation = None
-    if (data / "validation.parquet").is_file():
-        validation = _dataset(read_rows(data / "validation.parquet"), tokenizer, recipe.max_tokens)
     summary = {
         "base": recipe.parent if recipe.warm else recipe.model,
         "base_sha256": digest,
         "method": recipe.method.name,
         "parameters": asdict(parameters),
-        "training_rows": seen.summary(given, labels),
+        "training_rows": seen.summary(labels),
         "learning_rate": recipe.learning_rate,
         "hardware": training_hardware(),
         **distilled,
     }
     return Ready(model, tokenizer, labels, rows, validation, loss, summary)
+
+
+def _inputs(parts: Iterable[Rows], processor: Processor, recipe: Recipe, file: Path) -> Dataset | ImageRows:
+    if isinstance(processor, ImageProcessor):
+        return ImageRows(joined(parts), processor)
+    return tokenized(parts, processor, recipe.max_tokens, file)
 
 
 def _went(fitted: Fitted, report: Reporter) -> Summary:
@@ -180,9 +191,3 @@ def worth_keeping(work: Path) -> set[str]:
     """After a failure: the checkpoints, if one is whole, and what is done of distilling and pruning."""
     checkpoints = {CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set()
     return checkpoints | ({ANSWERS} if (work / ANSWERS).is_file() else set()) | pruning.worth_keeping(work)
-
-
-def _dataset(rows: Rows, tokenizer: Any, max_tokens: int) -> Dataset | ImageRows:
-    if isinstance(tokenizer, ImageProcessor):
-        return ImageRows(rows, tokenizer)
-    return Dataset.from_dict({**rows.encode(tokenizer, max_tokens), "labels": rows.labels.tolist()})

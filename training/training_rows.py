@@ -1,6 +1,8 @@
 """The rows that training really sees: balanced over the labels, and augmented. Never for rows that measure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -8,35 +10,77 @@ import torch
 
 from training.augment import perturb
 from training.loss import Loss, WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
-from training.rows import Rows
+from training.rows import Indices, Rows, StoredRows, of_size
 from training.rows_settings import AugmentSettings, Balance, Cap
 from training.stage import Summary
 from training.train_settings import TrainSettings
 
-Indices = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """`rows`, of which the last `perturbed` are perturbed copies of others, and what weighs them."""
+    """The rows of `given` that are `kept` as they are, sorted, then a perturbed copy of each of `copied`.
 
-    rows: Rows
-    perturbed: int
+    `copied` are two runs of sorted numbers: what oversampling repeats, and what augmentation adds. `loss` weighs the
+    rows, by `weights` where their labels have some. Texts are read, and perturbed, a part at a time.
+    """
+
+    given: StoredRows
+    kept: Indices
+    copied: tuple[Indices, Indices]
+    augment: AugmentSettings
+    seed: int
     loss: Loss
     weights: list[float] | None
 
-    def summary(self, given: Rows, labels: list[str]) -> Summary:
+    def __len__(self) -> int:
+        return len(self.kept) + self.perturbed
+
+    @property
+    def perturbed(self) -> int:
+        """How many of the rows, the last ones, are perturbed copies of others."""
+        return sum(map(len, self.copied))
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Of all rows, int64 [rows]."""
+        seen: npt.NDArray[np.int64] = self.given.labels[np.concatenate([self.kept, *self.copied])]
+        return seen
+
+    def parts(self) -> Iterator[Rows]:
+        """The rows in their order, PART at a time; every time the same."""
+        return of_size(chain(self.given.parts(self.kept), self._perturbed()))
+
+    def take(self, chosen: Indices) -> Rows:
+        """The rows of these numbers, in memory, as they are before they are perturbed."""
+        return self.given.take(np.concatenate([self.kept, *self.copied])[chosen])
+
+    def summary(self, labels: list[str]) -> Summary:
         """Counts of what was given and of what is trained on, and the labels' weights where they have some."""
-        counts = {"given": given.labels, "trained": self.rows.labels}
+        counts = {"given": self.given.labels, "trained": self.labels}
         by_label = {
             name: dict(zip(labels, label_counts(numbers, len(labels)).tolist(), strict=True))
             for name, numbers in counts.items()
         }
         weights = dict(zip(labels, self.weights, strict=True)) if self.weights is not None else None
-        return {"rows": len(self.rows), "perturbed": self.perturbed, "by_label": by_label, "weights": weights}
+        return {"rows": len(self), "perturbed": self.perturbed, "by_label": by_label, "weights": weights}
+
+    def _perturbed(self) -> Iterator[Rows]:
+        of_texts = np.random.default_rng([self.seed, self.perturbed])
+        # The pairs are drawn for after all texts, whose number decides nothing but where their draws begin.
+        of_pairs = np.random.default_rng([self.seed, self.perturbed])
+        if self.given.paired:
+            for part in self._copied():
+                _texts(part.texts, self.augment, of_pairs)
+        for part in self._copied():
+            texts = _texts(part.texts, self.augment, of_texts)
+            pairs = _texts(part.pairs, self.augment, of_pairs) if part.pairs is not None else None
+            yield Rows(texts, pairs, part.labels)
+
+    def _copied(self) -> Iterator[Rows]:
+        return chain.from_iterable(self.given.parts(numbers) for numbers in self.copied if len(numbers))
 
 
-def training_rows(rows: Rows, settings: TrainSettings, labels: int, seed: int) -> TrainingRows:
+def training_rows(rows: StoredRows, settings: TrainSettings, labels: int, seed: int) -> TrainingRows:
     """What to train on in the place of `rows`: nothing but they, the settings and the seed decides.
 
     The first of each kept row is as it is. Where augmentation makes copies, what oversampling repeats is perturbed too.
@@ -45,9 +89,7 @@ def training_rows(rows: Rows, settings: TrainSettings, labels: int, seed: int) -
     _, first = np.unique(chosen, return_index=True)
     repeats = np.ones(len(chosen), dtype=bool)
     repeats[first] = False
-    copies = np.repeat(chosen, settings.augment.copies)
-    perturbed = np.concatenate([chosen[repeats], copies]) if settings.augment.copies else copies
-    as_they_are = chosen[~repeats] if settings.augment.copies else chosen
+    copies = settings.augment.copies
     weights = label_weights(rows.labels, labels) if settings.balance == "weights" else None
     loss: Loss = cross_entropy
     if weights is not None or settings.label_smoothing:
@@ -55,8 +97,11 @@ def training_rows(rows: Rows, settings: TrainSettings, labels: int, seed: int) -
         weighted = WeightedBinaryCrossEntropy if rows.labels.ndim > 1 else WeightedCrossEntropy
         loss = weighted(tensor, settings.label_smoothing)
     return TrainingRows(
-        rows=_with(rows.take(as_they_are), _perturbed(rows.take(perturbed), settings.augment, seed)),
-        perturbed=len(perturbed),
+        given=rows,
+        kept=chosen[~repeats] if copies else chosen,
+        copied=(chosen[repeats] if copies else chosen[:0], np.repeat(chosen, copies)),
+        augment=settings.augment,
+        seed=seed,
         loss=loss,
         weights=weights,
     )
@@ -95,13 +140,5 @@ def label_counts(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.in
     return labels.sum(axis=0) if labels.ndim > 1 else np.bincount(labels, minlength=count)
 
 
-def _perturbed(rows: Rows, settings: AugmentSettings, seed: int) -> Rows:
-    generator = np.random.default_rng([seed, len(rows)])
-    texts = [perturb(text, settings, generator) for text in rows.texts]
-    pairs = [perturb(text, settings, generator) for text in rows.pairs] if rows.pairs is not None else None
-    return Rows(texts, pairs, rows.labels)
-
-
-def _with(rows: Rows, more: Rows) -> Rows:
-    pairs = rows.pairs + more.pairs if rows.pairs is not None and more.pairs is not None else None
-    return Rows(rows.texts + more.texts, pairs, np.concatenate([rows.labels, more.labels]))
+def _texts(texts: list[str], settings: AugmentSettings, generator: np.random.Generator) -> list[str]:
+    return [perturb(text, settings, generator) for text in texts]

@@ -27,7 +27,7 @@ from training.logits import Logits, torch_logits
 from training.methods import load_tuned
 from training.parity import Hop, Stop, compare, hop_table
 from training.recipe import Recipe
-from training.rows import Rows, read_rows
+from training.rows import Rows, open_rows
 from training.served import encoded, exported_digest, ids_of, processor_digest, served_encoder
 from training.stage import Context, Summary
 from training.temperature import FILE as TEMPERATURE
@@ -41,7 +41,7 @@ def run(context: Context) -> Summary:
     """Write parity.json and golden.jsonl. Raises GateError with the name of the first failing hop."""
     quiet()
     recipe = context.recipe
-    everything = read_rows(context.inputs["data"] / "test.parquet")
+    everything = open_rows(context.inputs["data"] / "test.parquet")
     chosen = np.random.default_rng(recipe.seed).permutation(len(everything))[: recipe.verify.rows]
     rows = everything.take(np.sort(chosen))
     exported = context.inputs["export"]

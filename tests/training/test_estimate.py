@@ -31,6 +31,7 @@ def rehearsal(*phases: Phase, **values: Any) -> Rehearsal:
         "phases": list(phases),
         "save_seconds": 1.0,
         "saved_bytes": 5_000_000,
+        "tokens_bytes": 0,
         "model_bytes": 40_000_000,
         "peak_bytes": 900_000_000,
         "gpu_peak_bytes": None,
@@ -79,6 +80,7 @@ def test_three_checkpoints_are_there_at_once_and_then_what_is_saved() -> None:
     assert estimate(rehearsal(phase()), prunes=False).disk_mb == 30
     assert estimate(rehearsal(phase(saves=1)), prunes=False).disk_mb == 10
     assert estimate(rehearsal(phase()), prunes=False).kept_mb == 5
+    assert estimate(rehearsal(phase(), tokens_bytes=7_000_000), prunes=False).disk_mb == 37
     small = estimate(rehearsal(phase(saves=1, checkpoint_bytes=1)), prunes=False)
     assert small.disk_mb == 5
 

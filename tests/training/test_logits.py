@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny import sentences
 
+from training import rows as stored
 from training.base import load_base, load_tokenizer
-from training.logits import torch_logits
+from training.logits import logits_of, torch_logits
 from training.recipe import Recipe
 from training.rows import Rows
 
@@ -50,3 +51,19 @@ def test_the_order_is_that_of_the_rows(pairs: bool, loaded: tuple[Any, Any]) -> 
         with torch.inference_mode():
             assert np.allclose(logits[row], model(**encoded).logits[0].numpy(), atol=1e-5)
     assert max(map(len, ids)) == 24
+
+
+def test_logits_of_many_rows_are_computed_a_part_at_a_time(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = loaded
+    chosen, done = rows(37), []
+    expected, _ = torch_logits(model, tokenizer, chosen, 24, done.append)
+    np.testing.assert_array_equal(logits_of(model, tokenizer, chosen, 24, done.append), expected)
+    monkeypatch.setattr(stored, "PART", 10)
+    most: list[int] = []
+    original = Rows.encode
+    monkeypatch.setattr(Rows, "encode", lambda self, *rest: most.append(len(self)) or original(self, *rest))
+    np.testing.assert_allclose(logits_of(model, tokenizer, chosen, 24, done.append), expected, atol=1e-5)
+    assert most == [10, 10, 10, 7]
+    assert sum(done) == 3 * 37

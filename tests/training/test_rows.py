@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from training.rows import read_rows
+from training import rows as stored
+from training.rows import joined, of_size, open_rows, read_rows
 
 
 def write(path: Path, pairs: list[str | None]) -> Path:
@@ -31,3 +33,33 @@ def test_pairs(tmp_path: Path) -> None:
     rows = read_rows(write(tmp_path / "rows.parquet", ["a", "b", "c"]))
     assert rows.pairs == ["a", "b", "c"]
     assert rows.take(np.array([1])).pairs == ["b"]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_file_is_read_a_part_at_a_time(paired: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "PART", 7)
+    file = write(tmp_path / "rows.parquet", [f"pair {row}" if paired else None for row in range(30)])
+    everything, found = read_rows(file), open_rows(file)
+    assert (len(found), found.paired, found.labels.tolist()) == (30, paired, everything.labels.tolist())
+    assert [len(part) for part in found.parts()] == [7, 7, 7, 7, 2]
+    assert joined(found.parts()).texts == everything.texts == [f"text {row}" for row in range(30)]
+    # Sorted numbers may repeat; others are taken in any order.
+    numbers = np.array([0, 3, 3, 6, 7, 20, 29, 29])
+    some, expected = joined(found.parts(numbers)), everything.take(numbers)
+    assert (some.texts, some.pairs, some.labels.tolist()) == (expected.texts, expected.pairs, expected.labels.tolist())
+    assert [len(part) for part in found.parts(numbers)] == [4, 1, 1, 2]
+    mixed = np.array([29, 0, 14, 0])
+    taken = found.take(mixed)
+    assert (taken.texts, taken.pairs) == (everything.take(mixed).texts, everything.take(mixed).pairs)
+    assert len(found.take(np.array([], dtype=np.int64))) == 0
+
+
+def test_parts_are_made_of_one_size(tmp_path: Path) -> None:
+    rows = read_rows(write(tmp_path / "rows.parquet", ["p"] * 20))
+    given = [rows.take(np.arange(start, end)) for start, end in ((0, 3), (3, 14), (14, 14), (14, 20))]
+    parts = list(of_size(given, 5))
+    assert [len(part) for part in parts] == [5, 5, 5, 5]
+    assert joined(parts).texts == rows.texts
+    assert joined(parts).pairs == rows.pairs
+    assert [len(part) for part in of_size(given, 100)] == [20]
+    assert list(of_size([], 5)) == []
