@@ -10,6 +10,7 @@ import pytest
 from service.errors import InputError
 from training.recipe import Recipe
 from training.recipe_file import load_recipe
+from training.rows import label_column
 from training.search_rows import search_rows
 
 
@@ -55,3 +56,14 @@ def test_a_label_keeps_a_row_to_train_on_and_too_few_rows_are_refused(tmp_path: 
     assert sorted(pq.read_table(data / "train.parquet")["label"].to_pylist()) == [0, 1, 2]
     with pytest.raises(InputError, match="search.validation: 0.01 of 7 training rows leaves no row on one side"):
         search_rows(recipe(0.01), tmp_path, tmp_path / "rows")
+
+
+def test_of_any_number_of_labels_each_has_its_share_set_apart(tmp_path: Path) -> None:
+    marks = [[int(row % 2 == 0), int(row % 10 == 0), int(row % 3 == 0)] for row in range(120)]
+    column = pa.array(marks, pa.list_(pa.int8(), 3))
+    pq.write_table(pa.table({"label": column}), tmp_path / "train.parquet")
+    (tmp_path / "labels.json").write_text('["a", "b", "c"]')
+    data, _ = search_rows(recipe(0.25), tmp_path, tmp_path / "rows")
+    apart = label_column(pq.read_table(data / "validation.parquet"))
+    assert apart.sum(axis=0).tolist() == pytest.approx([15, 3, 10], abs=1)
+    assert label_column(pq.read_table(data / "train.parquet")).sum(axis=0).tolist() == pytest.approx([45, 9, 30], abs=1)
