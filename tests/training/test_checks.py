@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -223,3 +224,20 @@ def test_a_model_that_is_hurt_by_padding_is_caught() -> None:
     """Padding that leaks into the answer shows only beside a longer row."""
     found = checked(Fake(lambda logits, ids: logits / (1 + (ids == 0).sum(axis=1, keepdims=True) / 10)), sample())
     assert found.alone is True
+
+
+def test_of_any_number_of_labels_a_row_is_right_with_all_of_them() -> None:
+    plain = sample()
+    signs = np.where(np.arange(2) == plain.labels[:, None], 1, -1)
+    marks = np.column_stack([plain.labels == 0, plain.labels == 1]).astype(np.int64)
+    rows = Sample(plain.tokens, marks, plain.settings)
+    session = Fake(lambda logits, ids: 2 * logits - 2)  # 2 for the row's own label, -2 for the other
+    alone = logits_alone(session, rows, 1, lambda _: None)
+    assert (np.sign(alone) == signs).all()
+    found = checked(session, rows, alone=alone)
+    assert (found.accuracy, found.label_flips, found.batch_flips, found.batch_difference) == (1.0, 0, 0, 0.0)
+    both = alone.copy()
+    both[0] = [3.0, 2.0]  # one label too many, though the best is the right one
+    found = checked(session, replace(rows, fp32=alone), alone=both, bounds=BOUNDS)
+    assert found.label_flips == 1
+    assert found.accuracy == pytest.approx(1 - 1 / ROWS)

@@ -97,3 +97,14 @@ def test_the_table_names_each_hop_and_its_verdict() -> None:
     assert "export" in export
     assert "fail" in export
     assert "not finite" in export
+
+
+def test_of_any_number_of_labels_one_that_crosses_the_threshold_is_a_flip() -> None:
+    logits = BEFORE.logits.copy()
+    logits[1, 1], logits[2, 0] = -1, 0.5  # the best label of each row stays what it is
+    hops = [
+        compare("export", BEFORE, after(logits=logits), tolerance=5, flips_allowed=1, multi_label=kind)
+        for kind in (False, True)
+    ]
+    assert [hop.label_flips for hop in hops] == [0, 2]
+    assert [hop.problems for hop in hops] == [[], ["2 labels changed, 1 may"]]
