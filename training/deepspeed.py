@@ -62,6 +62,13 @@ def is_checkpoint(checkpoint: Path) -> bool:
     return (checkpoint / NEWEST).is_file()
 
 
+def load(model: torch.nn.Module, checkpoint: Path) -> None:
+    """Put the weights of a checkpoint, which all processes wrote, whole into a model that is not trained on."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    model.load_state_dict(get_fp32_state_dict_from_zero_checkpoint(str(checkpoint)), strict=False)
+
+
 def gather(model: torch.nn.Module, *, keep: bool) -> None:
     """Bring the weights that ZeRO 3 has spread over the processes together, in every process at once.
 
@@ -83,6 +90,8 @@ def _require_known(zero: Any) -> None:
 
     if not isinstance(zero, dict):
         raise InputError(f"{KEY}.zero_optimization: give a mapping")
+    if zero.get("stage") not in {1, 2, 3}:
+        raise InputError(f"{KEY}.zero_optimization.stage: {zero.get('stage')} spreads nothing out; give 1, 2 or 3")
     unknown = sorted(zero.keys() - DeepSpeedZeroConfig.model_fields.keys())
     aliases = {field.alias for field in DeepSpeedZeroConfig.model_fields.values()}
     unknown = [key for key in unknown if key not in aliases]

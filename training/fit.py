@@ -97,10 +97,10 @@ def fit(
         for callback in callbacks:
             trainer.add_callback(callback)
         trainer.add_callback(Watch(advance, resumed_at, evaluation_steps(recipe, len(rows)) if validation else None))
-        if checkpoint and is_finished(checkpoint, steps) and recipe.train.deepspeed is None:
-            trainer.restore(checkpoint)
-        else:
-            with deepspeed.stdout_kept(recipe):
+        with deepspeed.stdout_kept(recipe):
+            if checkpoint and is_finished(checkpoint, steps):
+                trainer.restore(checkpoint)
+            else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if recipe.train.deepspeed is None:
             make_whole(model, keep=team.leads)

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from training import sharding
+from training import deepspeed, sharding
 from training.loss import Loss, cross_entropy
 from training.sampler import LengthSampler, SharedBatches
 
@@ -33,6 +33,10 @@ class RowTrainer(Trainer):
         if sharding.asked_for():
             sharding.shard(self.accelerator.state)
             self.is_fsdp_enabled = True
+
+    def _inner_training_loop(self, batch_size: Any = None, *args: Any, **options: Any) -> Any:  # noqa: ARG002
+        """Called by Trainer, with the rows at once of the checkpoint: another number of processes computes others."""
+        return super()._inner_training_loop(self.args.train_batch_size, *args, **options)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Called by Trainer for each checkpoint, in every process.
@@ -72,9 +76,11 @@ class RowTrainer(Trainer):
         """Take the weights, the best if one is known, and the history of a training that ended at `checkpoint`."""
         self.state = state_of(checkpoint)
         if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(
-                checkpoint.parent / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-            )
+            checkpoint = checkpoint.parent / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(checkpoint)
+        if self.is_deepspeed_enabled:
+            deepspeed.load(cast("torch.nn.Module", self.model), checkpoint)
+        elif self.state.best_global_step:
             self._load_best_model()
         else:
             self._load_from_checkpoint(str(checkpoint))

@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from service.errors import InputError
 from training.deepspeed import configuration, require_deepspeed
@@ -77,3 +79,28 @@ def test_what_does_not_go_with_it_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="2 processes share a training by DeepSpeed on GPUs only"):
         require_deepspeed(recipe({}), TWO)
+
+
+@pytest.mark.parametrize(
+    ("zero", "said"),
+    [
+        ({}, "stage: None spreads nothing out; give 1, 2 or 3"),
+        ({"stage": 2, "overlap_com": True}, "overlap_com: DeepSpeed has no such value"),
+        ({"stage": 2, "reduce_bucket_size": "many"}, "reduce_bucket_size: Input should be"),
+    ],
+)
+def test_what_is_wrong_with_zero_is_named(zero: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed's own settings class decides; a small one of its kind stands for it here."""
+
+    class DeepSpeedZeroConfig(BaseModel):
+        stage: int = 0
+        overlap_comm: bool = False
+        reduce_bucket_size: int = 1
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    parts = ("deepspeed", "deepspeed.runtime", "deepspeed.runtime.zero", "deepspeed.runtime.zero.config")
+    for part in parts:
+        monkeypatch.setitem(sys.modules, part, SimpleNamespace(DeepSpeedZeroConfig=DeepSpeedZeroConfig))
+    require_deepspeed(recipe({"zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"}}), {})
+    with pytest.raises(InputError, match=said):
+        require_deepspeed(recipe({"zero_optimization": zero}), {})

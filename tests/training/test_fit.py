@@ -234,6 +234,10 @@ def test_what_was_counted_towards_stopping_survives_an_interruption(
         patch.setattr(Trainer, "training_step", stopping)
         with pytest.raises(KeyboardInterrupt):
             fit_tiny(recipe, tmp_path, validation=12)
+    # As two processes would have written it, of which each computes half the rows.
+    state = next(tmp_path.glob("checkpoints/checkpoint-6/trainer_state.json"))
+    written = json.loads(state.read_text())
+    state.write_text(json.dumps(written | {"train_batch_size": written["train_batch_size"] // 2}))
     resumed, model, _ = fit_tiny(recipe, tmp_path, validation=12)
     assert resumed.resumed_at == 6
     assert (resumed.steps, resumed.best_step, resumed.curve) == (8, 4, whole.curve)
