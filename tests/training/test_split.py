@@ -47,7 +47,8 @@ class Generation:
         return {row_key(text) for name in names for text in self.parts.get(name, [])}
 
     def as_parent(self, **manifest: Any) -> Any:
-        shape = {"task": "text-classification", "labels": self.labels, "columns": SimpleNamespace(text_pair=None)}
+        shape: dict[str, Any] = {"task": "text-classification", "labels": self.labels, "multi_label": False}
+        shape["columns"] = SimpleNamespace(text_pair=None)
         return SimpleNamespace(
             tag=TAG,
             content="0" * 64,
