@@ -1,6 +1,8 @@
 """Fits a model to rows with transformers' Trainer: checkpoints, validation, progress, and going on where it stopped."""
 
+import contextlib
 import shutil
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +80,7 @@ def fit(
     """
     team, here = processes.team(), processes.place()
     checkpoints = Path(team.agree(str(checkpoints.resolve())))
-    with deepspeed.stdout_kept(recipe):
+    with contextlib.redirect_stdout(sys.stderr):  # where DeepSpeed is installed it is imported here, and says so
         trainer = trainer_of(model, tokenizer, recipe, rows, validation, checkpoints, loss)
     if here.world > 1:
         torch.manual_seed(recipe.seed + here.rank)  # or dropout would be the same for the rows of each
