@@ -12,6 +12,7 @@ from service.frozen import Frozen
 from service.hardware import memory_limit_bytes
 from training.estimate import Estimate, Rehearsal, estimate
 from training.follow import Silent
+from training.neighbours import MOST_TAKEN
 from training.own_process import OutOfMemory, in_own_process
 from training.pipeline import NAMES, STAGES, run_stage, stages_of, standing, unfinished
 from training.processes import place
@@ -101,6 +102,11 @@ def _warnings(found: DryRun, recipe: Recipe) -> Iterator[str]:
         raise InputError(
             f"train needs {training.disk_mb:,.0f} MB for its checkpoints and what it keeps, and {found.free_mb:,.0f} "
             f"MB are free beside {found.run}: make room, or give another directory with --runs"
+        )
+    if training.taken > MOST_TAKEN:
+        yield (
+            f"other programs kept {training.taken:.0%} of the cores busy while steps were measured: when they end "
+            "training is faster, and slower when more begin"
         )
     if training.peak_memory_mb > TIGHT * found.memory_mb:
         yield (

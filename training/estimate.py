@@ -49,7 +49,7 @@ class Rehearsal:
 
     `start_seconds` go by before the first step, a teacher's answers to all rows included. `saved_bytes` is what the
     training saves when it ends, `tokens_bytes` what the tokenized rows hold on disk until then, `model_bytes` the size
-    of the whole model in float32.
+    of the whole model in float32. `taken` is the share of the cores, 0 to 1, that other programs kept busy meanwhile.
     """
 
     rows: int
@@ -61,6 +61,7 @@ class Rehearsal:
     model_bytes: int
     peak_bytes: int
     gpu_peak_bytes: int | None
+    taken: float
     said: list[Any]
 
 
@@ -83,13 +84,14 @@ class Part(Frozen):
 class Estimate(Frozen):
     """The train stage: MB are 10^6 bytes.
 
-    `measured_steps` were timed; `disk_mb` is the most that it will hold while it trains, `kept_mb` what stays of it.
-    `gpu_peak_mb` is None without a GPU.
+    `measured_steps` were timed, while other programs kept the share `taken` of the cores busy. `disk_mb` is the most
+    that it will hold while it trains, `kept_mb` what stays of it. `gpu_peak_mb` is None without a GPU.
     """
 
     rows: int
     steps: int
     measured_steps: int
+    taken: float
     seconds: Span
     parts: tuple[Part, ...]
     peak_memory_mb: float
@@ -122,7 +124,9 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
         rows=found.rows,
         steps=sum(phase.steps - phase.done for phase in found.phases),
         measured_steps=len(ratios),
-        seconds=Span(low=total * float(low), expected=total, high=total * float(high)),
+        taken=found.taken,
+        # Others may be gone a moment later.
+        seconds=Span(low=total * float(low) * (1 - found.taken), expected=total, high=total * float(high)),
         parts=tuple(parts),
         peak_memory_mb=found.peak_bytes / 1e6,
         gpu_peak_mb=found.gpu_peak_bytes / 1e6 if found.gpu_peak_bytes is not None else None,

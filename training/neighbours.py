@@ -1,10 +1,13 @@
-"""How much of the cores other programs took while something was measured: a plan found beside them may be wrong."""
+"""How much of the cores other programs took while something was measured: what was found may be wrong."""
 
 import os
 import time
 from dataclasses import dataclass
 
 import psutil
+
+MOST_TAKEN = 0.1
+"""The share of the cores that others may have kept busy before what was measured is called doubtful."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from service.errors import InputError
 from service.plan import Check, Entry, Plan
+from training.neighbours import MOST_TAKEN
 
 CHECK_COLUMNS = ("variant", "provider", "MB", "accuracy", "points lost", "label flips", "in batches", "verdict")
 ENTRY_COLUMNS = (
@@ -22,9 +23,6 @@ ENTRY_COLUMNS = (
     "padding",
     "rounds",
 )
-
-MOST_TAKEN = 0.1
-"""The share of the cores that others may have kept busy before the plan is called doubtful."""
 
 
 def explanation(directory: Path) -> tuple[Plan, list[Table | str]]:

@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from service.hardware import visible_cores
 from training.arguments import evaluation_steps, rows_at_once
 from training.base import load_base
 from training.distillation import ANSWERS
@@ -22,6 +23,7 @@ from training.fit import trainer_of
 from training.follow import Silent
 from training.logits import Logits
 from training.methods import count, prepare, save_tuned
+from training.neighbours import Clocks, taken
 from training.own_process import OutOfMemory, peak_bytes
 from training.pruning import CHECKPOINTS as PRUNED_CHECKPOINTS
 from training.pruning import dense_summary, tuned_again
@@ -63,7 +65,7 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
     ready = prepared(Context(recipe, work, {"data": data}, told), ask=teacher)
     asked = partial is not None and (partial / ANSWERS).is_file()
     started = time.monotonic() - start - teacher.took + (0.0 if asked else teacher.seconds)
-    phases = []
+    phases, clocks = [], Clocks.read()
     if partial is None or dense_summary(partial) is None:
         phases.append(_phase("training", ready.model, recipe, ready, work, _done(partial, CHECKPOINTS)))
     start = time.monotonic()
@@ -76,6 +78,7 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
         # As large as before pruning: what will be removed is not known yet.
         model = prepare(load_base(recipe, ready.labels), again.method)
         phases.append(_phase("after pruning", model, again, ready, work, _done(partial, PRUNED_CHECKPOINTS)))
+    others = taken(clocks, Clocks.read(), visible_cores())
     return Rehearsal(
         rows=len(ready.rows),
         start_seconds=started,
@@ -86,6 +89,7 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
         model_bytes=4 * count(ready.model).total,
         peak_bytes=peak_bytes(),
         gpu_peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        taken=others,
         said=told.said,
     )
 

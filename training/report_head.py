@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from service.hardware import Cpu
 from service.image_settings import IMAGES
 from service.plan import FP32, Plan
-from training.plan_report import MOST_TAKEN, short_provider
+from training.neighbours import MOST_TAKEN
+from training.plan_report import short_provider
 from training.recipe import Recipe
 from training.report_facts import Facts, spelled
 from training.run_facts import TrainingFacts

@@ -1,6 +1,7 @@
 """A dry run: what is due and what it takes, with nothing but the data left behind."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,7 +111,13 @@ def test_what_does_not_fit_is_refused(look: Look, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_may_not_fit_is_warned_of(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsed, share = dry._rehearsed, [0.0]
+    monkeypatch.setattr(dry, "_rehearsed", lambda *given: replace(rehearsed(*given), taken=share[0]))
     assert look(whole=False).warnings == ()
+    share[0] = 0.34
+    (others,) = look(whole=False).warnings
+    assert others.startswith("other programs kept 34% of the cores busy")
+    share[0] = 0.0
     monkeypatch.setattr(dry, "memory_limit_bytes", lambda: 1_000_000)
     monkeypatch.setattr(dry.shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
     memory, disk = look().warnings

@@ -35,6 +35,7 @@ def rehearsal(*phases: Phase, **values: Any) -> Rehearsal:
         "model_bytes": 40_000_000,
         "peak_bytes": 900_000_000,
         "gpu_peak_bytes": None,
+        "taken": 0.0,
         "said": [],
     }
     return Rehearsal(**given | values)
@@ -62,6 +63,13 @@ def test_the_interval_is_the_spread_of_the_steps() -> None:
     assert found.seconds.expected == pytest.approx(10 + 23)
     assert found.seconds.low == pytest.approx(33 * 0.84)
     assert found.seconds.high == pytest.approx(33 * 1.16)
+
+
+def test_without_the_others_it_may_be_faster_and_not_slower() -> None:
+    alone, beside = (estimate(rehearsal(phase(), taken=taken), prunes=False) for taken in (0.0, 0.4))
+    assert beside.taken == 0.4
+    assert beside.seconds.low == pytest.approx(0.6 * alone.seconds.low)
+    assert (beside.seconds.expected, beside.seconds.high) == (alone.seconds.expected, alone.seconds.high)
 
 
 def test_a_group_that_no_step_was_timed_of_costs_the_mean() -> None:
