@@ -5,14 +5,15 @@ import gc
 import math
 import time
 import traceback
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from service.batching import Scheduler
 from service.contract import Bundle, ImageLimits
+from service.decoding import Decoder
 from service.encoder import Encoded, encoder_of
 from service.engine import Proven, logger
 from service.errors import (
@@ -25,7 +26,7 @@ from service.errors import (
     RequestError,
 )
 from service.hardware import describe
-from service.image_settings import IMAGES
+from service.images import ImageEncoder
 from service.memory import allowed_bytes, queue_limits
 from service.metrics import Metrics
 from service.outcomes import Outcomes
@@ -39,6 +40,8 @@ from service.waiting import QueueLimits
 INLINE_CHARACTERS = 20_000
 # Most texts have about five bytes a token: a body of so many bytes has hardly fewer tokens than this makes of it.
 MOST_BYTES_PER_TOKEN = 8
+
+Found = TypeVar("Found")
 
 
 class TextClassifier:
@@ -56,7 +59,9 @@ class TextClassifier:
         self.queue = QueueLimits(settings.queue_inputs, settings.queue_tokens)
         self.scheduler: Scheduler[Encoded, Floats] | None = None
         self.tokenizer = encoder_of(bundle)
-        self.images = bundle.manifest.task == IMAGES
+        self.decoder = (
+            Decoder(self.tokenizer, settings.queue_inputs) if isinstance(self.tokenizer, ImageEncoder) else None
+        )
 
     def start(self) -> None:
         """Warm up, replay the golden rows, and take requests if they gave the expected scores.
@@ -98,6 +103,8 @@ class TextClassifier:
         """Finish what was accepted, within the drain timeout."""
         if self.scheduler is not None:
             await self.scheduler.drain(self.settings.drain_timeout_ms / 1000)
+        if self.decoder is not None:
+            self.decoder.close()
         await asyncio.to_thread(self.outcomes.close)
 
     @property
@@ -133,7 +140,7 @@ class TextClassifier:
             "parent": manifest.parent,
             "verdict": self.verdict,
             "task": manifest.task,
-            "inputs": "image" if self.images else "pair" if self.pairs else "text",
+            "inputs": "image" if self.decoder else "pair" if self.pairs else "text",
             "labels": manifest.labels,
             "multi_label": manifest.multi_label,
             "created_at": manifest.created_at,
@@ -184,7 +191,7 @@ class TextClassifier:
     async def _answer(self, incoming: Incoming) -> list[Prediction] | list[list[Prediction]]:
         arrived = time.monotonic()
         request, rows, single, timeout_s = await self._admit(incoming, arrived)
-        tokens = await self._tokenize(rows, truncate=request.truncate, single=single)
+        tokens = await self._tokenize(incoming, rows, request, single=single, deadline=arrived + timeout_s)
         kept = self.outcomes.keep(rows)
         # Only tokens are counted while they wait: megabytes of text may have become one row.
         rows.clear()
@@ -207,7 +214,7 @@ class TextClassifier:
             self.scheduler.require_room(least, arrived + timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                files = self.settings.max_inputs if self.images else 0
+                files = self.settings.max_inputs if self.decoder else 0
                 request = await incoming.read(self.settings.max_body_bytes, files)
             rows, single = rows_of(request, pairs=self.pairs, max_inputs=self.settings.max_inputs)
         except TimeoutError:
@@ -216,20 +223,24 @@ class TextClassifier:
             raise self._refused(error) from None
         return request, rows, single, timeout_s
 
-    async def _tokenize(self, rows: list[Row], *, truncate: bool, single: bool) -> list[Encoded]:
+    async def _tokenize(
+        self, incoming: Incoming, rows: list[Row], request: PredictRequest, *, single: bool, deadline: float
+    ) -> list[Encoded]:
         start = time.perf_counter()
+        tokens: Sequence[Encoded]
         try:
-            # A few bytes may hold a large image.
-            if self.images or sum(len(text) + len(pair or "") for text, pair in rows) > INLINE_CHARACTERS:
-                tokens = await asyncio.to_thread(self._encode, rows, truncate=truncate, single=single)
+            if self.decoder is not None:
+                tokens = await _unless_gone(self.decoder.encode(rows, single=single, deadline=deadline), incoming)
+            elif sum(len(text) + len(pair or "") for text, pair in rows) > INLINE_CHARACTERS:
+                tokens = await asyncio.to_thread(self._encode, rows, truncate=request.truncate, single=single)
             else:
-                tokens = self._encode(rows, truncate=truncate, single=single)
+                tokens = self._encode(rows, truncate=request.truncate, single=single)
         except RequestError as error:
             raise self._refused(error) from None
         self.metrics.tokenize_seconds.observe(time.perf_counter() - start)
         if truncated := sum(row.truncated for row in tokens):
             self.metrics.truncated_total.inc(truncated)
-        return tokens
+        return [*tokens]
 
     def _encode(self, rows: list[Row], *, truncate: bool, single: bool) -> list[Encoded]:
         encoded = []
@@ -246,7 +257,8 @@ class TextClassifier:
     ) -> list[Prediction]:
         scores = probabilities(logits, multi_label=self.bundle.manifest.multi_label)
         self.outcomes.answered(tokens, scores, kept)
-        return ranked(logits if request.raw_scores else scores, self.bundle.manifest.labels, request.top_k)
+        shown = logits if request.raw_scores else scores
+        return ranked(shown, self.bundle.manifest.labels, request.top_k, by=logits)
 
     def _refused(self, error: RequestError) -> RequestError:
         self.metrics.rejected(error.reason)
@@ -262,7 +274,7 @@ class TextClassifier:
             self.metrics.plan_fallback.labels(fallback.reason).set(1)
 
 
-async def _unless_gone(work: Coroutine[Any, Any, list[Floats]], incoming: Incoming) -> list[Floats]:
+async def _unless_gone(work: Coroutine[Any, Any, Found], incoming: Incoming) -> Found:
     """Await the answer, but drop the work when the client closes its connection. Raises ClientGone."""
     task = asyncio.current_task()
     if task is None:

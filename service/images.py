@@ -3,7 +3,6 @@
 import base64
 import binascii
 import re
-import struct
 import threading
 import warnings
 from collections.abc import Sequence
@@ -15,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from service.contract import ImageLimits
-from service.errors import BundleError, InvalidRequest, TooLarge
-from service.image_settings import ImageSettings
+from service.errors import BundleError, InvalidRequest, RequestError, TooLarge
+from service.image_settings import MOST_PIXELS, ImageSettings
 
 if TYPE_CHECKING:  # only bundles of images need Pillow
-    from PIL.Image import Image
+    from PIL.Image import Image, Transpose
 
 PILLOW_REQUIREMENT = "pillow>=11,<14"
 """What pip installs to decode images; the extra `images`, and part of a Bento whose model takes them."""
@@ -27,19 +26,28 @@ FORMATS = ("PNG", "JPEG")
 DATA_URL = re.compile(r"data:image/(?:png|jpeg|jpg);base64,", re.ASCII)
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Eight bits a channel: PIL cuts off what is brighter of the others."""
-PIXEL_BYTES = 8
-"""Of memory that decoding takes: the image as it was, and its copy that is upright or has other channels."""
+PIXEL_BYTES = 12
+"""Of memory that decoding takes: the image as it was, its copy that is upright or has other channels, and what a
+progressive JPEG is put together in (25 million pixels: 192 to 287 MB were seen)."""
+MOST_STRETCHED = 50
+"""How often the one side may have the other: where the shorter one is made larger, the longer one is as well."""
+ORIENTATION = 0x0112
+"""The EXIF tag that says how the camera was held."""
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """One image as the model sees it: `values`, float32 [3, height, width]. Each costs as much as `patches` tokens."""
+    """One image as the model sees it: `values`, float32 [3, height, width]. Each costs as much as `patches` tokens.
+
+    `decoded` are the pixels of the file that it was made of.
+    """
 
     values: FloatArray
     patches: int
     truncated: bool = False
+    decoded: int = 0
 
     def __len__(self) -> int:
         return self.patches
@@ -66,8 +74,9 @@ class ImageEncoder:
         """
         content = decoded(text, field)
         with self._decoding:
-            values = pixel_values(open_image(content, self.limits.max_pixels, field), self.settings)
-        return Pixels(values, self.limits.max_tokens)
+            image = open_image(content, self.limits.max_pixels, field)
+            values = pixel_values(image, self.settings)
+        return Pixels(values, self.limits.max_tokens, decoded=image.width * image.height)
 
 
 def data_url(content: bytes) -> str:
@@ -90,39 +99,44 @@ def open_image(content: bytes, max_pixels: int, field: str = "`inputs`") -> "Ima
 
     Its size is known, and bounded, before a pixel is decoded.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a size that is checked here
-            image = Image.open(BytesIO(content), formats=FORMATS)
-            if image.width * image.height > max_pixels:
-                raise TooLarge(
-                    f"{field} must have at most {max_pixels} pixels, this image has {image.width} x {image.height}: "
-                    "make it smaller"
-                )
+            image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
+            _require_size(image.width, image.height, max_pixels, field)
             if image.mode not in MODES:
                 raise InvalidRequest(f"{field}: this image has the mode {image.mode}: make it 8 bits a channel")
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return upright if upright.mode == "RGB" else upright.convert("RGB")
+            turn = _upright(image.getexif().get(ORIENTATION))
+            if turn is not None:
+                image = image.transpose(turn)
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except RequestError:
+        raise
     except UnidentifiedImageError:
         raise InvalidRequest(f"{field} is no PNG and no JPEG image") from None
     except Image.DecompressionBombError:
         raise TooLarge(f"{field} must have at most {max_pixels} pixels: make it smaller") from None
-    except (OSError, SyntaxError, ValueError, TypeError, OverflowError, EOFError, struct.error, IndexError, KeyError):
-        # What PIL's decoders raise for files that are cut off or made to break them.
+    except Exception:
+        # PIL's decoders raise whatever they stumble over in files that are cut off or made to break them.
         raise InvalidRequest(f"{field} is an image that is damaged or cut off") from None
 
 
 def pixel_values(image: "Image", settings: ImageSettings) -> FloatArray:
-    """Float32 [3, height, width] of an RGB image, by the arithmetic of transformers' image processors."""
+    """Float32 [3, height, width] of an RGB image, by the arithmetic of transformers' image processors.
+
+    Raises TooLarge where it would have more than MOST_PIXELS on the way.
+    """
     from PIL.Image import Resampling
 
     if settings.size is not None:
         height, width = settings.size
     else:
         height, width = _keeping_proportions(image.height, image.width, settings.shortest_edge or 0)
+    if height * width > MOST_PIXELS:
+        raise TooLarge(f"an image of {image.width} x {image.height} would become {width} x {height}: cut it first")
     array: npt.NDArray[np.uint8] = np.asarray(image.resize((width, height), Resampling(settings.resample)))
     if settings.crop is not None:
         top, left = (array.shape[0] - settings.crop[0]) // 2, (array.shape[1] - settings.crop[1]) // 2
@@ -140,6 +154,34 @@ def pixel_values(image: "Image", settings: ImageSettings) -> FloatArray:
 def stacked(batch: Sequence[Pixels]) -> dict[str, FloatArray]:
     """`pixel_values`, float32 [images, 3, height, width]."""
     return {"pixel_values": np.stack([one.values for one in batch])}
+
+
+def _require_size(width: int, height: int, max_pixels: int, field: str) -> None:
+    if width * height > max_pixels:
+        raise TooLarge(
+            f"{field} must have at most {max_pixels} pixels, this image has {width} x {height}: make it smaller"
+        )
+    if max(width, height) > MOST_STRETCHED * min(width, height):
+        raise InvalidRequest(
+            f"{field}: this image has {width} x {height} pixels, and one side may be at most {MOST_STRETCHED} times "
+            "the other: cut it"
+        )
+
+
+def _upright(orientation: object) -> "Transpose | None":
+    """What turns an image as the camera was held, by the EXIF standard; None where nothing is to do."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return turns.get(orientation) if isinstance(orientation, int) else None
 
 
 def _keeping_proportions(height: int, width: int, shortest: int) -> tuple[int, int]:

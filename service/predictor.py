@@ -82,9 +82,9 @@ class Predictor:
         ]
         results: list[list[Prediction]] = [[] for _ in texts]
         for rows in batches_by_length([len(row) for row in tokens], self.token_budget):
-            scores = self.probabilities(self.logits([tokens[row] for row in rows]))
-            for row, row_scores in zip(rows, scores, strict=True):
-                results[row] = ranked(row_scores, self.labels)
+            logits = self.logits([tokens[row] for row in rows])
+            for row, scores, by in zip(rows, self.probabilities(logits), logits, strict=True):
+                results[row] = ranked(scores, self.labels, by=by)
         return results
 
 

@@ -59,7 +59,10 @@ def given_labels(scores: Floats, labels: Sequence[str], *, multi_label: bool) ->
     return [labels[index] for index in np.flatnonzero(scores > THRESHOLD).tolist()] or [NO_LABEL]
 
 
-def ranked(scores: Floats, labels: Sequence[str], top_k: int | None = None) -> list[Prediction]:
-    """The labels of one row, best first, ties in label order; `top_k` keeps only the first ones."""
-    order = np.argsort(-scores, kind="stable")[:top_k]
+def ranked(scores: Floats, labels: Sequence[str], top_k: int | None = None, *, by: Floats) -> list[Prediction]:
+    """The labels of one row with their scores, best first `by` logits, ties in label order; `top_k` keeps the first.
+
+    Not by the scores: those of two labels may both be 1 in float32.
+    """
+    order = np.argsort(-by, kind="stable")[:top_k]
     return [{"label": labels[index], "score": float(scores[index])} for index in order]

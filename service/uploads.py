@@ -13,7 +13,7 @@ MULTIPART = "multipart/form-data"
 
 def is_upload(content_type: str) -> bool:
     """Whether a body of this content type holds files rather than JSON."""
-    return content_type.startswith(("image/", MULTIPART))
+    return content_type.lower().startswith(("image/", MULTIPART))
 
 
 async def uploaded(content_type: str, body: bytes, max_inputs: int) -> str | list[str]:
@@ -21,7 +21,7 @@ async def uploaded(content_type: str, body: bytes, max_inputs: int) -> str | lis
 
     Raises InvalidRequest and TooLarge.
     """
-    if not content_type.startswith(MULTIPART):
+    if not content_type.lower().startswith(MULTIPART):
         return data_url(body)
 
     async def stream() -> AsyncIterator[bytes]:
@@ -34,6 +34,8 @@ async def uploaded(content_type: str, body: bytes, max_inputs: int) -> str | lis
         max_fields=1,
         max_part_size=max(len(body), 1),
     )
+    # It is in memory already; starlette would write large parts to /tmp, which is memory as well, and small.
+    parser.spool_max_size = len(body) + 1
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:

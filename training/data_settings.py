@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
+from service.scores import NO_LABEL
 from training.clean_settings import CleanSettings, NearDuplicateSettings
 from training.section import Fraction, Section
 
@@ -112,6 +113,8 @@ class DataSettings(Section):
     def _any_number_of_labels(self) -> "DataSettings":
         if self.label_separator is not None and not self.multi_label:
             raise ValueError("label_separator is for rows with any number of labels: set multi_label to true")
+        if self.multi_label and NO_LABEL in self.labels.values():
+            raise ValueError(f"labels: no label may be called {NO_LABEL}, for that is a row without one")
         return self
 
     @model_validator(mode="after")

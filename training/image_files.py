@@ -44,7 +44,11 @@ def image_of(value: object, folder: Path) -> object:
         value = value.get("bytes") or value.get("path")
     if not isinstance(value, str) or DATA_URL.match(value[:64]):
         return value
-    return file_of(value, folder).read_bytes()
+    path = file_of(value, folder)
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise ValueError("the file cannot be read") from None
 
 
 def file_of(value: str, folder: Path) -> Path:
@@ -53,11 +57,15 @@ def file_of(value: str, folder: Path) -> Path:
         raise ValueError("there is no path to an image")
     if len(value) > MOST_CHARACTERS:
         raise ValueError("the path is too long")
-    path = (folder / value.strip()).resolve()
+    try:
+        path = (folder / value.strip()).resolve()
+        there, size = path.is_file(), path.stat().st_size if path.is_file() else 0
+    except (OSError, RuntimeError):  # a name that is too long, no permission, links in a circle
+        raise ValueError("the file cannot be read") from None
     if not path.is_relative_to(folder.resolve()):
         raise ValueError("the path leads outside the table's folder")
-    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in SUFFIXES or not there:
         raise ValueError(f"there is no such file ({', '.join(SUFFIXES)})")
-    if path.stat().st_size > MOST_BYTES:
+    if size > MOST_BYTES:
         raise ValueError(f"the image has more than {MOST_BYTES} bytes")
     return path

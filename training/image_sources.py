@@ -104,6 +104,6 @@ def _digest(table: Source, folder: Path) -> str:
         if isinstance(value, str):
             try:
                 total.update(files_digest([file_of(value, folder)]).encode())
-            except ValueError:
+            except (ValueError, OSError):  # told with its row
                 continue
     return total.hexdigest()

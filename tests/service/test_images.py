@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from tiny_images import picture, png
 
 from service.contract import ImageLimits
@@ -157,6 +157,33 @@ def test_several_threads_get_what_one_gets() -> None:
     for thread in threads:
         thread.join()
     assert all(np.array_equal(found[row].values, alone[row]) for row in range(12))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 51), (1, 9_000), (9_000, 1)])
+def test_a_long_thin_image_is_refused_for_a_resize_would_make_it_huge(width: int, height: int) -> None:
+    with pytest.raises(InvalidRequest, match=f"`inputs`: this image has {width} x {height} pixels.*at most 50 times"):
+        open_image(png_of_size(width, height), 10_000)
+    settings = ImageSettings(shortest_edge=4096, crop=(8, 8))
+    with pytest.raises(TooLarge, match="40 x 1 would become 163840 x 4096"):
+        pixel_values(Image.new("RGB", (40, 1)), settings)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_way_to_hold_a_camera_is_turned_as_pil_turns_it(turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    content = saved(picture("left", 1), "JPEG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(BytesIO(content))).convert("RGB")
+    assert np.array_equal(np.asarray(open_image(content, 10_000)), np.asarray(expected))
+
+
+def test_what_a_decoder_stumbles_over_is_a_damaged_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*_: Any) -> None:
+        raise AttributeError("'float' object has no attribute 'encode'")
+
+    monkeypatch.setattr(Image.Image, "getexif", stumble)
+    with pytest.raises(InvalidRequest, match="damaged or cut off"):
+        open_image(png(picture("left", 1)), 10_000)
 
 
 def test_decoded_takes_what_data_url_gives() -> None:

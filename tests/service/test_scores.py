@@ -45,7 +45,7 @@ def test_rows_do_not_touch_each_other() -> None:
 
 def test_ranked_is_best_first_and_ties_keep_the_order_of_the_labels() -> None:
     scores = np.array([0.25, 0.5, 0.25], dtype=np.float32)
-    assert ranked(scores, ["a", "b", "c"]) == [
+    assert ranked(scores, ["a", "b", "c"], by=scores) == [
         {"label": "b", "score": 0.5},
         {"label": "a", "score": 0.25},
         {"label": "c", "score": 0.25},
@@ -55,7 +55,7 @@ def test_ranked_is_best_first_and_ties_keep_the_order_of_the_labels() -> None:
 def test_ties_keep_the_order_of_the_labels_however_many_there_are() -> None:
     labels = [f"l{number}" for number in range(200)]
     scores = np.array([number % 2 for number in range(200)], dtype=np.float32)
-    assert [p["label"] for p in ranked(scores, labels)] == labels[1::2] + labels[::2]
+    assert [p["label"] for p in ranked(scores, labels, by=scores)] == labels[1::2] + labels[::2]
 
 
 @given(
@@ -65,15 +65,23 @@ def test_ties_keep_the_order_of_the_labels_however_many_there_are() -> None:
 def test_top_k_keeps_the_best(values: list[float], top_k: int | None) -> None:
     labels = [f"l{number}" for number in range(len(values))]
     scores = np.array(values, dtype=np.float32)
-    everything = ranked(scores, labels)
+    everything = ranked(scores, labels, by=scores)
     assert sorted(p["label"] for p in everything) == sorted(labels)
     assert [p["score"] for p in everything] == sorted(values, reverse=True)
-    assert ranked(scores, labels, top_k) == everything[:top_k]
+    assert ranked(scores, labels, top_k, by=scores) == everything[:top_k]
     assert all(p["score"] == values[labels.index(p["label"])] for p in everything)
 
 
+def test_scores_that_are_both_one_are_in_the_order_of_their_logits() -> None:
+    logits = np.array([18, 30, -3], dtype=np.float32)
+    scores = probabilities(logits, multi_label=True)
+    assert scores[:2].tolist() == [1.0, 1.0]
+    assert [found["label"] for found in ranked(scores, ["a", "b", "c"], by=logits)] == ["b", "a", "c"]
+
+
 def test_scores_are_plain_floats() -> None:
-    prediction = ranked(np.array([0.1, 0.2], dtype=np.float32), ["a", "b"])[0]
+    scores = np.array([0.1, 0.2], dtype=np.float32)
+    prediction = ranked(scores, ["a", "b"], by=scores)[0]
     assert type(prediction["score"]) is float
 
 

@@ -67,3 +67,19 @@ def test_only_images_and_forms_are_uploads() -> None:
     assert is_upload("multipart/form-data; boundary=x")
     assert not is_upload("application/json")
     assert not is_upload("")
+
+
+def test_a_large_file_is_not_written_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/tmp of a pod is a small volume in memory, which the metrics are in as well."""
+    monkeypatch.setattr("tempfile._get_default_tempdir", lambda: "/nowhere")
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    content = b"\x89PNG" + bytes(2_000_000)
+    inputs = read(*form(("file", ("a.png", content))))
+    assert isinstance(inputs, str)
+    assert decoded(inputs) == content
+
+
+def test_the_kind_of_a_body_is_known_in_any_case() -> None:
+    assert is_upload("Image/PNG")
+    assert is_upload("Multipart/Form-Data; boundary=X")
+    assert read("Image/PNG", PNG) == read("image/png", PNG)

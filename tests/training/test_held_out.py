@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from service.scores import probabilities
+from training import held_out
 from training.held_out import golden_rows
 from training.parity import Stop
 from training.rows import Rows
@@ -46,3 +47,15 @@ def test_no_more_rows_than_there_are() -> None:
     golden = golden_rows(rows(pairs=True), stop(), 100, 0.02)
     assert len(golden) == 8
     assert {(row.text, row.text_pair) for row in golden} == {(f"text {n}", f"text {7 - n}") for n in range(8)}
+
+
+def test_rows_that_are_too_large_for_every_pod_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "GOLDEN_CHARACTERS", 8)
+    texts = [f"text {row}" + ("!" * 9 if row in (0, 5) else "!") for row in range(8)]
+    given = Rows(texts, None, np.zeros(8, dtype=np.int64))
+    golden = golden_rows(given, stop(), 3, 0.02)
+    assert [(row.text, row.label) for row in golden] == [("text 1!", "a"), ("text 3!", "b"), ("text 2!", "a")]
+    expected = probabilities(stop().logits)
+    assert golden[1].scores["fp32/CPUExecutionProvider"] == pytest.approx(expected[3].tolist(), abs=1e-6)
+    monkeypatch.setattr(held_out, "GOLDEN_CHARACTERS", 1)
+    assert {row.text for row in golden_rows(given, stop(), 3, 0.02)} == {"text 1!", "text 2!", "text 3!"}

@@ -74,3 +74,11 @@ def test_a_path_leads_to_an_image_below_the_table(path: str, tmp_path: Path) -> 
     (folder / "notes.txt").write_text("no image")
     with pytest.raises(ValueError):
         file_of(path, folder)
+
+
+def test_a_name_that_no_file_can_have_and_links_in_a_circle_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to(tmp_path / "b.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    for path in ("x" * 300 + ".png", "a.png"):
+        with pytest.raises(ValueError, match="cannot be read|no such file"):
+            file_of(path, tmp_path)

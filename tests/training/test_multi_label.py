@@ -28,6 +28,10 @@ def written(place: Path, **more: Any) -> Path:
         ({"distill": {"teacher": "t"}}, "distill: .*no distillation"),
         ({"evaluate": {"ordinal": True}}, "evaluate: ordinal: .*no rank"),
         ({"data": {"source": "s", "label_separator": ";"}}, "data: label_separator .*set multi_label to true"),
+        (
+            {"data": {"source": "s", "multi_label": True, "labels": {"a": "(none)"}}},
+            r"data: labels: no label may be called \(none\)",
+        ),
     ],
 )
 def test_it_is_refused_before_anything_is_read(tmp_path: Path, more: dict[str, Any], words: str) -> None:
