@@ -28,7 +28,7 @@ from training.image_processor import ImageProcessor
 from training.image_rows import ImageRows, collated
 from training.logits import Processor
 from training.loss import Loss, cross_entropy
-from training.precision import precision_for
+from training.precision import precision_for, told
 from training.recipe import Recipe
 from training.sampler import LengthSampler
 from training.sharding import make_whole, require_same_kind
@@ -145,6 +145,19 @@ def trainer_of(
     loss: Loss,
 ) -> RowTrainer:
     """What trains, but for the callbacks of a whole training. Raises InputError as `fit` does."""
+    with told(precision_for(recipe.train.precision)):
+        return _trainer(model, tokenizer, recipe, rows, validation, checkpoints, loss)
+
+
+def _trainer(
+    model: torch.nn.Module,
+    tokenizer: Processor,
+    recipe: Recipe,
+    rows: Dataset | ImageRows,
+    validation: Dataset | ImageRows | None,
+    checkpoints: Path,
+    loss: Loss,
+) -> RowTrainer:
     stopping = recipe.train.early_stopping
     if stopping is not None and not validation:
         raise InputError(

@@ -1,5 +1,8 @@
 """The number format that training computes in, where the hardware has it."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -9,6 +12,7 @@ from service.hardware import isa_flags
 from training.train_settings import Precision
 
 CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+TOLD = "ACCELERATE_MIXED_PRECISION"
 
 
 def precision_for(asked: Precision | Literal["auto"]) -> Precision:
@@ -31,3 +35,21 @@ def precision_for(asked: Precision | Literal["auto"]) -> Precision:
             "one of these, or auto"
         )
     return asked
+
+
+@contextmanager
+def told(precision: Precision) -> Iterator[None]:
+    """Tell accelerate what to compute in, while a Trainer is made.
+
+    transformers 4.57 sets the variable with each TrainingArguments and leaves it so: every later training of the
+    process would compute in the precision of the first one that is not fp32.
+    """
+    before = os.environ.get(TOLD)
+    os.environ[TOLD] = "no" if precision == "fp32" else precision
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[TOLD]
+        else:
+            os.environ[TOLD] = before

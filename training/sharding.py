@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from service.errors import InputError
 from training.deepspeed import is_checkpoint
-from training.precision import precision_for
+from training.precision import TOLD, precision_for
 from training.recipe import Recipe
 
 WEIGHTS = "pytorch_model_fsdp.bin"
@@ -27,7 +27,7 @@ def asked_for(environment: Mapping[str, str] = os.environ) -> bool:
 
 def require_shardable(recipe: Recipe, environment: Mapping[str, str] = os.environ) -> None:
     """Raise InputError, before anything is loaded, when a recipe cannot be trained as `accelerate launch` was told."""
-    told = environment.get("ACCELERATE_MIXED_PRECISION", "no")
+    told = environment.get(TOLD, "no")
     if told not in {"no", precision_for(recipe.train.precision)}:
         raise InputError(
             f"--mixed_precision {told}: the recipe's train.precision says what is computed in, here "

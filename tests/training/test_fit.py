@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,11 @@ def test_the_precision_is_what_the_model_computes_in(
     """Where bf16 is not in the hardware a CPU emulates it: only the refusal is taken away here."""
     for module in (arguments, fitting):
         monkeypatch.setattr(module, "precision_for", lambda asked: "bf16" if asked == "bf16" else "fp32")
-    for precision, dtype in (("auto", torch.float32), ("bf16", torch.bfloat16)):
+    asked = (("bf16", torch.bfloat16), ("auto", torch.float32))  # what the first one tells accelerate is not left over
+    for precision, dtype in asked:
         activations.clear()
         fitted, model, _ = fit_tiny(recipe_of(tiny_model, precision=precision), tmp_path / precision, 16)
+        assert "ACCELERATE_MIXED_PRECISION" not in os.environ
         assert set(activations) == {dtype}
         assert fitted.precision == ("fp32" if precision == "auto" else "bf16")
         assert {weight.dtype for weight in weights(model)} == {torch.float32}
