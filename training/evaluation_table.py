@@ -44,7 +44,8 @@ def metrics_table(evaluation: Evaluation) -> Table:
     for name, metric in METRICS.items():
         values = [metric(side) for side in sides.values()]
         if any(value is not None for value in values):
-            table.add_row(name, *map(_cell, values), _cell(unscaled.get(name)))
+            shown = [*values, unscaled.get(name)] if evaluation.temperature else values
+            table.add_row(name, *map(_cell, shown))
     for label, found in tuned.per_class.items():
         cells = [evaluation.base.per_class[label], found]
         table.add_row(
