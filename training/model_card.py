@@ -16,7 +16,7 @@ from training.evaluation import Evaluation
 from training.locate import PACKAGE, locate
 from training.recipe import Recipe
 from training.report_facts import Facts, spelled
-from training.report_head import served_of
+from training.report_head import request_of, served_of
 from training.report_tables import metrics_of
 from training.run_facts import DataFacts, TrainingFacts
 
@@ -109,8 +109,7 @@ def _body(facts: Facts) -> Iterator[str]:
     )
     yield f"{given}{bound}"
     yield "## How to use it"
-    sent = "-F file=@image.png" if images else "-H 'Content-Type: application/json' -d '{\"inputs\": \"a text\"}'"
-    yield f"```sh\nbentune serve {recipe.name}\ncurl -s http://localhost:3000/predict {sent}\n```"
+    yield f"```sh\nbentune serve {recipe.name}\n{request_of(recipe)}\n```"
     if data:
         yield from _data(data, recipe)
     if facts.training:

@@ -175,9 +175,19 @@ def commands_of(facts: Facts, revision: str, recipe_file: str) -> str:
         f"git checkout {commit[1]} && make install && . .venv/bin/activate" if commit else _requirement(revision),
         f"{start} {what} --new",
         f"bentune serve {shlex.quote(tag)}",
-        "curl -s http://localhost:3000/predict -H 'Content-Type: application/json' -d '{\"inputs\": \"a text\"}'",
+        request_of(facts.recipe),
     ]
     return "\n".join(lines)
+
+
+def request_of(recipe: Recipe) -> str:
+    """The command that asks the served model for an answer to one input of the recipe's task."""
+    sent = (
+        "-F file=@image.png"
+        if recipe.task == IMAGES
+        else "-H 'Content-Type: application/json' -d '{\"inputs\": \"a text\"}'"
+    )
+    return f"curl -s http://localhost:3000/predict {sent}"
 
 
 def _requirement(revision: str) -> str:

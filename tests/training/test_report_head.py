@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from service.image_settings import IMAGES
 from training.pipeline import STAGES
 from training.recipe_file import load_recipe
 from training.report_facts import Facts, facts_of
@@ -83,6 +84,16 @@ def test_the_commands_that_do_it_again(processes: int, parent: str | None, expec
     assert lines[:2] == [f"git checkout {REVISION} && make install && . .venv/bin/activate", expected]
     of_wheel = commands_of(given, "bentune 1.2; rm -rf ~", "recipe.yaml").splitlines()
     assert of_wheel[0] == "pip install 'bentune[train]==1.2; rm -rf ~'"
+
+
+def test_what_is_sent_is_of_the_kind_that_is_classified(facts: Facts) -> None:
+    url = "curl -s http://localhost:3000/predict"
+    text, image = (
+        commands_of(facts.model_copy(update={"recipe": one}), REVISION, "recipe.yaml").splitlines()[-1]
+        for one in (facts.recipe, facts.recipe.model_copy(update={"task": IMAGES}))
+    )
+    assert text == f"{url} -H 'Content-Type: application/json' -d '{{\"inputs\": \"a text\"}}'"
+    assert image == f"{url} -F file=@image.png"
 
 
 def test_what_is_served_and_what_that_changes(facts: Facts) -> None:
