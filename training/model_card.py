@@ -202,8 +202,9 @@ def _limits(tested: Evaluation | None) -> Iterator[str]:
         "another time, they say nothing.",
         "Whatever is unfair in the labels of those rows, it has learned.",
     ]
-    if tested:
-        label, worst = min(tested.tuned.per_class.items(), key=lambda item: item[1].recall.value)
+    seen = [(label, one) for label, one in tested.tuned.per_class.items() if one.support] if tested else []
+    if seen:
+        label, worst = min(seen, key=lambda item: item[1].recall.value)
         limits.append(
             f"The label that it finds least is {escaped(label)}: {worst.recall.value:.1%} of its {worst.support:,} "
             "held-out rows."

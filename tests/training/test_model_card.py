@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from rollout.bootstrap import Interval
+from rollout.quality import ClassMetrics
 from service.verdict import Difference
 from training.evaluation import Compressed, Scaled
 from training.model_card import CARD, escaped, model_card, public_name
@@ -124,6 +126,24 @@ def test_a_smaller_calibrated_model_says_so(facts: Facts) -> None:
     assert (
         f"a temperature of 1.250, fitted on 30 validation rows, brought the calibration error from {before:.3f}" in text
     )
+
+
+def test_the_label_that_is_found_least_has_held_out_rows(facts: Facts) -> None:
+    tested = facts.evaluation
+    assert tested
+
+    def limits(**per_class: ClassMetrics) -> str:
+        tuned = tested.tuned.model_copy(update={"per_class": per_class})
+        update = {"evaluation": tested.model_copy(update={"tuned": tuned})}
+        return ModelCard(model_card(facts.model_copy(update=update))).text.partition("## Limits")[2]
+
+    one = next(iter(tested.tuned.per_class.values()))
+    seen, unseen = (
+        one.model_copy(update={"recall": Interval(value=recall, low=0, high=1), "support": support})
+        for recall, support in ((0.5, 8), (0.0, 0))
+    )
+    assert "finds least is cats: 50.0% of its 8 held-out rows." in limits(cats=seen, dogs=unseen)
+    assert "finds least" not in limits(dogs=unseen)
 
 
 def test_a_run_without_an_evaluation_has_a_card_without_results(tiny_run: Path, tiny_recipe: Path) -> None:
