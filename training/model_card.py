@@ -191,14 +191,14 @@ def _served(facts: Facts) -> Iterator[str]:
     if facts.plan and facts.plan.measured and facts.plan.cpu:
         best, cpu = facts.plan.measured[0], facts.plan.cpu
         yield (
-            f"The metrics are those of fp32. {served_of(facts.plan)} It answers {best.texts_per_second:,.0f} texts a "
+            f"The metrics are those of fp32. {served_of(facts.plan)} It answers {best.texts_per_second:,.0f} inputs a "
             f"second on {escaped(cpu.model)}, {cpu.cores} cores."
         )
 
 
 def _limits(tested: Evaluation | None) -> Iterator[str]:
     limits = [
-        "Its numbers are those of rows drawn from the same source as its training rows: of other texts, or of those of "
+        "Its numbers are those of rows drawn from the same source as its training rows: of rows from elsewhere, or of "
         "another time, they say nothing.",
         "Whatever is unfair in the labels of those rows, it has learned.",
     ]

@@ -124,7 +124,7 @@ def draw_pareto(plan: Plan, target: Path) -> None:
         axes.annotate(label, at, xytext=(8, 6), textcoords="offset points", fontsize=8)
     front = [(point.speed, point.accuracy) for point in pareto_front(points)]
     axes.plot(*zip(*front, strict=True), linestyle=":", color="grey", zorder=0)
-    axes.set_xlabel("texts a second, every slot busy")
+    axes.set_xlabel("inputs a second, every slot busy")
     axes.set_ylabel("accuracy on held-out rows, %")
     axes.set_title(f"Runtime plan on {_where(plan)}", fontsize=10)
     axes.margins(0.2)
@@ -133,7 +133,7 @@ def draw_pareto(plan: Plan, target: Path) -> None:
 
 
 class Point(NamedTuple):
-    """The best way of running a variant: texts a second, and accuracy in percent with the ends of its interval."""
+    """The best way of running a variant: inputs a second, and accuracy in percent with the ends of its interval."""
 
     variant: str
     provider: str

@@ -208,12 +208,12 @@ def pareto(plan: Plan) -> Plot:
             axes.errorbar(
                 one.speed, one.accuracy, error, fmt=shape, markersize=size, capsize=3, color=colour, label=label
             )
-        axes.set(xlabel="texts a second, every slot busy", ylabel="accuracy, %")
+        axes.set(xlabel="inputs a second, every slot busy", ylabel="accuracy, %")
         axes.margins(0.15)
         axes.figure.legend(loc="outside lower center", ncols=2, fontsize="small")
 
     said = [
-        f"{one.variant} on {short_provider(one.provider)} {one.accuracy:.1f} % at {one.speed:.0f} texts a second"
+        f"{one.variant} on {short_provider(one.provider)} {one.accuracy:.1f} % at {one.speed:.0f} inputs a second"
         for one in points
     ]
     caption = "Accuracy and speed of each variant; the star was chosen"

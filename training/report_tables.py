@@ -225,10 +225,10 @@ def duplicate_rows(report: DataReport) -> list[DuplicateRow]:
 
 def _duplicates(report: DataReport) -> Iterator[DuplicateRow]:
     for one in report.duplicates:
-        alike = "the same text as" if one.kind == "exact" else "nearly the same text as"
+        alike = "the same as" if one.kind == "exact" else "nearly the same as"
         place = {"test": "a held-out row", "train": "a training row", "validation": "a validation row"}
         what = f"{alike} {place.get(one.part or '', 'another row')}"
         yield DuplicateRow(what, one.rows, next(iter(one.samples), None))
     for other in report.contradictions:
-        alike = "the same text as" if other.kind == "exact" else "nearly the same text as"
+        alike = "the same as" if other.kind == "exact" else "nearly the same as"
         yield DuplicateRow(f"{alike} another row, and another label", other.rows, next(iter(other.samples), None))
