@@ -85,7 +85,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
     learning = curves(training.curve, training.best_step) if training else []
     again = curves(training.pruned.curve, training.pruned.best_step, "pruned-") if training and training.pruned else []
     seen = seen_rows(training) if training else []
-    images = facts.recipe.task == IMAGES  # which have no length
+    images = facts.recipe.task == IMAGES  # which have no length, and whose labels are not judged
     there = {
         "data": facts.data,
         "search": facts.search,
@@ -105,6 +105,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
         EFFECTS=EFFECTS,
         style=Markup("".join(_file(*style) for style in STYLES)),  # noqa: S704 (our own files)
         facts=facts,
+        images=images,
         tiles=tiles_of(facts),
         cautions=cautions_of(facts, missing, revision),
         contents=[(name, title) for name, title in TITLES.items() if there.get(name, True)],
