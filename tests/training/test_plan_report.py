@@ -208,10 +208,10 @@ def test_the_plot_is_a_real_png_of_some_size(tmp_path: Path) -> None:
 
 
 def test_the_plot_shows_what_passed_and_stars_the_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: dict[str, list[Any]] = {"points": [], "labels": [], "front": []}
+    drawn: dict[str, list[Any]] = {"points": [], "labels": [], "front": [], "speed": []}
     from matplotlib.axes import Axes
 
-    real_points, real_text, real_line = Axes.errorbar, Axes.annotate, Axes.plot
+    real_points, real_text, real_line, real_label = Axes.errorbar, Axes.annotate, Axes.plot, Axes.set_xlabel
 
     def errorbar(self: Axes, x: float, y: float, **more: Any) -> Any:
         drawn["points"].append((x, y, more["fmt"], [round(one[0], 6) for one in more["yerr"]]))
@@ -226,6 +226,11 @@ def test_the_plot_shows_what_passed_and_stars_the_winner(tmp_path: Path, monkeyp
             drawn["front"].append(list(zip(*arguments, strict=True)))
         return real_line(self, *arguments, **more)
 
+    def set_xlabel(self: Axes, text: str, **more: Any) -> Any:
+        drawn["speed"].append(text)
+        return real_label(self, text, **more)
+
+    monkeypatch.setattr(Axes, "set_xlabel", set_xlabel)
     monkeypatch.setattr(Axes, "errorbar", errorbar)
     monkeypatch.setattr(Axes, "annotate", annotate)
     monkeypatch.setattr(Axes, "plot", plot)
@@ -236,6 +241,7 @@ def test_the_plot_shows_what_passed_and_stars_the_winner(tmp_path: Path, monkeyp
         check("int8-nncf", accuracy=0.95, accuracy_loss=1.0, loss_low=0.25, loss_high=2.0),
     )
     draw_pareto(PLAN.model_copy(update={"checks": checks}), tmp_path / "pareto.png")
+    assert drawn["speed"] == ["inputs a second, every slot busy"]
     # The error bar is the interval of the loss, seen from fp32's accuracy.
     assert drawn["points"] == [
         (80.0, 96.0, "o", [0.5, 0.5]),
