@@ -28,7 +28,7 @@ from training.report_tables import (
     seen_rows,
     trial_rows,
 )
-from training.rows_settings import Balance
+from training.rows_settings import AugmentSettings, Balance
 
 TEMPLATE = "report_page.html"
 STYLES = (("service", "page.css"), ("training", "report_page.css"))
@@ -84,7 +84,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
     plan, tested, training = facts.plan, facts.evaluation, facts.training
     learning = curves(training.curve, training.best_step) if training else []
     again = curves(training.pruned.curve, training.pruned.best_step, "pruned-") if training and training.pruned else []
-    seen = seen_rows(training) if training else []
+    seen = seen_rows(training, facts.recipe.train.augment) if training else []
     images = facts.recipe.task == IMAGES  # which have no length, and whose labels are not judged
     there = {
         "data": facts.data,
@@ -120,6 +120,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
         logged=list(dict.fromkeys(key for point in training.curve for key in point.metrics)) if training else [],
         balance=_balance(facts.recipe.train.balance),
         seen=seen,
+        views=_views(facts.recipe.train.augment),
         trials=trial_rows(facts.search, facts.recipe) if facts.search else [],
         metrics=metrics_of(tested) if tested else None,
         reliability=_reliability(tested) if tested else None,
@@ -177,6 +178,17 @@ def _split(report: DataReport, limits: RowLimits) -> str:
 
 def _balance(balance: Balance) -> str:
     return balance if isinstance(balance, str) else f"at most {balance.cap:,} rows of a label"
+
+
+def _views(augment: AugmentSettings) -> str:
+    """In which ways an image is seen otherwise than it is; nothing where each is seen as it is."""
+    mirrored = "horizontally and vertically, each" if augment.flip == "both" else f"{augment.flip}ly"
+    ways = {
+        f"turned by up to {augment.rotation:g} degrees either way (rotation)": augment.rotation > 0,
+        f"cut to a part of at least {augment.crop:.0%} of its area (crop)": augment.crop < 1,
+        f"mirrored {mirrored} half of the time (flip)": augment.flip != "none",
+    }
+    return ", ".join(way for way, taken in ways.items() if taken)
 
 
 def _reliability(tested: Evaluation) -> Plot:

@@ -14,6 +14,7 @@ from training.evaluation import Evaluation
 from training.recipe import Recipe
 from training.report_facts import compared, compressed, spelled
 from training.report_plots import Plot, heat_map
+from training.rows_settings import AugmentSettings
 from training.run_facts import DataFacts, TrainingFacts
 from training.search_result import SearchResult
 
@@ -131,12 +132,13 @@ def _change(change: Interval, *, percent: bool) -> str:
     return f"{change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}"
 
 
-def seen_rows(training: TrainingFacts) -> list[SeenRow]:
+def seen_rows(training: TrainingFacts, augment: AugmentSettings) -> list[SeenRow]:
     """What balance and augmentation did to the training rows; nothing where training saw them as they are."""
     seen = training.training_rows
     if seen is None:
         return []
-    if not seen.perturbed and seen.weights is None and seen.by_label["given"] == seen.by_label["trained"]:
+    same = seen.by_label["given"] == seen.by_label["trained"] and not seen.perturbed and not augment.changes_images
+    if same and seen.weights is None:
         return []
     return [
         SeenRow(label, given, seen.by_label["trained"].get(label, 0), (seen.weights or {}).get(label))

@@ -12,6 +12,7 @@ from row_report import row_report
 
 from rollout.bootstrap import Interval
 from rollout.comparison_table import notes, numbers, slice_numbers
+from service.image_settings import IMAGES
 from service.verdict import Difference
 from training.data_report import DataReport
 from training.data_settings import RowLimits
@@ -21,6 +22,7 @@ from training.recipe_file import load_recipe
 from training.report_facts import Facts, Judgement, facts_of
 from training.report_page import page_of
 from training.report_tables import MOST_LABELS
+from training.rows_settings import AugmentSettings
 from training.run_facts import CurvePoint, DoubtfulLabels, DoubtfulRow, Dropped, SeenRows, Teacher
 from training.search_result import SearchResult, Tried
 
@@ -191,6 +193,25 @@ def test_what_training_saw(facts: Facts) -> None:
         "food": ["20", "80", "2.00"],
         "all": ["100", "160", ""],
     }
+
+
+def test_what_training_saw_of_images(facts: Facts) -> None:
+    def page(**augment: object) -> str:
+        train = facts.recipe.train.model_copy(update={"augment": AugmentSettings.model_validate(augment)})
+        recipe = facts.recipe.model_copy(update={"task": IMAGES, "train": train})
+        found = rendered(facts.model_copy(update={"recipe": recipe}))
+        assert ("Training rows by label" in " ".join(found.tables)) == bool(augment)
+        return found.text
+
+    assert "What training saw" not in page()
+    text = page(rotation=10, crop=0.8, flip="both")
+    assert "What training saw" in text
+    assert (
+        "balance none, and in every epoch another view of each image, turned by up to 10 degrees either way (rotation),"
+        " cut to a part of at least 80% of its area (crop), mirrored horizontally and vertically, each half of the time"
+        " (flip). Held-out"
+    ) in text
+    assert "another view of each image, mirrored vertically half of the time (flip)." in page(flip="vertical")
 
 
 def test_the_learning_curves_have_every_validation_metric(facts: Facts) -> None:
