@@ -164,8 +164,6 @@ def commands_of(facts: Facts, revision: str, recipe_file: str) -> str:
     """The commands that do it again, a line each."""
     commit = re.fullmatch(r"([0-9a-f]{40})(-dirty)?", revision)
     tag, parent = facts.packaged.bento if facts.packaged else facts.recipe.name, facts.recipe.parent
-    processes = facts.training.processes if facts.training else 1
-    start = f"torchrun --nproc-per-node {processes} -m bentune" if processes > 1 else "bentune"
     what = (
         f"retrain {shlex.quote(recipe_file)} --from {shlex.quote(parent)}"
         if parent
@@ -173,7 +171,7 @@ def commands_of(facts: Facts, revision: str, recipe_file: str) -> str:
     )
     lines = [
         f"git checkout {commit[1]} && make install && . .venv/bin/activate" if commit else _requirement(revision),
-        f"{start} {what} --new",
+        f"{_start(facts.training)} {what} --new",
         f"bentune serve {shlex.quote(tag)}",
         request_of(facts.recipe),
     ]
@@ -188,6 +186,15 @@ def request_of(recipe: Recipe) -> str:
         else "-H 'Content-Type: application/json' -d '{\"inputs\": \"a text\"}'"
     )
     return f"curl -s http://localhost:3000/predict {sent}"
+
+
+def _start(training: TrainingFacts | None) -> str:
+    """The command line in as many processes as there were, started as they were: docs/several-processes.md."""
+    processes = training.processes if training else 1
+    if training and training.sharded:
+        wrap = "--fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP"
+        return f"accelerate launch --use_fsdp --fsdp_version 2 {wrap} --num_processes {processes} -m bentune"
+    return f"torchrun --nproc-per-node {processes} -m bentune" if processes > 1 else "bentune"
 
 
 def _requirement(revision: str) -> str:

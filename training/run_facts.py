@@ -149,7 +149,8 @@ class Pruned(Fact):
 class TrainingFacts(Fact):
     """How the model was trained; `warnings` say in words what its curves warn of.
 
-    `best_step` is the step whose weights were kept, where there were validation rows to choose it by.
+    `best_step` is the step whose weights were kept, where there were validation rows to choose it by. `sharded` when
+    the weights were spread over the processes by FSDP.
     """
 
     base: str
@@ -164,6 +165,7 @@ class TrainingFacts(Fact):
     stopped_early: bool = False
     precision: str | None = None
     processes: int = 1
+    sharded: bool = False
     hardware: Hardware | None = None
     curve: list[CurvePoint]
     warnings: list[str] = []

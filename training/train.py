@@ -30,7 +30,7 @@ from training.provenance import training_hardware
 from training.pruning import dense_summary, prune_and_tune, require_prunable
 from training.recipe import Recipe
 from training.rows import Rows, joined, open_rows
-from training.sharding import require_shardable
+from training.sharding import asked_for, require_shardable
 from training.stage import Context, Reporter, Summary
 from training.tokenized import tokenized
 from training.trainer import last_whole_checkpoint
@@ -174,6 +174,7 @@ def _went(fitted: Fitted, report: Reporter) -> Summary:
         "stopped_early": fitted.stopped_early,
         "precision": fitted.precision,
         "processes": fitted.processes,
+        "sharded": asked_for(),
         "warnings": warnings,
         "curve": fitted.curve,
     }

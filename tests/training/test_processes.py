@@ -154,6 +154,7 @@ def test_sharded_killed_and_gone_on_with_they_end_as_one_process_does(
     whole = ask("train", recipe, "--runs", tmp_path / "alone", "--json").json["summary"]
     summary = pair.summary()
     assert (summary["processes"], whole["processes"]) == (2, 1)
+    assert (summary["sharded"], whole["sharded"]) == (True, False)
     assert 20 <= summary["resumed_at_step"] < summary["steps"] == whole["steps"] == 40
     assert summary["stopped_early"]
     assert whole["stopped_early"]

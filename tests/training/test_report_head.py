@@ -1,5 +1,6 @@
 """The top of a report: how the training went, in words, and the commands that do it again."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from training.run_facts import Pruned, Teacher
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+PAGE = Path(__file__).parents[2] / "docs/several-processes.md"
+(LAUNCHED,) = re.findall(r"^(accelerate launch .* -m bentune) ", PAGE.read_text(), re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +71,20 @@ def test_a_run_that_stopped_at_training_names_its_hardware(tiny_run: Path, tiny_
 
 
 @pytest.mark.parametrize(
-    ("processes", "parent", "expected"),
+    ("training", "parent", "expected"),
     [
-        (1, None, "bentune run 'my runs/recipe.yaml' --new"),
-        (2, None, "torchrun --nproc-per-node 2 -m bentune run 'my runs/recipe.yaml' --new"),
-        (1, "tiny:1", "bentune retrain 'my runs/recipe.yaml' --from tiny:1 --new"),
+        ({"processes": 1}, None, "bentune run 'my runs/recipe.yaml' --new"),
+        ({"processes": 2}, None, "torchrun --nproc-per-node 2 -m bentune run 'my runs/recipe.yaml' --new"),
+        ({"processes": 2, "sharded": True}, None, f"{LAUNCHED} run 'my runs/recipe.yaml' --new"),
+        ({"processes": 1}, "tiny:1", "bentune retrain 'my runs/recipe.yaml' --from tiny:1 --new"),
     ],
 )
-def test_the_commands_that_do_it_again(processes: int, parent: str | None, expected: str, facts: Facts) -> None:
+def test_the_commands_that_do_it_again(
+    training: dict[str, object], parent: str | None, expected: str, facts: Facts
+) -> None:
     assert facts.training
-    training = facts.training.model_copy(update={"processes": processes})
     recipe = facts.recipe.model_copy(update={"parent": parent})
-    given = facts.model_copy(update={"training": training, "recipe": recipe})
+    given = facts.model_copy(update={"training": facts.training.model_copy(update=training), "recipe": recipe})
     lines = commands_of(given, REVISION, "my runs/recipe.yaml").splitlines()
     assert lines[:2] == [f"git checkout {REVISION} && make install && . .venv/bin/activate", expected]
     of_wheel = commands_of(given, "bentune 1.2; rm -rf ~", "recipe.yaml").splitlines()
