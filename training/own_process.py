@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import resource
 import signal
 import sys
@@ -58,6 +59,7 @@ def peak_bytes() -> int:
 
 
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.dup2(2, 1)  # what libraries print is for people, and never between the lines of --json
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one is told, and ends it
     with contextlib.suppress(OSError):
         # Where memory runs out, this one is ended and not its parent.

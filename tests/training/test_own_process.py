@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -25,6 +26,13 @@ def stumble() -> None:
     raise ZeroDivisionError("by zero")
 
 
+def chat() -> int:
+    sys.stdout.write("of Python\n")
+    sys.stdout.flush()
+    os.write(1, b"of a library\n")
+    return 7
+
+
 def end_by(number: int) -> None:
     os.kill(os.getpid(), number)
 
@@ -43,6 +51,12 @@ def test_its_errors_are_raised_here() -> None:
         in_own_process(refuse, "no rows")
     with pytest.raises(BentuneError, match="ZeroDivisionError: by zero"):
         in_own_process(stumble)
+
+
+def test_what_it_prints_is_not_among_the_answers_of_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    assert in_own_process(chat) == 7
+    said = capfd.readouterr()
+    assert (said.out, "of Python" in said.err, "of a library" in said.err) == ("", True, True)
 
 
 def test_the_kernel_ends_who_has_no_memory() -> None:
