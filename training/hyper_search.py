@@ -27,6 +27,7 @@ from training.search_rows import search_rows
 from training.search_settings import SEARCHABLE, SearchSettings
 from training.search_space import draw, own_values, with_values
 from training.stage import Context, Reporter
+from training.teacher_files import teacher_digest
 
 STORAGE = "search.db"
 BEST = "best.yaml"
@@ -40,8 +41,8 @@ def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
 
     Goes on where it was interrupted: finished trials are kept in search.db, and the unfinished one goes on from its
     checkpoint. Trial n draws by the seed and n, so that it ends with what it would have found. With other rows, another
-    base or other values of the recipe it starts over; more trials alone go on. Raises InputError when nothing is
-    searched or the metric is not known, BentuneError when every trial failed.
+    base or teacher, or other values of the recipe it starts over; more trials alone go on. Raises InputError when
+    nothing is searched or the metric is not known, BentuneError when every trial failed.
     """
     if not recipe.search.values:
         raise InputError(
@@ -108,10 +109,11 @@ def _study(recipe: Recipe, run: RunDir, storage: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     record, dumped = run.record("data"), recipe.model_dump(mode="json")
     depends = {
-        "recipe": {key: dumped[key] for key in ("task", "parent", *SEARCHABLE)},
+        "recipe": {key: dumped[key] for key in ("task", "parent", "distill", "prune", *SEARCHABLE)},
         "search": {key: value for key, value in dumped["search"].items() if key != "trials"},
         "data": record.digest if record is not None else None,
         "base": base_files_digest(recipe.model),
+        "teacher": teacher_digest(recipe.distill.teacher) if recipe.distill is not None else None,
     }
     url = URL.create("sqlite", database=str(storage)).render_as_string().replace("{", "{{").replace("}", "}}")
     pruners = {
@@ -157,7 +159,9 @@ def _try(
     work.mkdir(exist_ok=True)
     value = None
     try:
-        context = Context(with_values(recipe, values), work, {"data": rows}, report)
+        # The curve is that of the training before it is pruned, and so a trial ends with it.
+        drawn = with_values(recipe, values).model_copy(update={"prune": None})
+        context = Context(drawn, work, {"data": rows}, report)
         value = _reached(train.run(context, [_Watch(trial, recipe.search.metric)])["curve"], recipe)
         state = TrialState.COMPLETE
     except optuna.TrialPruned:

@@ -249,6 +249,30 @@ def test_more_trials_go_on_and_another_recipe_starts_over(found: Any, training: 
     assert found(trials=5) == more
 
 
+def test_what_is_distilled_and_pruned_is_another_recipe(
+    found: Any, training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = {"first": "a", "second": "b"}
+    monkeypatch.setattr(hyper_search, "teacher_digest", teachers.__getitem__)
+    recipes: list[dict[str, Any]] = [{}, *({"distill": {"teacher": teacher}} for teacher in teachers)]
+    recipes += [{"distill": {"teacher": "first", "weight": 0.9}}, {"prune": {"kind": "magnitude"}}]
+    for number, recipe in enumerate(recipes, 1):
+        assert len(found(trials=2, recipe=recipe).trials) == 2
+        assert len(training.recipes) == 2 * number
+    found(trials=2, recipe=recipes[1])
+    assert len(training.recipes) == 10
+    teachers["first"] = "c"  # another one under the same name
+    found(trials=2, recipe=recipes[1])
+    assert len(training.recipes) == 12
+
+
+def test_trials_are_not_pruned_and_the_best_recipe_is(found: Any, training: Training, tmp_path: Path) -> None:
+    found(trials=2, recipe={"prune": {"kind": "magnitude"}})
+    assert [recipe.prune for recipe in training.recipes] == [None, None]
+    (best,) = tmp_path.glob("runs/tiny/*/search/best.yaml")
+    assert load_recipe(best).recipe.prune is not None
+
+
 def test_an_interruption_leaves_no_trace_in_what_is_found(found: Any, training: Training) -> None:
     expected = found(trials=6, pruning="none")
     training.raises = {9: KeyboardInterrupt()}
