@@ -58,4 +58,6 @@ def _last_word(team: Team, error: BentuneError) -> int:
         word = team.hear(LAST_WORD)
     except DistStoreError:
         raise error from None
-    return int(word.get(EXIT, error.exit_code))
+    if EXIT not in word:  # it went on
+        raise error
+    return int(word[EXIT])

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -25,7 +26,7 @@ from training.loss import Loss
 from training.methods import BASE, count, prepare, save_tuned
 from training.overfitting import curve_warnings
 from training.parent import open_parent, weights_of
-from training.processes import place
+from training.processes import place, team
 from training.provenance import training_hardware
 from training.pruning import dense_summary, prune_and_tune, require_prunable
 from training.recipe import Recipe
@@ -103,7 +104,8 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
 def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     """Load the base, prepare the method, and tokenize the rows; `ask` gives a teacher's answers to them.
 
-    Writes tokenizer/, base.json, and into tokens/ what the rows are mapped from.
+    Writes tokenizer/, base.json, and into tokens/ what the rows are mapped from. Where several processes train, the
+    leader alone tokenizes texts and asks the teacher, and the others read its files.
     """
     quiet()
     recipe, work, data = context.recipe, context.work, context.inputs["data"]
@@ -140,7 +142,11 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
         rows = rows.augmented(recipe.train.augment, recipe.seed)
     loss, distilled = seen.loss, Summary()
     if recipe.distill is not None:
-        answers, distilled = ask(recipe, seen, labels, work, context.report)
+        if team().leads:
+            answers, distilled = ask(recipe, seen, labels, work, context.report)
+            team().agree(str((work / ANSWERS).resolve()))
+        else:
+            answers = np.load(team().agree(None), allow_pickle=False)
         rows, loss = taught(rows, answers), DistillationLoss(recipe.distill, loss)
     summary = {
         "base": recipe.parent if recipe.warm else recipe.model,
@@ -158,7 +164,11 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
 def _inputs(parts: Iterable[Rows], processor: Processor, recipe: Recipe, file: Path) -> Dataset | ImageRows:
     if isinstance(processor, ImageProcessor):
         return ImageRows(joined(parts), processor)
-    return tokenized(parts, processor, recipe.max_tokens, file)
+    if not team().leads:
+        return Dataset.from_file(team().agree(None))
+    rows = tokenized(parts, processor, recipe.max_tokens, file)
+    team().agree(str(file.resolve()))
+    return rows
 
 
 def _went(fitted: Fitted, report: Reporter) -> Summary:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,27 @@ import numpy as np
 import pytest
 import yaml
 from command import ask
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from pair import Pair, launched_with
 from safetensors.numpy import load_file
-from tiny import write_recipe
+from tiny import Quiet, write_recipe
 
 from rollout.server import free_port
 from service.errors import InputError
+from training import train
 from training.arguments import rows_at_once
-from training.processes import Alone, Dismissed, Place, Team, place
+from training.distillation import ANSWERS
+from training.follow import call, follow
+from training.logits import Logits
+from training.processes import EXIT, Alone, Dismissed, Place, Team, place
 from training.recipe import Recipe
+from training.recipe_file import load_recipe
 from training.sampler import LengthSampler, SharedBatches
+from training.stage import Context, Reporter, Summary
+from training.train import Ask, Ready
+from training.training_rows import TrainingRows
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
 Prepared = tuple[Path, Path]
@@ -68,6 +78,86 @@ def test_the_leaders_word_is_heard_in_order_and_its_value_is_agreed_on() -> None
     assert ended.value.code == 3
     shelf.wait(["left/1"], None)
     assert Alone().agree("mine") == "mine"
+
+
+Prepare = Callable[[int, Ask], Ready]
+
+
+@pytest.fixture
+def teams() -> list[Team]:
+    """A leader and one that follows, who hears what the leader has said before."""
+    shelf = Shelf()
+    return [Team(shelf, Place(rank, 2)) for rank in range(2)]
+
+
+@pytest.fixture
+def prepare(
+    teams: list[Team], tiny_run: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Prepare:
+    """What a rank starts its training from, in a directory of its own below `tmp_path`."""
+    data = tmp_path / "runs/tiny/1/data"
+    shutil.copytree(tiny_run / "data", data)
+    shutil.copyfile(data / "test.parquet", data / "validation.parquet")
+    recipe = load_recipe(tiny_recipe, ["distill={teacher: unseen}"]).recipe
+
+    def run(rank: int, ask: Ask) -> Ready:
+        (work := tmp_path / str(rank)).mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "team", lambda: teams[rank])
+            return train.prepared(Context(recipe, work, {"data": data}, Quiet()), ask)
+
+    return run
+
+
+def answer(
+    recipe: Recipe,
+    rows: TrainingRows,
+    labels: list[str],
+    work: Path,
+    report: Reporter,
+) -> tuple[Logits, Summary]:
+    answers = np.random.default_rng(1).normal(size=(len(rows), len(labels))).astype(np.float32)
+    np.save(work / ANSWERS, answers)
+    return answers, {"teacher": "told"}
+
+
+def refuse(*_: Any) -> tuple[Logits, Summary]:
+    raise InputError("distill.teacher: no such teacher")
+
+
+def test_the_leader_alone_tokenizes_and_asks_the_teacher(prepare: Prepare, tmp_path: Path) -> None:
+    leader, follower = prepare(0, answer), prepare(1, refuse)
+    assert len(follower.rows) == 240
+    for ours, theirs in ((leader.rows, follower.rows), (leader.validation, follower.validation)):
+        assert isinstance(ours, Dataset)
+        assert isinstance(theirs, Dataset)
+        assert ours.to_dict() == theirs.to_dict()
+    assert leader.summary["teacher"] == "told"
+    assert {path.name for path in (tmp_path / "1").iterdir()} == {"tokenizer", "base.json"}
+
+
+def test_when_the_leader_fails_before_it_trains_the_others_end_with_its_code(
+    prepare: Prepare, teams: list[Team]
+) -> None:
+    with pytest.raises(InputError):
+        prepare(0, refuse)
+    teams[0].say({EXIT: 2})
+    with pytest.raises(Dismissed) as ended:
+        prepare(1, answer)
+    assert ended.value.code == 2
+
+
+def test_one_that_fails_alone_says_why(teams: list[Team], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(train, "run", refuse)
+    recipe = Recipe.model_validate({"name": "x", "task": "text-classification", "model": "m", "data": {"source": "s"}})
+    leader, follower = teams
+    call(leader, "train", recipe, {"data": tmp_path})
+    leader.agree("what the leader, which goes on, says next")
+    with pytest.raises(InputError, match="no such teacher"):
+        follow(follower)
+    call(leader, "train", recipe, {"data": tmp_path})
+    leader.say({EXIT: 3})
+    assert follow(follower) == 3
 
 
 @given(st.integers(4, 60), st.integers(1, 5), st.integers(1, 4))
@@ -191,10 +281,10 @@ def test_what_the_leader_ends_with_all_end_with(tmp_path: Path) -> None:
 
 
 def test_two_machines_started_as_the_manifests_say_train_as_one(
-    tmp_path: Path, tiny_model: Path, tiny_csv: Path
+    tmp_path: Path, tiny_model: Path, tiny_csv: Path, tiny_tag: str
 ) -> None:
     train = {"epochs": 2, "learning_rate": 0.005, "checkpoint_steps": 10}
-    recipe, runs = write_still(tmp_path, tiny_model, tiny_csv, train=train)
+    recipe, runs = write_still(tmp_path, tiny_model, tiny_csv, train=train, distill={"teacher": tiny_tag})
     shutil.copytree(runs, tmp_path / "alone")
     job = yaml.safe_load((K8S / "training/distributed/indexed.yaml").read_text())["spec"]
     (container,) = job["template"]["spec"]["containers"]
