@@ -128,7 +128,7 @@ GENERATIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     growth=GENERATIONS,
     order=st.randoms(use_true_random=False),
@@ -439,7 +439,7 @@ def of_customers(first: int, count: int, customers: Sequence[int]) -> list[dict[
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     growth=st.lists(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 30)), max_size=30), min_size=1, max_size=3),
     order=st.randoms(use_true_random=False),
