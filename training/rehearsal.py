@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from datasets import Dataset
+from torch.utils.data import Subset
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
@@ -134,16 +136,20 @@ def _phase(name: str, model: torch.nn.Module, recipe: Recipe, ready: Ready, work
 def _evaluation(trainer: RowTrainer, recipe: Recipe) -> float:
     """Seconds of scoring all validation rows, from some of their batches of every length; 0 without such rows."""
     rows = trainer.eval_dataset
-    if not isinstance(rows, Dataset):
+    if rows is None:
         return 0.0
     batch, lengths = rows_at_once(recipe, 1), lengths_of(rows).astype(np.int64)
     batches = -(-len(lengths) // batch)
     chosen = np.unique(np.linspace(0, batches - 1, VALIDATION_BATCHES).round().astype(int))
     some = np.concatenate([np.arange(len(lengths))[one * batch : (one + 1) * batch] for one in chosen])
-    trainer.evaluate(rows.select(some[-batch:]))
+    trainer.evaluate(_of(rows, some[-batch:]))
     start = time.monotonic()
-    trainer.evaluate(rows.select(some))
+    trainer.evaluate(_of(rows, some))
     return (time.monotonic() - start) * padded_tokens(lengths, batch) / padded_tokens(lengths[some], batch)
+
+
+def _of(rows: Any, numbers: npt.NDArray[np.int64]) -> Any:
+    return rows.select(numbers) if isinstance(rows, Dataset) else Subset(rows, numbers.tolist())
 
 
 class _Drawn(LengthSampler):

@@ -134,6 +134,20 @@ def test_a_teacher_is_asked_about_a_few_rows(
     assert phase.steps == 30
 
 
+def test_images_are_scored_too(image_run: Path, image_recipe_file: Path, tmp_path: Path) -> None:
+    data, work = tmp_path / "images/1/data", tmp_path / "rehearsal"
+    shutil.copytree(image_run / "data", data)
+    work.mkdir()
+    recipe = load_recipe(image_recipe_file, ["train.epochs=1"]).recipe
+    assert rehearse(recipe, data, work, None).phases[0].evaluation_seconds == 0
+    shutil.copyfile(data / "test.parquet", data / "validation.parquet")
+    shutil.rmtree(work)
+    work.mkdir()
+    (phase,) = rehearse(recipe, data, work, None).phases
+    assert phase.evaluations > 0
+    assert phase.evaluation_seconds > 0
+
+
 @pytest.mark.parametrize(
     ("error", "raised"),
     [
