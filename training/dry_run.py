@@ -39,7 +39,8 @@ class DryRun(Frozen):
 
     `training` is None where the train stage is done, and then `later_mb` is as well: the most that the stages after it
     write into the run and BentoML's stores. `memory_mb` is what this machine or container has, `free_mb` what is free
-    beside the run. `warnings` say what may go wrong.
+    beside the run, with what an interrupted training holds of the checkpoints and tokens that are counted. `warnings`
+    say what may go wrong.
     """
 
     run: str
@@ -86,7 +87,7 @@ def dry_run(recipe: Recipe, run: RunDir, report: Reporter, *, whole: bool, force
         stages=tuple(due),
         training=estimate(found, prunes=recipe.prune is not None) if found is not None else None,
         memory_mb=limit / 1e6,
-        free_mb=shutil.disk_usage(run.root).free / 1e6,
+        free_mb=(shutil.disk_usage(run.root).free + (found.held_bytes if found is not None else 0)) / 1e6,
         later_mb=later * found.model_bytes / 1e6 if found is not None else None,
         warnings=(),
     )

@@ -48,8 +48,9 @@ class Rehearsal:
     """All that was measured. `peak_bytes` is the resident memory of a process that did nothing else.
 
     `start_seconds` go by before the first step, a teacher's answers to all rows included. `saved_bytes` is what the
-    training saves when it ends, `tokens_bytes` what the tokenized rows hold on disk until then, `model_bytes` the size
-    of the whole model in float32. `taken` is the share of the cores, 0 to 1, that other programs kept busy meanwhile.
+    training saves when it ends, `tokens_bytes` what the tokenized rows hold on disk until then, `held_bytes` what an
+    interrupted run holds of them and of checkpoints, `model_bytes` the size of the whole model in float32. `taken` is
+    the share of the cores, 0 to 1, that other programs kept busy meanwhile.
     """
 
     rows: int
@@ -58,6 +59,7 @@ class Rehearsal:
     save_seconds: float
     saved_bytes: int
     tokens_bytes: int
+    held_bytes: int
     model_bytes: int
     peak_bytes: int
     gpu_peak_bytes: int | None

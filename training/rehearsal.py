@@ -88,6 +88,7 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
         save_seconds=save_seconds,
         saved_bytes=_size(saved),
         tokens_bytes=_size(work / TOKENS),
+        held_bytes=sum(_size(partial / name) for name in (CHECKPOINTS, PRUNED_CHECKPOINTS, TOKENS)) if partial else 0,
         model_bytes=4 * count(ready.model).total,
         peak_bytes=peak_bytes(),
         gpu_peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,

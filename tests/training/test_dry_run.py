@@ -125,6 +125,16 @@ def test_what_may_not_fit_is_warned_of(look: Look, monkeypatch: pytest.MonkeyPat
     assert "the whole run writes up to" in disk
 
 
+def test_what_an_interrupted_run_holds_is_room_for_it(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsed, held = dry._rehearsed, [0]
+    monkeypatch.setattr(dry, "_rehearsed", lambda *given: replace(rehearsed(*given), held_bytes=held[0]))
+    monkeypatch.setattr(dry.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="MB are free beside .*: make room"):
+        look(whole=False)
+    held[0] = 500_000_000
+    assert look(whole=False).free_mb == pytest.approx(500.001)
+
+
 def test_several_processes_are_refused(look: Look, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(dry, "place", lambda: Place(rank=0, world=2))
     with pytest.raises(InputError, match="2 processes were started, and it measures one"):

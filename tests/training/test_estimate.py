@@ -32,6 +32,7 @@ def rehearsal(*phases: Phase, **values: Any) -> Rehearsal:
         "save_seconds": 1.0,
         "saved_bytes": 5_000_000,
         "tokens_bytes": 0,
+        "held_bytes": 0,
         "model_bytes": 40_000_000,
         "peak_bytes": 900_000_000,
         "gpu_peak_bytes": None,

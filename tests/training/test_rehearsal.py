@@ -102,6 +102,21 @@ def test_what_an_interrupted_run_did_is_not_ahead(
     assert sum(phase.left) < 0.5 * sum(whole.left)
 
 
+def test_what_an_interrupted_run_holds_is_told(
+    tiny_recipe: Path, rehearsed: Callable[..., Rehearsal], tmp_path: Path
+) -> None:
+    partial = tmp_path / "partial"
+    for size, name in ((700, "tokens/train.arrow"), (20, "pruned-checkpoints/checkpoint-5/model"), (9, "dense/model")):
+        (partial / name).parent.mkdir(parents=True)
+        (partial / name).write_bytes(b"x" * size)
+    checkpoint = partial / "checkpoints/checkpoint-20"
+    checkpoint.mkdir(parents=True)
+    TrainerState(global_step=20).save_to_json(str(checkpoint / "trainer_state.json"))
+    recipe = load_recipe(tiny_recipe, SHORT).recipe
+    assert rehearsed(recipe, partial).held_bytes == 720 + (checkpoint / "trainer_state.json").stat().st_size
+    assert rehearsed(recipe).held_bytes == 0
+
+
 def test_a_pruned_model_is_trained_twice(tiny_recipe: Path, rehearsed: Callable[..., Rehearsal]) -> None:
     recipe = load_recipe(tiny_recipe, [*SHORT, "method=lora", "prune={kind: magnitude, epochs: 1}"]).recipe
     found = rehearsed(recipe)
