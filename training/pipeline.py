@@ -183,6 +183,10 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
     module = stage.load(report)
     start = time.monotonic()
     inputs = {earlier: run.stage(earlier) for earlier in _reads(stage, recipe)}
+    if stage.name == "train" and recipe.evaluate.ordinal:
+        # Or it would be refused when all is trained. The stage itself does not depend on it.
+        labels = importlib.import_module("training.tuned").labels_of(inputs["data"])
+        importlib.import_module("training.label_order").ranks_of(labels)
     worth_keeping = getattr(module, "worth_keeping", None)
     with (
         run.working(stage.name, key, keep=stage.resumable and not force, worth_keeping=worth_keeping) as work,

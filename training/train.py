@@ -20,7 +20,6 @@ from training.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
 from training.fit import Fitted, fit
 from training.image_processor import ImageProcessor
 from training.image_rows import ImageRows
-from training.label_order import ranks_of
 from training.logits import Logits, Processor
 from training.loss import Loss
 from training.methods import BASE, count, prepare, save_tuned
@@ -112,8 +111,6 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     require_shardable(recipe)
     require_deepspeed(recipe)
     labels = labels_of(data)
-    if recipe.evaluate.ordinal:
-        ranks_of(labels)  # or it would be refused when all is trained
     start = _start(recipe, data.parents[2])
     tokenizer = load_image_processor(start) if recipe.task == IMAGES else load_tokenizer(start)
     tokenizer.save_pretrained(work / "tokenizer")  # before it is used, which would leave its mark

@@ -1,15 +1,16 @@
 """The order of labels: as numbers where all are, and their ranks, which words do not have."""
 
-from collections.abc import Callable
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tiny import Quiet
 
 from service.errors import InputError
-from training import train
 from training.label_order import label_order, ranks_of
+from training.pipeline import run_stage
 from training.recipe_file import load_recipe
+from training.run_dir import RunDir
 
 
 def test_numbers_are_in_numeric_order_and_words_in_that_of_letters() -> None:
@@ -24,11 +25,10 @@ def test_ranks_are_in_numeric_order_and_words_have_none() -> None:
             ranks_of(["1", label])
 
 
-def test_words_are_refused_before_anything_is_trained(
-    tiny_run: Path, tiny_recipe: Path, context: Callable[..., Any]
-) -> None:
+def test_words_are_refused_before_anything_is_trained(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
     recipe = load_recipe(tiny_recipe, ["evaluate.ordinal=true"]).recipe
-    asked = context(recipe, data=tiny_run / "data")
-    with pytest.raises(InputError, match="label 'animal' is no number"):
-        train.run(asked)
-    assert list(asked.work.iterdir()) == []
+    shutil.copytree(tiny_run, tmp_path / recipe.name / tiny_run.name)
+    with RunDir.open(tmp_path, recipe.name) as run:
+        with pytest.raises(InputError, match="label 'animal' is no number"):
+            run_stage("train", recipe, run, Quiet(), force=True)
+        assert run.record("train") is not None  # what was there is untouched
