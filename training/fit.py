@@ -145,19 +145,6 @@ def trainer_of(
     loss: Loss,
 ) -> RowTrainer:
     """What trains, but for the callbacks of a whole training. Raises InputError as `fit` does."""
-    with told(precision_for(recipe.train.precision)):
-        return _trainer(model, tokenizer, recipe, rows, validation, checkpoints, loss)
-
-
-def _trainer(
-    model: torch.nn.Module,
-    tokenizer: Processor,
-    recipe: Recipe,
-    rows: Dataset | ImageRows,
-    validation: Dataset | ImageRows | None,
-    checkpoints: Path,
-    loss: Loss,
-) -> RowTrainer:
     stopping = recipe.train.early_stopping
     if stopping is not None and not validation:
         raise InputError(
@@ -166,22 +153,23 @@ def _trainer(
     if recipe.train.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise InputError(f"train.gradient_checkpointing: {recipe.model} does not have it; leave it out")
     sampler = LengthSampler(recipe.train.batch_size, lengths_of(rows), recipe.seed)
-    arguments = training_arguments(recipe, checkpoints, validate=validation is not None)
-    if isinstance(rows, ImageRows):
-        rows.epoch = lambda: sampler.epoch
-        # Trainer tells both by the signature of a model's forward, and a wrapper of PEFT has none.
-        arguments.remove_unused_columns, arguments.label_names = False, ["labels"]
-    trainer = RowTrainer(
-        sampler=sampler,
-        loss=loss,
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        # In the order of their lengths, for the same reason; the metrics do not depend on it.
-        eval_dataset=_by_length(validation),
-        data_collator=collated if isinstance(tokenizer, ImageProcessor) else DataCollatorWithPadding(tokenizer),
-        compute_metrics=validation_metrics if validation else None,
-    )
+    with told(precision_for(recipe.train.precision)):
+        arguments = training_arguments(recipe, checkpoints, validate=validation is not None)
+        if isinstance(rows, ImageRows):
+            rows.epoch = lambda: sampler.epoch
+            # Trainer tells both by the signature of a model's forward, and a wrapper of PEFT has none.
+            arguments.remove_unused_columns, arguments.label_names = False, ["labels"]
+        trainer = RowTrainer(
+            sampler=sampler,
+            loss=loss,
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            # In the order of their lengths, for the same reason; the metrics do not depend on it.
+            eval_dataset=_by_length(validation),
+            data_collator=collated if isinstance(tokenizer, ImageProcessor) else DataCollatorWithPadding(tokenizer),
+            compute_metrics=validation_metrics if validation else None,
+        )
     trainer.remove_callback(PrinterCallback)
     if stopping is not None:
         trainer.add_callback(EarlyStoppingCallback(stopping.patience, stopping.min_delta))
