@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from service.contract import write_json
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.manifest import write_json
 
 WIDTH = 120
 json_option = click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result there.")

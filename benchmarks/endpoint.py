@@ -15,13 +15,13 @@ from rich.table import Table
 
 from benchmarks.command import Command, json_option, say, show
 from benchmarks.worker import Worker, serving_with
+from bentune.bundle.errors import BentuneError
 from rollout.bench import Part
 from rollout.bodies import bodies_of, texts_of_golden
 from rollout.load import Target, closed_loop
 from rollout.load import run as run_loop
 from rollout.server import START_TIMEOUT_S, free_port, running
 from rollout.target import bundle_of
-from service.errors import BentuneError
 
 HERE = Path(__file__).resolve().parent
 CLIENTS = 32

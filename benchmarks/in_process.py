@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from service.contract import Bundle
-from service.encoder import encoder_of
-from service.engine import Engine
-from service.plan import model_file
-from service.predictor import Predictor
-from service.priority import SWITCH_INTERVAL_S
-from service.runtime import Runtime
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.plan import model_file
+from service.engine.engine import Engine
+from service.engine.predictor import Predictor
+from service.engine.runtime import Runtime
+from service.scheduling.priority import SWITCH_INTERVAL_S
+from service.tasks.encoder import encoder_of
 
 TEXTS = 32
 """How many texts a call has, to be sorted into batches: as many as the served case has clients."""

@@ -16,13 +16,13 @@ from benchmarks.model_directory import write_model_directory
 from benchmarks.peers import INSTALLED, TEXTBOOK
 from benchmarks.peers import running as peer_running
 from benchmarks.worker import MemoryWatch, Worker, serving_with
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.manifest import Bundle
 from rollout.bench import Part, require_answer
 from rollout.bodies import Text, bodies_of, texts_of_golden
 from rollout.load import Body, Target, closed_loop
 from rollout.load import run as run_loop
 from rollout.target import Served, bundle_of
-from service.contract import Bundle
-from service.errors import BentuneError
 
 CLIENTS = 32
 WARMUP = 2_000

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 MERGED = "merge/model"
 EXPORTED = "export/model/fp32.onnx"

@@ -23,6 +23,9 @@ from benchmarks.overload_report import (
     useful_per_s,
 )
 from benchmarks.worker import MemoryWatch, Worker, machine_cpu_s, serving_with, sleep_until
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.hardware import visible_cores
+from bentune.bundle.manifest import Bundle
 from rollout.bench import require_answer
 from rollout.bodies import bodies_of, texts_of_golden
 from rollout.latency import Latency
@@ -30,10 +33,7 @@ from rollout.load import Body, Load, closed_loop, open_loop
 from rollout.load import run as run_loop
 from rollout.scrape import Reading, read_metrics
 from rollout.target import DEADLINE_HEADER, Served, bundle_of
-from service.contract import Bundle
-from service.encoder import encoder_of
-from service.errors import BentuneError, InputError
-from service.hardware import visible_cores
+from service.tasks.encoder import encoder_of
 
 CLIENTS = 32
 """Of the closed loops that find the capacity: enough for full batches."""

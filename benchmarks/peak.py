@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 
 # A process counts what held it before it became another program: Linux keeps the peak across exec. So the command is
 # started by an interpreter that has done nothing else.

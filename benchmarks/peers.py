@@ -16,8 +16,8 @@ import click
 import httpx
 import psutil
 
+from bentune.bundle.errors import BentuneError
 from rollout.server import free_port
-from service.errors import BentuneError
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE.parent / ".bench"

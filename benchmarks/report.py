@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from service.contract import write_json
-from service.hardware import Cpu
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.manifest import write_json
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from benchmarks.peers import PEERS, TEXTBOOK, install
 from benchmarks.report import Cell, Measurement, Row, Table, write
 from benchmarks.systems import OURS, System, start_ours, start_peer
 from benchmarks.texts import Texts, texts_of
+from bentune.bundle.errors import InputError
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import Bundle, open_bundle
 from rollout.load import Load, closed_loop
 from rollout.load import run as run_loop
-from service.contract import Bundle, open_bundle
-from service.errors import InputError
-from service.hardware import describe
 from training.recipe_file import load_recipe
 from training.run_dir import RunDir
 

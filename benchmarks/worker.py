@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import psutil
 
+from bentune.bundle.errors import BentuneError
 from rollout.target import Served, serving
-from service.errors import BentuneError
 
 SAMPLE_EVERY_S = 0.2
 

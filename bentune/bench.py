@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from bentune.bundle.errors import GateError, InputError
 from bentune.options import json_option, require_place
 from bentune.report import Report
-from service.errors import GateError, InputError
 
 if TYPE_CHECKING:
     from rollout.bench import Pattern
@@ -104,10 +104,10 @@ def _bench(
     pattern: "Pattern",
     out: Path | None,
 ) -> None:
+    from bentune.bundle.hardware import describe
+    from bentune.bundle.manifest import write_json
     from rollout.bench import BenchReport, compare, judge, measure, now, ratios
     from rollout.bench_table import bench_table, title, warnings
-    from service.contract import write_json
-    from service.hardware import describe
 
     if len(servers) == 2:
         rounds = [*compare(servers[0], servers[1], bodies, pattern, report)]
@@ -146,10 +146,10 @@ def _bench(
 def _find_knee(
     report: Report, served: "Served", bodies: "list[Body]", objective: "Objective", pattern: "Pattern", out: Path | None
 ) -> None:
+    from bentune.bundle.hardware import describe
+    from bentune.bundle.manifest import write_json
     from rollout.bench_table import capacity_table
     from rollout.knee import find_knee
-    from service.contract import write_json
-    from service.hardware import describe
 
     capacity = find_knee(served, bodies, objective, pattern, cpu=describe(), tell=report.say)
     path = (out or Path()) / "capacity.json"

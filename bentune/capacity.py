@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from bentune.bundle.errors import GateError, InputError
 from bentune.options import json_option, require_place
 from bentune.report import Report
-from service.errors import GateError, InputError
 
 if TYPE_CHECKING:
     from rollout.traffic import Traffic
@@ -67,6 +67,7 @@ def capacity(
     The traffic's built-in curves go up to --peak; a CSV has the columns seconds,rate. The BENTUNE_ settings of the
     service are read from the environment.
     """
+    from bentune.bundle.manifest import write_json
     from rollout.capacity import CapacityPlan, Curve, habits, read_capacity, size
     from rollout.capacity_table import compared_table, outcome_table, sizing_table, warnings
     from rollout.kustomize_patch import write_patches
@@ -74,7 +75,6 @@ def capacity(
     from rollout.pod_model import PodModel
     from rollout.simulation import simulate
     from rollout.slo import parse_objective
-    from service.contract import write_json
     from service.settings import Settings
 
     objective = parse_objective(slo)

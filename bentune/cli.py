@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from bentune.bench import bench
+from bentune.bundle.errors import BentuneError, GateError
 from bentune.capacity import capacity
 from bentune.compare import compare
 from bentune.image import image
@@ -25,7 +26,6 @@ from bentune.run_report import report_command
 from bentune.search import search
 from bentune.serving import serve, smoke
 from bentune.stages import STAGES, run
-from service.errors import BentuneError, GateError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from service.hardware import describe, memory_limit_bytes
+from bentune.bundle.hardware import describe, memory_limit_bytes
 
 SERVE = ("bentoml", "onnxruntime", "tokenizers", "numpy", "prometheus-client", "pydantic")
 TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "optimum", "optimum-onnx", "onnx", "scikit-learn")

@@ -30,8 +30,8 @@ def image(
 
     With --only, one of the two images that the component `model-image` of k8s/ puts together again.
     """
+    from bentune.bundle.store import find_bento
     from rollout.image import build_image, find_engine
-    from rollout.store import find_bento
 
     report, bento = Report(as_json=as_json), find_bento(tag)
     built = build_image(

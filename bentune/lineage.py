@@ -10,8 +10,8 @@ from bentune.options import json_option
 from bentune.report import Report
 
 if TYPE_CHECKING:
+    from bentune.bundle.verdict import Verdict
     from rollout.lineage import Version
-    from service.verdict import Verdict
 
 SHOWN = 5
 

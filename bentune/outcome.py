@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from bentune.bundle.errors import GateError
 from bentune.data_table import lines as data_lines
 from bentune.report import Report
-from service.errors import GateError
 
 if TYPE_CHECKING:
-    from service.verdict import Verdict
+    from bentune.bundle.verdict import Verdict
 
 
 def exit_code_of(verdict: "Verdict", *, as_json: bool) -> int:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from bentune.bundle.errors import InputError
 from bentune.options import json_option
 from bentune.report import Report
-from service.errors import InputError
 
 
 @click.command()
@@ -29,10 +29,10 @@ def predict(
     as_json: bool,
 ) -> None:
     """Score a file with the service's own predictor; interrupted, the same command goes on."""
+    from bentune.bundle.rows import read_rows, text_of
+    from bentune.bundle.store import find_bundle
     from rollout.predict import predict_file
     from rollout.scorer import BundleScorer
-    from rollout.store import find_bundle
-    from service.rows import read_rows, text_of
 
     report, bundle = Report(as_json=as_json), find_bundle(tag)
     columns = bundle.manifest.columns

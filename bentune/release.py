@@ -7,9 +7,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from bentune.bundle.errors import InputError
 from bentune.options import json_option
 from bentune.report import Report
-from service.errors import InputError
 
 SHOWN = 12
 
@@ -62,11 +62,11 @@ def release(
 
     Exit code 1: the verdict forbids it, or the pods did not do and were taken back.
     """
+    from bentune.bundle.store import find_bundle
     from rollout.follow import Means
     from rollout.push import push_image, push_model
     from rollout.release import allowed
     from rollout.release import release as run_release
-    from rollout.store import find_bundle
 
     report, bundle = Report(as_json=options["as_json"]), find_bundle(tag)
 

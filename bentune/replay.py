@@ -30,10 +30,10 @@ def replay(log: Path, tag: str, max_disagreement: float | None, rows: int, texts
 
     LOG is the directory of BENTUNE_PREDICTION_LOG, or one file of it; it must hold texts (BENTUNE_PREDICTION_LOG_TEXT).
     """
+    from bentune.bundle.errors import GateError
+    from bentune.bundle.store import find_bundle
     from rollout.replay import disagreement, read_log, require_same_labels, summary
     from rollout.scorer import BundleScorer
-    from rollout.store import find_bundle
-    from service.errors import GateError
 
     report, bundle = Report(as_json=as_json), find_bundle(tag)
     found = read_log(log, pairs=bundle.manifest.columns.text_pair is not None, most=rows)

@@ -12,7 +12,7 @@ from bentune.report import Report
 from bentune.run_report import COMPARED, judgement_of, say_report
 
 if TYPE_CHECKING:
-    from service.contract import Bundle
+    from bentune.bundle.manifest import Bundle
     from training.recipe import Recipe
 
 

@@ -59,9 +59,9 @@ def judgement_of(root: Path) -> "Judgement | None":
         return None
     from pydantic import ValidationError
 
+    from bentune.bundle.errors import InputError
     from rollout.comparison import Comparison
     from rollout.comparison_table import notes, numbers, slice_numbers
-    from service.errors import InputError
     from training.report_facts import Judgement
 
     try:

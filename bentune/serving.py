@@ -14,8 +14,8 @@ from bentune.report import Report
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
 def serve(tag: str, host: str, port: int) -> None:
     """Serve a built Bento with `bentoml serve`."""
+    from bentune.bundle.store import find_bento, find_bundle
     from rollout.server import require_free_port, serve_command
-    from rollout.store import find_bento, find_bundle
     from service.settings import Settings
 
     bento = find_bento(tag)

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rollout import multilabel, quality
-from rollout.bootstrap import Floats
-from rollout.calibration import ece, ece_difference, reliability
+from bentune.bundle.scores import NO_LABEL, THRESHOLD, differ
+from bentune.bundle.verdict import CompareSettings, Difference
+from bentune.quality import classification as quality
+from bentune.quality import multi_label as multilabel
+from bentune.quality.bootstrap import Floats
+from bentune.quality.calibration import ece, ece_difference, reliability
+from bentune.quality.labelled import Labelled
 from rollout.comparison import Flip, Flips, Metric
-from rollout.labelled import Labelled
-from service.scores import NO_LABEL, THRESHOLD, differ
-from service.verdict import CompareSettings, Difference
 
 ACCURACY, SUBSET_ACCURACY = "accuracy", "subset accuracy"
 LEAST = 1e-30

@@ -12,8 +12,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.errors import InputError
-from service.frozen import Frozen
+from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
 
 SYNC_S = 15.0
 """How often the controller looks: --horizontal-pod-autoscaler-sync-period."""

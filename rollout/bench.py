@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.hardware import Cpu
 from rollout.latency import Summary
 from rollout.load import NO_ANSWER, OK, Body, Load, Progress, closed_loop, open_loop, run
 from rollout.scrape import Reading, ServerSide, between, read_metrics, slots_of
 from rollout.slo import Objective
 from rollout.target import Served
-from service.errors import BentuneError
-from service.hardware import Cpu
 
 SCHEMA_VERSION = 1
 ROUND_S = 3.0

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median_low
 
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import GoldenRow
+from bentune.bundle.rows import read_rows, text_of
 from rollout.load import Body
-from service.contract import GoldenRow
-from service.errors import InputError
-from service.rows import read_rows, text_of
 
 Text = tuple[str, str | None]
 
@@ -18,7 +18,7 @@ MAX_TEXTS = 20_000
 
 
 def texts_of_file(path: Path, text_column: str, pair_column: str | None, seed: int) -> list[Text]:
-    """The texts or pairs of a file, at most MAX_TEXTS of them. Raises InputError as `service.rows` does."""
+    """The texts or pairs of a file, at most MAX_TEXTS of them. Raises InputError as `bentune.bundle.rows` does."""
     generator = random.Random(seed)  # noqa: S311 (draws rows, keeps no secret)
     kept: list[Text] = []
     for row in read_rows(path):

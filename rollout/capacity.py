@@ -29,6 +29,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, JsonValue, ValidationError
 
+from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
 from rollout.autoscaler import SYNC_S, TOLERANCE, Scaling, Target
 from rollout.bench import now
 from rollout.fleet import BUSY, QUEUE, Habits
@@ -40,10 +42,8 @@ from rollout.server import STOP_TIMEOUT_S
 from rollout.simulation import Outcome
 from rollout.slo import Objective
 from rollout.traffic import Traffic
-from service.batching import DEADLINE_SHARE
-from service.errors import InputError
-from service.frozen import Frozen
-from service.memory import WAITING_INPUT, WAITING_TOKEN
+from service.engine.memory import WAITING_INPUT, WAITING_TOKEN
+from service.scheduling.scheduler import DEADLINE_SHARE
 from service.settings import Settings
 
 SCHEMA_VERSION = 1

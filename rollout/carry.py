@@ -9,6 +9,8 @@ from types import FrameType
 
 from rich.markup import escape
 
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.manifest import Bundle
 from rollout.follow import Means, ask, follow, look_again
 from rollout.marks import Marks, UnderWay
 from rollout.overlay import Pin, pin_of
@@ -16,8 +18,6 @@ from rollout.place import Place, snapshot
 from rollout.proof import Proof
 from rollout.standing import Now
 from rollout.watch import State, describe, new_pods
-from service.contract import Bundle
-from service.errors import BentuneError
 
 UNDO_TRIES, UNDO_EVERY_S = 5, 2.0
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bentune.bundle.errors import InputError
 from rollout.knee import Capacity
 from rollout.latency import curve
 from rollout.load import Load
-from service.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

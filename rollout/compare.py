@@ -7,11 +7,14 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from rollout.answers import decided, flips_of, logits_of, metric_of, metrics_of
-from rollout.bench import now
-from rollout.calibration import reliability
-from rollout.comparison import Comparison, LeftOut, SideReport, decide
-from rollout.labelled import (
+from bentune.bundle.errors import BentuneError, BundleError, InputError
+from bentune.bundle.manifest import Bundle, Columns, write_json
+from bentune.bundle.record_verdict import add_verdict
+from bentune.bundle.scores import differ
+from bentune.bundle.seen_rows import SeenRows
+from bentune.bundle.verdict import MAX_MARGIN, CompareSettings, Difference, Verdict
+from bentune.quality.calibration import reliability
+from bentune.quality.labelled import (
     LABEL,
     Labelled,
     odds,
@@ -20,17 +23,14 @@ from rollout.labelled import (
     trained_on,
     without_copies,
 )
-from rollout.noninferiority import interval, mcnemar
+from bentune.quality.noninferiority import interval, mcnemar
+from bentune.quality.slices import compare_slices
+from rollout.answers import decided, flips_of, logits_of, metric_of, metrics_of
+from rollout.bench import now
+from rollout.comparison import Comparison, LeftOut, SideReport, decide
 from rollout.out import require_directory
 from rollout.paired_runs import Runs, run_both
 from rollout.sides import Side, open_side, size_of
-from rollout.slices import compare_slices
-from rollout.verdicts import add_verdict
-from service.contract import Bundle, Columns, write_json
-from service.errors import BentuneError, BundleError, InputError
-from service.row_filter import SeenRows
-from service.scores import differ
-from service.verdict import MAX_MARGIN, CompareSettings, Difference, Verdict
 
 
 class Report(Protocol):

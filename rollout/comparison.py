@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from rollout.calibration import Bin
-from rollout.noninferiority import McNemar, rows_needed
+from bentune.bundle.files import Frozen
+from bentune.bundle.verdict import CompareSettings, Decision, Difference, Judged, Verdict
+from bentune.quality.calibration import Bin
+from bentune.quality.noninferiority import McNemar, rows_needed
+from bentune.quality.slices import Slice
 from rollout.paired_runs import Ratio, Speed
-from rollout.slices import Slice
-from service.frozen import Frozen
-from service.verdict import CompareSettings, Decision, Difference, Judged, Verdict
 
 SCHEMA_VERSION = 1
 SHOWN_SLICES = 3

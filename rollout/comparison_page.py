@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from bentune.bundle.verdict import Difference
+from bentune.quality.slices import Slice
 from rollout.comparison import Comparison, Flip, points
 from rollout.comparison_table import notes, numbers, slice_numbers
-from rollout.slices import Slice
-from service.verdict import Difference
 
 TEMPLATE = "comparison.html"
 STYLE = "page.css"
@@ -53,7 +53,7 @@ def page_of(found: Comparison, texts: Mapping[int, tuple[str, str | None]]) -> s
     template = environment.from_string(files("rollout").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     axis = _axis(found.verdict.difference, found.verdict.margin, found.slices)
     return template.render(
-        style=Markup(files("service").joinpath(STYLE).read_text(encoding="utf-8")),  # noqa: S704 (our own file)
+        style=Markup(files("bentune.quality").joinpath(STYLE).read_text(encoding="utf-8")),  # noqa: S704 (our own file)
         found=found,
         verdict=found.verdict,
         notes=notes(found),

@@ -3,11 +3,11 @@
 from rich.markup import escape
 from rich.table import Table
 
+from bentune.bundle.verdict import Decision, Difference
+from bentune.quality.slices import Slice
 from rollout.answers import SUBSET_ACCURACY
 from rollout.comparison import Comparison, Metric, SideReport, points, probability
 from rollout.paired_runs import Ratio
-from rollout.slices import Slice
-from service.verdict import Decision, Difference
 
 COLORS = {Decision.PROMOTE: "green", Decision.HOLD: "red", Decision.NEED_MORE_ROWS: "yellow"}
 NOT_SAID = "n/a"

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.manifest import Bundle
 from rollout.overlay import Pin
 from rollout.place import Place, snapshot
 from rollout.proof import Proof, proven
 from rollout.watch import Snapshot, State, Watch, look, new_pods
-from service.contract import Bundle
-from service.errors import BentuneError
 
 LOOK_EVERY_S = 2.0
 PORT = 3000

@@ -4,10 +4,10 @@ from collections.abc import Collection
 
 from pydantic import ValidationError
 
+from bentune.bundle.errors import GateError, InputError
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.verdict import CompareSettings, Decision
 from rollout.overlay import Pin
-from service.contract import Bundle
-from service.errors import GateError, InputError
-from service.verdict import CompareSettings, Decision
 
 REASON_CHARACTERS = 200
 ANYWAY = "--force --reason TEXT releases it anyway"

@@ -11,9 +11,9 @@ import bentoml
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.manifest import Bundle
 from rollout.target import bundle_of
-from service.contract import Bundle
-from service.errors import BentuneError, InputError
 
 ENGINES = ("docker", "podman", "buildah")
 BASE = "python:3.11-slim"

@@ -4,9 +4,9 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from service.contract import Name, Sha256
-from service.errors import InputError
-from service.plan import Variant
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Name, Sha256
+from bentune.bundle.plan import Variant
 
 MAX_LABELS = 100_000
 

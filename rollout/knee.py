@@ -10,14 +10,14 @@ from datetime import datetime
 import numpy as np
 from pydantic import Field, JsonValue
 
+from bentune.bundle.errors import GateError
+from bentune.bundle.hardware import Cpu
 from rollout.bench import Part, Pattern, load_of, model_of, now
 from rollout.latency import Latency
 from rollout.load import Body, Load, run
 from rollout.scrape import SAMPLE_EVERY_S, Reading, Signal, sample, signal_of, slots_of
 from rollout.slo import Objective
 from rollout.target import Served
-from service.errors import GateError
-from service.hardware import Cpu
 
 SCHEMA_VERSION = 1
 CEILING_CLIENTS = 64

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from service.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError
 
 Object = dict[str, Any]
 

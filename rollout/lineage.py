@@ -9,13 +9,13 @@ from typing import Any
 import bentoml
 from pydantic import Field
 
+from bentune.bundle.errors import BundleError, InputError
+from bentune.bundle.files import Frozen
+from bentune.bundle.manifest import MODULE, Bundle, Parent, open_bundle
+from bentune.bundle.store import stored_at
+from bentune.bundle.verdict import Verdict
 from rollout.releases import read, served
 from rollout.served import asked
-from service.contract import MODULE, Bundle, Parent, open_bundle
-from service.errors import BundleError, InputError
-from service.frozen import Frozen
-from service.verdict import Verdict
-from service.version import stored_at
 
 
 class Change(Frozen):

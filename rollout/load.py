@@ -22,8 +22,8 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
+from bentune.bundle.errors import BentuneError, InputError
 from rollout.arrivals import arrivals, keep_to
-from service.errors import BentuneError, InputError
 
 OK = 200
 NO_ANSWER = 0

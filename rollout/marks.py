@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.frozen import Frozen
+from bentune.bundle.files import Frozen
 
 Object = dict[str, Any]
 

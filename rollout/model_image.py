@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from service.contract import Bundle
-from service.errors import InputError
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Bundle
 
 MANIFEST, CONFIG, LAYER = (
     f"application/vnd.oci.image.{kind}" for kind in ("manifest.v1+json", "config.v1+json", "layer.v1.tar")

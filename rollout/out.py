@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 
 def require_directory(out: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 Object = dict[str, Any]
 

@@ -15,9 +15,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from rollout.bootstrap import Floats
+from bentune.bundle.files import Frozen
+from bentune.quality.bootstrap import Floats
 from rollout.sides import Side, Text
-from service.frozen import Frozen
 
 BLOCK_ROWS = 32
 BLOCKS = 20

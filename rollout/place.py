@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import yaml
 
+from bentune.bundle.errors import InputError
 from rollout.kubectl import Kubectl
 from rollout.overlay import Pin, Saved, image_in, pin_of, pinned_container, read_pin, write_pin
 from rollout.watch import Snapshot
-from service.errors import InputError
 
 Object = dict[str, Any]
 

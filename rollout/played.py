@@ -3,6 +3,7 @@
 import asyncio
 import os
 
+from bentune.bundle.errors import InputError
 from rollout.bodies import bodies_of, texts_of_golden
 from rollout.capacity import Sizing, habits
 from rollout.knee import Capacity
@@ -11,7 +12,6 @@ from rollout.pod_model import PodModel
 from rollout.scaling_run import Compared, play
 from rollout.target import bundle_of
 from rollout.traffic import Traffic
-from service.errors import InputError
 from service.settings import Settings
 
 MOST_S = 3600.0

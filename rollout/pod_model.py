@@ -10,8 +10,8 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bentune.bundle.errors import InputError
 from rollout.knee import Capacity, Trial
-from service.errors import InputError
 
 Floats: TypeAlias = NDArray[np.float64]
 

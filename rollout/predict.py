@@ -20,9 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from service.errors import BentuneError, InputError, RequestError
-from service.rows import read_rows, text_of
-from service.scores import Prediction
+from bentune.bundle.errors import BentuneError, InputError, RequestError
+from bentune.bundle.rows import read_rows, text_of
+from bentune.bundle.scores import Prediction
 
 
 class Scorer(Protocol):

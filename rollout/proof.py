@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from service.contract import Bundle, GoldenRow
-from service.errors import InputError
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Bundle, GoldenRow
 
 LOOKS = 3
 """So many connections in a row must meet the version: behind a Service each may reach another pod."""

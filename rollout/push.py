@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.store import find_bento
 from rollout.image import build_image, find_engine
 from rollout.model_image import write_model_image
-from rollout.store import find_bento
-from service.contract import Bundle
-from service.errors import BentuneError, InputError
 
 Tell = Callable[[str], None]
 

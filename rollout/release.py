@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 
 from rich.markup import escape
 
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.store import find_bundle
 from rollout.carry import Hooks, Outcome, carry_back, carry_out
 from rollout.follow import Means
 from rollout.gate import grounds, may_release
@@ -14,9 +17,6 @@ from rollout.place import Place
 from rollout.proof import require_url
 from rollout.releases import Action, Release, append, left, read, served
 from rollout.standing import Now, found, identified
-from rollout.store import find_bundle
-from service.contract import Bundle
-from service.errors import InputError
 
 
 def release(

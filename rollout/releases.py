@@ -8,10 +8,10 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from bentoml._internal.configuration.containers import BentoMLContainer
 from pydantic import ConfigDict, ValidationError
 
-from service.frozen import Frozen
+from bentune.bundle.files import Frozen
+from bentune.bundle.store import home
 
 FILE = "bentune/releases.jsonl"
 MOST_LINE_BYTES = 100_000
@@ -51,7 +51,7 @@ class Release(Frozen):
 
 def record_file() -> Path:
     """Where the record is: in the home that the stores are in."""
-    return Path(BentoMLContainer.bentoml_home.get()) / FILE
+    return home() / FILE
 
 
 def append(release: Release, file: Path | None = None) -> None:

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from service.errors import BundleError, InputError
-from service.log_files import log_files
-from service.prediction_log import MOST_CHARACTERS, LoggedPrediction
-from service.scores import NO_LABEL, THRESHOLD, Prediction
+from bentune.bundle.errors import BundleError, InputError
+from bentune.bundle.scores import NO_LABEL, THRESHOLD, Prediction
+from service.monitoring.log_files import log_files
+from service.monitoring.prediction_log import MOST_CHARACTERS, LoggedPrediction
 
 # A line is texts, of at most six bytes a character in JSON, and the scores of many labels.
 MOST_LINE_BYTES = 6 * MOST_CHARACTERS + 1_000_000

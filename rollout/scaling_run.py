@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import numpy as np
 
+from bentune.bundle.files import Frozen
 from rollout.autoscaler import SYNC_S, Autoscaler, Scaling
 from rollout.fleet import BUSY, QUEUE, Habits
 from rollout.load import OK, Body, Load, Target, open_loop
@@ -26,7 +27,6 @@ from rollout.scrape import parse
 from rollout.simulation import STEP_S, Outcome, simulate
 from rollout.slo import Objective
 from rollout.traffic import Traffic
-from service.frozen import Frozen
 
 REFUSED = 429
 SEGMENT_S = 1.0

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from service.contract import Bundle
-from service.hardware import describe
-from service.predictor import Predictor
-from service.scores import Prediction
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.scores import Prediction
+from service.engine.predictor import Predictor
 
 
 class BundleScorer:

@@ -1,11 +1,11 @@
 """Finds the bundle of what is served: by tag, by directory, or by asking a live service which it is."""
 
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.store import find_bundle
 from rollout.info import Identity, parse_info
 from rollout.scrape import read_info
-from rollout.store import find_bundle
 from rollout.target import address_of, is_address
-from service.contract import Bundle
-from service.errors import InputError
 
 
 def find_served(given: str) -> Bundle:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from service.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0

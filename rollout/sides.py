@@ -11,20 +11,20 @@ from typing import Any, Protocol, TypeAlias
 import httpx
 import numpy as np
 
-from rollout.bootstrap import Floats
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.plan import model_file
+from bentune.bundle.processor import IMAGES
+from bentune.bundle.scores import Prediction
+from bentune.bundle.store import find_bundle
+from bentune.bundle.verdict import Judged
+from bentune.quality.bootstrap import Floats
 from rollout.info import Info, parse_info
 from rollout.scorer import BundleScorer
-from rollout.store import find_bundle
 from rollout.target import DEADLINE_HEADER, address_of, is_address
-from service.contract import Bundle
-from service.errors import BentuneError, InputError
-from service.hardware import describe
-from service.image_settings import IMAGES
-from service.plan import model_file
-from service.providers import available
-from service.runtime import choose
-from service.scores import Prediction
-from service.verdict import Judged
+from service.engine.providers import available
+from service.engine.runtime import choose
 
 Text: TypeAlias = tuple[str, str | None]
 

@@ -5,7 +5,7 @@ algorithm's (rollout/autoscaler.py). Between two events requests are a flow, not
 10,000 requests a second has 36 million of them, while a second of flow costs the same at any rate. The flow is no less
 right for it: what random arrivals do to a pod below its ceiling is in its measured latencies (rollout/pod_model.py),
 and above its ceiling the backlog grows by what comes and is not served, beside which randomness is small. What waits
-longer than the scheduler lets in (service/batching.py: DEADLINE_SHARE of the deadline, or the queue's bound) is
+longer than the scheduler lets in (service/scheduling/scheduler.py: DEADLINE_SHARE of the deadline, or the queue's bound) is
 refused with 429. A test plays the same curve request by request and compares.
 """
 
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bentune.bundle.files import Frozen
 from rollout.autoscaler import SYNC_S, Autoscaler, Scaling
 from rollout.fleet import BUSY, Fleet, Flow, Habits
 from rollout.pod_model import Floats, PodModel
 from rollout.slo import Objective
 from rollout.traffic import Traffic
-from service.frozen import Frozen
 
 STEP_S = 1.0
 BISECTIONS = 40

@@ -4,8 +4,8 @@ import re
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bentune.bundle.errors import InputError
 from rollout.latency import Latency
-from service.errors import InputError
 
 PERCENTILES = ("p50", "p90", "p99", "p99.9")
 _SHAPE = re.compile(rf"({'|'.join(map(re.escape, PERCENTILES))})=([0-9]{{1,9}}(?:\.[0-9]{{1,6}})?)(ms|s)")

@@ -5,12 +5,12 @@ from typing import Any, Protocol
 import httpx
 from rich.table import Table
 
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.manifest import Bundle, GoldenRow
+from bentune.bundle.plan import scores_key
+from bentune.bundle.scores import Prediction
+from bentune.bundle.store import find_bento, find_bundle
 from rollout.server import running
-from rollout.store import find_bento, find_bundle
-from service.contract import Bundle, GoldenRow
-from service.errors import BentuneError
-from service.plan import scores_key
-from service.scores import Prediction
 
 SHOWN_METRICS = (
     "bentune_model_info",

@@ -4,12 +4,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bentune.bundle.errors import BentuneError, InputError
 from rollout.marks import Marks, UnderWay, marks_of
 from rollout.overlay import Pin, image_in, pin_of
 from rollout.place import Place, snapshot
 from rollout.served import asked
 from rollout.watch import Snapshot, condition, revision
-from service.errors import BentuneError, InputError
 
 Object = dict[str, Any]
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bentoml._internal.configuration.containers import BentoMLContainer
-
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.store import bento_store, find_bento, find_bundle, model_store
 from rollout.load import Target
 from rollout.scrape import read_info
 from rollout.server import Started, starting
-from rollout.store import find_bento, find_bundle
-from service.contract import Bundle
-from service.errors import InputError
 
 DEADLINE_HEADER = "X-Request-Timeout-Ms"
 GRACE_S = 1.0
@@ -76,8 +74,8 @@ def _home_of_its_own() -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="bentune-bench-") as name:
         home = Path(name)
-        (home / "bentos").symlink_to(BentoMLContainer.bento_store_dir.get())
-        (home / "models").symlink_to(BentoMLContainer.model_store_dir.get())
+        (home / "bentos").symlink_to(bento_store())
+        (home / "models").symlink_to(model_store())
         yield home
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 Floats: TypeAlias = NDArray[np.float64]
 

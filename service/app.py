@@ -11,12 +11,7 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from service.batching import Scheduler
-from service.contract import Bundle, ImageLimits
-from service.decoding import Decoder
-from service.encoder import Encoded, encoder_of
-from service.engine import Proven, logger
-from service.errors import (
+from bentune.bundle.errors import (
     ClientGone,
     DeadlineExceeded,
     InferenceFailed,
@@ -25,16 +20,21 @@ from service.errors import (
     Overloaded,
     RequestError,
 )
-from service.hardware import describe
-from service.images import ImageEncoder
-from service.memory import allowed_bytes, queue_limits
-from service.metrics import Metrics
-from service.outcomes import Outcomes
-from service.prediction_log import Kept
-from service.requests import Incoming, PredictRequest, Row, field_of, rows_of
-from service.scores import NO_LABEL, Floats, Prediction, probabilities, ranked
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import Bundle, ImageLimits
+from bentune.bundle.scores import NO_LABEL, Floats, Prediction, probabilities, ranked
+from service.engine.engine import Proven, logger
+from service.engine.memory import allowed_bytes, queue_limits
+from service.http.requests import Incoming, PredictRequest, Row, field_of, rows_of
+from service.monitoring.metrics import Metrics
+from service.monitoring.observe import Outcomes
+from service.monitoring.prediction_log import Kept
+from service.scheduling.queue import QueueLimits
+from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
-from service.waiting import QueueLimits
+from service.tasks.decoding import Decoder
+from service.tasks.encoder import Encoded, encoder_of
+from service.tasks.image import ImageEncoder
 
 # Above this many characters, tokenizing would hold up the event loop for longer than another request should wait.
 INLINE_CHARACTERS = 20_000

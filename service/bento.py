@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.models import BentoModel
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -14,17 +13,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.contract import MODULE, open_bundle
-from service.errors import InputError
-from service.image_settings import IMAGES
-from service.images import PILLOW_REQUIREMENT
-from service.memory import require_memory
-from service.openapi import corrected
-from service.plan import Plan
-from service.priority import favour_slots
-from service.providers import OPENVINO, OPENVINO_REQUIREMENT
-from service.requests import Incoming, PredictRequest, PredictResponse
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import MODULE, open_bundle
+from bentune.bundle.plan import Plan
+from bentune.bundle.processor import IMAGES
+from bentune.bundle.store import remember_model
+from service.engine.memory import require_memory
+from service.engine.providers import OPENVINO, OPENVINO_REQUIREMENT
+from service.http.openapi import corrected
+from service.http.requests import Incoming, PredictRequest, PredictResponse
+from service.scheduling.priority import favour_slots
 from service.settings import Settings
+from service.tasks.image import PILLOW_REQUIREMENT
 
 # BentoML's own time limit answers without our errors and forgets its timers only when they end, so it comes last.
 TIMEOUT_MARGIN_S = 5
@@ -51,7 +51,7 @@ def choose_model() -> str:
         if not bundles:
             raise InputError("the BentoML model store has no bundle: `bentune run RECIPE` makes one")
         tag = str(max(bundles, key=lambda model: (model.creation_time, str(model.tag))).tag)
-    BentoMLContainer.bento_arguments.get()["model"] = tag
+    remember_model(tag)
     return tag
 
 

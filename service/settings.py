@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 PREFIX = "BENTUNE_"
 

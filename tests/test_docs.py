@@ -28,13 +28,13 @@ from measured import capacity as measured_capacity
 from tiny import sentences, write_csv
 from torch.distributed.run import get_args_parser
 
+from bentune.bundle.scores import NO_LABEL
+from bentune.bundle.verdict import CompareSettings
 from bentune.cli import cli
-from rollout.quality import Classification
+from bentune.quality.classification import Classification
 from rollout.server import free_port
-from service.prediction_log import LoggedPrediction
-from service.scores import NO_LABEL
+from service.monitoring.prediction_log import LoggedPrediction
 from service.settings import Settings
-from service.verdict import CompareSettings
 from training.arguments import rows_at_once
 from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
 from training.clean_settings import CleanSettings, NearDuplicateSettings

@@ -15,20 +15,20 @@ from starlette.requests import Request
 from tiny import Quiet, tagged, write_tagged
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from bentune.bundle.errors import BundleError, InputError
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import Bundle, open_bundle, seal
+from bentune.bundle.verdict import CompareSettings, Decision
 from rollout.compare import compare
 from rollout.comparison import Comparison
 from rollout.predict import predict_file
 from rollout.replay import disagreement, read_log, require_same_labels
 from rollout.scorer import BundleScorer
 from service.app import TextClassifier
-from service.contract import Bundle, open_bundle, seal
-from service.errors import BundleError, InputError
-from service.hardware import describe
-from service.prediction_log import PredictionLog
-from service.predictor import Predictor
-from service.requests import Incoming
+from service.engine.predictor import Predictor
+from service.http.requests import Incoming
+from service.monitoring.prediction_log import PredictionLog
 from service.settings import Settings
-from service.verdict import CompareSettings, Decision
 from training import data
 from training.evaluation import Evaluation
 from training.parity import Hop

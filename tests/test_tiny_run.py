@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from service.contract import open_bundle
+from bentune.bundle.manifest import open_bundle
 
 
 def test_it_learned(tiny_run: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.deepspeed import configuration
 from training.precision import precision_for
 from training.processes import place

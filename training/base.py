@@ -16,8 +16,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from service.errors import InputError
-from service.hardware import visible_cores
+from bentune.bundle.errors import InputError
+from bentune.bundle.hardware import visible_cores
 from training.base_files import base_files_digest
 from training.classifier import MODELS, takes_images
 from training.hub import offline, why_not

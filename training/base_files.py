@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from service.contract import sha256_file
+from bentune.bundle.manifest import sha256_file
 from training.locate import locate
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model")

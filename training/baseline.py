@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from service.baseline import Baseline, Binned, Histogram
-from service.drift import Counts, stability_index
-from service.scores import best_label, probabilities
+from bentune.bundle.baseline import Baseline, Binned, Histogram
+from bentune.bundle.scores import best_label, probabilities
+from service.monitoring.drift import Counts, stability_index
 from training.logits import Logits
 
 WINDOW = 500

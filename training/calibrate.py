@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 
-from service.contract import sha256_file, write_json
+from bentune.bundle.manifest import sha256_file, write_json
 from training.base import quiet
 from training.classifier import load_classifier
 from training.logits import one_batch, torch_logits

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from service.encoder import Encoded, feed
-from service.plan import FP32, Check
-from service.predictor import Session
-from service.providers import CPU, available
+from bentune.bundle.plan import FP32, Check
+from service.engine.predictor import Session
+from service.engine.providers import CPU, available
+from service.tasks.encoder import Encoded, feed
 from training.checks import Sample, check, logits_alone
 from training.fusion import with_bias
 from training.recipe import PlanSettings

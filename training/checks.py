@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.contract import ProcessorSettings
-from service.encoder import Encoded, feed
-from service.image_settings import ImageSettings
-from service.plan import Check
-from service.predictor import Session
-from service.scores import answers, differ, probabilities
+from bentune.bundle.manifest import ProcessorSettings
+from bentune.bundle.plan import Check
+from bentune.bundle.processor import ImageSettings
+from bentune.bundle.scores import answers, differ, probabilities
+from service.engine.predictor import Session
+from service.tasks.encoder import Encoded, feed
 from training.logits import Logits
 from training.recipe import PlanSettings
 
@@ -39,7 +39,7 @@ class Sample:
         return self.labels.ndim > 1
 
     def answers(self, logits: Logits) -> npt.NDArray[Any]:
-        """As `service.scores.answers`."""
+        """As `bentune.bundle.scores.answers`."""
         return answers(logits, multi_label=self.multi_label)
 
 

@@ -11,7 +11,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from service.image_settings import IMAGES
+from bentune.bundle.processor import IMAGES
 
 MODELS: dict[str, Any] = {
     "text-classification": AutoModelForSequenceClassification,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.distillation import TEACHER
 from training.logits import Logits, logits_of
 from training.pruning import DENSE

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.contract import ROWS, write_json
-from service.errors import InputError
-from service.image_settings import IMAGES
-from service.row_filter import RowFilter, SeenRows
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import ROWS, write_json
+from bentune.bundle.processor import IMAGES
+from bentune.bundle.seen_rows import RowFilter, SeenRows
 from training.data_report import REPORT
 from training.data_settings import DataSettings
 from training.doubtful_labels import find_doubtful

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.frozen import Frozen
+from bentune.bundle.files import Frozen
 
 Effect = Literal["fixed", "found", "left out"]
 REPORT = "report.json"

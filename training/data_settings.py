@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
-from service.scores import NO_LABEL
+from bentune.bundle.scores import NO_LABEL
 from training.clean_settings import CleanSettings, NearDuplicateSettings
 from training.section import Fraction, Section
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 SQL = "sql:"
 CHUNK_ROWS = 1000

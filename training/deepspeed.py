@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.deepspeed_settings import AUTO, RECIPES
 from training.processes import place
 from training.recipe import Recipe

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from torch.nn import functional
 
-from service.contract import write_json
+from bentune.bundle.manifest import write_json
 from training.compression_settings import DistillSettings
 from training.logits import Logits
 from training.loss import Loss

@@ -19,8 +19,8 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from threadpoolctl import threadpool_limits
 
-from service.frozen import Frozen
-from service.scores import NO_LABEL, THRESHOLD
+from bentune.bundle.files import Frozen
+from bentune.bundle.scores import NO_LABEL, THRESHOLD
 from training.judged_rows import Given, read_given, word_pieces
 from training.recipe import Recipe
 from training.stage import Reporter, Summary

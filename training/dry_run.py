@@ -7,9 +7,9 @@ from typing import Literal
 
 import psutil
 
-from service.errors import InputError
-from service.frozen import Frozen
-from service.hardware import memory_limit_bytes
+from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
+from bentune.bundle.hardware import memory_limit_bytes
 from training.estimate import Estimate, Rehearsal, estimate
 from training.follow import Silent
 from training.neighbours import MOST_TAKEN

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from service.row_filter import RowFilter
+from bentune.bundle.seen_rows import RowFilter
 from training.pool import Indices, Mask, Pool, labelled_keys
 
 

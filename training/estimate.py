@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from service.frozen import Frozen
+from bentune.bundle.files import Frozen
 
 QUANTILES = (0.05, 0.95)
 """The interval: every step as fast, or as slow, as these of the steps that were timed, beside steps of their length."""

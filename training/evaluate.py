@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rollout import multilabel, quality
-from rollout.bootstrap import Interval
-from rollout.calibration import ece_difference
-from rollout.quality import Classification, PairedDifference
-from rollout.slices import by_column
-from service.contract import write_json
-from service.image_settings import IMAGES
-from service.scores import NO_LABEL, answers, differ, probabilities
+from bentune.bundle.manifest import write_json
+from bentune.bundle.processor import IMAGES
+from bentune.bundle.scores import NO_LABEL, answers, differ, probabilities
+from bentune.quality import classification as quality
+from bentune.quality import multi_label as multilabel
+from bentune.quality.bootstrap import Interval
+from bentune.quality.calibration import ece_difference
+from bentune.quality.classification import Classification, PairedDifference
+from bentune.quality.slices import by_column
 from training.base import quiet
 from training.carried import Carried, read_carried
 from training.compressed import larger_models

@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from rollout.bootstrap import Interval
-from rollout.calibration import Calibration
-from rollout.quality import Classification, PairedDifference
-from service.frozen import Frozen
-from service.verdict import Difference
+from bentune.bundle.files import Frozen
+from bentune.bundle.verdict import Difference
+from bentune.quality.bootstrap import Interval
+from bentune.quality.calibration import Calibration
+from bentune.quality.classification import Classification, PairedDifference
 
 FILE = "evaluation.json"
 EXCERPT = 300

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from rollout.bootstrap import Interval
-from rollout.quality import Classification
+from bentune.quality.bootstrap import Interval
+from bentune.quality.classification import Classification
 from training.evaluation import SMALL, Changed, Evaluation, Slice
 
 METRICS: dict[str, Callable[[Classification], Interval | None]] = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from optimum.exporters.onnx import main_export
 
-from service.contract import sha256_file
-from service.errors import BentuneError
-from service.image_settings import IMAGES
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.manifest import sha256_file
+from bentune.bundle.processor import IMAGES
 from training.base import quiet
 from training.served import TOKENIZER, write_settings
 from training.stage import Context, Summary

@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from service.errors import BentuneError, InputError
-from service.hardware import visible_cores
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.hardware import visible_cores
 from training import deepspeed, processes
 from training.arguments import evaluation_steps, total_steps, training_arguments
 from training.image_processor import ImageProcessor

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 from training.processes import EXIT, Team
 from training.recipe import Recipe
 from training.stage import Context

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from service.contract import GoldenRow
-from service.plan import FP32, scores_key
-from service.providers import CPU
-from service.scores import Floats, probabilities
+from bentune.bundle.manifest import GoldenRow
+from bentune.bundle.plan import FP32, scores_key
+from bentune.bundle.scores import Floats, probabilities
+from service.engine.providers import CPU
 from training.parity import Stop
 from training.rows import Rows
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import scipy.sparse
 from sklearn.model_selection import train_test_split
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.data_settings import SplitSettings
 from training.pool import Indices, Part
 from training.stratify import stratified

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from sqlalchemy import URL
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from service.contract import write_json
-from service.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.manifest import write_json
 from training import train
 from training.base_files import base_files_digest
 from training.processes import place

@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from service.errors import InvalidRequest, TooLarge
-from service.image_settings import MOST_PIXELS
-from service.images import DATA_URL, data_url, decoded, open_image
+from bentune.bundle.errors import InvalidRequest, TooLarge
+from bentune.bundle.processor import MOST_PIXELS
+from service.tasks.image import DATA_URL, data_url, decoded, open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MOST_BYTES = 20_000_000

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import ValidationError
 from transformers import AutoConfig, AutoImageProcessor
 
-from service.contract import ImageLimits, write_json
-from service.errors import InputError
-from service.image_settings import MOST_PIXELS, ImageSettings
-from service.images import FloatArray, ImageEncoder, Pixels, decoded, open_image, pixel_values
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import ImageLimits, write_json
+from bentune.bundle.processor import MOST_PIXELS, ImageSettings
+from service.tasks.image import FloatArray, ImageEncoder, Pixels, decoded, open_image, pixel_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from service.images import FloatArray, Pixels, pixel_values
+from service.tasks.image import FloatArray, Pixels, pixel_values
 from training.image_augment import augmented
 from training.image_processor import ImageProcessor
 from training.rows import Rows

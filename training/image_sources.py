@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.data_settings import DataSettings
 from training.image_files import MOST_BYTES, SUFFIXES, file_of, image_of
 from training.locate import locate_all

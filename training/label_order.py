@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 NUMBER = re.compile(r"-?[0-9]{1,18}")
 

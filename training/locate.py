@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 PACKAGE = "package:"
 SHOWN_CHARACTERS = 200

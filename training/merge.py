@@ -2,8 +2,8 @@
 
 import torch
 
-from service.contract import sha256_file
-from service.errors import GateError
+from bentune.bundle.errors import GateError
+from bentune.bundle.manifest import sha256_file
 from training.base import quiet
 from training.methods import merge_tuned
 from training.stage import Context, Summary

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rollout.bootstrap import Interval
-from service.errors import InputError
-from service.image_settings import IMAGES
+from bentune.bundle.errors import InputError
+from bentune.bundle.processor import IMAGES
+from bentune.quality.bootstrap import Interval
 from training.evaluation import Evaluation
 from training.locate import PACKAGE, locate
 from training.recipe import Recipe

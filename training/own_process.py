@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 
 Found = TypeVar("Found")
 

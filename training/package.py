@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-from bentoml._internal.configuration.containers import BentoMLContainer
 
-from service.contract import (
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.manifest import (
     EVIDENCE,
     MODULE,
     ROWS,
@@ -25,9 +25,9 @@ from service.contract import (
     sha256_file,
     write_json,
 )
-from service.errors import BentuneError
-from service.image_settings import IMAGES
-from service.row_filter import SeenRows
+from bentune.bundle.processor import IMAGES
+from bentune.bundle.seen_rows import SeenRows
+from bentune.bundle.store import home, reserved
 from training.model_card import CARD, model_card
 from training.parent import open_parent
 from training.provenance import ROOT, code_revision, tool_versions
@@ -35,7 +35,6 @@ from training.recipe_file import digest
 from training.report_facts import facts_of
 from training.run_dir import explain_full_disk
 from training.stage import Context, Summary
-from training.versions import reserved
 
 BUILD_TIMEOUT_S = 600
 
@@ -45,7 +44,7 @@ def run(context: Context) -> Summary:
 
     Raises BentuneError when BentoML cannot build it.
     """
-    with explain_full_disk(Path(BentoMLContainer.bentoml_home.get())):
+    with explain_full_disk(home()):
         return _store(context)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import bentoml
 
-from service.contract import Bundle, open_bundle, sha256_file
-from service.errors import InputError
-from service.row_filter import MOST_BEFORE
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Bundle, open_bundle, sha256_file
+from bentune.bundle.seen_rows import MOST_BEFORE
 from training.recipe import Recipe
 from training.run_dir import RunDir
 

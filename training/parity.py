@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel
 from rich.table import Table
 
-from service.scores import answers, differ
+from bentune.bundle.scores import answers, differ
 
 if TYPE_CHECKING:  # the report reads hops, and does not wait for torch
     from training.logits import Logits

@@ -10,10 +10,10 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from service.errors import InputError
-from service.hardware import describe
-from service.image_settings import IMAGES
-from service.providers import available
+from bentune.bundle.errors import InputError
+from bentune.bundle.hardware import describe
+from bentune.bundle.processor import IMAGES
+from service.engine.providers import available
 from training.follow import call
 from training.processes import team
 from training.recipe import Recipe
@@ -126,7 +126,7 @@ def run_all(recipe: Recipe, run: RunDir, report: Reporter, *, again: Collection[
     The stages named in `again` are run even if nothing changed. Raises InputError at once when the last of them could
     not store what it makes.
     """
-    importlib.import_module("training.versions").require_store()
+    importlib.import_module("bentune.bundle.store").require_store()
     for stage in stages_of(recipe):
         with explain_full_disk(run.root):
             outcome = _run(stage, recipe, run, report, force=stage.name in again)

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from rich.markup import escape
 
-from service.contract import GoldenRow, write_json
-from service.encoder import Encoder
-from service.errors import GateError
-from service.hardware import Cpu, describe
-from service.plan import FP32, Check, Entry, Plan, model_file, scores_key
-from service.predictor import Predictor, Session
-from service.runtime import Runtime
+from bentune.bundle.errors import GateError
+from bentune.bundle.hardware import Cpu, describe
+from bentune.bundle.manifest import GoldenRow, write_json
+from bentune.bundle.plan import FP32, Check, Entry, Plan, model_file, scores_key
+from service.engine.predictor import Predictor, Session
+from service.engine.runtime import Runtime
+from service.tasks.encoder import Encoder
 from training.base import quiet
 from training.baseline import baseline
 from training.candidates import Trial, candidates

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from service.errors import InputError
-from service.plan import Check, Entry, Plan
+from bentune.bundle.errors import InputError
+from bentune.bundle.plan import Check, Entry, Plan
 from training.neighbours import MOST_TAKEN
 
 CHECK_COLUMNS = ("variant", "provider", "MB", "accuracy", "points lost", "label flips", "in batches", "verdict")

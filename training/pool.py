@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.label_sets import labels_in
-from service.row_filter import labelled_key
+from bentune.bundle.labels import labels_in
+from bentune.bundle.seen_rows import labelled_key
 
 POOL = pa.schema([("text", pa.string()), ("text_pair", pa.string()), ("origin", pa.string()), ("also", pa.string())])
 CHUNK_ROWS = 1000

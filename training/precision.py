@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
-from service.errors import InputError
-from service.hardware import isa_flags
+from bentune.bundle.errors import InputError
+from bentune.bundle.hardware import isa_flags
 from training.train_settings import Precision
 
 CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}

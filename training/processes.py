@@ -16,7 +16,7 @@ from datetime import timedelta
 from itertools import count
 from typing import Any, Protocol
 
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 
 FIND_EACH_OTHER = timedelta(minutes=15)
 A_WHILE = timedelta(hours=1)

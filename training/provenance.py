@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import service
-from service.hardware import describe
+from bentune.bundle.hardware import describe
 
 TOOLS = ("bentune", "torch", "transformers", "peft", "optimum", "optimum-onnx", "onnxruntime", "tokenizers", "bentoml")
 ROOT = Path(service.__file__).resolve().parent.parent
@@ -29,7 +29,7 @@ def tool_versions() -> dict[str, str]:
 
 
 def training_hardware() -> dict[str, Any]:
-    """What torch trains on here: the `cpu` as `service.hardware` describes it, and the names of the `gpus`."""
+    """What torch trains on here: the `cpu` as `bentune.bundle.hardware` describes it, and the names of the `gpus`."""
     import torch
 
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]

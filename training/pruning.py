@@ -17,8 +17,8 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from service.contract import write_json
-from service.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.manifest import write_json
 from training.compression_settings import PruneSettings
 from training.fit import fit
 from training.loss import Loss

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.data_settings import ColumnNames
 
 SLICES = "evaluate.slices or compare.slices"

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.errors import InputError
-from service.label_sets import labels_of, spelled
-from service.row_filter import row_key
+from bentune.bundle.errors import InputError
+from bentune.bundle.labels import labels_of, spelled
+from bentune.bundle.seen_rows import row_key
 from training.cleaning import clean
 from training.data_settings import DataSettings, label_text
 from training.image_files import IMAGES_AT_ONCE, checked_image

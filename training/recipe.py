@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from service.contract import Name
-from service.verdict import CompareSettings
+from bentune.bundle.manifest import Name
+from bentune.bundle.verdict import CompareSettings
 from training.calibrate_settings import CalibrateSettings
 from training.compression_settings import DistillSettings, PruneSettings
 from training.data_settings import ColumnNames, DataSettings

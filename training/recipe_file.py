@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.method_settings import METHODS
 from training.recipe import Recipe
 from training.search_check import search_problems

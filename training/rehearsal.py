@@ -16,7 +16,7 @@ from torch.utils.data import Subset
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from service.hardware import visible_cores
+from bentune.bundle.hardware import visible_cores
 from training.arguments import evaluation_steps, rows_at_once
 from training.base import load_base
 from training.distillation import ANSWERS

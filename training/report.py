@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.model_card import CARD, model_card
 from training.pipeline import stages_of, standing
 from training.provenance import code_revision, tool_versions

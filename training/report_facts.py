@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rollout.bootstrap import Interval
-from rollout.quality import Classification, PairedDifference
-from service.baseline import Baseline
-from service.errors import InputError
-from service.plan import Plan
-from service.verdict import Verdict
+from bentune.bundle.baseline import Baseline
+from bentune.bundle.errors import InputError
+from bentune.bundle.plan import Plan
+from bentune.bundle.verdict import Verdict
+from bentune.quality.bootstrap import Interval
+from bentune.quality.classification import Classification, PairedDifference
 from training.data_report import REPORT, DataReport
 from training.evaluation import FILE, Compressed, Evaluation
 from training.recipe import Recipe

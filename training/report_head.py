@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from service.hardware import Cpu
-from service.image_settings import IMAGES
-from service.plan import FP32, Plan
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.plan import FP32, Plan
+from bentune.bundle.processor import IMAGES
 from training.neighbours import MOST_TAKEN
 from training.plan_report import short_provider
 from training.recipe import Recipe

@@ -10,7 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from service.image_settings import IMAGES
+from bentune.bundle.processor import IMAGES
 from training.data_report import DataReport
 from training.data_settings import RowLimits
 from training.evaluation import Evaluation
@@ -31,7 +31,7 @@ from training.report_tables import (
 from training.rows_settings import AugmentSettings, Balance
 
 TEMPLATE = "report_page.html"
-STYLES = (("service", "page.css"), ("training", "report_page.css"))
+STYLES = (("bentune.quality", "page.css"), ("training", "report_page.css"))
 SHOWN_CHARACTERS = 300
 SAMPLE_CHARACTERS = 160
 """Of a text in a table."""

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from rollout.calibration import Bin
-from service.plan import Plan
+from bentune.bundle.plan import Plan
+from bentune.quality.calibration import Bin
 from training.data_report import DataReport
 from training.plan_report import pareto_front, pareto_points, short_provider
 from training.report_facts import PARTS, spelled

@@ -7,8 +7,8 @@ from functools import reduce
 from operator import getitem
 from typing import Any, NamedTuple
 
-from rollout.bootstrap import Interval
-from rollout.quality import Classification
+from bentune.quality.bootstrap import Interval
+from bentune.quality.classification import Classification
 from training.data_report import DataReport, Pair
 from training.evaluation import Evaluation
 from training.recipe import Recipe

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.contract import FileEntry, sha256_file, write_json
-from service.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.manifest import FileEntry, sha256_file, write_json
 
 RECORD = "stage.json"
 KEY = "key"

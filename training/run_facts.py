@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from service.hardware import Cpu
+from bentune.bundle.hardware import Cpu
 from training.parity import Hop
 
 VALIDATED = "eval_"

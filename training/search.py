@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from service.plan import Check, Entry
-from service.runtime import Runtime
+from bentune.bundle.plan import Check, Entry
+from service.engine.runtime import Runtime
 
 TOKEN_BUDGETS = (256, 512)
 MORE_TOKEN_BUDGETS = (128, 1024)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.search_settings import SEARCHABLE
 
 Check = Callable[[dict[str, Any]], list[str]]

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from service.frozen import Frozen
+from bentune.bundle.files import Frozen
 
 DIRECTORY = "search"
 RESULT = "search.json"

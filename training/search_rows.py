@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.contract import write_json
-from service.errors import InputError
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import write_json
 from training.recipe import Recipe
 from training.rows import label_column
 from training.stratify import stratified

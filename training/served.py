@@ -7,11 +7,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from service.contract import ImageLimits, Limits, ProcessorSettings, write_json
-from service.encoder import Encoded, Encoder
-from service.image_settings import IMAGES, ImageSettings
-from service.images import ImageEncoder, Pixels
-from service.tokens import TextTokenizer, Tokens
+from bentune.bundle.manifest import ImageLimits, Limits, ProcessorSettings, write_json
+from bentune.bundle.processor import IMAGES, ImageSettings
+from service.tasks.encoder import Encoded, Encoder
+from service.tasks.image import ImageEncoder, Pixels
+from service.tasks.text import TextTokenizer, Tokens
 from training.image_processor import LIMITS, ImageProcessor
 from training.image_rows import stand_in
 from training.logits import Processor

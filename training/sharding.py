@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.deepspeed import is_checkpoint
 from training.precision import TOLD, precision_for
 from training.recipe import Recipe

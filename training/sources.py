@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from service.errors import InputError
-from service.rows import columns as file_columns
-from service.rows import read_rows
+from bentune.bundle.errors import InputError
+from bentune.bundle.rows import columns as file_columns
+from bentune.bundle.rows import read_rows
 from training.data_settings import DataSettings
 from training.database import SQL, Query
 from training.hub import offline, why_not

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from service.batching import Observer, Scheduler
-from service.encoder import Encoded, Encoder
-from service.engine import Engine
-from service.plan import Entry
-from service.runtime import Runtime
-from service.scores import Floats
-from service.waiting import QueueLimits
+from bentune.bundle.plan import Entry
+from bentune.bundle.scores import Floats
+from service.engine.engine import Engine
+from service.engine.runtime import Runtime
+from service.scheduling.queue import QueueLimits
+from service.scheduling.scheduler import Observer, Scheduler
+from service.tasks.encoder import Encoded, Encoder
 
 CLIENTS_PER_SLOT = 16
 LONE_ROWS = 20

@@ -6,8 +6,8 @@ from operator import itemgetter
 
 import numpy as np
 
-from service.errors import InputError
-from service.row_filter import SeenRows
+from bentune.bundle.errors import InputError
+from bentune.bundle.seen_rows import SeenRows
 from training.data_settings import DataSettings
 from training.holding_out import hold_out, newest, some_groups
 from training.pool import Mask, Part

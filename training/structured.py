@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import prune_linear_layer
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.compression_settings import PruneSettings
 from training.importance import Gated, Scores, taylor_scores
 from training.loss import Loss

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 KEY = "distill.student_layers"
 

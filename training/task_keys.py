@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from service.image_settings import IMAGES
+from bentune.bundle.processor import IMAGES
 
 if TYPE_CHECKING:
     from training.recipe import Recipe

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.contract import Bundle
-from service.encoder import tokenizer_of as served_tokenizer
-from service.errors import InputError
-from service.hardware import visible_cores
-from service.plan import FP32, model_file
-from service.predictor import Predictor, Session, batches_by_length
-from service.providers import CPU
+from bentune.bundle.errors import InputError
+from bentune.bundle.hardware import visible_cores
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.plan import FP32, model_file
+from service.engine.predictor import Predictor, Session, batches_by_length
+from service.engine.providers import CPU
+from service.tasks.encoder import tokenizer_of as served_tokenizer
 from training.base import class_names, load_base, load_tokenizer
 from training.logits import Logits, torch_logits
 from training.recipe import Recipe

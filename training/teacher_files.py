@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.contract import Bundle
+from bentune.bundle.manifest import Bundle
 from training.base_files import base_files_digest
 from training.locate import PACKAGE
 from training.parent import open_parent

@@ -14,9 +14,9 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from service.errors import InputError
-from service.frozen import Frozen
-from service.scores import answers, differ
+from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
+from bentune.bundle.scores import answers, differ
 from training.logits import Logits
 
 FILE = "temperature.json"

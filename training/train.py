@@ -11,8 +11,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from service.contract import write_json
-from service.image_settings import IMAGES
+from bentune.bundle.manifest import write_json
+from bentune.bundle.processor import IMAGES
 from training import pruning
 from training.base import base_digest, load_base, load_image_processor, load_tokenizer, quiet
 from training.deepspeed import require_deepspeed

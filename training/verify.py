@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from service.contract import write_json
-from service.errors import GateError
-from service.hardware import visible_cores
-from service.plan import FP32, model_file
-from service.predictor import Predictor, Session, batches_by_length
-from service.providers import CPU
+from bentune.bundle.errors import GateError
+from bentune.bundle.hardware import visible_cores
+from bentune.bundle.manifest import write_json
+from bentune.bundle.plan import FP32, model_file
+from service.engine.predictor import Predictor, Session, batches_by_length
+from service.engine.providers import CPU
 from training.base import quiet
 from training.classifier import load_classifier
 from training.held_out import golden_rows

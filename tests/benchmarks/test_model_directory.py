@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.model_directory import write_model_directory
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 
 @pytest.fixture

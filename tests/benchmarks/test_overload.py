@@ -18,9 +18,9 @@ from benchmarks.overload_report import (
     table_of,
     useful_per_s,
 )
+from bentune.bundle.errors import InputError
 from rollout.latency import Latency
 from rollout.load import Load
-from service.errors import InputError
 
 pytestmark = pytest.mark.alone
 

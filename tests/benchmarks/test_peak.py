@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks.peak import peak_of
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 
 
 def test_the_peak_is_of_that_process_alone() -> None:

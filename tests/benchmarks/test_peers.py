@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.peers import PEERS, TEXTBOOK, Peer, install, running, server_environment
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 
 BY_NAME = {peer.name: peer for peer in PEERS}
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from benchmarks.report import Cell, Measurement, Row, Table, markdown, write
-from service.hardware import Cpu
+from bentune.bundle.hardware import Cpu
 
 TABLE = Table(
     Measurement(Cpu(model="A CPU", isa=("avx2",), cores=2), {"variant": "int8", "provider": "P"}, 405, 146.2, 3, 6.0),

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks.texts import Texts, texts_of
-from service.contract import open_bundle
+from bentune.bundle.manifest import open_bundle
 
 
 @pytest.mark.parametrize("paragraphs", [False, True])

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import worker
 from benchmarks.worker import MemoryWatch, Worker, serving_with
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 
 
 def test_reads_memory_and_cpu_time() -> None:

@@ -8,8 +8,8 @@ import yaml
 from command import ask
 from measured import capacity
 
+from bentune.bundle.manifest import write_json
 from rollout.capacity import CapacityPlan
-from service.contract import write_json
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from command import ask
 
-from service.errors import BentuneError, GateError, InputError
+from bentune.bundle.errors import BentuneError, GateError, InputError
 
 Call = Callable[..., tuple[int, str, str]]
 

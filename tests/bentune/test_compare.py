@@ -9,9 +9,9 @@ import pytest
 from command import ask
 from judged import worse, write_rows
 
+from bentune.bundle.manifest import EVIDENCE, MANIFEST, open_bundle, seal, write_json
 from rollout.scrape import read_info
 from rollout.server import running
-from service.contract import EVIDENCE, MANIFEST, open_bundle, seal, write_json
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from logged import log_of
 from tiny import sentences
 
-from service.contract import open_bundle
+from bentune.bundle.manifest import open_bundle
 
 
 def test_a_candidate_that_answers_as_before_passes(bentune: Any, tiny_tag: str, tmp_path: Path) -> None:

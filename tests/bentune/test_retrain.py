@@ -21,11 +21,10 @@ from comparisons import comparison as made_up
 from page import Page
 from tiny import sentences, write_csv, write_recipe
 
+from bentune.bundle.manifest import Bundle, open_bundle, write_json
+from bentune.bundle.store import find_bundle, stored_at
+from bentune.bundle.verdict import Decision, Judged
 from rollout.lineage import lineage
-from rollout.store import find_bundle
-from service.contract import Bundle, open_bundle, write_json
-from service.verdict import Decision, Judged
-from service.version import stored_at
 
 SUPPORT = Path(__file__).parent.parent / "support"
 
@@ -217,7 +216,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{support!r}, {here!r}]
 from test_retrain import comparison
-from service.verdict import Decision
+from bentune.bundle.verdict import Decision
 from types import SimpleNamespace
 sys.modules["rollout.compare"] = comparison(Decision.PROMOTE, [])
 from bentune.cli import main

@@ -9,9 +9,9 @@ import pytest
 from command import ask
 from comparisons import NASTY, comparison
 
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import write_json
 from bentune.run_report import judgement_of
-from service.contract import write_json
-from service.errors import InputError
 
 Call = Callable[..., tuple[int, str, str]]
 

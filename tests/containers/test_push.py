@@ -6,8 +6,8 @@ from pathlib import Path
 from podman import run
 from registry import registry
 
+from bentune.bundle.store import find_bundle
 from rollout.push import push_image
-from rollout.store import find_bundle
 
 
 def test_an_image_is_built_pushed_and_named_by_its_digest(podman: None, tiny_tag: str, tmp_path: Path) -> None:

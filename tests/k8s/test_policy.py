@@ -406,7 +406,7 @@ def test_the_gateway_is_more_patient_than_the_server(render: Callable[..., Any])
 
 
 def test_a_gates_no_ends_a_job_and_anything_else_is_tried_again(render: Callable[..., Any]) -> None:
-    from service.errors import GateError, InputError
+    from bentune.bundle.errors import GateError, InputError
 
     job = render("training/job").one("Job")["spec"]
     retrain = render("training/retrain").one("CronJob")["spec"]["jobTemplate"]["spec"]

@@ -10,12 +10,12 @@ import pytest
 from cluster import Cluster
 from releasing import Behind, Heard, image_of, version
 
+from bentune.bundle.manifest import Bundle
 from rollout.carry import Outcome
 from rollout.follow import Means
 from rollout.kubectl import Kubectl
 from rollout.place import OverlayPlace
 from rollout.release import release, rollback
-from service.contract import Bundle
 
 
 @dataclass

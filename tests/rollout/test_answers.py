@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
+from bentune.bundle.scores import probabilities
+from bentune.bundle.verdict import CompareSettings
+from bentune.quality.labelled import Labelled
 from rollout.answers import flips_of, log_probabilities, metrics_of
-from rollout.labelled import Labelled
-from service.scores import probabilities
-from service.verdict import CompareSettings
 
 LABELS = ["a", "b", "c"]
 

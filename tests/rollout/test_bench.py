@@ -8,14 +8,14 @@ import pytest
 from aiohttp import web
 from http_server import OneWorker, serving
 
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.hardware import describe
 from rollout import bench as module
 from rollout.bench import BenchReport, Pattern, compare, judge, measure, now, ratios, require_answer
 from rollout.bench_table import bench_table, warnings
 from rollout.load import Body, Target
 from rollout.slo import parse_objective
 from rollout.target import Served
-from service.errors import BentuneError
-from service.hardware import describe
 
 pytestmark = pytest.mark.alone
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from bentune.bundle.errors import InputError
 from rollout import bodies as module
 from rollout.bodies import bodies_of, texts_of_file
-from service.errors import InputError
 
 TEXTS = [("x" * length, None) for length in range(1, 11)]
 

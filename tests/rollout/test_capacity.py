@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import capacity, knee_of
 
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import write_json
 from rollout.capacity import PRE_STOP_S, Growth, Sizing, habits, read_capacity, require_measured, size
 from rollout.fleet import BUSY, QUEUE
 from rollout.knee import Capacity
@@ -18,8 +20,6 @@ from rollout.pod_model import PodModel
 from rollout.simulation import simulate
 from rollout.slo import parse_objective
 from rollout.traffic import BUILT_IN, Traffic, built_in
-from service.contract import write_json
-from service.errors import InputError
 from service.settings import Settings
 
 K8S = Path(__file__).parent.parent.parent / "k8s"

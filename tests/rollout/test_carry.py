@@ -12,9 +12,9 @@ import pytest
 from releasing import answer, image_of, serves, verdict_on, with_verdicts
 from rich.text import Text
 
+from bentune.bundle.errors import BentuneError, GateError, InputError
 from rollout.kubectl import Kubectl
 from rollout.releases import Action, read
-from service.errors import BentuneError, GateError, InputError
 
 
 @pytest.fixture

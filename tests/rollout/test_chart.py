@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bentune.bundle.errors import InputError
 from rollout.chart import draw_latency, require_matplotlib
 from rollout.load import Load
-from service.errors import InputError
 
 
 def load(requests: int) -> Load:

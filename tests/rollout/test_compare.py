@@ -10,12 +10,12 @@ import pytest
 from judged import worse, write_rows
 from tiny import Quiet, sentences
 
+from bentune.bundle.errors import BundleError, InputError
+from bentune.bundle.manifest import EVIDENCE, open_bundle, seal, write_json
+from bentune.bundle.verdict import CompareSettings, Decision
 from rollout.compare import compare, require_extra
 from rollout.comparison import Comparison
 from rollout.sides import open_side
-from service.contract import EVIDENCE, open_bundle, seal, write_json
-from service.errors import BundleError, InputError
-from service.verdict import CompareSettings, Decision
 
 SETTINGS = CompareSettings(resamples=100, latency_rows=10, margin=5, max_latency_ratio=20, slices=["set"])
 

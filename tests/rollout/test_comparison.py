@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from bentune.bundle.verdict import CompareSettings, Decision, Difference
+from bentune.quality.noninferiority import interval, mcnemar
+from bentune.quality.slices import Slice
 from rollout.comparison import decide
-from rollout.noninferiority import interval, mcnemar
 from rollout.paired_runs import Ratio
-from rollout.slices import Slice
-from service.verdict import CompareSettings, Decision, Difference
 
 SETTINGS = CompareSettings()
 SAME_SPEED = Ratio(value=1.02, low=0.9, high=1.2, pairs=100)

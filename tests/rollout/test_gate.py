@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from releasing import verdict_on, version, with_verdicts
 
+from bentune.bundle.errors import BundleError, GateError
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.verdict import Decision
 from rollout.gate import grounds, may_release
 from rollout.overlay import Pin
-from service.contract import Bundle
-from service.errors import BundleError, GateError
-from service.verdict import Decision
 
 SERVED = "5" * 64
 BEFORE = Pin("news:1", SERVED, "image:1")
@@ -57,7 +57,7 @@ def test_what_is_served_and_unknown_lets_nothing_out(bundle: Bundle) -> None:
 
 
 def test_what_no_comparison_wrote_is_an_error(bundle: Bundle) -> None:
-    from service.contract import EVIDENCE, seal, write_json
+    from bentune.bundle.manifest import EVIDENCE, seal, write_json
 
     for wrong in (5, [5], {"decision": "PROMOTE"}):
         write_json(bundle.root / EVIDENCE, bundle.evidence() | {"verdicts": wrong})

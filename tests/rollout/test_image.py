@@ -7,9 +7,9 @@ from pathlib import Path
 import bentoml
 import pytest
 
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.manifest import open_bundle
 from rollout.image import build_image, find_engine, requirements, write_context
-from service.contract import open_bundle
-from service.errors import BentuneError, InputError
 
 
 def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, **exit_codes: int) -> Path:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from bentune.bundle.errors import InputError
 from rollout.info import Identity, Info, parse_info
-from service.errors import InputError
 
 SAID: dict[str, Any] = {
     "name": "pets",

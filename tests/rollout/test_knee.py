@@ -13,6 +13,9 @@ from http_server import OneWorker, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bentune.bundle.errors import GateError
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import write_json
 from rollout import knee as module
 from rollout.bench import Pattern
 from rollout.knee import LOWEST, RESOLUTION, Capacity, confirm, find_knee, search, trial_of
@@ -20,9 +23,6 @@ from rollout.load import Body, Load, Target
 from rollout.server import Started
 from rollout.slo import parse_objective
 from rollout.target import Served
-from service.contract import write_json
-from service.errors import GateError
-from service.hardware import describe
 
 pytestmark = pytest.mark.alone
 

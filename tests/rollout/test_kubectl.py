@@ -11,8 +11,8 @@ from aiohttp import web
 from http_server import serving
 from programs import require
 
+from bentune.bundle.errors import BentuneError, InputError
 from rollout.kubectl import Kubectl
-from service.errors import BentuneError, InputError
 
 
 def script(directory: Path, text: str) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollout.labelled import Labelled, odds, read_labelled, refuse_trained, trained_on, without_copies
-from service.contract import Columns
-from service.errors import InputError
-from service.row_filter import RowFilter, SeenRows, row_key
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Columns
+from bentune.bundle.seen_rows import RowFilter, SeenRows, row_key
+from bentune.quality.labelled import Labelled, odds, read_labelled, refuse_trained, trained_on, without_copies
 
 TEXT = Columns(text="text")
 LABELS = ["cat", "5"]

@@ -14,12 +14,12 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from command import ask
 from http_server import serving
 
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import EVIDENCE, MODULE, Bundle, Parent, open_bundle, seal, write_json
+from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict
 from bentune.lineage import draw
 from rollout.lineage import Change, Lineage, Version, lineage
 from rollout.releases import record_file
-from service.contract import EVIDENCE, MODULE, Bundle, Parent, open_bundle, seal, write_json
-from service.errors import InputError
-from service.verdict import VERDICTS, Decision, Difference, Judged, Verdict
 
 NAME = "family"
 VERSIONS = [f"2026{month}01-000000-abcdef" for month in (10, 11, 12)]

@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 from http_server import OneWorker, serving
 
+from bentune.bundle.errors import InputError
 from rollout.load import NO_ANSWER, Body, Load, Target, closed_loop, open_loop, run
-from service.errors import InputError
 
 pytestmark = pytest.mark.alone
 

@@ -13,11 +13,11 @@ import pytest
 from programs import require
 from registry import registry as serving
 
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.manifest import Bundle, open_bundle
 from rollout.model_image import find_busybox, is_static, write_model_image
 from rollout.push import push_model
 from rollout.server import free_port
-from service.contract import Bundle, open_bundle
-from service.errors import BentuneError, InputError
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_only_the_layer_of_the_model_changes_from_version_to_version(
         os.utime(path, (1, 1))
         path.chmod(0o700)
     assert write_model_image(open_bundle(tmp_path / "copy"), tmp_path / "second", "1") == first
-    from service.contract import seal
+    from bentune.bundle.manifest import seal
 
     seal(tmp_path / "copy", bundle.manifest.model_copy(update={"version": "next"}))
     other = write_model_image(open_bundle(tmp_path / "copy"), tmp_path / "third", "next")

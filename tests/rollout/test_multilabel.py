@@ -17,9 +17,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from rollout.multilabel import classification, paired
-from service.errors import InputError
-from service.scores import probabilities
+from bentune.bundle.errors import InputError
+from bentune.bundle.scores import probabilities
+from bentune.quality.multi_label import classification, paired
 
 
 def sample(seed: int, rows: int, labels: int) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.optimize import minimize_scalar
 from statsmodels.stats.proportion import proportion_confint
 
-from rollout.noninferiority import CORRECTION, interval, mcnemar, p_value, rows_needed, statistic
+from bentune.quality.noninferiority import CORRECTION, interval, mcnemar, p_value, rows_needed, statistic
 
 MARGIN, ALPHA, POWER = 0.01, 0.05, 0.8
 Z = stats.norm.ppf(1 - ALPHA)

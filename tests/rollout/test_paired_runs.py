@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rollout.bootstrap import Floats
+from bentune.bundle.verdict import Judged
+from bentune.quality.bootstrap import Floats
 from rollout.paired_runs import ratio, run_both
 from rollout.sides import Text
-from service.verdict import Judged
 
 
 class Counting:

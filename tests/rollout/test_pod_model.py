@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measured import CEILING, capacity, knee_of, latency_ms, trial
 
+from bentune.bundle.errors import InputError
 from rollout.pod_model import PodModel, threads_of
 from rollout.slo import parse_objective
-from service.errors import InputError
 
 POD = PodModel.of(capacity())
 P99 = parse_objective("p99=200ms")

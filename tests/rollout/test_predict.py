@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from bentune.bundle.errors import BentuneError, InputError
 from rollout.predict import Prediction, Summary, predict_file
-from service.errors import BentuneError, InputError
 
 LABELS = ("lö", "mid", "high")
 

@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 from http_server import serving
 
+from bentune.bundle.manifest import Bundle, open_bundle
+from bentune.bundle.plan import scores_key
 from rollout.proof import LOOKS, TRIES, proven
-from service.contract import Bundle, open_bundle
-from service.plan import scores_key
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from rollout import bootstrap, quality
-from rollout.bootstrap import Interval
-from rollout.quality import Classification, PairedDifference
-from service.errors import InputError
+from bentune.bundle.errors import InputError
+from bentune.quality import bootstrap
+from bentune.quality import classification as quality
+from bentune.quality.bootstrap import Interval
+from bentune.quality.classification import Classification, PairedDifference
 
 Logits = npt.NDArray[np.float32]
 Gold = npt.NDArray[np.int64]

@@ -11,6 +11,10 @@ from cluster import Cluster
 from programs import require
 from releasing import GOOD, NEXT, OLD, Heard, deployed, judged, serves
 
+from bentune.bundle.errors import GateError, InputError
+from bentune.bundle.manifest import Bundle, open_bundle, seal
+from bentune.bundle.store import find_bundle
+from bentune.bundle.verdict import Decision
 from rollout.follow import Means
 from rollout.kubectl import Kubectl
 from rollout.overlay import pin_of
@@ -18,10 +22,6 @@ from rollout.place import LivePlace, OverlayPlace
 from rollout.release import release, rollback
 from rollout.releases import Action, read
 from rollout.server import running
-from rollout.store import find_bundle
-from service.contract import Bundle, open_bundle, seal
-from service.errors import GateError, InputError
-from service.verdict import Decision
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
 

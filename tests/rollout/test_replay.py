@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
+from bentune.bundle.errors import BundleError, InputError
+from bentune.bundle.manifest import open_bundle
+from bentune.bundle.scores import Prediction
 from rollout.replay import Rate, disagreement, read_log, require_same_labels, summary
 from rollout.scorer import BundleScorer
-from service.contract import open_bundle
-from service.errors import BundleError, InputError
-from service.log_files import LogFiles
-from service.prediction_log import LoggedPrediction
-from service.scores import Prediction
+from service.monitoring.log_files import LogFiles
+from service.monitoring.prediction_log import LoggedPrediction
 
 FIRST = f"predictions-{1:020d}-7.jsonl"
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from releasing import image_of, serves
 
+from bentune.bundle.errors import BentuneError, GateError, InputError
 from rollout.kubectl import Kubectl
 from rollout.releases import Action, read
-from service.errors import BentuneError, GateError, InputError
 
 
 def annotations(releasing: Any) -> dict[str, str]:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from measured import capacity
 
+from bentune.bundle.errors import InputError
 from rollout.capacity import habits, size
 from rollout.pod_model import PodModel
 from rollout.scaling_chart import draw_scaling
 from rollout.simulation import simulate
 from rollout.slo import parse_objective
 from rollout.traffic import built_in
-from service.errors import InputError
 from service.settings import Settings
 
 P99 = parse_objective("p99=200ms")

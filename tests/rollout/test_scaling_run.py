@@ -10,6 +10,7 @@ from aiohttp import web
 from http_server import OneWorker, serving
 from measured import capacity, knee_of
 
+from bentune.bundle.errors import BentuneError
 from rollout.autoscaler import SCALE_DOWN, SCALE_UP, Policy, Scaling, Target
 from rollout.fleet import BUSY, QUEUE, Habits
 from rollout.load import Body
@@ -17,7 +18,6 @@ from rollout.pod_model import PodModel
 from rollout.scaling_run import play
 from rollout.slo import parse_objective
 from rollout.traffic import Traffic
-from service.errors import BentuneError
 
 pytestmark = pytest.mark.alone
 

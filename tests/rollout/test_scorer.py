@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from bentune.bundle.manifest import open_bundle
+from bentune.bundle.plan import scores_key
 from rollout.scorer import BundleScorer
-from service.contract import open_bundle
-from service.plan import scores_key
 
 
 def test_golden_rows_get_their_golden_scores(tiny_bundle: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 from http_server import serving
 
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import open_bundle
 from rollout.served import asked, find_served
-from service.contract import open_bundle
-from service.errors import InputError
 
 
 def says(**info: Any) -> Any:
@@ -46,7 +46,7 @@ def test_what_is_not_in_the_store_is_asked_for(tiny_tag: str, tiny_bundle: Path,
     ):
         find_served(address)
     # A directory whose bundle was never stored.
-    from service.contract import seal
+    from bentune.bundle.manifest import seal
 
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
     manifest = open_bundle(copy).manifest

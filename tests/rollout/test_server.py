@@ -5,8 +5,8 @@ import socket
 import httpx
 import pytest
 
+from bentune.bundle.errors import BentuneError, InputError
 from rollout.server import free_port, require_free_port, running, starting
-from service.errors import BentuneError, InputError
 
 
 def test_it_is_ready_inside_and_gone_after(tiny_tag: str) -> None:

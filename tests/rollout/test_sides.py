@@ -11,12 +11,12 @@ import pytest
 from aiohttp import web
 from http_server import serving
 
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.manifest import open_bundle
+from bentune.bundle.scores import Prediction
 from rollout import sides
 from rollout.scorer import BundleScorer
 from rollout.sides import open_side, size_of
-from service.contract import open_bundle
-from service.errors import BentuneError, InputError
-from service.scores import Prediction
 
 TEXTS = [("the cat and a dog", None), ("bread with cheese", None), ("a saw", None)]
 

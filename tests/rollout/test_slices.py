@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rollout.labelled import Labelled
-from rollout.slices import Slice, compare_slices, masks
-from service.verdict import CompareSettings
+from bentune.bundle.verdict import CompareSettings
+from bentune.quality.labelled import Labelled
+from bentune.quality.slices import Slice, compare_slices, masks
 
 LABELS = ["cat", "dog"]
 FEW = CompareSettings(resamples=100)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from bentune.bundle.errors import InputError
 from rollout.latency import Latency
 from rollout.slo import Objective, parse_objective
-from service.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.store import find_bundle
 from rollout import smoke as module
 from rollout.smoke import smoke
-from rollout.store import find_bundle
-from service.errors import BentuneError
 
 
 class Lines:

@@ -7,12 +7,12 @@ import pytest
 import yaml
 from releasing import GOOD, deployed, image_of
 
+from bentune.bundle.errors import GateError, InputError
 from rollout.kubectl import Kubectl
 from rollout.place import LivePlace
 from rollout.release import release
 from rollout.releases import Action, read
 from rollout.standing import found
-from service.errors import GateError, InputError
 
 
 def test_what_was_deployed_by_hand_is_asked_what_it_is(releasing: Any) -> None:

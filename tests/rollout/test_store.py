@@ -5,9 +5,9 @@ from pathlib import Path
 import bentoml
 import pytest
 
-from rollout.store import find_bento, find_bundle
-from service.contract import MODULE
-from service.errors import BundleError, InputError
+from bentune.bundle.errors import BundleError, InputError
+from bentune.bundle.manifest import MODULE
+from bentune.bundle.store import find_bento, find_bundle
 
 
 def test_bundle_by_name_tag_and_directory(tiny_tag: str, tiny_bundle: Path) -> None:

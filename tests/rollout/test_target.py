@@ -2,8 +2,8 @@
 
 import pytest
 
+from bentune.bundle.errors import InputError
 from rollout.target import serving
-from service.errors import InputError
 
 
 @pytest.mark.parametrize(

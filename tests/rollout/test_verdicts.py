@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rollout import verdicts
-from rollout.store import find_bundle
-from rollout.verdicts import add_verdict, mend
-from service.contract import EVIDENCE, MANIFEST, STORE_FILE, open_bundle
-from service.errors import BentuneError, BundleError
-from service.verdict import VERDICTS, Decision, Difference, Judged, Verdict
+from bentune.bundle import record_verdict as verdicts
+from bentune.bundle.errors import BentuneError, BundleError
+from bentune.bundle.manifest import EVIDENCE, MANIFEST, STORE_FILE, open_bundle
+from bentune.bundle.record_verdict import add_verdict, mend
+from bentune.bundle.store import find_bundle
+from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict
 
 
 def verdict_on(root: Path, decision: Decision = Decision.PROMOTE, reason: str = "because") -> Verdict:

@@ -16,20 +16,21 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import app, engine, memory
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.manifest import Bundle, open_bundle
+from bentune.bundle.plan import Plan
+from service import app
 from service.app import TextClassifier
-from service.contract import Bundle, open_bundle
-from service.engine import Engine
-from service.golden import Replay
-from service.hardware import Cpu
-from service.memory import needed_bytes
-from service.plan import Plan
-from service.predictor import Predictor
-from service.providers import CPU
-from service.requests import Incoming, rows_of
-from service.runtime import Runtime
+from service.engine import engine, memory
+from service.engine.engine import Engine
+from service.engine.golden import Replay
+from service.engine.memory import needed_bytes
+from service.engine.predictor import Predictor
+from service.engine.providers import CPU
+from service.engine.runtime import Runtime
+from service.http.requests import Incoming, rows_of
 from service.settings import Settings
-from service.tokens import Tokens
+from service.tasks.text import Tokens
 
 SECRET = "Xq7SECRETq7X"
 LONG = "cat " * 30  # the tiny model takes 24 tokens

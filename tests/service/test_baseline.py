@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.baseline import Baseline
+from bentune.bundle.baseline import Baseline
 
 
 def content(**more: Any) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching import Observer, Scheduler
-from service.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown, TooLarge
-from service.waiting import BatchShape, QueueLimits
+from bentune.bundle.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown, TooLarge
+from service.scheduling.queue import BatchShape, QueueLimits
+from service.scheduling.scheduler import Observer, Scheduler
 
 ROOMY = QueueLimits(max_items=1000, max_tokens=100_000)
 LOOSE = BatchShape(token_budget=1000, padding_bound=1.0, max_items=100)

@@ -13,11 +13,11 @@ import bentoml
 import pytest
 
 import service
-from service.contract import Columns, GoldenRow, open_bundle
-from service.hardware import describe
-from service.plan import FP32, scores_key
-from service.predictor import Predictor
-from service.providers import CPU
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import Columns, GoldenRow, open_bundle
+from bentune.bundle.plan import FP32, scores_key
+from service.engine.predictor import Predictor
+from service.engine.providers import CPU
 
 ROOT = Path(service.__file__).resolve().parent.parent
 Serve = Callable[..., AbstractContextManager[Any]]

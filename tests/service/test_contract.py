@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import contract
-from service.baseline import Baseline, Binned, Histogram
-from service.contract import (
+from bentune.bundle import manifest as contract
+from bentune.bundle.baseline import Baseline, Binned, Histogram
+from bentune.bundle.errors import BundleError
+from bentune.bundle.manifest import (
     BaseModelInfo,
     Bundle,
     Columns,
@@ -26,9 +27,8 @@ from service.contract import (
     sha256_file,
     write_json,
 )
-from service.errors import BundleError
-from service.plan import Entry, Plan
-from service.row_filter import RowFilter, SeenRows, labelled_key, row_key
+from bentune.bundle.plan import Entry, Plan
+from bentune.bundle.seen_rows import RowFilter, SeenRows, labelled_key, row_key
 
 ZEROS = "0" * 64
 BASELINE = Baseline(

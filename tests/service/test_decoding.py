@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tiny_images import picture, png
 
-from service.contract import ImageLimits
-from service.decoding import Decoder
-from service.errors import DeadlineExceeded, InvalidRequest, Overloaded, TooLarge
-from service.image_settings import ImageSettings
-from service.images import ImageEncoder, Pixels, data_url
+from bentune.bundle.errors import DeadlineExceeded, InvalidRequest, Overloaded, TooLarge
+from bentune.bundle.manifest import ImageLimits
+from bentune.bundle.processor import ImageSettings
+from service.tasks.decoding import Decoder
+from service.tasks.image import ImageEncoder, Pixels, data_url
 
 IMAGE = data_url(png(picture("left", 1)))  # 12 x 10 pixels
 LIMITS = ImageLimits(max_tokens=5, max_pixels=120)

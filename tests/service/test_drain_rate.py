@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from service.drain_rate import MEMORY_S, DrainRate
+from service.scheduling.drain_rate import MEMORY_S, DrainRate
 
 
 def test_it_is_of_all_slots() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.baseline import Baseline, Binned, Histogram
-from service.drift import STEP, Drift, stability_index
+from bentune.bundle.baseline import Baseline, Binned, Histogram
+from service.monitoring.drift import STEP, Drift, stability_index
 
 COUNTS = st.lists(st.integers(0, 500), min_size=3, max_size=3)
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from tiny_images import picture, png
 
-from service.contract import ImageLimits, Limits, open_bundle
-from service.encoder import encoder_of, feed, tokenizer_of
-from service.errors import BundleError
-from service.golden import replay
-from service.hardware import Cpu
-from service.image_settings import ImageSettings
-from service.images import ImageEncoder
-from service.plan import FP32, scores_key
-from service.predictor import Predictor
-from service.providers import CPU
-from service.tokens import TextTokenizer
+from bentune.bundle.errors import BundleError
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.manifest import ImageLimits, Limits, open_bundle
+from bentune.bundle.plan import FP32, scores_key
+from bentune.bundle.processor import ImageSettings
+from service.engine.golden import replay
+from service.engine.predictor import Predictor
+from service.engine.providers import CPU
+from service.tasks.encoder import encoder_of, feed, tokenizer_of
+from service.tasks.image import ImageEncoder
+from service.tasks.text import TextTokenizer
 
 
 def test_each_task_has_its_own(tiny_bundle: Path, image_bundle: Path) -> None:

@@ -10,18 +10,18 @@ import numpy as np
 import onnx
 import pytest
 
-from service import engine as module
-from service.contract import Bundle, open_bundle
-from service.engine import Engine, Proven, runner
-from service.errors import BundleError
-from service.golden import Replay
-from service.hardware import Cpu
-from service.memory import needed_bytes
-from service.plan import FP32, Entry, Plan, scores_key
-from service.predictor import Predictor
-from service.providers import CPU, OPENVINO
-from service.runtime import Runtime, in_fp32
-from service.tokens import TextTokenizer
+from bentune.bundle.errors import BundleError
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.manifest import Bundle, open_bundle
+from bentune.bundle.plan import FP32, Entry, Plan, scores_key
+from service.engine import engine as module
+from service.engine.engine import Engine, Proven, runner
+from service.engine.golden import Replay
+from service.engine.memory import needed_bytes
+from service.engine.predictor import Predictor
+from service.engine.providers import CPU, OPENVINO
+from service.engine.runtime import Runtime, in_fp32
+from service.tasks.text import TextTokenizer
 
 LABELS = ["animal", "food", "tool"]
 HERE = Cpu(model="a test", isa=("avx2",), cores=2)

@@ -4,8 +4,16 @@ import re
 
 import pytest
 
-from service import errors
-from service.errors import REQUEST_ERRORS, BentuneError, BundleError, GateError, InputError, Overloaded, RequestError
+from bentune.bundle import errors
+from bentune.bundle.errors import (
+    REQUEST_ERRORS,
+    BentuneError,
+    BundleError,
+    GateError,
+    InputError,
+    Overloaded,
+    RequestError,
+)
 
 TABLE = {
     "InvalidRequest": (422, "Validation", "invalid"),

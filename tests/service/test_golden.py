@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.contract import GoldenRow, open_bundle
-from service.golden import Replay, replay
-from service.hardware import describe
-from service.plan import scores_key
-from service.predictor import Predictor
-from service.scores import probabilities
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import GoldenRow, open_bundle
+from bentune.bundle.plan import scores_key
+from bentune.bundle.scores import probabilities
+from service.engine.golden import Replay, replay
+from service.engine.predictor import Predictor
 
 
 class Fixed(Predictor):

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service import hardware
+from bentune.bundle import hardware
 
 GIB = 1 << 30
 V1_UNLIMITED = str(0x7FFFFFFFFFFFF000)

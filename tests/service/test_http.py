@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from service.contract import Bundle, open_bundle
-from service.errors import REQUEST_ERRORS
-from service.hardware import describe
-from service.plan import scores_key
-from service.runtime import REASONS, choose
+from bentune.bundle.errors import REQUEST_ERRORS
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import Bundle, open_bundle
+from bentune.bundle.plan import scores_key
+from service.engine.runtime import REASONS, choose
 
 LONG = "cat " * 30  # the tiny model takes 24 tokens
 TEXTS = ["a cat near the dog", "bread and cheese", "some hammer"]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tiny import sentences
 
-from service.contract import open_bundle
-from service.log_files import log_files
-from service.prediction_log import LoggedPrediction
-from service.row_filter import row_key
+from bentune.bundle.manifest import open_bundle
+from bentune.bundle.seen_rows import row_key
+from service.monitoring.log_files import log_files
+from service.monitoring.prediction_log import LoggedPrediction
 
 FEATURES = ("token_length", "label", "confidence")
 AT_ONCE = 50

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from service.contract import write_json
-from service.hardware import describe
-from service.plan import FP32, Entry, Plan, scores_key
-from service.providers import CPU
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import write_json
+from bentune.bundle.plan import FP32, Entry, Plan, scores_key
+from service.engine.providers import CPU
 
 MISSING = "MissingExecutionProvider"
 

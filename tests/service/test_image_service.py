@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from tiny_images import SIDES, picture, png
 
+from bentune.bundle.manifest import open_bundle
 from service.app import TextClassifier
-from service.contract import open_bundle
-from service.requests import Incoming
+from service.http.requests import Incoming
 from service.settings import Settings
 
 FILES = {side: png(picture(side, 900)) for side in SIDES}

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, ImageOps
 from tiny_images import picture, png
 
-from service.contract import ImageLimits
-from service.errors import InvalidRequest, TooLarge
-from service.image_settings import ImageSettings
-from service.images import ImageEncoder, Pixels, data_url, decoded, open_image, pixel_values, stacked
+from bentune.bundle.errors import InvalidRequest, TooLarge
+from bentune.bundle.manifest import ImageLimits
+from bentune.bundle.processor import ImageSettings
+from service.tasks.image import ImageEncoder, Pixels, data_url, decoded, open_image, pixel_values, stacked
 
 SETTINGS = ImageSettings(size=(8, 8), rescale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 LIMITS = ImageLimits(max_tokens=5, max_pixels=10_000)

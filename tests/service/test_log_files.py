@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.log_files import FILES, LogFiles, log_files
+from service.monitoring.log_files import FILES, LogFiles, log_files
 
 MOST = 8 * 100
 

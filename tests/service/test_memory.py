@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from service.contract import Bundle, open_bundle
-from service.errors import InputError
-from service.memory import allowed_bytes, needed_bytes, queue_limits, require_memory
-from service.plan import FP32
-from service.providers import CPU
-from service.runtime import Runtime
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Bundle, open_bundle
+from bentune.bundle.plan import FP32
+from service.engine.memory import allowed_bytes, needed_bytes, queue_limits, require_memory
+from service.engine.providers import CPU
+from service.engine.runtime import Runtime
 from service.settings import Settings
 
 MB = 1_000_000

@@ -3,8 +3,8 @@
 import prometheus_client
 import pytest
 
-from service.errors import REQUEST_ERRORS
-from service.metrics import Metrics
+from bentune.bundle.errors import REQUEST_ERRORS
+from service.monitoring.metrics import Metrics
 
 # DESIGN.md's list, but for generation, which this service does not have yet.
 HISTOGRAMS = (
@@ -103,5 +103,5 @@ def test_importing_the_metrics_leaves_prometheus_alone() -> None:
     import subprocess
     import sys
 
-    code = "import service.metrics, sys; assert 'prometheus_client' not in sys.modules"
+    code = "import service.monitoring.metrics, sys; assert 'prometheus_client' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

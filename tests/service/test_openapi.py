@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.openapi import corrected
+from service.http.openapi import corrected
 
 
 def body(**options: Any) -> set[str]:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.hardware import Cpu
-from service.plan import FP32, Check, Entry, Plan, model_file, scores_key
-from service.providers import CPU, OPENVINO
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.plan import FP32, Check, Entry, Plan, model_file, scores_key
+from service.engine.providers import CPU, OPENVINO
 
 ENTRY = {
     "variant": "int8-static",

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service import prediction_log
-from service.log_files import LogFiles, log_files
-from service.prediction_log import MOST_CHARACTERS, MOST_WAITING, LoggedPrediction, PredictionLog
-from service.row_filter import row_key
+from bentune.bundle.seen_rows import row_key
+from service.monitoring import prediction_log
+from service.monitoring.log_files import LogFiles, log_files
+from service.monitoring.prediction_log import MOST_CHARACTERS, MOST_WAITING, LoggedPrediction, PredictionLog
 
 SCORES = {"cat": 0.25, "dog": 0.75}
 ABOUT = {"tokens": 5, "truncated": False, "scores": SCORES, "model": "pets:1", "content": "c"}

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from service import predictor as predictor_module
-from service.contract import open_bundle
-from service.errors import BundleError
-from service.hardware import Cpu
-from service.plan import Entry, Plan
-from service.predictor import Predictor, Session, batches_by_length
+from bentune.bundle.errors import BundleError
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.manifest import open_bundle
+from bentune.bundle.plan import Entry, Plan
+from service.engine import predictor as predictor_module
+from service.engine.predictor import Predictor, Session, batches_by_length
 
 ONE_CORE = Cpu(model="a test", isa=(), cores=1)
 WORDS = "cat dog horse bread cheese hammer saw the a is near under with 1 2 3 unknownword".split()

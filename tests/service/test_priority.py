@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """
 import os, sys, threading
-from service.priority import favour_slots
+from service.scheduling.priority import favour_slots
 {before}
 favour_slots()
 seen = []

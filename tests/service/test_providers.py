@@ -10,9 +10,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from service import providers
-from service.errors import BundleError
-from service.providers import CPU, OPENVINO, OPENVINO_REQUIREMENT, available, open_session
+from bentune.bundle.errors import BundleError
+from service.engine import providers
+from service.engine.providers import CPU, OPENVINO, OPENVINO_REQUIREMENT, available, open_session
 
 FEED = {name: np.ones((2, 5), dtype=np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
 
@@ -70,7 +70,7 @@ def test_what_is_no_graph_is_named_with_the_provider(tmp_path: Path, content: by
 def test_a_plug_in_that_is_broken_counts_as_missing(tmp_path: Path) -> None:
     """In a process of its own: a plug-in is registered only once."""
     (tmp_path / "onnxruntime_ep_openvino.py").write_text("def get_library_path(): return '/nowhere/libplugin.so'\n")
-    program = "from service.providers import available; print(available())"
+    program = "from service.engine.providers import available; print(available())"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {program}"],
         cwd=Path(providers.__file__).parent.parent,

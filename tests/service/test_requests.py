@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from service.errors import ClientGone, InvalidRequest, RequestError, TooLarge
-from service.requests import Incoming, PredictRequest, parse, rows_of
+from bentune.bundle.errors import ClientGone, InvalidRequest, RequestError, TooLarge
+from service.http.requests import Incoming, PredictRequest, parse, rows_of
 
 SECRET = "Xq7SECRETq7X"
 

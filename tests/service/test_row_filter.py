@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.row_filter import FALSE_POSITIVE_RATE, RowFilter, row_key
+from bentune.bundle.seen_rows import FALSE_POSITIVE_RATE, RowFilter, row_key
 
 
 def keys(first: int, last: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What `service.rows` reads out of each kind of file, and what it says about each kind of broken one."""
+"""What `bentune.bundle.rows` reads out of each kind of file, and what it says about each kind of broken one."""
 
 import csv
 import os
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import InputError
-from service.rows import MAX_ROW_BYTES, Row, columns, read_rows, text_of
+from bentune.bundle.errors import InputError
+from bentune.bundle.rows import MAX_ROW_BYTES, Row, columns, read_rows, text_of
 
 SECRET = "hunter2"
 

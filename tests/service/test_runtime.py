@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.hardware import Cpu
-from service.plan import FP32, Entry, Plan
-from service.providers import CPU, OPENVINO
-from service.runtime import REASONS, Runtime, choose, in_fp32
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.plan import FP32, Entry, Plan
+from service.engine.providers import CPU, OPENVINO
+from service.engine.runtime import REASONS, Runtime, choose, in_fp32
 
 VNNI = ("avx2", "avx512_vnni")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.scores import answers, differ, probabilities, ranked
+from bentune.bundle.scores import answers, differ, probabilities, ranked
 
 logits = hnp.arrays(
     np.float32,

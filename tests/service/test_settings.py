@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from service.settings import Settings
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
-from service.contract import ProcessorSettings
-from service.errors import BundleError, TooLarge
-from service.tokens import TextTokenizer, Tokens, pad
+from bentune.bundle.errors import BundleError, TooLarge
+from bentune.bundle.manifest import ProcessorSettings
+from service.tasks.text import TextTokenizer, Tokens, pad
 
 MAX_TOKENS = 16
 WORDS = "the cat sat on a mat near big dogs and small birds that sing all day long".split()

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from service.errors import InvalidRequest, RequestError, TooLarge
-from service.images import decoded
-from service.uploads import is_upload, uploaded
+from bentune.bundle.errors import InvalidRequest, RequestError, TooLarge
+from service.http.uploads import is_upload, uploaded
+from service.tasks.image import decoded
 
 PNG = b"\x89PNG of a test"
 

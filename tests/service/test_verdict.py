@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.verdict import VERDICTS, Decision, Difference, Judged, Verdict, verdicts_of
+from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict, verdicts_of
 
 
 def verdict(decision: Decision, content: str) -> dict[str, Any]:

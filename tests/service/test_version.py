@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.version import newest, next_version, stored_at
+from bentune.bundle.store import newest, next_version, stored_at
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

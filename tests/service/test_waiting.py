@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.waiting import BatchShape, QueueLimits, WaitingRoom
+from service.scheduling.queue import BatchShape, QueueLimits, WaitingRoom
 
 LOOSE = BatchShape(token_budget=1000, padding_bound=1.0, max_items=100)
 

@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from rollout.calibration import Bin
+from bentune.bundle.verdict import CompareSettings, Decision, Difference, Judged, Verdict
+from bentune.quality.calibration import Bin
+from bentune.quality.noninferiority import McNemar
+from bentune.quality.slices import Slice
 from rollout.comparison import Comparison, Flip, Flips, LeftOut, Metric, SideReport
-from rollout.noninferiority import McNemar
 from rollout.paired_runs import Ratio, Speed
-from rollout.slices import Slice
-from service.verdict import CompareSettings, Decision, Difference, Judged, Verdict
 
 NASTY = "<script>alert('x')</script>"
 LOSS = Difference(value=-0.02, low=-0.05, high=0.01)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tiny import sentences
 
-from service.contract import open_bundle, seal
+from bentune.bundle.manifest import open_bundle, seal
 
 
 def worse(bundle: Path, place: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.prediction_log import PredictionLog
+from service.monitoring.prediction_log import PredictionLog
 
 LABELS = ("animal", "food", "tool")
 

@@ -112,7 +112,7 @@ def storing(tiny_bundle: Path) -> Iterator[Callable[..., str]]:
     """Store changed copies of the tiny bundle under other names; a call returns the tag. All are deleted at the end."""
     import bentoml
 
-    from service.contract import MODULE, open_bundle, seal
+    from bentune.bundle.manifest import MODULE, open_bundle, seal
 
     tags: list[str] = []
 

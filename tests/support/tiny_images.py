@@ -76,7 +76,7 @@ def image_recipe(path: Path, model: Path, source: Path, **more: Any) -> Path:
 
 def bundle_of(recipe_file: Path, run: Path, root: Path) -> Path:
     """The bundle that the package stage would store, without the store and the Bento."""
-    from service.contract import seal
+    from bentune.bundle.manifest import seal
     from training import package
     from training.recipe_file import load_recipe
     from training.stage import Context

@@ -16,7 +16,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from service.contract import write_json
+from bentune.bundle.manifest import write_json
 from training.base import base_digest, load_base
 from training.methods import prepare, save_tuned
 from training.recipe import Recipe

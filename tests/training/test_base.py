@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny import make_model
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.base import base_digest, load_base, load_tokenizer
 from training.recipe import Recipe
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from service.drift import stability_index
-from service.scores import probabilities
+from bentune.bundle.scores import probabilities
+from service.monitoring.drift import stability_index
 from training.baseline import FEATURES, LOOKS_A_MONTH, baseline, threshold
 
 BEYOND = 1 / (LOOKS_A_MONTH * FEATURES)

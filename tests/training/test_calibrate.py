@@ -14,11 +14,11 @@ from command import ask
 from safetensors.numpy import load_file, save_file
 from tiny import Quiet, sentences, write_csv, write_recipe
 
-from service.contract import GoldenRow
-from service.errors import InputError
-from service.plan import FP32, scores_key
-from service.providers import CPU
-from service.scores import probabilities
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import GoldenRow
+from bentune.bundle.plan import FP32, scores_key
+from bentune.bundle.scores import probabilities
+from service.engine.providers import CPU
 from training.evaluation import Evaluation
 from training.pipeline import run_stage
 from training.recipe_file import load_recipe

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from service.contract import open_bundle
-from service.plan import FP32, Check
-from service.providers import CPU
-from service.tokens import TextTokenizer
+from bentune.bundle.manifest import open_bundle
+from bentune.bundle.plan import FP32, Check
+from service.engine.providers import CPU
+from service.tasks.text import TextTokenizer
 from training import candidates as module
 from training.candidates import MOST_SPARED, NARROWLY, Trial, candidates
 from training.checks import Sample

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.contract import ProcessorSettings
-from service.plan import Check
-from service.tokens import Tokens
+from bentune.bundle.manifest import ProcessorSettings
+from bentune.bundle.plan import Check
+from service.tasks.text import Tokens
 from training.checks import Sample, batch_dependence, check, logits_alone, paired_loss
 from training.recipe import PlanSettings
 

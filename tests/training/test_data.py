@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tiny import Quiet
 
-from service.errors import InputError
-from service.row_filter import SeenRows, labelled_key, row_key
+from bentune.bundle.errors import InputError
+from bentune.bundle.seen_rows import SeenRows, labelled_key, row_key
 from training import data, pool
 from training.reading import row_key_with_label
 from training.recipe import Recipe

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import Quiet, tagged
 
-from service.errors import InputError
-from service.row_filter import labelled_key
+from bentune.bundle.errors import InputError
+from bentune.bundle.seen_rows import labelled_key
 from training import data
 from training.data_report import DataReport
 from training.recipe import Recipe
@@ -134,8 +134,8 @@ def test_the_labels_of_hub_rows_have_their_names(tmp_path: Path) -> None:
 
 
 def test_a_row_is_known_by_all_of_its_labels(tmp_path: Path) -> None:
-    from service.contract import ROWS
-    from service.row_filter import SeenRows, row_key
+    from bentune.bundle.manifest import ROWS
+    from bentune.bundle.seen_rows import SeenRows, row_key
 
     work = tmp_path / "work"
     run(work, recipe(jsonl(tmp_path / "rows.jsonl", [*tagged(60), ("the one", ["tool", "food"])])))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.data_settings import DataSettings
 from training.database import Query
 from training.sources import open_source, source_digests

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.deepspeed import configuration, require_deepspeed
 from training.recipe import Recipe
 

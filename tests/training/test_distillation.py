@@ -16,7 +16,7 @@ from scipy.special import log_softmax
 from tiny import Quiet
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training import distillation, evaluate, train
 from training.compression_settings import DistillSettings
 from training.distillation import ANSWERS, DistillationLoss, ask_teacher, taught

@@ -10,7 +10,7 @@ import pytest
 from command import ask
 from tiny import Quiet
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training import dry_run as dry
 from training import rehearsal
 from training.own_process import OutOfMemory

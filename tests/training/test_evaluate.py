@@ -12,8 +12,8 @@ from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error
 from tiny import sentences
 
-from service.errors import InputError
-from service.scores import probabilities
+from bentune.bundle.errors import InputError
+from bentune.bundle.scores import probabilities
 from training import data, evaluate
 from training.base import load_base
 from training.carried import Carried

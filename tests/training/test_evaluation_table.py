@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.verdict import Difference
+from bentune.bundle.verdict import Difference
 from training.evaluation import FILE, Evaluation, Scaled
 from training.evaluation_table import metrics_table
 

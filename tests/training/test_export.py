@@ -11,8 +11,8 @@ import onnx
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from service.contract import ProcessorSettings, sha256_file
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.manifest import ProcessorSettings, sha256_file
 from training import export
 from training.logits import torch_logits
 from training.recipe_file import load_recipe

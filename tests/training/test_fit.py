@@ -12,7 +12,7 @@ import torch
 from fitted import fit_tiny, recipe_of
 from transformers import Trainer, TrainerCallback
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training import arguments
 from training import fit as fitting
 from training.fit import Fitted

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.scores import probabilities
+from bentune.bundle.scores import probabilities
 from training import held_out
 from training.held_out import golden_rows
 from training.parity import Stop

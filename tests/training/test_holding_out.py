@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.data_settings import SplitSettings
 from training.holding_out import hold_out, newest, some_groups
 from training.pool import Part, Pool

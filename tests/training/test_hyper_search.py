@@ -17,7 +17,7 @@ import torch
 from command import ask
 from tiny import Quiet, write_recipe
 
-from service.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError
 from training import hyper_search
 from training.hyper_search import search
 from training.processes import Place

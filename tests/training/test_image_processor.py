@@ -14,10 +14,10 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from service.contract import ImageLimits
-from service.errors import InputError
-from service.image_settings import ImageSettings
-from service.images import data_url, pixel_values
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import ImageLimits
+from bentune.bundle.processor import ImageSettings
+from service.tasks.image import data_url, pixel_values
 from training.base import load_image_processor
 from training.image_processor import ImageProcessor, patches, settings_of
 from training.recipe import Recipe

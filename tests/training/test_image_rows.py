@@ -9,7 +9,7 @@ import torch
 from tiny import Quiet
 from tiny_images import SIDES, make_image_model, picture, png
 
-from service.images import data_url
+from service.tasks.image import data_url
 from training.base import load_base, load_image_processor
 from training.fit import fit
 from training.image_processor import ImageProcessor

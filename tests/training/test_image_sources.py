@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_images import SIDES, picture, png, write_images
 
-from service.errors import InputError
-from service.images import decoded
+from bentune.bundle.errors import InputError
+from service.tasks.image import decoded
 from training import data as data_stage
 from training.data_settings import DataSettings
 from training.image_sources import open_image_sources, source_digests

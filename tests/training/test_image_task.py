@@ -12,11 +12,11 @@ import pytest
 from tiny import Quiet
 from tiny_images import image_recipe
 
+from bentune.bundle.errors import GateError, InputError
+from bentune.bundle.manifest import open_bundle
+from bentune.bundle.processor import ImageSettings
 from rollout.predict import predict_file
 from rollout.scorer import BundleScorer
-from service.contract import open_bundle
-from service.errors import GateError, InputError
-from service.image_settings import ImageSettings
 from training.classifier import load_classifier, takes_images
 from training.logits import torch_logits
 from training.methods import load_tuned

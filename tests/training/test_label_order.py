@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny import Quiet
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.label_order import label_order, ranks_of
 from training.pipeline import run_stage
 from training.recipe_file import load_recipe

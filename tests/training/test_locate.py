@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.locate import locate, locate_all
 
 

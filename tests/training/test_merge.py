@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from service.contract import sha256_file
-from service.errors import GateError
+from bentune.bundle.errors import GateError
+from bentune.bundle.manifest import sha256_file
 from training import merge
 from training.logits import torch_logits
 from training.methods import load_tuned

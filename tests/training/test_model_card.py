@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from rollout.bootstrap import Interval
-from rollout.quality import ClassMetrics
-from service.verdict import Difference
+from bentune.bundle.verdict import Difference
+from bentune.quality.bootstrap import Interval
+from bentune.quality.classification import ClassMetrics
 from training.evaluation import Compressed, Scaled
 from training.model_card import CARD, escaped, model_card, public_name
 from training.pipeline import STAGES

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.recipe_file import explain, load_recipe
 
 RECIPE = {"task": "text-classification", "model": "m", "data": {"source": "s", "multi_label": True}}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.row_filter import row_key
+from bentune.bundle.seen_rows import row_key
 from training.near_duplicates import NOBODY, PERMUTATIONS, Near, _banding, find_near, sketch, words_of
 from training.pool import CheckedRow, Pool, PoolWriter
 from training.reading import row_key_with_label

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from service.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError
 from training.own_process import OutOfMemory, in_own_process, peak_bytes
 
 MB = 1_000_000

@@ -11,9 +11,9 @@ from typing import Any
 import bentoml
 import pytest
 
-from service.contract import MODULE, open_bundle, sha256_file, write_json
-from service.errors import BentuneError
-from service.row_filter import RowFilter, SeenRows, row_key
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.manifest import MODULE, open_bundle, sha256_file, write_json
+from bentune.bundle.seen_rows import RowFilter, SeenRows, row_key
 from training import package
 from training.recipe_file import digest, load_recipe
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from tiny import Quiet, make_model, write_csv
 
-from service.contract import sha256_file
-from service.errors import InputError
-from service.hardware import Cpu
+from bentune.bundle.errors import InputError
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.manifest import sha256_file
 from training import pipeline
 from training.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage, stages_of
 from training.recipe import Recipe

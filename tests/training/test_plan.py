@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from command import ask
 
-from service.baseline import Baseline
-from service.contract import GoldenRow, ProcessorSettings, open_bundle
-from service.golden import replay
-from service.hardware import Cpu, describe
-from service.plan import FP32, Plan, model_file, scores_key
-from service.predictor import Predictor, Session
-from service.providers import CPU, available
-from service.tokens import TextTokenizer
+from bentune.bundle.baseline import Baseline
+from bentune.bundle.hardware import Cpu, describe
+from bentune.bundle.manifest import GoldenRow, ProcessorSettings, open_bundle
+from bentune.bundle.plan import FP32, Plan, model_file, scores_key
+from service.engine.golden import replay
+from service.engine.predictor import Predictor, Session
+from service.engine.providers import CPU, available
+from service.tasks.text import TextTokenizer
 from training.baseline import baseline
 from training.rows import read_rows
 from training.search import first_round

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from service.contract import write_json
-from service.errors import InputError
-from service.hardware import Cpu
-from service.plan import FP32, Check, Entry, Plan
-from service.providers import CPU, OPENVINO
+from bentune.bundle.errors import InputError
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.manifest import write_json
+from bentune.bundle.plan import FP32, Check, Entry, Plan
+from service.engine.providers import CPU, OPENVINO
 from training import plan_report
 from training.plan_report import best_of, checks_table, draw_pareto, entries_table, explanation, markdown, verdict
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training import precision
 from training.precision import precision_for
 

@@ -21,8 +21,8 @@ from pair import Pair, launched_with
 from safetensors.numpy import load_file
 from tiny import Quiet, write_recipe
 
+from bentune.bundle.errors import InputError
 from rollout.server import free_port
-from service.errors import InputError
 from training import train
 from training.arguments import rows_at_once
 from training.distillation import ANSWERS

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny import Quiet
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from service.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError
 from training import pruning, train
 from training.pipeline import run_all, run_stage
 from training.recipe_file import load_recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.recipe import Recipe
 from training.recipe_file import LoadedRecipe, digest, explain, load_recipe, spelled_out
 

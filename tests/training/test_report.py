@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 from page import Page
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.pipeline import STAGES
 from training.recipe_file import load_recipe
 from training.report import write_report

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.contract import write_json
-from service.errors import InputError
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import write_json
 from training.pipeline import STAGES
 from training.recipe_file import digest, load_recipe
 from training.report_facts import SHOWN_DOUBTFUL, compared, facts_of, search_of

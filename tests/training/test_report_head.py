@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.image_settings import IMAGES
+from bentune.bundle.processor import IMAGES
 from training.pipeline import STAGES
 from training.recipe_file import load_recipe
 from training.report_facts import Facts, facts_of

@@ -10,10 +10,10 @@ from comparisons import comparison
 from page import Page
 from row_report import row_report
 
-from rollout.bootstrap import Interval
+from bentune.bundle.processor import IMAGES
+from bentune.bundle.verdict import Difference
+from bentune.quality.bootstrap import Interval
 from rollout.comparison_table import notes, numbers, slice_numbers
-from service.image_settings import IMAGES
-from service.verdict import Difference
 from training.data_report import DataReport
 from training.data_settings import RowLimits
 from training.evaluation import Compressed, Mistake, Scaled, Slice

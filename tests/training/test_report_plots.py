@@ -6,7 +6,7 @@ import pytest
 from page import Page
 from row_report import row_report
 
-from rollout.calibration import Bin
+from bentune.quality.calibration import Bin
 from training.report_plots import COLOURS, Plot, curves, heat_map, lengths, reliability
 from training.run_facts import CurvePoint
 

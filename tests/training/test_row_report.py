@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny import Quiet
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training import data
 from training.data_report import DataReport
 from training.recipe import Recipe

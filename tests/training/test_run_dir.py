@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError
 from training.run_dir import DiskFull, RunDir, explain_full_disk
 
 HOLD = """

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.plan import FP32, Check, Entry
-from service.providers import CPU, OPENVINO
-from service.runtime import Runtime
+from bentune.bundle.plan import FP32, Check, Entry
+from service.engine.providers import CPU, OPENVINO
+from service.engine.runtime import Runtime
 from training.search import (
     FINAL_ROUNDS,
     FINALISTS,

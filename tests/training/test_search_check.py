@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.recipe_file import explain, load_recipe
 from training.search_settings import SEARCHABLE
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.rows import label_column

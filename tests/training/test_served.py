@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from service.contract import ImageLimits, Limits
-from service.images import ImageEncoder
-from service.tokens import TextTokenizer
+from bentune.bundle.manifest import ImageLimits, Limits
+from service.tasks.image import ImageEncoder
+from service.tasks.text import TextTokenizer
 from training.recipe_file import load_recipe
 from training.rows import read_rows
 from training.served import encoded, exported_digest, ids_of, limits_of, processor_digest, served_encoder

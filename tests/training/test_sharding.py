@@ -8,7 +8,7 @@ import pytest
 import torch
 from pair import launched_with
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training import sharding
 from training.recipe import Recipe
 from training.sharding import make_whole, require_same_kind, require_shardable

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hub_repository import write_hub
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.data_settings import DataSettings
 from training.sources import Raw, open_source, open_sources, source_digests
 

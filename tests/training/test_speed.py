@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.contract import open_bundle
-from service.plan import FP32, Entry
-from service.predictor import Predictor
-from service.providers import CPU
-from service.runtime import Runtime
-from service.tokens import TextTokenizer, Tokens
+from bentune.bundle.manifest import open_bundle
+from bentune.bundle.plan import FP32, Entry
+from service.engine.predictor import Predictor
+from service.engine.providers import CPU
+from service.engine.runtime import Runtime
+from service.tasks.text import TextTokenizer, Tokens
 from training.rows import read_rows
 from training.speed import CLIENTS_PER_SLOT, LONE_ROWS, Traffic, measure
 

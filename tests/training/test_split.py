@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import Quiet
 
-from service.errors import InputError
-from service.row_filter import MOST_BEFORE, SeenRows, row_key
+from bentune.bundle.errors import InputError
+from bentune.bundle.seen_rows import MOST_BEFORE, SeenRows, row_key
 from training import data
 from training.parent import require_alike
 from training.recipe import Recipe

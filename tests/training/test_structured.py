@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training import structured
 from training.compression_settings import PruneSettings
 from training.export import _export

@@ -8,7 +8,7 @@ import torch
 from architectures import LABELS, batch, classifier
 from transformers import AutoModelForSequenceClassification
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.base import load_base
 from training.recipe_file import load_recipe
 from training.student import with_fewer_layers

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.recipe import Recipe
 from training.recipe_file import explain, load_recipe, spelled_out
 from training.task_keys import IMAGES_ONLY, TEXTS_ONLY, without_text_rules

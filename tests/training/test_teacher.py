@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.recipe import Recipe
 from training.recipe_file import load_recipe
 from training.rows import Rows, read_rows

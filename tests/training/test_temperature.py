@@ -8,7 +8,7 @@ import torch
 from scipy.special import softmax
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.temperature import fit_temperature, fold
 
 SMALL: dict[str, Any] = {

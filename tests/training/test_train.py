@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback
 
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 from training import fit as fitting
 from training import train, watch
 from training.loss import cross_entropy

@@ -12,8 +12,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from service.contract import open_bundle
-from service.tokens import TextTokenizer, Tokens, pad
+from bentune.bundle.manifest import open_bundle
+from service.tasks.text import TextTokenizer, Tokens, pad
 from training.fusion import separated
 from training.rows import read_rows
 from training.variants import BUILDERS, WEIGHTED, Feed, node_groups, prepared

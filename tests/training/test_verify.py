@@ -15,9 +15,9 @@ from command import ask
 from safetensors.numpy import load_file, save_file
 from tiny import sentences, write_recipe
 
+from bentune.bundle.manifest import GoldenRow
 from bentune.cli import main
-from service.contract import GoldenRow
-from service.predictor import Predictor
+from service.engine.predictor import Predictor
 from training.recipe_file import load_recipe
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-from service.errors import InputError
-from service.version import stored_at
-from training.versions import require_store, reserved
+from bentune.bundle.errors import InputError
+from bentune.bundle.store import require_store, reserved, stored_at
 
 STORE = """
 import sys
 from pathlib import Path
-from training.versions import reserved
+from bentune.bundle.store import reserved
 from bentoml._internal.configuration.containers import BentoMLContainer
 for _ in range(10):
     with reserved("counted", "0" * 64) as (version, at):
@@ -76,7 +75,7 @@ def test_a_clock_that_was_set_back(place: Path) -> None:
 
 def test_a_home_that_cannot_be_written_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
-    asked = "from training.versions import require_store; require_store()"
+    asked = "from bentune.bundle.store import require_store; require_store()"
     environment = os.environ | {"BENTOML_HOME": str(tmp_path / "home")}
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, env=environment, check=False)
     assert f"InputError: BENTOML_HOME: BentoML's stores cannot be written ([Errno 20] {tmp_path}/home" in done.stderr

@@ -11,8 +11,8 @@ import pytest
 from tiny import Quiet
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from service.contract import Bundle, open_bundle
-from service.errors import InputError
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Bundle, open_bundle
 from training import merge, train
 from training.logits import torch_logits
 from training.methods import load_same_base
@@ -89,7 +89,7 @@ def test_weights_that_are_not_the_parents_any_more_are_refused(
         file = root / "merge/model/model.safetensors"
         file.write_bytes(file.read_bytes()[:-1] + b"\x55")
         record = json.loads((root / "merge/stage.json").read_text())
-        from service.contract import sha256_file
+        from bentune.bundle.manifest import sha256_file
 
         record["files"]["model/model.safetensors"]["sha256"] = sha256_file(file)
         (root / "merge/stage.json").write_text(json.dumps(record))

@@ -2,7 +2,7 @@
 
 import torch
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.base import Base
 from training.methods.kept import Kept, train_only
 

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.base import Base, base_digest, load_base
 from training.method_settings import BiasMethod, FreezeMethod, FullMethod, HeadMethod, LoraMethod, Method, QloraMethod
 from training.methods.bias import Bias

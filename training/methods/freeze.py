@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.base import Base
 from training.method_settings import FreezeMethod
 from training.methods.kept import Kept, train_only

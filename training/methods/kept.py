@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 from training.base import Base
 from training.methods.tuning import LoadBase, trained_whole, within
 

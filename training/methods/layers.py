@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 
 def layers_of(encoder: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.base import Base
 from training.classifier import takes_images
 from training.method_settings import LoraMethod, QloraMethod

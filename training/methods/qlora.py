@@ -11,7 +11,7 @@ from bitsandbytes.nn.modules import Linear4bit, Params4bit
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.base import Base
 from training.method_settings import QloraMethod
 from training.methods.lora import ADAPTER, Lora

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tuning import make_family, make_masked, prepared, recipe, trained_names
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.methods import ParameterCount, count
 
 HEAD = {"classifier.weight", "classifier.bias"}

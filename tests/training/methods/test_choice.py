@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny import Quiet, make_model
 from tuning import LABELS, logits, prepared, recipe, saved
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training import export, merge, train, verify
 from training.methods import load_same_base, load_tuned, merge_tuned
 from training.recipe import Recipe

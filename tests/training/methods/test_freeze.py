@@ -8,7 +8,7 @@ from tiny import make_model
 from transformers import AlbertConfig, AlbertModel, BertConfig, BertForSequenceClassification
 from tuning import make_family, make_masked, prepared, recipe, trained_names
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 
 LOWEST = {
     "distilbert": "transformer.layer.0.",

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tuning import LABELS, recipe, saved, trained_names
 
-from service.errors import BentuneError
+from bentune.bundle.errors import BentuneError
 from training.methods import load_tuned
 
 

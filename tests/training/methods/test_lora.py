@@ -10,7 +10,7 @@ from tiny import make_model
 from transformers import BertConfig, BertForSequenceClassification
 from tuning import LABELS, logits, make_family, make_masked, prepared, recipe, saved
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.base import load_base
 from training.methods import ParameterCount, count, load_tuned
 

@@ -8,7 +8,7 @@ import torch
 from bitsandbytes.nn.modules import Linear4bit
 from tuning import LABELS, disturb, logits, make_family, prepared, recipe, saved, trained_names
 
-from service.errors import InputError
+from bentune.bundle.errors import InputError
 from training.base import load_base
 from training.methods import count, load_tuned, merge_tuned
 

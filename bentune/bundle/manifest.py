@@ -1,0 +1,380 @@
+"""The bundle: the contract between training and serving, what is in it and how it is sealed and opened.
+
+manifest.json     what this is, the sha256 of every other file and of itself; written last
+model/            fp32.onnx and the other variants that the plan may choose
+processor/        settings.json, and tokenizer.json for texts
+plan.json         how to run it, and all that was measured to find out
+evidence.json     metrics, parity chain, verdicts of comparisons
+golden.jsonl      real inputs with the scores they must give
+baseline.json     histograms of held-out traffic, for drift
+rows.json         which rows it was trained on and which were held out, as filters
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
+
+from bentune.bundle.baseline import Baseline
+from bentune.bundle.errors import BundleError
+from bentune.bundle.files import Frozen
+from bentune.bundle.plan import FP32, Plan, model_file
+from bentune.bundle.processor import IMAGES, ImageSettings
+from bentune.bundle.seen_rows import SeenRows
+from bentune.bundle.verdict import Verdict, verdicts_of
+
+SCHEMA_VERSION = 3
+MANIFEST = "manifest.json"
+EVIDENCE = "evidence.json"
+ROWS = "rows.json"
+BASELINE = "baseline.json"
+STORE_FILE = "model.yaml"  # BentoML's own description, which its model store puts beside ours
+MODULE = "bentune"  # how a bundle is told from other models in the BentoML model store
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileEntry(Frozen):
+    """One file of the bundle: `size` in bytes."""
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+
+
+class BaseModelInfo(Frozen):
+    """The model that was tuned: where it came from, and the sha256 over its weight files."""
+
+    source: str
+    sha256: Sha256
+
+
+class Limits(Frozen):
+    """What one input may be; `max_tokens` counts special tokens."""
+
+    max_tokens: int = Field(ge=1)
+
+
+class ImageLimits(Limits):
+    """`max_pixels` of an image as it is sent; its `max_tokens` is what each costs, in patches of the model."""
+
+    max_pixels: int = Field(ge=1)
+
+
+class Columns(Frozen):
+    """The columns that the training rows had, so that the same file can be scored without naming them again."""
+
+    text: str
+    text_pair: str | None = None
+
+
+class Parent(Frozen):
+    """The version that this one continues: its held-out rows stayed held out."""
+
+    tag: str
+    content: Sha256
+
+
+class Manifest(Frozen):
+    """What the bundle is, and every file in it.
+
+    With `multi_label` an input gets any number of the labels: the score of each is the sigmoid of its logit, and not a
+    share of what all have. It is not written where it is false, so that older bundles are spelled as they were.
+    `seal` writes `files` and `own_sha256`, which is over manifest.json as it would be with that value empty.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: Name
+    version: Name
+    created_at: datetime
+    task: Literal["text-classification", "image-classification"]
+    columns: Columns
+    labels: list[str] = Field(min_length=2)
+    multi_label: bool = False
+    limits: SerializeAsAny[Limits]
+    base_model: BaseModelInfo
+    method: dict[str, JsonValue]
+    recipe_digest: Sha256
+    data_fingerprint: Sha256
+    parent: Parent | None = None
+    code_revision: str
+    tools: dict[str, str]
+    files: dict[str, FileEntry]
+    own_sha256: str = ""
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _of_images(cls, limits: Any, info: ValidationInfo) -> Any:
+        return ImageLimits.model_validate(limits) if info.data.get("task") == IMAGES else limits
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = plain(self)
+        return {name: value for name, value in written.items() if name != "multi_label" or value}
+
+
+class ProcessorSettings(Frozen):
+    """What tokenizer.json does not say: how rows of a batch are padded and where a long one is cut."""
+
+    pad_id: int = Field(ge=0)
+    pad_type_id: int = Field(default=0, ge=0)
+    padding_side: Literal["left", "right"] = "right"
+    truncation_side: Literal["left", "right"] = "right"
+
+
+class GoldenRow(Frozen):
+    """A held-out input with the probabilities it must get, in the order of the manifest's labels.
+
+    `text` is a data URL where the model takes images.
+    `scores` has them for every variant and provider that the plan may choose, under `scores_key`; `label` is fp32's,
+    the likeliest where the row may have any number.
+    """
+
+    text: str
+    text_pair: str | None = None
+    label: str
+    scores: dict[str, list[float]]
+    tolerance: float = Field(gt=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle: every hash was right when it was opened.
+
+    `digest` is the sha256 of manifest.json, and so of all that the manifest names. `content` is the same without
+    evidence.json: it stays when a verdict is written there, and is what a verdict is about.
+    """
+
+    root: Path
+    digest: str
+    content: str
+    manifest: Manifest
+    plan: Plan
+    processor: ProcessorSettings | ImageSettings
+    golden: list[GoldenRow]
+    baseline: Baseline
+
+    @property
+    def tag(self) -> str:
+        """`name:version`, the tag in the BentoML model store."""
+        return f"{self.manifest.name}:{self.manifest.version}"
+
+    def evidence(self) -> dict[str, Any]:
+        """evidence.json, parsed. Raises BundleError when it is no object."""
+        try:
+            evidence = json.loads((self.root / EVIDENCE).read_bytes())
+        except (ValueError, RecursionError):
+            evidence = None
+        if not isinstance(evidence, dict):
+            raise BundleError(f"{self.root / EVIDENCE} is no JSON object; package the model again")
+        return evidence
+
+    def recipe(self) -> dict[str, Any]:
+        """The recipe in evidence.json, as it was written; empty where there is none."""
+        recipe = self.evidence().get("recipe")
+        return recipe if isinstance(recipe, dict) else {}
+
+    def verdicts(self) -> list[Verdict]:
+        """What comparisons said of this bundle, the newest last. Raises BundleError for what no comparison wrote."""
+        try:
+            return verdicts_of(self.evidence(), self.content)
+        except ValidationError as error:
+            raise _wrong_part(self.root / EVIDENCE, error) from None
+
+    def verdict(self) -> Verdict | None:
+        """What the newest comparison said of this bundle. Raises BundleError for what no comparison wrote."""
+        return next(reversed(self.verdicts()), None)
+
+    def rows(self) -> SeenRows:
+        """The filters of the rows that it was trained on and of those held out."""
+        return _parse(SeenRows, self.root / ROWS)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of the file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def spelled(value: BaseModel | object) -> bytes:
+    """The bytes that `write_json` writes. Raises ValueError for NaN and infinity, which JSON does not have."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return (json.dumps(plain, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+
+
+def write_json(path: Path, value: BaseModel | object) -> None:
+    """Write JSON beside `path` and rename it there, so that a reader never sees half a file."""
+    content = spelled(value)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def seal(root: Path, manifest: Manifest) -> Manifest:
+    """Record every file under `root` in the manifest and write it, last.
+
+    Returns the manifest as written. Raises BundleError when a file that the contract asks for is missing.
+    """
+    files = {
+        path.relative_to(root).as_posix(): FileEntry(sha256=sha256_file(path), size=path.stat().st_size)
+        for path in _regular_files(root)
+    }
+    complete = manifest.model_copy(update={"files": dict(sorted(files.items()))})
+    _require_parts(root, complete, {FP32})
+    return _write_manifest(root, complete)
+
+
+def seal_evidence(bundle: Bundle) -> None:
+    """Record evidence.json anew, after it was written again, and trust the other files: `bundle` was just opened."""
+    path = bundle.root / EVIDENCE
+    changed = {EVIDENCE: FileEntry(sha256=sha256_file(path), size=path.stat().st_size)}
+    _write_manifest(bundle.root, bundle.manifest.model_copy(update={"files": bundle.manifest.files | changed}))
+
+
+def _write_manifest(root: Path, complete: Manifest) -> Manifest:
+    sealed = complete.model_copy(update={"own_sha256": _own_sha256(complete)})
+    write_json(root / MANIFEST, sealed)
+    return sealed
+
+
+def open_bundle(root: Path) -> Bundle:
+    """Read a bundle and check every byte of it.
+
+    Raises BundleError, with the file's name, for a missing or changed file, a file that the manifest does not
+    name, a path that leaves the directory, and an unknown schema version.
+    """
+    manifest_path = root / MANIFEST
+    if not manifest_path.is_file():
+        raise BundleError(f"{root} is not a bundle: it has no {MANIFEST}; `bentune package` writes one")
+    manifest_bytes = manifest_path.read_bytes()
+    manifest = _parse_manifest(manifest_path, manifest_bytes)
+    for name, entry in manifest.files.items():
+        _check_file(root, name, entry)
+    unnamed = {p.relative_to(root).as_posix() for p in _regular_files(root)} - set(manifest.files)
+    if unnamed:
+        raise BundleError(f"{root / min(unnamed)} is not named in {MANIFEST}: the bundle was changed; package it again")
+    plan = _parse(Plan, root / "plan.json")
+    _require_parts(root, manifest, plan.variants)
+    baseline = _parse(Baseline, root / BASELINE)
+    if len(baseline.label.counts) != (bins := len(manifest.labels) + manifest.multi_label):
+        raise BundleError(f"{root / BASELINE} counts {len(baseline.label.counts)} labels, not {bins}")
+    return Bundle(
+        root=root,
+        digest=hashlib.sha256(manifest_bytes).hexdigest(),
+        content=_content_digest(manifest),
+        manifest=manifest,
+        plan=plan,
+        processor=_processor(root / "processor/settings.json", manifest),
+        golden=[_parse_text(GoldenRow, root / "golden.jsonl", line) for line in _lines(root / "golden.jsonl")],
+        baseline=baseline,
+    )
+
+
+def _processor(path: Path, manifest: Manifest) -> ProcessorSettings | ImageSettings:
+    if manifest.task == IMAGES:
+        return _parse(ImageSettings, path)
+    return _parse(ProcessorSettings, path)
+
+
+def _regular_files(root: Path) -> Iterator[Path]:
+    for path in sorted(root.rglob("*")):
+        if path.is_symlink():
+            raise BundleError(f"{path} is a symbolic link: a bundle holds plain files only")
+        if path.is_file() and path.relative_to(root).as_posix() not in (MANIFEST, STORE_FILE):
+            yield path
+
+
+def _require_parts(root: Path, manifest: Manifest, variants: set[str]) -> None:
+    parts = ("plan.json", EVIDENCE, "golden.jsonl", BASELINE, ROWS)
+    models = [model_file(variant) for variant in sorted(variants)]
+    tokenizer = () if manifest.task == IMAGES else ("processor/tokenizer.json",)
+    for name in (*parts, *models, *tokenizer, "processor/settings.json"):
+        if name not in manifest.files:
+            raise BundleError(f"{root / name} is missing from the bundle; package it again")
+
+
+def _parse_manifest(path: Path, content: bytes) -> Manifest:
+    try:
+        raw = json.loads(content)
+        version = raw["schema_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f"{path} is not a manifest: {type(error).__name__}; package the model again") from error
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version!r}, this Bentune reads {SCHEMA_VERSION}: "
+            "install the Bentune that wrote it, or package the model again"
+        )
+    manifest = _parse_text(Manifest, path, content)
+    # Only the spelling that `seal` writes is taken, so that a changed byte which JSON ignores is caught as well.
+    if spelled(manifest) != content or _own_sha256(manifest) != manifest.own_sha256:
+        raise BundleError(f"{path} was changed after it was written; package the model again")
+    return manifest
+
+
+def _own_sha256(manifest: Manifest) -> str:
+    return hashlib.sha256(spelled(manifest.model_copy(update={"own_sha256": ""}))).hexdigest()
+
+
+def _content_digest(manifest: Manifest) -> str:
+    files = {name: entry for name, entry in manifest.files.items() if name != EVIDENCE}
+    return hashlib.sha256(spelled(manifest.model_copy(update={"files": files, "own_sha256": ""}))).hexdigest()
+
+
+def _check_file(root: Path, name: str, entry: FileEntry) -> None:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name or str(relative) != name:
+        raise BundleError(f"{root / MANIFEST} names {name!r}: a path must stay inside the bundle")
+    path = root / name
+    if path.is_symlink() or not path.resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{path} leads outside the bundle")
+    if not path.is_file():
+        raise BundleError(f"{path} is missing; package the model again")
+    if path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
+        raise BundleError(f"{path} was changed after it was written: its sha256 is not the manifest's")
+
+
+Part = TypeVar("Part", bound=BaseModel)
+
+
+def _parse(model: type[Part], path: Path) -> Part:
+    return _parse_text(model, path, path.read_bytes())
+
+
+def _parse_text(model: type[Part], path: Path, content: bytes | str) -> Part:
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise _wrong_part(path, error) from None
+
+
+def _wrong_part(path: Path, error: ValidationError) -> BundleError:
+    problem = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(step) for step in problem["loc"])
+    return BundleError(f"{path}: {where or 'content'}: {problem['msg']}")
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -1,0 +1,48 @@
+"""What a bundle of an image classifier says of its inputs: how an image becomes pixel values, how large it may be."""
+
+from typing import Annotated, Final
+
+from pydantic import Field, model_validator
+
+from bentune.bundle.files import Frozen
+
+IMAGES: Final = "image-classification"
+MOST_PIXELS = 25_000_000
+"""Of one image: more than nearly every camera takes, and 75 MB once it is decoded."""
+
+Size = Annotated[int, Field(ge=1, le=4096)]
+Channels = tuple[float, float, float]
+
+
+class ImageSettings(Frozen):
+    """The steps from an RGB image to what the model takes, in this order; sizes are in pixels.
+
+    `size` is height and width, or else `shortest_edge` keeps the proportions; `crop` is height and width of the middle
+    that is kept then. `resample` is PIL's number of a filter. Values are multiplied by `rescale`, and `mean` is taken
+    from them and `std` divides them, one each for red, green and blue.
+    """
+
+    size: tuple[Size, Size] | None = None
+    shortest_edge: Size | None = None
+    resample: int = Field(default=2, ge=0, le=5)
+    crop: tuple[Size, Size] | None = None
+    rescale: float | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "ImageSettings":
+        """Every image must come out at the same size, or they could not share a batch."""
+        if (self.size is None) == (self.shortest_edge is None) or (self.shortest_edge is not None and not self.crop):
+            raise ValueError("images come out at one size by `size`, or by `shortest_edge` and `crop`")
+        least = self.size or (self.shortest_edge or 0, self.shortest_edge or 0)
+        if self.crop is not None and (self.crop[0] > least[0] or self.crop[1] > least[1]):
+            raise ValueError(f"a crop of {self.crop} is larger than what the image is resized to")
+        if (self.mean is None) != (self.std is None) or (self.std is not None and min(self.std) <= 0):
+            raise ValueError("mean and std go together, and std is above 0")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of what the model takes."""
+        return self.crop or self.size or (0, 0)

@@ -1,0 +1,161 @@
+"""The BentoML stores: versions of bundles and Bentos, how they are named, found and added.
+
+BentoML's own modules are used here alone, so that a release of it that moves them changes this file.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import MANIFEST, MODULE, Bundle, open_bundle
+from bentune.bundle.record_verdict import mend
+
+STAMP = "%Y%m%d-%H%M%S"
+VERSION = re.compile(r"([0-9]{8}-[0-9]{6})-[0-9a-f]{6}")
+SHOWN = 8
+NAME = r"[a-z0-9][a-z0-9._-]*"
+
+
+def stored_at(version: str) -> datetime | None:
+    """The second in a version's name; None for a version that Bentune did not name."""
+    match = VERSION.fullmatch(version)
+    try:
+        return datetime.strptime(match[1], STAMP).replace(tzinfo=UTC) if match else None
+    except ValueError:  # 20261399-...
+        return None
+
+
+def next_version(existing: Iterable[str], now: datetime, sha256: str) -> tuple[str, datetime]:
+    """A version greater than all of `existing`, and its second: now, or the one after the last.
+
+    Of two that are stored within a second, and of those stored after the clock was set back, the later is the greater.
+    """
+    last = max((at for version in existing if (at := stored_at(version)) is not None), default=None)
+    at = now.astimezone(UTC).replace(microsecond=0)
+    if last is not None:
+        at = max(at, last + timedelta(seconds=1))
+    return f"{at:{STAMP}}-{sha256[:6]}", at
+
+
+def newest(versions: Iterable[str]) -> str | None:
+    """The greatest of those that Bentune named; None when there is none."""
+    return max((version for version in versions if stored_at(version) is not None), default=None)
+
+
+@contextmanager
+def reserved(name: str, sha256: str) -> Iterator[tuple[str, datetime]]:
+    """The next version of `name` and its second, nobody else's as long as this is held: store the bundle meanwhile.
+
+    The lock is the kernel's, so that it does not outlive a process that crashed. It is in the home of the stores, and
+    so is one for all who share them.
+    """
+    place = _place()
+    descriptor = os.open(place / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield next_version(_stored(name), datetime.now(UTC), sha256)
+    finally:
+        os.close(descriptor)
+
+
+def require_store() -> None:
+    """Raise InputError when nothing can be stored: better said before the training than after it."""
+    try:
+        for directory in (_place(), model_store(), bento_store()):
+            with tempfile.TemporaryFile(dir=directory):
+                pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"BENTOML_HOME: BentoML's stores cannot be written ({error}): set it to another directory"
+        ) from error
+
+
+def home() -> Path:
+    """Return BENTOML_HOME, the directory that both stores are in."""
+    return Path(BentoMLContainer.bentoml_home.get())
+
+
+def model_store() -> Path:
+    """Return the directory of the model store; models are its NAME/VERSION."""
+    return Path(BentoMLContainer.model_store_dir.get())
+
+
+def bento_store() -> Path:
+    """Return the directory of the Bento store; Bentos are its NAME/VERSION."""
+    return Path(BentoMLContainer.bento_store_dir.get())
+
+
+def remember_model(tag: str) -> None:
+    """Write `tag` into the arguments that BentoML keeps in the Bento being built, and gives back when it is loaded."""
+    BentoMLContainer.bento_arguments.get()["model"] = tag
+
+
+def _place() -> Path:
+    place = home() / "bentune"
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _stored(name: str) -> set[str]:
+    """Versions by the names of their directories: one that another process left half-written counts as well."""
+    folders = [store / name for store in (model_store(), bento_store())]
+    return {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
+
+
+def find_bundle(tag: str) -> Bundle:
+    """Open NAME (its newest version), NAME:VERSION, or a bundle's directory. Raises InputError, BundleError."""
+    if (Path(tag) / MANIFEST).is_file():
+        return _opened(Path(tag))
+    try:
+        model = bentoml.models.get(_newest(tag, model_store()))
+    except (bentoml.exceptions.BentoMLException, ValueError) as error:
+        known = [str(model.tag) for model in bentoml.models.list() if model.info.module == MODULE]
+        raise InputError(f"{tag} is not in the BentoML model store; {_listed(tag, known, 'makes')}") from error
+    return _opened(Path(model.path))
+
+
+def find_bento(tag: str) -> bentoml.Bento:
+    """The Bento NAME (its newest version) or NAME:VERSION. Raises InputError."""
+    try:
+        return bentoml.bentos.get(_newest(tag, bento_store()))
+    except (bentoml.exceptions.BentoMLException, ValueError) as error:
+        known = [str(bento.tag) for bento in bentoml.bentos.list()]
+        raise InputError(f"{tag} is not in the BentoML store; {_listed(tag, known, 'builds')}") from error
+
+
+def _newest(tag: str, store: Path) -> str:
+    """NAME as NAME:VERSION, by the order of versions: BentoML goes by the clock, which may have been set back."""
+    name, _, version = tag.partition(":")
+    folder = store / name
+    if version not in {"", "latest"} or not re.fullmatch(NAME, name) or not folder.is_dir():
+        return tag
+    found = newest(path.name for path in folder.iterdir() if path.is_dir())
+    return tag if found is None else f"{name}:{found}"
+
+
+def _opened(root: Path) -> Bundle:
+    mend(root)
+    return open_bundle(root)
+
+
+def _listed(tag: str, known: list[str], verb: str) -> str:
+    """What the store has instead: other versions of the same name, or else the names."""
+    if not known:
+        return f"it is empty: `bentune run RECIPE` {verb} one"
+    name = tag.partition(":")[0]
+    versions = sorted((other for other in known if other.partition(":")[0] == name), reverse=True)
+    others = versions or sorted({other.partition(":")[0] for other in known})
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    return f"it has {', '.join(others[:SHOWN])}{more}"

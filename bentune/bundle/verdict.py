@@ -1,0 +1,105 @@
+"""The verdict: whether a candidate may replace what is served, as `bentune compare` writes it into evidence.json.
+
+The settings that it is reached by are here as well: a recipe has them, and they travel in the bundle's evidence.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field, TypeAdapter
+
+from bentune.bundle.files import Frozen
+
+VERDICTS = "verdicts"  # the key in evidence.json; the newest is last
+MAX_MARGIN = 50.0
+
+
+class Decision(StrEnum):
+    """What is to be done with the candidate."""
+
+    PROMOTE = "PROMOTE"
+    HOLD = "HOLD"
+    NEED_MORE_ROWS = "NEED MORE ROWS"
+
+
+class CompareSettings(Frozen):
+    """When a candidate may replace what is served; the recipe's section `compare`."""
+
+    margin: float = Field(
+        default=1.0, gt=0, le=MAX_MARGIN, description="points of accuracy that the candidate may lose"
+    )
+    alpha: float = Field(
+        default=0.05, gt=0, le=0.2, description="share of candidates that lose the margin and may be promoted"
+    )
+    power: float = Field(
+        default=0.8, ge=0.5, le=0.99, description="share of equally good candidates to promote, with the rows asked for"
+    )
+    slices: list[str] = Field(
+        default=[], description="columns whose values are compared one by one, beside label and length"
+    )
+    frozen: dict[str, str] = Field(
+        default={}, description="column: value of slices that veto sooner: at twice alpha, without Holm's correction"
+    )
+    max_latency_ratio: float = Field(default=1.5, gt=0, description="latency that the candidate may have, by served")
+    latency_rows: int = Field(default=100, ge=10, le=10_000, description="rows that are sent one by one for latency")
+    calibration_bins: int = Field(default=10, ge=2, le=100, description="bins of confidence for calibration")
+    resamples: int = Field(default=1000, ge=100, le=100_000, description="bootstrap resamples")
+    max_rows: int = Field(default=100_000, ge=1, le=10_000_000, description="rows to compare on; more are an error")
+    examples: int = Field(default=5, ge=0, le=100, description="rows to show each way whose answer changed")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the resamples and of which side goes first")
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that is sliced by."""
+        return list(dict.fromkeys([*self.slices, *self.frozen]))
+
+
+class Judged(Frozen):
+    """One side of a comparison: `content` is the bundle's content digest, `address` that of a live service."""
+
+    tag: str
+    content: str
+    address: str | None = None
+
+
+class Difference(Frozen):
+    """Candidate minus served, in the metric's own unit, with the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Verdict(Frozen):
+    """The decision with the numbers that decided.
+
+    `metric` is what was judged, `margin` how much of it the candidate may lose, both as shares, not points.
+    `confidence` is that of the interval of `difference`. `rows_needed` is set when there were too few. `earlier` counts
+    the comparisons of this candidate before this one: each look has a chance of its own to let a bad one through.
+    """
+
+    decision: Decision
+    reasons: list[str] = Field(min_length=1)
+    created_at: datetime
+    candidate: Judged
+    served: Judged
+    rows: int = Field(ge=1)
+    data_fingerprint: str
+    metric: str
+    margin: float = Field(gt=0)
+    confidence: float = Field(gt=0.5, lt=1)
+    difference: Difference
+    rows_needed: int | None = None
+    earlier: int = Field(default=0, ge=0)
+
+
+_VERDICTS = TypeAdapter(list[Verdict])
+
+
+def verdicts_of(evidence: dict[str, Any], content: str) -> list[Verdict]:
+    """The verdicts on the bundle whose content digest this is, the newest last: those copied from another do not count.
+
+    Raises pydantic's ValidationError for what `bentune compare` did not write.
+    """
+    return [one for one in _VERDICTS.validate_python(evidence.get(VERDICTS, [])) if one.candidate.content == content]

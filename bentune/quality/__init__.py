@@ -1,0 +1,1 @@
+"""Quality of answers: metrics with their intervals, calibration, non-inferiority, slices."""

@@ -1,0 +1,144 @@
+"""Bootstrap intervals without keeping the resamples: rows drawn with replacement, of which only counts and sums stay.
+
+The intervals are percentile bootstrap (Efron and Tibshirani 1993, chapter 13): as many rows as there are, drawn with
+replacement, make one more data set of the same kind, and the spread of a metric over many of those is its interval.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+# Rows drawn at a time; each costs about 50 bytes, whatever the numbers of rows and resamples are.
+_DRAWS_PER_BLOCK = 1 << 19
+
+
+class Interval(Frozen):
+    """A metric's value on the rows as they are, and the ends of its interval: low <= value <= high."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the metrics need of each row of one model.
+
+    `gold` and `predicted` are labels, int64 [rows]; `amounts` float64 [rows, kinds] are what is averaged over the rows;
+    each row adds its `gaps`, float64 [rows], to its bin of confidence, `place`, int64 [rows] and below `bins`.
+    """
+
+    gold: Ints
+    predicted: Ints
+    labels: int
+    amounts: Floats
+    gaps: Floats
+    place: Ints
+    bins: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What all the metrics of one model follow from, for one or more samples of the rows.
+
+    `support`, `predicted` and `hits` are int64 [samples, labels]: gold rows, predicted rows, and rows where both agree,
+    which are the margins and the diagonal of each sample's confusion matrix. `amounts`, float64 [samples, kinds], and
+    `gaps`, float64 [samples, bins], are summed.
+    """
+
+    support: Ints
+    predicted: Ints
+    hits: Ints
+    amounts: Floats
+    gaps: Floats
+
+
+def check_settings(resamples: int, confidence: float, seed: int) -> None:
+    """Raise InputError for settings out of range."""
+    if resamples < 1:
+        raise InputError(f"resamples must be at least 1, but is {resamples}")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must be between 0 and 1, but is {confidence}")
+    if seed < 0:
+        raise InputError(f"seed must not be negative, but is {seed}")
+
+
+def count_whole(model: Scored) -> Counts:
+    """Count every row once, as one sample."""
+    rows = len(model.gold)
+    return _count(model, picked=np.arange(rows), sample=np.zeros(rows, dtype=np.int64), samples=1)
+
+
+def resample(models: Sequence[Scored], resamples: int, seed: int) -> list[Counts]:
+    """Draw as many rows as there are, with replacement, `resamples` times, and count each draw for every model."""
+    rows = len(models[0].gold)
+    rng = np.random.default_rng(seed)
+    totals = [_nothing(model, resamples) for model in models]
+    # All the draws are one stream, of which every `rows` make a resample. A block ends anywhere in it, so that
+    # neither many resamples nor many rows need much memory.
+    for start in range(0, resamples * rows, _DRAWS_PER_BLOCK):
+        stop = min(start + _DRAWS_PER_BLOCK, resamples * rows)
+        picked = rng.integers(0, rows, size=stop - start)
+        touched = slice(start // rows, (stop - 1) // rows + 1)
+        sample = np.arange(start, stop) // rows - touched.start
+        for total, model in zip(totals, models, strict=True):
+            block = _count(model, picked, sample, touched.stop - touched.start)
+            total.support[touched] += block.support
+            total.predicted[touched] += block.predicted
+            total.hits[touched] += block.hits
+            total.amounts[touched] += block.amounts
+            total.gaps[touched] += block.gaps
+    return totals
+
+
+def interval(value: np.float64, samples: Floats, confidence: float) -> Interval:
+    """The value with the percentiles of `samples`, float64 [resamples], that `confidence` of them lie between."""
+    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    # F1 is biased: with few rows, or a low confidence, the middle of the resamples can lie wholly beside the value.
+    return Interval(value=float(value), low=float(min(low, value)), high=float(max(high, value)))
+
+
+def _nothing(model: Scored, samples: int) -> Counts:
+    by_label = (samples, model.labels)
+    return Counts(
+        support=np.zeros(by_label, np.int64),
+        predicted=np.zeros(by_label, np.int64),
+        hits=np.zeros(by_label, np.int64),
+        amounts=np.zeros((samples, model.amounts.shape[1])),
+        gaps=np.zeros((samples, model.bins)),
+    )
+
+
+def _count(model: Scored, picked: Ints, sample: Ints, samples: int) -> Counts:
+    """Count the rows `picked`, int64 [draws], each into its `sample`, int64 [draws] and below `samples`."""
+    gold, predicted = model.gold[picked], model.predicted[picked]
+    cell = sample * model.labels + gold
+
+    def tally(cells: Ints) -> Ints:
+        return np.bincount(cells, minlength=samples * model.labels).reshape(samples, model.labels)
+
+    def total(cells: Ints, weights: Floats, size: int) -> Floats:
+        # The stubs of numpy do not know that weights make the counts float64.
+        return np.bincount(cells, weights=weights, minlength=size).astype(np.float64, copy=False)
+
+    amounts = [total(sample, amount[picked], samples) for amount in model.amounts.T]
+    gaps = np.zeros((samples, 0))
+    if model.bins:
+        cells = sample * model.bins + model.place[picked]
+        gaps = total(cells, model.gaps[picked], samples * model.bins).reshape(samples, model.bins)
+    return Counts(
+        support=tally(cell),
+        predicted=tally(sample * model.labels + predicted),
+        hits=tally(cell[gold == predicted]),
+        amounts=np.stack(amounts, axis=1),
+        gaps=gaps,
+    )

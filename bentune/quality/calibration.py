@@ -1,0 +1,129 @@
+"""Calibration: whether what a classifier is 80 % sure of is right 80 % of the time.
+
+ECE is the expected calibration error over bins of equal width (Guo et al. 2017): the mean over rows of the distance
+between the mean confidence and the accuracy of their bin. It cannot be negative, so noise makes it too large, the more
+the fewer rows there are; in the difference of two classifiers on the same rows most of that falls out.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from bentune.bundle.files import Frozen
+from bentune.bundle.scores import THRESHOLD
+from bentune.bundle.verdict import Difference
+from bentune.quality.bootstrap import Floats, Interval, Ints
+
+Mask = npt.NDArray[np.bool_]
+_CELLS_PER_BLOCK = 1 << 22
+
+
+class Bin(Frozen):
+    """Rows whose confidence is above `low` and at most `high`; both means are None of no rows."""
+
+    low: float
+    high: float
+    rows: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class Calibration(Frozen):
+    """`error` is the expected calibration error, a share; `bins` are the reliability curve."""
+
+    error: Interval
+    bins: list[Bin]
+
+
+def reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
+    """The reliability table of probabilities, float64 [rows, labels]; `gold` is int64 [rows].
+
+    Where rows have any number of labels it is int64 [rows, labels], and the table is of each decision on one.
+    """
+    if gold.ndim > 1:
+        decided = scores > THRESHOLD
+        return _table(np.where(decided, scores, 1 - scores).ravel(), (decided == gold).ravel(), bins)
+    return _table(scores.max(axis=1), scores.argmax(axis=1) == gold, bins)
+
+
+def _table(confidence: Floats, right: Mask, bins: int) -> list[Bin]:
+    place = _bin_of(confidence, bins)
+    edges = np.linspace(0, 1, bins + 1)
+    table = []
+    for number in range(bins):
+        inside = place == number
+        table.append(
+            Bin(
+                low=float(edges[number]),
+                high=float(edges[number + 1]),
+                rows=int(inside.sum()),
+                confidence=float(confidence[inside].mean()) if inside.any() else None,
+                accuracy=float(right[inside].mean()) if inside.any() else None,
+            )
+        )
+    return table
+
+
+def ece(table: list[Bin]) -> float:
+    """Expected calibration error of a reliability table, a share."""
+    rows = sum(one.rows for one in table)
+    gaps = (one.rows * abs((one.confidence or 0.0) - (one.accuracy or 0.0)) for one in table)
+    return sum(gaps) / rows
+
+
+def ece_difference(
+    candidate: Floats, served: Floats, gold: Ints, *, bins: int, resamples: int, confidence: float, seed: int
+) -> Difference:
+    """ECE of the candidate minus that of the served model, with a percentile bootstrap interval over the rows.
+
+    Each resample draws the same rows for both. Where rows have any number of labels, `gold` is int64 [rows, labels].
+    """
+    rows = len(gold)
+    gaps = np.hstack([_gaps(scores, gold, bins) for scores in (candidate, served)])
+    items = gold.size
+    rng = np.random.default_rng(seed)
+    spread: list[float] = []
+    block = max(1, _CELLS_PER_BLOCK // rows)
+    for start in range(0, resamples, block):
+        times = rng.multinomial(rows, np.full(rows, 1 / rows), size=min(block, resamples - start))
+        sums = np.abs(times.astype(np.float64) @ gaps) / items
+        spread += (sums[:, :bins].sum(axis=1) - sums[:, bins:].sum(axis=1)).tolist()
+    value = ece(reliability(candidate, gold, bins)) - ece(reliability(served, gold, bins))
+    low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
+    # Of a biased measure the middle of the resamples can lie wholly beside the value.
+    return Difference(value=value, low=float(min(low, value)), high=float(max(high, value)))
+
+
+def decision_gaps(scores: Floats, gold: Mask, bins: int) -> Floats:
+    """Of one of any number of labels: float64 [rows, bins], confidence less being right in the bin of each decision.
+
+    `scores` are its probabilities, float64 [rows], `gold` is bool [rows].
+    """
+    decided = scores > THRESHOLD
+    confidence = np.where(decided, scores, 1 - scores)
+    return _in_bins(confidence - (decided == gold), _bin_of(confidence, bins), bins)
+
+
+def gap_of_each(scores: Floats, gold: Ints, bins: int) -> tuple[Floats, Ints]:
+    """Each row's confidence less whether it is right, float64 [rows], and its bin, int64 [rows]."""
+    confidence = scores.max(axis=1)
+    return confidence - (scores.argmax(axis=1) == gold), _bin_of(confidence, bins)
+
+
+def _gaps(scores: Floats, gold: Ints, bins: int) -> Floats:
+    """Float64 [rows, bins]: the gap of each row in its own bin, 0 elsewhere; of any number of labels, their sum."""
+    if gold.ndim > 1:
+        of_label = (decision_gaps(scores[:, label], gold[:, label] > 0, bins) for label in range(gold.shape[1]))
+        return np.asarray(sum(of_label), dtype=np.float64)
+    return _in_bins(*gap_of_each(scores, gold, bins), bins)
+
+
+def _in_bins(gap: Floats, place: Ints, bins: int) -> Floats:
+    gaps = np.zeros((len(gap), bins))
+    gaps[np.arange(len(gap)), place] = gap
+    return gaps
+
+
+def _bin_of(confidence: Floats, bins: int) -> Ints:
+    """Int64 [rows]: the bin of each confidence, the upper edge its own."""
+    found: Ints = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return found

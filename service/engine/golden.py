@@ -1,0 +1,41 @@
+"""Replays the bundle's golden rows: real inputs that must get the scores they got when the bundle was proven."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bentune.bundle.manifest import GoldenRow
+from service.engine.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What the replay found: `largest_difference` is in probability; `failed` numbers the rows out of tolerance."""
+
+    rows: int
+    largest_difference: float
+    failed: list[int]
+
+    @property
+    def passed(self) -> bool:
+        """Every row was within its tolerance, and there was one to look at."""
+        return self.rows > 0 and not self.failed
+
+
+def replay(predictor: Predictor, golden: list[GoldenRow], key: str) -> Replay:
+    """Score every golden row alone and compare each label's probability with what the bundle expects under `key`."""
+    largest, failed = 0.0, []
+    for number, row in enumerate(golden):
+        tokens = predictor.tokenizer.encode(row.text, row.text_pair, truncate=True)
+        scores = predictor.probabilities(predictor.logits([tokens]))[0]
+        expected = row.scores.get(key, [])
+        difference = (
+            float(np.abs(scores - np.asarray(expected, dtype=np.float32)).max())
+            if len(expected) == len(scores)
+            else float("inf")
+        )
+        # Written so that a NaN fails too.
+        if not difference <= row.tolerance:
+            failed.append(number)
+        largest = max(largest, difference) if difference == difference else float("inf")  # noqa: PLR0124
+    return Replay(rows=len(golden), largest_difference=largest, failed=failed)

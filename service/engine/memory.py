@@ -1,0 +1,101 @@
+"""What a memory limit allows: whether the model can be served within it, and how much may wait.
+
+A process that outgrows its limit is killed in the middle of its requests, so both are decided before it serves.
+"""
+
+import logging
+import math
+from pathlib import Path
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.hardware import describe, memory_limit_bytes
+from bentune.bundle.manifest import Bundle, ImageLimits
+from bentune.bundle.plan import model_file
+from bentune.bundle.processor import ImageSettings
+from service.engine.providers import available
+from service.engine.runtime import Runtime, choose
+from service.scheduling.queue import QueueLimits
+from service.settings import Settings
+from service.tasks.image import PIXEL_BYTES
+
+logger = logging.getLogger("bentoml.bentune")
+
+# Measured: MiniLM in int8 on one core and on two, resident memory of all processes (docs/log.md). Where they are wrong
+# for a model, BENTUNE_MEMORY_CHECK=false leaves it to the operator.
+PROCESSES = 190_000_000
+"""Bytes of BentoML's two processes without a model."""
+WEIGHTS = 1.7
+"""Bytes of a session for each byte of its file: the weights as they are read, and repacked for the kernels."""
+WORK, WORK_SLOTS = 1.15, 2
+"""What batches add, on so many slots as it was measured with."""
+SLOT_TOKEN = 60_000
+"""Bytes that a batch on one more slot adds for each of its tokens: 30 MB were seen for 512."""
+WAITING_INPUT, WAITING_TOKEN = 65_536, 48
+"""Bytes of what waits: a connection with its request, and a token's id."""
+
+
+def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
+    """About how much memory serving `bundle` so takes, before anything waits."""
+    weights = (bundle.root / model_file(runtime.variant)).stat().st_size
+    # A text that is longer than the budget runs alone.
+    tokens = max(runtime.token_budget, bundle.manifest.limits.max_tokens)
+    more = max(runtime.slots - WORK_SLOTS, 0) * tokens * SLOT_TOKEN
+    if isinstance(bundle.manifest.limits, ImageLimits):
+        more += bundle.manifest.limits.max_pixels * PIXEL_BYTES
+    return round(WORK * (PROCESSES + WEIGHTS * weights * runtime.copies)) + more
+
+
+def allowed_bytes(settings: Settings, root: Path = Path("/")) -> int | None:
+    """The memory limit of this process, None without one or where the operator will not have it checked."""
+    return memory_limit_bytes(root) if settings.memory_check else None
+
+
+def shortage(bundle: Bundle, runtime: Runtime, limit: int | None) -> str:
+    """Why `bundle` cannot be served so within `limit` bytes, and what to do; empty when it can."""
+    needed = needed_bytes(bundle, runtime)
+    if limit is None or limit >= needed:
+        return ""
+    return (
+        f"the memory limit is {limit / 1e6:.0f} MB, and serving {bundle.tag} on {runtime.slots * runtime.threads} "
+        f"cores takes about {needed / 1e6:.0f} MB: raise the limit"
+    )
+
+
+def require_memory(bundle: Bundle, settings: Settings, root: Path = Path("/")) -> None:
+    """Raise InputError when the memory limit of this process is too small to serve `bundle`."""
+    runtime, _ = choose(bundle.plan, describe(root), available())
+    if why := shortage(bundle, runtime, allowed_bytes(settings, root)):
+        raise InputError(why)
+
+
+def _waiting_token(bundle: Bundle) -> int:
+    """Bytes of a token of what waits: an id, or of an image its share of the pixel values, float32."""
+    if not isinstance(bundle.processor, ImageSettings):
+        return WAITING_TOKEN
+    height, width = bundle.processor.shape
+    return math.ceil(3 * 4 * height * width / bundle.manifest.limits.max_tokens)
+
+
+def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Path = Path("/")) -> QueueLimits:
+    """How much may wait: what the settings say or, where the memory limit leaves room for less, so much less.
+
+    A request of the most inputs, and a text of the most tokens, may always wait. What is less than the settings say is
+    logged.
+    """
+    limit = allowed_bytes(settings, root)
+    most = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * _waiting_token(bundle)
+    room = most if limit is None else limit - needed_bytes(bundle, runtime)
+    share = min(max(room / most, 0.0), 1.0)
+    tokens = max(int(share * settings.queue_tokens), min(bundle.manifest.limits.max_tokens, settings.queue_tokens))
+    inputs = max(int(share * settings.queue_inputs), min(settings.max_inputs, settings.queue_inputs))
+    if limit is not None and share < 1:
+        logger.warning(
+            "%s: the memory limit of %.0f MB leaves room for %d waiting inputs and %d tokens, not for %d and %d",
+            bundle.tag,
+            limit / 1e6,
+            inputs,
+            tokens,
+            settings.queue_inputs,
+            settings.queue_tokens,
+        )
+    return QueueLimits(inputs, tokens)

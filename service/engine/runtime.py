@@ -1,0 +1,82 @@
+"""Chooses how this pod runs the bundle: as planned or, where the hardware differs, the next best that was measured."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.plan import FP32, Entry, Plan
+from service.engine.providers import CPU as CPU_PROVIDER
+
+REASONS = ("cores", "isa", "provider", "golden")
+"""Why a pod may run something else than its plan says, as metrics name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a pod runs: `slots` batches at a time with `threads` cores each."""
+
+    variant: str
+    provider: str
+    slots: int
+    threads: int
+    token_budget: int
+
+    @property
+    def apart(self) -> bool:
+        """Whether slots need sessions of their own: one that they share would have them share its threads too."""
+        return self.provider == CPU_PROVIDER and self.threads > 1
+
+    @property
+    def copies(self) -> int:
+        """How many sessions it takes, each with its own copy of the weights: the slots', and a lone request's."""
+        return (self.slots if self.apart else 1) + (self.slots > 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Why something else than planned is run: `reason` is one of REASONS, `message` is for people."""
+
+    reason: str
+    message: str
+
+
+def choose(plan: Plan, cpu: Cpu, providers: Collection[str]) -> tuple[Runtime, list[Fallback]]:
+    """What to run on `cpu` with the installed `providers`, and why it is not what the plan says, if it is not.
+
+    Where there are more cores than were measured, slots are added: each keeps the threads it was measured with.
+    """
+    if not plan.measured:
+        threads = min(plan.threads or 1, cpu.cores)
+        slots = min(plan.slots or cpu.cores, cpu.cores // threads)
+        return Runtime(plan.variant, plan.provider, slots, threads, plan.token_budget), []
+    fallbacks: dict[str, Fallback] = {}
+    for entry in plan.measured:
+        obstacles = list(_obstacles(entry, plan, cpu, providers))
+        if not obstacles:
+            slots = cpu.cores // entry.threads
+            runtime = Runtime(entry.variant, entry.provider, slots, entry.threads, entry.token_budget)
+            return runtime, list(fallbacks.values())
+        for obstacle in obstacles:
+            fallbacks.setdefault(obstacle.reason, obstacle)
+    return in_fp32(plan, cpu), list(fallbacks.values())
+
+
+def in_fp32(plan: Plan, cpu: Cpu) -> Runtime:
+    """What runs anywhere: the exported weights on ONNX Runtime's own provider, a slot a core.
+
+    With the token budget that was best for them: the winner's may be 1, for a variant that must run rows one by one.
+    """
+    budgets = [entry.token_budget for entry in plan.measured if (entry.variant, entry.provider) == (FP32, CPU_PROVIDER)]
+    return Runtime(FP32, CPU_PROVIDER, cpu.cores, 1, budgets[0] if budgets else plan.token_budget)
+
+
+def _obstacles(entry: Entry, plan: Plan, cpu: Cpu, providers: Collection[str]) -> Iterator[Fallback]:
+    what = f"{entry.variant} on {entry.provider} with {entry.slots} x {entry.threads} cores"
+    if entry.cores > cpu.cores:
+        yield Fallback("cores", f"{what} needs {entry.cores} cores, this process has {cpu.cores}")
+    if entry.provider not in providers:
+        yield Fallback("provider", f"{what}: the provider is not installed")
+    missing = set(plan.cpu.isa if plan.cpu else ()) - set(cpu.isa)
+    # Without the instructions it was proven with, int8 can give other answers: products saturate (onnxruntime 5849).
+    if entry.variant != FP32 and missing:
+        yield Fallback("isa", f"{what} was proven with {', '.join(sorted(missing))}, which this CPU does not have")

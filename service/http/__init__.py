@@ -1,0 +1,1 @@
+"""Wire formats of the service: requests, uploads, and the OpenAPI page."""

@@ -1,0 +1,69 @@
+"""Corrects the OpenAPI page that BentoML makes: it shows one branch of each union, and errors that we never answer."""
+
+from typing import Any
+
+from bentune.bundle.errors import REQUEST_ERRORS, ClientGone, Overloaded
+from service.http.requests import PredictRequest, PredictResponse
+
+JSON = "application/json"
+SCHEMAS = "#/components/schemas/"
+
+
+# One image, or the files of a form, each under any name.
+UPLOADS = {
+    "image/*": {"schema": {"type": "string", "format": "binary"}},
+    "multipart/form-data": {
+        "schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
+    },
+}
+
+
+def corrected(spec: dict[str, Any], *, images: bool = False) -> dict[str, Any]:
+    """The page with all shapes of /predict, the table of `bentune/bundle/errors.py`, and /info; changes `spec`.
+
+    A model of `images` takes files as well.
+    """
+    spec["openapi"] = "3.1.0"  # pydantic writes schemas of this version
+    schemas: dict[str, Any] = {}
+    for model in (PredictRequest, PredictResponse):
+        schema = model.model_json_schema(ref_template=SCHEMAS + "{model}")
+        schema.pop("root_input", None)  # a word of BentoML's own
+        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+    schemas["Error"] = {
+        "type": "object",
+        "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
+        "required": ["error", "error_type"],
+    }
+    spec["components"] = {"schemas": schemas}
+    predict = spec["paths"]["/predict"]["post"]
+    content = _content("PredictRequest") | (UPLOADS if images else {})
+    predict["requestBody"] = {"required": True, "content": content}
+    predict["responses"] = {
+        "200": {"description": "Best label first", "content": _content("PredictResponse")}
+    } | _errors()
+    spec["paths"]["/info"] = {
+        "get": {
+            "description": "The model, its limits, its plan, and the headline of its evidence.",
+            "responses": {"200": {"description": "A JSON object", "content": {JSON: {"schema": {"type": "object"}}}}},
+        }
+    }
+    return spec
+
+
+def _errors() -> dict[str, Any]:
+    """One answer for each status of the error table; errors that share a status share its description."""
+    answers: dict[str, Any] = {}
+    for error in REQUEST_ERRORS:
+        if error is ClientGone:  # nobody is there to read it
+            continue
+        says = (error.__doc__ or "").split("\n")[0]
+        answer = answers.setdefault(str(error.status), {"description": "", "content": _content("Error")})
+        answer["description"] = f"{answer['description']} {says}".strip()
+    answers[str(Overloaded.status)]["headers"] = {
+        "Retry-After": {"description": "seconds until there should be room", "schema": {"type": "integer"}}
+    }
+    return dict(sorted(answers.items()))
+
+
+def _content(schema: str) -> dict[str, Any]:
+    return {JSON: {"schema": {"$ref": SCHEMAS + schema}}}

@@ -1,0 +1,1 @@
+"""Metrics, drift and the prediction log of a running service."""

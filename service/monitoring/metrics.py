@@ -1,0 +1,126 @@
+"""Every metric of the service, with its buckets: the one place that names them.
+
+BentoML serves them at /metrics beside its own. prometheus_client is imported when the metrics are made and not
+before: BentoML must first have set the directory of its multi-process mode, or histograms are lost (BentoML 5602).
+"""
+
+from collections.abc import Sequence
+
+from bentune.bundle.errors import REQUEST_ERRORS
+from service.engine.runtime import REASONS
+from service.scheduling.scheduler import Observer
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+TOKENIZE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
+BATCH_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
+BATCH_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+RATIO = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75)
+CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+class Metrics(Observer):
+    """One process's metrics; the scheduler tells them what it does."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self.queue_seconds = Histogram(
+            "bentune_request_queue_seconds", "Time from arrival to the start of compute, per input", buckets=SECONDS
+        )
+        self.tokenize_seconds = Histogram(
+            "bentune_tokenize_seconds", "Time to tokenize one request", buckets=TOKENIZE_SECONDS
+        )
+        self.inference_seconds = Histogram("bentune_inference_seconds", "Time to compute one batch", buckets=SECONDS)
+        self.batch_requests = Histogram("bentune_batch_requests", "Inputs in a batch", buckets=BATCH_REQUESTS)
+        self.batch_tokens = Histogram("bentune_batch_tokens", "Padded tokens in a batch", buckets=BATCH_TOKENS)
+        self.batch_padding_ratio = Histogram(
+            "bentune_batch_padding_ratio", "Share of a batch's padded tokens that is padding", buckets=RATIO
+        )
+        # Several workers write to one page: a gauge is the sum over the workers that live.
+        self.queue_requests = Gauge("bentune_queue_requests", "Waiting inputs", multiprocess_mode="livesum")
+        self.queue_tokens = Gauge("bentune_queue_tokens", "Waiting tokens", multiprocess_mode="livesum")
+        self.slots_busy = Gauge("bentune_slots_busy", "Slots that compute", multiprocess_mode="livesum")
+        # Each write costs a system call in multi-process mode: only what changed is written.
+        self._gauges = (self.queue_requests, self.queue_tokens, self.slots_busy)
+        self._shown = (0, 0, 0)
+        self.rejected_total = Counter("bentune_rejected_total", "Requests that got no prediction", ["reason"])
+        self.truncated_total = Counter("bentune_truncated_total", "Inputs that were cut to the model's limit")
+        self.predictions_total = Counter(
+            "bentune_predictions_total", "Inputs by predicted label, each of one that has several", ["label"]
+        )
+        self.confidence = Histogram("bentune_confidence", "Score of the likeliest label", buckets=CONFIDENCE)
+        self.model_info = Gauge(
+            "bentune_model_info",
+            "The model that is served; always 1",
+            ["name", "version", "task", "variant", "provider", "digest"],
+            multiprocess_mode="max",
+        )
+        # Each worker has a window of its own. Any of them shows what the pod is sent; the largest would be beyond the
+        # threshold more often than it says.
+        self.drift_psi = Gauge(
+            "bentune_drift_psi",
+            "Population stability index of the newest inputs against held-out rows; absent until there are enough",
+            ["feature"],
+            multiprocess_mode="mostrecent",
+        )
+        self.drift_psi_threshold = Gauge(
+            "bentune_drift_psi_threshold",
+            "The index that inputs like the held-out rows exceed less than once a month",
+            ["feature"],
+            multiprocess_mode="mostrecent",
+        )
+        self.prediction_log_total = Counter(
+            "bentune_prediction_log_total", "Inputs that were sampled for the prediction log", ["outcome"]
+        )
+        self.plan_fallback = Gauge(
+            "bentune_plan_fallback",
+            "1 when the pod runs something else than its plan says, by reason",
+            ["reason"],
+            multiprocess_mode="max",
+        )
+
+    def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """`n_items` inputs were computed together in `seconds`."""
+        self.batch_requests.observe(n_items)
+        self.batch_tokens.observe(padded_tokens)
+        self.batch_padding_ratio.observe(1 - tokens / padded_tokens)
+        self.inference_seconds.observe(seconds)
+
+    def queued(self, seconds: float) -> None:
+        """An input was computed, which had waited for so long."""
+        self.queue_seconds.observe(seconds)
+
+    def rejected(self, reason: str) -> None:
+        """A request gets no prediction."""
+        self.rejected_total.labels(reason).inc()
+
+    def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
+        """The queue or the slots changed to this."""
+        now = (waiting_items, waiting_tokens, busy_slots)
+        for gauge, value, before in zip(self._gauges, now, self._shown, strict=True):
+            if value != before:
+                gauge.set(value)
+        self._shown = now
+
+    def predicted(self, labels: Sequence[str], confidence: float) -> None:
+        """One answer goes out, with these labels; `confidence` is the probability of the likeliest label."""
+        for label in labels:
+            self.predictions_total.labels(label).inc()
+        self.confidence.observe(confidence)
+
+    def drifted(self, feature: str, index: float) -> None:
+        """The newest inputs have this population stability index."""
+        self.drift_psi.labels(feature).set(index)
+
+    def logged(self, outcome: str) -> None:
+        """A sampled input was written to the prediction log, or not; any thread may say so."""
+        self.prediction_log_total.labels(outcome).inc()
+
+    def prepare(self, labels: Sequence[str]) -> None:
+        """Show every series at zero from the start, so that a first event is an increase and not a new series."""
+        for label in labels:
+            self.predictions_total.labels(label)
+        for error in REQUEST_ERRORS:
+            self.rejected_total.labels(error.reason)
+        for reason in REASONS:
+            self.plan_fallback.labels(reason).set(0)

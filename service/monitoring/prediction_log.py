@@ -1,0 +1,144 @@
+"""The prediction log: a sample of what was asked and answered, written by a thread that no request waits for."""
+
+import logging
+import queue
+import random
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, StringConstraints
+from pydantic_core import to_json
+
+from bentune.bundle.files import Frozen
+from bentune.bundle.seen_rows import row_key
+from service.http.requests import Row
+from service.monitoring.log_files import LogFiles
+
+logger = logging.getLogger("bentoml.bentune")
+
+# A key takes the event loop as long as a short text takes the tokenizer. Longer texts are left out, and counted.
+MOST_CHARACTERS = 20_000
+# Lines that wait for the disk; with the longest texts some ten megabytes.
+MOST_WAITING = 512
+CLOSE_S = 3.0
+
+Short = Annotated[str, StringConstraints(max_length=1000)]
+
+WRITTEN, TOO_LONG, TOO_MANY, FAILED = OUTCOMES = ("written", "too_long", "too_many", "failed")
+
+
+class LoggedPrediction(Frozen):
+    """One line of the log, an input with its answer.
+
+    `key` is `row_key` in hex and `characters` the length of the texts, which are there themselves only where the server
+    was told to keep them. `tokens` is what the model saw, special tokens included; `scores` has each label's
+    probability. With `multi_label` these are of labels that do not exclude each other, and `label` is the likeliest.
+    """
+
+    time: datetime
+    model: Short
+    content: Short
+    key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    characters: int = Field(ge=0)
+    tokens: int = Field(ge=1)
+    truncated: bool
+    label: Short
+    scores: dict[Short, Annotated[float, Field(ge=0, le=1.000001)]] = Field(min_length=2)
+    multi_label: bool | None = None
+    text: str | None = None
+    text_pair: str | None = None
+
+
+class Kept(NamedTuple):
+    """What is kept of a sampled input until its answer is there: `row` only where texts are logged."""
+
+    key: str
+    characters: int
+    row: Row | None
+
+
+class PredictionLog:
+    """The log of one process."""
+
+    def __init__(
+        self, directory: Path, share: float, max_bytes: int, *, texts: bool, count: Callable[[str], None]
+    ) -> None:
+        """Of all inputs, `share` is logged. `count` is told the outcome of each sampled one, one of OUTCOMES."""
+        self._share = share
+        self._texts = texts
+        self._count = count
+        self._files = LogFiles(directory, max_bytes)
+        self._waiting: queue.Queue[LoggedPrediction | None] = queue.Queue(MOST_WAITING)
+        self._random = random.Random()  # noqa: S311 (a sample, and no secret)
+        self._complained = False
+        self._writer = threading.Thread(target=self._write, name="prediction-log", daemon=True)
+        self._writer.start()
+
+    def keep(self, row: Row) -> Kept | None:
+        """Decide whether this input is logged, and if so take what is needed of its texts."""
+        if self._random.random() >= self._share:
+            return None
+        characters = sum(len(text) for text in row if text is not None)
+        if characters > MOST_CHARACTERS:
+            self._count(TOO_LONG)
+            return None
+        return Kept(row_key(*row).hex(), characters, row if self._texts else None)
+
+    def put(
+        self,
+        kept: Kept,
+        *,
+        tokens: int,
+        truncated: bool,
+        scores: dict[str, float],
+        model: str,
+        content: str,
+        multi_label: bool = False,
+    ) -> None:
+        """Hand a line to the writer; where it cannot follow, the line is lost and counted."""
+        text, text_pair = kept.row or (None, None)
+        line = LoggedPrediction.model_construct(
+            time=datetime.now(UTC),
+            model=model,
+            content=content,
+            key=kept.key,
+            characters=kept.characters,
+            tokens=tokens,
+            truncated=truncated,
+            label=max(scores, key=scores.__getitem__),
+            scores=scores,
+            multi_label=multi_label or None,
+            text=text,
+            text_pair=text_pair,
+        )
+        try:
+            self._waiting.put_nowait(line)
+        except queue.Full:
+            self._count(TOO_MANY)
+
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Write what waits, for at most so many seconds, and end the writer."""
+        try:
+            self._waiting.put(None, timeout=timeout_s)
+        except queue.Full:  # the disk stands still
+            return
+        self._writer.join(timeout_s)
+
+    def _write(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            try:
+                self._files.append(to_json(line, exclude_none=True) + b"\n")
+                self._count(WRITTEN)
+            except Exception as error:  # whatever it is, the next line is tried, and no request is the worse for it
+                self._count(FAILED)
+                if not self._complained:
+                    self._complained = True
+                    # What was no fault of the disk may have the text in its message.
+                    reason = error if isinstance(error, OSError) else type(error).__name__
+                    logger.error(
+                        "the prediction log cannot be written (%s); bentune_prediction_log_total counts", reason
+                    )
+        self._files.close()

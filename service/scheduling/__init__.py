@@ -1,0 +1,1 @@
+"""Scheduler of requests: the bounded queue, its priorities, and how batches are formed."""

@@ -1,0 +1,332 @@
+"""Token-aware batching: a free slot takes the oldest waiting item and fills its batch with those nearest in length.
+
+A padded batch costs its size times its longest item, so items are batched by length, not by arrival. Nothing waits for
+a timer: an idle slot serves at once, and batches grow only while all slots are busy. While a batch's worth of tokens
+waits, one is formed ahead for each busy slot, which then need not wait for the event loop; it counts as waiting until a
+slot is free. All state belongs to that loop, so nothing is locked; runners alone work in threads.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from queue import SimpleQueue
+from typing import Generic, NoReturn, TypeAlias, TypeVar
+
+from bentune.bundle.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    InferenceFailed,
+    Overloaded,
+    RequestError,
+    ShuttingDown,
+    TooLarge,
+)
+from service.scheduling.drain_rate import DrainRate
+from service.scheduling.queue import Ahead, BatchShape, QueueLimits, WaitingRoom
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Runner: TypeAlias = Callable[[Sequence[Item]], Sequence[Result]]
+"""Computes one batch in a thread: one result per item, in the items' order."""
+
+DEADLINE_SHARE = 0.6
+"""How much of its time a request may be expected to wait: the drain rate is an estimate."""
+
+
+class Observer:
+    """Is told, on the event loop, what the scheduler does. This one ignores it; the metrics override it."""
+
+    def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """`n_items` items with `tokens` tokens, `padded_tokens` with padding, were computed together in `seconds`."""
+
+    def queued(self, seconds: float) -> None:
+        """One item was computed, which started `seconds` after it was submitted."""
+
+    def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
+        """The queue or the slots changed to this."""
+
+    def rejected(self, reason: str) -> None:
+        """One submission, however many its items, got no answer; `reason` is the error's."""
+
+
+@dataclass(eq=False, slots=True)
+class _Request(Generic[Item, Result]):
+    """One submission.
+
+    What waits is (request, index). Were it an object that the request holds too, each request would be a reference
+    cycle, and those cost pauses of the garbage collector under load.
+    """
+
+    items: Sequence[tuple[Item, int]]
+    deadline: float
+    submitted: float
+    answer: asyncio.Future[list[Result]]
+    results: dict[int, Result] = field(default_factory=dict)
+
+
+_Batch: TypeAlias = list[tuple[_Request[Item, Result], int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed(Generic[Item, Result]):
+    """What a thread made of a batch: of those that still waited for an answer, an outcome each."""
+
+    batch: _Batch[Item, Result]
+    outcomes: list[Result | InferenceFailed]
+    started: float
+    seconds: float
+
+
+class Scheduler(Generic[Item, Result]):
+    """Runs submitted items in batches on its slots. Use it from one event loop only.
+
+    `runners` has one runner per slot, each with its own share of the cores. `wide` is a runner with all the cores: it
+    serves an item that finds everything idle, and occupies all the slots meanwhile. `clock` counts seconds, and is
+    called in threads too. `executor` runs the runners and is shut down with the scheduler; by default it is a thread
+    for each slot.
+    """
+
+    def __init__(
+        self,
+        runners: Sequence[Runner[Item, Result]],
+        *,
+        limits: QueueLimits,
+        shape: BatchShape,
+        wide: Runner[Item, Result] | None = None,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
+    ) -> None:
+        if not runners:
+            raise ValueError("a scheduler needs at least one runner")
+        self._runners: SimpleQueue[Runner[Item, Result]] = SimpleQueue()
+        for runner in runners:
+            self._runners.put(runner)
+        self._slots = len(runners)
+        # A seat is a slot's, or that of the batch which is next there.
+        self._seats, self._taken = 2 * len(runners), 0
+        self._limits = limits
+        self._shape = shape
+        self._wide = wide
+        self._observer = observer or Observer()
+        self._clock = clock
+        self._executor = executor or ThreadPoolExecutor(max_workers=len(runners), thread_name_prefix="slot")
+        self._room: WaitingRoom[tuple[_Request[Item, Result], int]] = WaitingRoom()
+        self._ahead: Ahead[tuple[_Request[Item, Result], int]] = Ahead()
+        self._computing: dict[asyncio.Future[_Computed[Item, Result]], _Batch[Item, Result]] = {}
+        self._rate = DrainRate(self._slots)
+        self._draining = False
+
+    @property
+    def waiting_items(self) -> int:
+        """Items admitted and not yet given to a slot."""
+        return len(self._room) + len(self._ahead)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of the waiting items."""
+        return self._room.tokens + self._ahead.tokens
+
+    @property
+    def busy_slots(self) -> int:
+        """Slots with a batch; all of them while `wide` runs."""
+        return min(self._taken, self._slots)
+
+    async def submit(self, items: Sequence[tuple[Item, int]], *, deadline: float | None = None) -> list[Result]:
+        """Compute `items`, each with its length in tokens, at least 1; return one result per item, in order.
+
+        All of them are admitted, or none; when one fails, all fail. `deadline` is a time on the scheduler's clock.
+        A cancelled submission leaves the queue at once; only what of it already runs is computed, and thrown away.
+
+        Raises Overloaded, TooLarge, ShuttingDown, DeadlineExceeded or InferenceFailed.
+        """
+        if not items or min(tokens for _, tokens in items) < 1:
+            raise ValueError("a submission needs at least one item, and each item at least one token")
+        self._admit(len(items), sum(tokens for _, tokens in items), deadline)
+        lone = len(items) == 1 and self.busy_slots == 0
+        loop = asyncio.get_running_loop()
+        now = self._clock()
+        request = _Request(items, math.inf if deadline is None else deadline, now, answer=loop.create_future())
+        for index, (_, tokens) in enumerate(items):
+            self._room.add((request, index), tokens)
+        self._dispatch(self._wide if lone else None)
+        timer = None if deadline is None else loop.call_later(deadline - now, self._expire, request)
+        try:
+            return await request.answer
+        except asyncio.CancelledError:
+            self._withdraw(request)
+            self._observer.rejected(ClientGone.reason)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Admit nothing more, wait at most `timeout_s` seconds until all that was admitted is done, then `close`."""
+        self._draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._computing:
+                    await asyncio.wait(self._computing)
+        self.close()
+
+    def close(self) -> None:
+        """Admit nothing more, answer what is not done with ShuttingDown, and shut the executor without waiting."""
+        self._draining = True
+        for request, _ in [*self._room, *chain.from_iterable(self._computing.values())]:
+            self._refuse(request, ShuttingDown("the server shut down before this request was done"))
+        self._executor.shutdown(wait=False)
+
+    def require_room(self, tokens: int, deadline: float) -> None:
+        """Raise, and count, Overloaded when an item of `tokens` tokens may not wait now, though it may at other times.
+
+        For asking before anything was spent on a request that would be refused anyway.
+        """
+        fits = self._limits.admit(1, tokens)
+        if fits and not self._limits.admit(self.waiting_items + 1, self.waiting_tokens + tokens):
+            self._reject(self._overloaded("the queue is full"))
+        self._require_time(tokens, deadline)
+
+    def _require_time(self, tokens: int, deadline: float | None) -> None:
+        """Refuse what would only miss its deadline: computed, it costs the time that others need."""
+        left = math.inf if deadline is None else deadline - self._clock()
+        if self.waiting_items and self._rate.seconds(self.waiting_tokens + tokens) > DEADLINE_SHARE * left:
+            self._reject(self._overloaded("the queue is longer than the time that this request has"))
+
+    def _admit(self, items: int, tokens: int, deadline: float | None) -> None:
+        """Raise, and count, when a submission of `items` items with `tokens` tokens in all may not wait."""
+        if self._draining:
+            self._reject(ShuttingDown("the server is shutting down"))
+        if not self._limits.admit(items, tokens):
+            most = f"{self._limits.max_items} inputs and {self._limits.max_tokens} tokens"
+            self._reject(TooLarge(f"{items} inputs with {tokens} tokens in one request; send at most {most}"))
+        if not self._limits.admit(self.waiting_items + items, self.waiting_tokens + tokens):
+            self._reject(self._overloaded("the queue is full"))
+        self._require_time(tokens, deadline)
+
+    def _overloaded(self, why: str) -> Overloaded:
+        retry_after_s = self._rate.retry_after_s(self.waiting_tokens)
+        return Overloaded(f"{why}; retry after {math.ceil(retry_after_s)} s", retry_after_s)
+
+    def _reject(self, error: RequestError) -> NoReturn:
+        self._observer.rejected(error.reason)
+        raise error
+
+    def _dispatch(self, wide: Runner[Item, Result] | None = None) -> None:
+        """Give every free seat a batch, as long as one can be formed; with `wide`, that runner and all seats."""
+        while self._room and self._seat_is_free():
+            batch = self._room.take(self._shape, max(self._slots - self._taken, 1))
+            now = self._clock()
+            for request, _ in batch:
+                if now >= request.deadline:
+                    self._expire(request)
+            # Done also when cancelled: the task learns of that, and withdraws, only when it runs next.
+            batch = [(request, index) for request, index in batch if not request.answer.done()]
+            if batch:
+                self._start(batch, wide)
+        self._tell()
+
+    def _seat_is_free(self) -> bool:
+        """Whether a batch may be formed: for an idle slot at once, ahead only while a batch's worth of tokens waits.
+
+        Among equal lengths one formed ahead is then full. Among mixed ones the padding bound may keep it emptier than
+        it would be with what is still to come.
+        """
+        if self._taken < self._slots:
+            return True
+        return self._taken < self._seats and self._room.tokens >= self._shape.token_budget
+
+    def _start(self, batch: _Batch[Item, Result], wide: Runner[Item, Result] | None) -> None:
+        seats, slots = (self._seats, self._slots) if wide else (1, 1)
+        try:
+            computing = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch, wide)
+        except RuntimeError as error:  # No thread can be started: only what will run takes a seat.
+            for request, _ in batch:
+                self._refuse(request, InferenceFailed(f"the batch could not be started: {error}"))
+            return
+        if self._taken >= self._slots:
+            self._ahead.add(computing, [(entry, entry[0].items[entry[1]][1]) for entry in batch])
+        self._taken += seats
+        self._computing[computing] = batch
+        computing.add_done_callback(partial(self._finish, seats, slots))
+
+    def _compute(self, batch: _Batch[Item, Result], wide: Runner[Item, Result] | None) -> _Computed[Item, Result]:
+        """In a thread: run what of `batch` is still waited for, with a runner that nobody else uses meanwhile."""
+        batch = [(request, index) for request, index in batch if not request.answer.done()]
+        started = self._clock()
+        runner = wide or self._runners.get()
+        try:
+            outcomes = _outcomes(runner, [request.items[index][0] for request, index in batch])
+        finally:
+            if runner is not wide:
+                self._runners.put(runner)
+        return _Computed(batch, outcomes, started, self._clock() - started)
+
+    def _finish(self, seats: int, slots: int, computing: asyncio.Future[_Computed[Item, Result]]) -> None:
+        del self._computing[computing]
+        self._ahead.slot_freed_by(computing)
+        self._taken -= seats
+        computed = computing.result()
+        for (request, index), outcome in zip(computed.batch, computed.outcomes, strict=True):
+            if isinstance(outcome, InferenceFailed):
+                self._refuse(request, outcome)
+                continue
+            request.results[index] = outcome
+            if len(request.results) == len(request.items) and not request.answer.done():
+                request.answer.set_result([request.results[i] for i in range(len(request.items))])
+        self._dispatch()
+        self._record(computed, slots)
+
+    def _record(self, computed: _Computed[Item, Result], slots: int) -> None:
+        if not computed.batch:
+            return
+        lengths = [request.items[index][1] for request, index in computed.batch]
+        tokens, padded = sum(lengths), len(lengths) * max(lengths)
+        self._rate.record(tokens, computed.seconds * slots)
+        self._observer.batch_computed(len(lengths), tokens, padded, computed.seconds)
+        for request, _ in computed.batch:
+            self._observer.queued(computed.started - request.submitted)
+
+    def _expire(self, request: _Request[Item, Result]) -> None:
+        self._refuse(request, DeadlineExceeded("the deadline passed before the answer was ready"))
+
+    def _refuse(self, request: _Request[Item, Result], error: RequestError) -> None:
+        """Answer `request` with `error`, unless it has its answer; its waiting items leave the queue."""
+        if not request.answer.done():
+            request.answer.set_exception(error)
+            self._observer.rejected(error.reason)
+            self._withdraw(request)
+
+    def _withdraw(self, request: _Request[Item, Result]) -> None:
+        for index in range(len(request.items)):
+            self._room.discard((request, index))
+            self._ahead.discard((request, index))
+        self._tell()
+
+    def _tell(self) -> None:
+        self._observer.changed(self.waiting_items, self.waiting_tokens, self.busy_slots)
+
+
+def _outcomes(run: Runner[Item, Result], items: Sequence[Item]) -> list[Result | InferenceFailed]:
+    """Run a batch; when it raises, run its items one by one, so that a bad one fails alone."""
+    if not items:
+        return []
+    try:
+        results: list[Result | InferenceFailed] = [*run(items)]
+    except BaseException as error:  # Whatever a runner raises, its slot must come back.
+        if len(items) > 1:
+            return [outcome for item in items for outcome in _outcomes(run, [item])]
+        failure = InferenceFailed(f"the model raised {type(error).__name__} on this input")
+        failure.__cause__ = error
+        return [failure]
+    if len(results) != len(items):
+        message = f"the model returned {len(results)} results for {len(items)} inputs"
+        return [InferenceFailed(message) for _ in items]
+    return results

@@ -1,0 +1,61 @@
+"""Decodes the images of requests in a thread of their own: a bounded number waits, for as long as somebody asks."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from bentune.bundle.errors import DeadlineExceeded, Overloaded, TooLarge
+from service.http.requests import Row, field_of
+from service.tasks.image import ImageEncoder, Pixels
+
+TOGETHER = 4
+"""Of the largest images, as many as one request may hold, in pixels: a file of few bytes may have them all."""
+RETRY_AFTER_S = 1.0
+
+
+class Decoder:
+    """Images become pixel values one at a time, in the order of their requests."""
+
+    def __init__(self, encoder: ImageEncoder, most_waiting: int) -> None:
+        """At most `most_waiting` images wait; a request of more is taken when no other waits."""
+        self._encoder = encoder
+        self._most_waiting = most_waiting
+        self._most_pixels = TOGETHER * encoder.limits.max_pixels
+        self._thread = ThreadPoolExecutor(1, "decode")
+        self._waiting = 0
+
+    async def encode(self, rows: Sequence[Row], *, single: bool, deadline: float) -> list[Pixels]:
+        """Pixel values of each image, by `deadline` on the clock `time.monotonic`; on cancellation the rest is left.
+
+        Raises Overloaded, DeadlineExceeded, and for what an image is InvalidRequest and TooLarge.
+        """
+        if self._waiting and self._waiting + len(rows) > self._most_waiting:
+            raise Overloaded(f"{self._waiting} images wait to be decoded: try again later", RETRY_AFTER_S)
+        stop = threading.Event()
+        self._waiting += len(rows)
+        try:
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._thread, self._decode, rows, single, stop)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the images were decoded") from None
+        finally:
+            stop.set()
+            self._waiting -= len(rows)
+
+    def close(self) -> None:
+        """End the thread; what waits is left."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _decode(self, rows: Sequence[Row], single: bool, stop: threading.Event) -> list[Pixels]:
+        encoded, pixels = list[Pixels](), 0
+        for index, (text, _) in enumerate(rows):
+            if stop.is_set():
+                break  # nobody waits for it any more
+            encoded.append(self._encoder.encode(text, truncate=False, field=field_of(index, single=single)))
+            pixels += encoded[-1].decoded
+            if pixels > self._most_pixels:
+                raise TooLarge(f"the images of a request have at most {self._most_pixels} pixels: send fewer at a time")
+        return encoded
