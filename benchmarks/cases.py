@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.systems import System
 from benchmarks.texts import Texts
-from rollout.load import Body, Load
+from rollout.load.generator import Body, Load
 
 BATCH = 128
 SHORT, LONG = "short", "long"

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.command import Command, json_option, say, show
 from benchmarks.peak import peak_of
-from rollout.bench import Part
+from rollout.load.bench import Part
 
 ROWS = 650_000
 LABELS = 5

@@ -16,12 +16,12 @@ from rich.table import Table
 from benchmarks.command import Command, json_option, say, show
 from benchmarks.worker import Worker, serving_with
 from bentune.bundle.errors import BentuneError
-from rollout.bench import Part
-from rollout.bodies import bodies_of, texts_of_golden
-from rollout.load import Target, closed_loop
-from rollout.load import run as run_loop
-from rollout.server import START_TIMEOUT_S, free_port, running
-from rollout.target import bundle_of
+from rollout.load.bench import Part
+from rollout.load.bodies import bodies_of, texts_of_golden
+from rollout.load.generator import Target, closed_loop
+from rollout.load.generator import run as run_loop
+from rollout.server.server import START_TIMEOUT_S, free_port, running
+from rollout.server.target import bundle_of
 
 HERE = Path(__file__).resolve().parent
 CLIENTS = 32

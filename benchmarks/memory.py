@@ -18,11 +18,11 @@ from benchmarks.peers import running as peer_running
 from benchmarks.worker import MemoryWatch, Worker, serving_with
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle
-from rollout.bench import Part, require_answer
-from rollout.bodies import Text, bodies_of, texts_of_golden
-from rollout.load import Body, Target, closed_loop
-from rollout.load import run as run_loop
-from rollout.target import Served, bundle_of
+from rollout.load.bench import Part, require_answer
+from rollout.load.bodies import Text, bodies_of, texts_of_golden
+from rollout.load.generator import Body, Target, closed_loop
+from rollout.load.generator import run as run_loop
+from rollout.server.target import Served, bundle_of
 
 CLIENTS = 32
 WARMUP = 2_000

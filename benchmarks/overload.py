@@ -26,13 +26,13 @@ from benchmarks.worker import MemoryWatch, Worker, machine_cpu_s, serving_with, 
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.hardware import visible_cores
 from bentune.bundle.manifest import Bundle
-from rollout.bench import require_answer
-from rollout.bodies import bodies_of, texts_of_golden
-from rollout.latency import Latency
-from rollout.load import Body, Load, closed_loop, open_loop
-from rollout.load import run as run_loop
-from rollout.scrape import Reading, read_metrics
-from rollout.target import DEADLINE_HEADER, Served, bundle_of
+from rollout.load.bench import require_answer
+from rollout.load.bodies import bodies_of, texts_of_golden
+from rollout.load.generator import Body, Load, closed_loop, open_loop
+from rollout.load.generator import run as run_loop
+from rollout.load.latency import Latency
+from rollout.server.scrape import Reading, read_metrics
+from rollout.server.target import DEADLINE_HEADER, Served, bundle_of
 from service.tasks.encoder import encoder_of
 
 CLIENTS = 32

@@ -4,9 +4,9 @@ import numpy as np
 from pydantic import computed_field
 from rich.table import Table
 
-from rollout.bench import Part
-from rollout.latency import Latency
-from rollout.load import NO_ANSWER, Floats, Load
+from rollout.load.bench import Part
+from rollout.load.generator import NO_ANSWER, Floats, Load
+from rollout.load.latency import Latency
 
 REFUSED = 429
 MIN_USEFUL = 0.9

@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from bentune.bundle.errors import BentuneError
-from rollout.server import free_port
+from rollout.server.server import free_port
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE.parent / ".bench"

@@ -11,8 +11,8 @@ import psutil
 
 from benchmarks.peers import PEERS, Peer
 from benchmarks.peers import running as peer_running
-from rollout.load import Body, Target
-from rollout.server import running as bento_running
+from rollout.load.generator import Body, Target
+from rollout.server.server import running as bento_running
 
 OURS = "bentune"
 TIMEOUT_S = 120.0

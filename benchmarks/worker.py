@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psutil
 
 from bentune.bundle.errors import BentuneError
-from rollout.target import Served, serving
+from rollout.server.target import Served, serving
 
 SAMPLE_EVERY_S = 0.2
 
@@ -79,7 +79,7 @@ class MemoryWatch:
 
 @contextmanager
 def serving_with(tag: str, timeout_ms: int, settings: Mapping[str, str]) -> Iterator[tuple[Served, Worker]]:
-    """Serve the Bento `tag` with `settings` in its environment; see `rollout.target.serving`."""
+    """Serve the Bento `tag` with `settings` in its environment; see `rollout.server.target.serving`."""
     before = dict(os.environ)
     os.environ.update(settings)
     try:

@@ -13,11 +13,11 @@ from bentune.options import json_option, require_place
 from bentune.report import Report
 
 if TYPE_CHECKING:
-    from rollout.bench import Pattern
-    from rollout.bodies import Text
-    from rollout.load import Body
-    from rollout.slo import Objective
-    from rollout.target import Served
+    from rollout.load.bench import Pattern
+    from rollout.load.bodies import Text
+    from rollout.load.generator import Body
+    from rollout.load.slo import Objective
+    from rollout.server.target import Served
 
 DEFAULT_CLIENTS = 8
 MAX_SECONDS = 86_400
@@ -71,10 +71,10 @@ def bench(
 
     Without --input, the held-out rows inside the Bento are sent.
     """
-    from rollout.bench import Pattern, require_answer
-    from rollout.bodies import bodies_of
-    from rollout.slo import parse_objective
-    from rollout.target import serving
+    from rollout.load.bench import Pattern, require_answer
+    from rollout.load.bodies import bodies_of
+    from rollout.load.slo import parse_objective
+    from rollout.server.target import serving
 
     objective = parse_objective(slo) if slo is not None else None
     _require_numbers(rate=rate, seconds=seconds, warmup=warmup)
@@ -106,8 +106,8 @@ def _bench(
 ) -> None:
     from bentune.bundle.hardware import describe
     from bentune.bundle.manifest import write_json
-    from rollout.bench import BenchReport, compare, judge, measure, now, ratios
-    from rollout.bench_table import bench_table, title, warnings
+    from rollout.load.bench import BenchReport, compare, judge, measure, now, ratios
+    from rollout.load.tables import bench_table, title, warnings
 
     if len(servers) == 2:
         rounds = [*compare(servers[0], servers[1], bodies, pattern, report)]
@@ -129,7 +129,7 @@ def _bench(
     for warning in warnings(found):
         report.say(f"[yellow]![/] {escape(warning)}")
     if out is not None:
-        from rollout.chart import draw_latency
+        from rollout.load.chart import draw_latency
 
         write_json(out / "bench.json", found)
         draw_latency(out / "bench.png", {each.served.label: each.whole for each in rounds}, title(found))
@@ -148,8 +148,8 @@ def _find_knee(
 ) -> None:
     from bentune.bundle.hardware import describe
     from bentune.bundle.manifest import write_json
-    from rollout.bench_table import capacity_table
-    from rollout.knee import find_knee
+    from rollout.load.knee import find_knee
+    from rollout.load.tables import capacity_table
 
     capacity = find_knee(served, bodies, objective, pattern, cpu=describe(), tell=report.say)
     path = (out or Path()) / "capacity.json"
@@ -157,7 +157,7 @@ def _find_knee(
     report.say(capacity_table(capacity))
     report.say(f"[green]✓[/] {escape(str(path))}")
     if out is not None:
-        from rollout.chart import draw_knee
+        from rollout.load.chart import draw_knee
 
         draw_knee(out / "capacity.png", capacity)
         report.say(f"[green]✓[/] {escape(str(out / 'capacity.png'))}")
@@ -188,8 +188,8 @@ def _require_sense(
 def _texts(
     target: str, input_path: Path | None, text_column: str | None, pair_column: str | None, seed: int
 ) -> "list[Text]":
-    from rollout.bodies import texts_of_file, texts_of_golden
-    from rollout.target import bundle_of, is_address
+    from rollout.load.bodies import texts_of_file, texts_of_golden
+    from rollout.server.target import bundle_of, is_address
 
     bundle = None if is_address(target) else bundle_of(target)
     if input_path is not None:

@@ -14,7 +14,7 @@ from bentune.options import json_option, require_place
 from bentune.report import Report
 
 if TYPE_CHECKING:
-    from rollout.traffic import Traffic
+    from rollout.capacity.traffic import Traffic
 
 MAX_RATE = 10_000_000
 _MEMORY = re.compile(r"[1-9][0-9]{0,14}(?:\.[0-9]{1,3})?(?:Ki|Mi|Gi|Ti|k|M|G|T)?")
@@ -68,13 +68,13 @@ def capacity(
     service are read from the environment.
     """
     from bentune.bundle.manifest import write_json
-    from rollout.capacity import CapacityPlan, Curve, habits, read_capacity, size
-    from rollout.capacity_table import compared_table, outcome_table, sizing_table, warnings
-    from rollout.kustomize_patch import write_patches
-    from rollout.played import play_bento
-    from rollout.pod_model import PodModel
-    from rollout.simulation import simulate
-    from rollout.slo import parse_objective
+    from rollout.capacity.patch import write_patches
+    from rollout.capacity.play_bento import play_bento
+    from rollout.capacity.pod_model import PodModel
+    from rollout.capacity.simulation import simulate
+    from rollout.capacity.sizing import CapacityPlan, Curve, habits, read_capacity, size
+    from rollout.capacity.tables import compared_table, outcome_table, sizing_table, warnings
+    from rollout.load.slo import parse_objective
     from service.settings import Settings
 
     objective = parse_objective(slo)
@@ -121,7 +121,7 @@ def capacity(
     because = f"{peak:g} requests/s at {objective}, {sizing.rate_per_pod:.1f} requests/s a pod ({measured.server})"
     written = write_patches(directory, sizing, because, scaler)
     if out is not None:
-        from rollout.scaling_chart import draw_scaling
+        from rollout.capacity.chart import draw_scaling
 
         draw_scaling(out / "scaling.png", series, sizing, f"{curve.name}: {because}")
         written.append(out / "scaling.png")
@@ -139,6 +139,6 @@ def capacity(
 
 
 def _traffic(name: str, peak: float) -> "Traffic":
-    from rollout.traffic import BUILT_IN, built_in, read_traffic
+    from rollout.capacity.traffic import BUILT_IN, built_in, read_traffic
 
     return built_in(name, peak) if name in BUILT_IN else read_traffic(Path(name))

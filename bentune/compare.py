@@ -37,8 +37,8 @@ def compare(
 
     The same rows go through both. Exit code 0 for PROMOTE, 1 for HOLD and NEED MORE ROWS.
     """
-    from rollout.compare import compare as compare_sides
-    from rollout.comparison_table import tables
+    from rollout.compare.compare import compare as compare_sides
+    from rollout.compare.tables import tables
 
     report = Report(as_json=as_json)
     found = compare_sides(

@@ -31,7 +31,7 @@ def image(
     With --only, one of the two images that the component `model-image` of k8s/ puts together again.
     """
     from bentune.bundle.store import find_bento
-    from rollout.image import build_image, find_engine
+    from rollout.image.bento_image import build_image, find_engine
 
     report, bento = Report(as_json=as_json), find_bento(tag)
     built = build_image(

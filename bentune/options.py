@@ -23,8 +23,8 @@ def run_options(command: Any) -> Any:
 
 def require_place(out: Path) -> None:
     """Before anything is computed: raise InputError for what could not be written or drawn at the end."""
-    from rollout.chart import require_matplotlib
-    from rollout.out import require_directory
+    from rollout.load.chart import require_matplotlib
+    from rollout.load.out import require_directory
 
     require_matplotlib()
     require_directory(out)

@@ -8,13 +8,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from bentune.report import Report
-from rollout.watch import Pod, Watch
+from rollout.release.watch import Pod, Watch
 
 COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 class Pods:
-    """A listener of `rollout.release`; a context, for its table must end."""
+    """A listener of `rollout.release.release`; a context, for its table must end."""
 
     def __init__(self, report: Report) -> None:
         self._report = report

@@ -31,8 +31,8 @@ def predict(
     """Score a file with the service's own predictor; interrupted, the same command goes on."""
     from bentune.bundle.rows import read_rows, text_of
     from bentune.bundle.store import find_bundle
+    from rollout.compare.scorer import BundleScorer
     from rollout.predict import predict_file
-    from rollout.scorer import BundleScorer
 
     report, bundle = Report(as_json=as_json), find_bundle(tag)
     columns = bundle.manifest.columns

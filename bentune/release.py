@@ -63,10 +63,10 @@ def release(
     Exit code 1: the verdict forbids it, or the pods did not do and were taken back.
     """
     from bentune.bundle.store import find_bundle
-    from rollout.follow import Means
-    from rollout.push import push_image, push_model
-    from rollout.release import allowed
-    from rollout.release import release as run_release
+    from rollout.image.push import push_image, push_model
+    from rollout.release.release import allowed
+    from rollout.release.release import release as run_release
+    from rollout.release.watch_pods import Means
 
     report, bundle = Report(as_json=options["as_json"]), find_bundle(tag)
 
@@ -104,8 +104,8 @@ def rollback(**options: Any) -> int:
 
     Exit code 1: the pods of that version did not do.
     """
-    from rollout.follow import Means
-    from rollout.release import rollback as run_rollback
+    from rollout.release.release import rollback as run_rollback
+    from rollout.release.watch_pods import Means
 
     report, mode = Report(as_json=options["as_json"]), _mode(options)
     place = _place(options)
@@ -123,8 +123,8 @@ def _mode(options: dict[str, Any]) -> str:
 
 
 def _place(options: dict[str, Any]) -> Any:
-    from rollout.kubectl import Kubectl
-    from rollout.place import LivePlace, OverlayPlace
+    from rollout.release.kubectl import Kubectl
+    from rollout.release.target import LivePlace, OverlayPlace
 
     kubectl = Kubectl(options["context"], options["namespace"])
     if options["overlay"] is not None:

@@ -32,8 +32,8 @@ def replay(log: Path, tag: str, max_disagreement: float | None, rows: int, texts
     """
     from bentune.bundle.errors import GateError
     from bentune.bundle.store import find_bundle
+    from rollout.compare.scorer import BundleScorer
     from rollout.replay import disagreement, read_log, require_same_labels, summary
-    from rollout.scorer import BundleScorer
 
     report, bundle = Report(as_json=as_json), find_bundle(tag)
     found = read_log(log, pairs=bundle.manifest.columns.text_pair is not None, most=rows)

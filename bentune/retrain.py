@@ -41,9 +41,9 @@ def retrain(
     What SERVED held out stays held out. Exit code 0 for PROMOTE, 1 for HOLD and NEED MORE ROWS; 0 as well, with nothing
     made, where neither the rows nor the recipe are others than SERVED's, unless --new asks for it.
     """
-    from rollout.compare import compare, require_extra
-    from rollout.comparison_table import tables
-    from rollout.served import find_served
+    from rollout.compare.compare import compare, require_extra
+    from rollout.compare.tables import tables
+    from rollout.server.served import find_served
     from training.parent import require_alike, weights_of
     from training.pipeline import identity, run_all
     from training.recipe_file import load_recipe

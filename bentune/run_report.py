@@ -31,7 +31,7 @@ def report_command(
 
     The recipe.yaml beside a page is of its run, one that `retrain` made too.
     """
-    from rollout.served import find_served
+    from rollout.server.served import find_served
     from training.pipeline import identity
     from training.recipe_file import load_recipe
     from training.report import write_report
@@ -60,8 +60,8 @@ def judgement_of(root: Path) -> "Judgement | None":
     from pydantic import ValidationError
 
     from bentune.bundle.errors import InputError
-    from rollout.comparison import Comparison
-    from rollout.comparison_table import notes, numbers, slice_numbers
+    from rollout.compare.decision import Comparison
+    from rollout.compare.tables import notes, numbers, slice_numbers
     from training.report_facts import Judgement
 
     try:

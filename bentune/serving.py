@@ -15,7 +15,7 @@ from bentune.report import Report
 def serve(tag: str, host: str, port: int) -> None:
     """Serve a built Bento with `bentoml serve`."""
     from bentune.bundle.store import find_bento, find_bundle
-    from rollout.server import require_free_port, serve_command
+    from rollout.server.server import require_free_port, serve_command
     from service.settings import Settings
 
     bento = find_bento(tag)

@@ -14,8 +14,8 @@ from bentune.bundle.files import Frozen
 from bentune.bundle.manifest import MODULE, Bundle, Parent, open_bundle
 from bentune.bundle.store import stored_at
 from bentune.bundle.verdict import Verdict
-from rollout.releases import read, served
-from rollout.served import asked
+from rollout.release.record import read, served
+from rollout.server.served import asked
 
 
 class Change(Frozen):

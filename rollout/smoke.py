@@ -10,7 +10,7 @@ from bentune.bundle.manifest import Bundle, GoldenRow
 from bentune.bundle.plan import scores_key
 from bentune.bundle.scores import Prediction
 from bentune.bundle.store import find_bento, find_bundle
-from rollout.server import running
+from rollout.server.server import running
 
 SHOWN_METRICS = (
     "bentune_model_info",

@@ -27,8 +27,8 @@ from service.engine.engine import Proven, logger
 from service.engine.memory import allowed_bytes, queue_limits
 from service.http.requests import Incoming, PredictRequest, Row, field_of, rows_of
 from service.monitoring.metrics import Metrics
-from service.monitoring.observe import Outcomes
 from service.monitoring.prediction_log import Kept
+from service.monitoring.record_answer import Outcomes
 from service.scheduling.queue import QueueLimits
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings

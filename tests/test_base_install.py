@@ -15,7 +15,7 @@ ABSENT = ("torch", "transformers", "optimum", "datasets", "peft", "onnx", "sklea
 SERVE_AND_ASK = """
 import sys, httpx
 from pathlib import Path
-from rollout.server import running
+from rollout.server.server import running
 with running(sys.argv[1], cwd=Path("/")) as url:
     print(httpx.post(url + "/predict", json={"inputs": "the cat and the dog near a horse", "top_k": 1}).text)
 """

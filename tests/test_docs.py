@@ -32,7 +32,7 @@ from bentune.bundle.scores import NO_LABEL
 from bentune.bundle.verdict import CompareSettings
 from bentune.cli import cli
 from bentune.quality.classification import Classification
-from rollout.server import free_port
+from rollout.server.server import free_port
 from service.monitoring.prediction_log import LoggedPrediction
 from service.settings import Settings
 from training.arguments import rows_at_once

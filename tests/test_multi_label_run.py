@@ -19,11 +19,11 @@ from bentune.bundle.errors import BundleError, InputError
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle, open_bundle, seal
 from bentune.bundle.verdict import CompareSettings, Decision
-from rollout.compare import compare
-from rollout.comparison import Comparison
+from rollout.compare.compare import compare
+from rollout.compare.decision import Comparison
+from rollout.compare.scorer import BundleScorer
 from rollout.predict import predict_file
 from rollout.replay import disagreement, read_log, require_same_labels
-from rollout.scorer import BundleScorer
 from service.app import TextClassifier
 from service.engine.predictor import Predictor
 from service.http.requests import Incoming

@@ -24,9 +24,9 @@ from canary import Analysis, prometheus, scraped, until
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle, open_bundle, seal
 from bentune.bundle.seen_rows import row_key
-from rollout.round_robin import RoundRobin
-from rollout.server import free_port, running, serve_command
-from rollout.target import serving
+from rollout.capacity.round_robin import RoundRobin
+from rollout.server.server import free_port, running, serve_command
+from rollout.server.target import serving
 
 K8S = Path(__file__).parent.parent / "k8s"
 ARTICLES, FIRST = 700, 240

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.cases import BATCH, LONG, SHORT, Figure, cases
 from benchmarks.systems import System
 from benchmarks.texts import Texts
-from rollout.load import Load, Target
+from rollout.load.generator import Load, Target
 
 TEXTS = Texts(
     rows=["row"],

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.memory import Footprint, MemoryReport, Point, mixed_texts, parts_of, table_of, textbook_bodies
-from rollout.bodies import bodies_of
+from rollout.load.bodies import bodies_of
 
 
 def footprint(*rss_mb: float, peak_mb: float) -> Footprint:

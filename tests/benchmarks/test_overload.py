@@ -19,8 +19,8 @@ from benchmarks.overload_report import (
     useful_per_s,
 )
 from bentune.bundle.errors import InputError
-from rollout.latency import Latency
-from rollout.load import Load
+from rollout.load.generator import Load
+from rollout.load.latency import Latency
 
 pytestmark = pytest.mark.alone
 

@@ -15,9 +15,9 @@ from command import ask
 from http_server import OneWorker, serving
 from tiny import sentences, write_csv
 
-from rollout import bench, knee
-from rollout.bench import BenchReport
-from rollout.knee import Capacity
+from rollout.load import bench, knee
+from rollout.load.bench import BenchReport
+from rollout.load.knee import Capacity
 
 pytestmark = pytest.mark.alone
 

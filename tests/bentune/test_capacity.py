@@ -9,7 +9,7 @@ from command import ask
 from measured import capacity
 
 from bentune.bundle.manifest import write_json
-from rollout.capacity import CapacityPlan
+from rollout.capacity.sizing import CapacityPlan
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from command import ask
 from judged import worse, write_rows
 
 from bentune.bundle.manifest import EVIDENCE, MANIFEST, open_bundle, seal, write_json
-from rollout.scrape import read_info
-from rollout.server import running
+from rollout.server.scrape import read_info
+from rollout.server.server import running
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from cluster import Cluster
 from command import ask
 from programs import require
 
-from rollout.server import running
+from rollout.server.server import running
 
 FIRST, SECOND = (f"registry.test/tiny:{number}@sha256:{str(number) * 64}" for number in (1, 2))
 
@@ -23,7 +23,7 @@ def url(tiny_tag: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 @pytest.fixture(autouse=True)
 def looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look would otherwise wait for pods that are here at once."""
-    monkeypatch.setattr("rollout.follow.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("rollout.release.watch_pods.LOOK_EVERY_S", 0.0)
 
 
 def test_a_release_and_the_way_back(cluster: Cluster, overlay: Path, tiny_tag: str, url: str) -> None:

@@ -30,7 +30,7 @@ SUPPORT = Path(__file__).parent.parent / "support"
 
 
 def comparison(decision: Decision, calls: list[Any]) -> SimpleNamespace:
-    """In the place of rollout.compare: says `decision` and remembers what it was asked."""
+    """In the place of rollout.compare.compare: says `decision` and remembers what it was asked."""
 
     def compare(candidate: str, served: str, data: Path, **options: Any) -> Any:
         rows = [json.loads(line) for line in data.read_text().splitlines()]
@@ -61,7 +61,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> Any:
     """Set what the comparison will say."""
 
     def say(decision: Decision) -> None:
-        monkeypatch.setitem(sys.modules, "rollout.compare", comparison(decision, calls))
+        monkeypatch.setitem(sys.modules, "rollout.compare.compare", comparison(decision, calls))
 
     return say
 
@@ -218,7 +218,7 @@ sys.path[:0] = [{support!r}, {here!r}]
 from test_retrain import comparison
 from bentune.bundle.verdict import Decision
 from types import SimpleNamespace
-sys.modules["rollout.compare"] = comparison(Decision.PROMOTE, [])
+sys.modules["rollout.compare.compare"] = comparison(Decision.PROMOTE, [])
 from bentune.cli import main
 main()
 """

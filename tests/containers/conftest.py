@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from podman import Container, run
 
-from rollout.server import free_port
+from rollout.server.server import free_port
 
 HERE = Path(__file__).parent
 TOOLS = ("podman", "buildah", "runc", "mmdebstrap")

@@ -7,7 +7,7 @@ from podman import run
 from registry import registry
 
 from bentune.bundle.store import find_bundle
-from rollout.push import push_image
+from rollout.image.push import push_image
 
 
 def test_an_image_is_built_pushed_and_named_by_its_digest(podman: None, tiny_tag: str, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 from canary import Analysis, home, prometheus, scraped, until, verdict
 from tiny import Quiet, sentences, write_csv, write_recipe
 
-from rollout.load import Body, Target, closed_loop
-from rollout.load import run as run_load
-from rollout.server import running
+from rollout.load.generator import Body, Target, closed_loop
+from rollout.load.generator import run as run_load
+from rollout.server.server import running
 
 LOOKS = 5
 METRICS = {"error-rate", "latency-p99", "prediction-shift", "confidence-drop"}

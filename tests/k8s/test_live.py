@@ -13,8 +13,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from rollout.image import forget_model
-from rollout.server import running, serve_command
+from rollout.image.bento_image import forget_model
+from rollout.server.server import running, serve_command
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
 # What other exporters have: Prometheus itself, kube-state-metrics, and the kubelet.

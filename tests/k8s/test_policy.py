@@ -146,7 +146,7 @@ def test_both_autoscalers_scale_alike(render: Callable[..., Any]) -> None:
 
 
 def test_the_adapter_makes_the_metric_that_the_autoscaler_asks_for(render: Callable[..., Any]) -> None:
-    from rollout.fleet import BUSY, QUEUE
+    from rollout.capacity.fleet import BUSY, QUEUE
 
     (rule,) = yaml.safe_load((K8S / "components/autoscale-hpa/prometheus-adapter.yaml").read_text())["rules"]
     hpa = render("overlays/production").one("HorizontalPodAutoscaler")
@@ -322,7 +322,7 @@ def test_a_read_only_root_leaves_bentoml_a_place(rendered: Any) -> None:
 
 def test_the_pods_fit_the_image(render: Callable[..., Any]) -> None:
     """The image of `bentune image`: its entrypoint, its user, and the one folder that it writes to."""
-    image = (K8S.parent / "rollout/serving.Dockerfile").read_text()
+    image = (K8S.parent / "rollout/image/serving.Dockerfile").read_text()
     (entrypoint,) = re.findall(r"^ENTRYPOINT (\[.*\])$", image, re.MULTILINE)
     words = json.loads(entrypoint)
     (pod,) = render("overlays/dev").pods.values()

@@ -25,7 +25,7 @@ from aiohttp import web
 from served import SLOW_WORD, slow, started, storing
 from tiny import sentences
 
-from rollout.server import free_port
+from rollout.server.server import free_port
 
 pytestmark = pytest.mark.alone
 

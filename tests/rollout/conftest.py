@@ -11,11 +11,11 @@ from cluster import Cluster
 from releasing import Behind, Heard, image_of, version
 
 from bentune.bundle.manifest import Bundle
-from rollout.carry import Outcome
-from rollout.follow import Means
-from rollout.kubectl import Kubectl
-from rollout.place import OverlayPlace
-from rollout.release import release, rollback
+from rollout.release.apply import Outcome
+from rollout.release.kubectl import Kubectl
+from rollout.release.release import release, rollback
+from rollout.release.target import OverlayPlace
+from rollout.release.watch_pods import Means
 
 
 @dataclass

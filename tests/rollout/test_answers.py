@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from bentune.bundle.scores import probabilities
 from bentune.bundle.verdict import CompareSettings
 from bentune.quality.labelled import Labelled
-from rollout.answers import flips_of, log_probabilities, metrics_of
+from rollout.compare.answers import flips_of, log_probabilities, metrics_of
 
 LABELS = ["a", "b", "c"]
 

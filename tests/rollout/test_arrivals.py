@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from rollout.arrivals import arrivals, keep_to
+from rollout.load.arrivals import arrivals, keep_to
 
 
 def test_arrivals_are_poisson() -> None:

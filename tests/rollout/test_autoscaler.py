@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentune.bundle.errors import InputError
-from rollout.autoscaler import SCALE_DOWN, SYNC_S, TOLERANCE, Autoscaler, Policy, Rules, Scaling, Target, proposal
+from rollout.capacity.autoscaler import (
+    SCALE_DOWN,
+    SYNC_S,
+    TOLERANCE,
+    Autoscaler,
+    Policy,
+    Rules,
+    Scaling,
+    Target,
+    proposal,
+)
 
 AT_ONCE = Rules(stabilization_s=0, policies=(Policy(kind="Percent", value=100_000, period_s=15),))
 

@@ -10,12 +10,12 @@ from http_server import OneWorker, serving
 
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.hardware import describe
-from rollout import bench as module
-from rollout.bench import BenchReport, Pattern, compare, judge, measure, now, ratios, require_answer
-from rollout.bench_table import bench_table, warnings
-from rollout.load import Body, Target
-from rollout.slo import parse_objective
-from rollout.target import Served
+from rollout.load import bench as module
+from rollout.load.bench import BenchReport, Pattern, compare, judge, measure, now, ratios, require_answer
+from rollout.load.generator import Body, Target
+from rollout.load.slo import parse_objective
+from rollout.load.tables import bench_table, warnings
+from rollout.server.target import Served
 
 pytestmark = pytest.mark.alone
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.errors import InputError
-from rollout import bodies as module
-from rollout.bodies import bodies_of, texts_of_file
+from rollout.load import bodies as module
+from rollout.load.bodies import bodies_of, texts_of_file
 
 TEXTS = [("x" * length, None) for length in range(1, 11)]
 

@@ -13,13 +13,13 @@ from measured import capacity, knee_of
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import write_json
-from rollout.capacity import PRE_STOP_S, Growth, Sizing, habits, read_capacity, require_measured, size
-from rollout.fleet import BUSY, QUEUE
-from rollout.knee import Capacity
-from rollout.pod_model import PodModel
-from rollout.simulation import simulate
-from rollout.slo import parse_objective
-from rollout.traffic import BUILT_IN, Traffic, built_in
+from rollout.capacity.fleet import BUSY, QUEUE
+from rollout.capacity.pod_model import PodModel
+from rollout.capacity.simulation import simulate
+from rollout.capacity.sizing import PRE_STOP_S, Growth, Sizing, habits, read_capacity, require_measured, size
+from rollout.capacity.traffic import BUILT_IN, Traffic, built_in
+from rollout.load.knee import Capacity
+from rollout.load.slo import parse_objective
 from service.settings import Settings
 
 K8S = Path(__file__).parent.parent.parent / "k8s"

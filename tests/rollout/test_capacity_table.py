@@ -8,12 +8,12 @@ from measured import capacity
 from rich.console import Console
 from rich.table import Table
 
-from rollout.capacity import CapacityPlan, Curve, habits, size
-from rollout.capacity_table import outcome_table, sizing_table, warnings
-from rollout.pod_model import PodModel
-from rollout.simulation import simulate
-from rollout.slo import parse_objective
-from rollout.traffic import built_in
+from rollout.capacity.pod_model import PodModel
+from rollout.capacity.simulation import simulate
+from rollout.capacity.sizing import CapacityPlan, Curve, habits, size
+from rollout.capacity.tables import outcome_table, sizing_table, warnings
+from rollout.capacity.traffic import built_in
+from rollout.load.slo import parse_objective
 from service.settings import Settings
 
 

@@ -13,8 +13,8 @@ from releasing import answer, image_of, serves, verdict_on, with_verdicts
 from rich.text import Text
 
 from bentune.bundle.errors import BentuneError, GateError, InputError
-from rollout.kubectl import Kubectl
-from rollout.releases import Action, read
+from rollout.release.kubectl import Kubectl
+from rollout.release.record import Action, read
 
 
 @pytest.fixture

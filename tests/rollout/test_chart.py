@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bentune.bundle.errors import InputError
-from rollout.chart import draw_latency, require_matplotlib
-from rollout.load import Load
+from rollout.load.chart import draw_latency, require_matplotlib
+from rollout.load.generator import Load
 
 
 def load(requests: int) -> Load:

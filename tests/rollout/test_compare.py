@@ -13,9 +13,9 @@ from tiny import Quiet, sentences
 from bentune.bundle.errors import BundleError, InputError
 from bentune.bundle.manifest import EVIDENCE, open_bundle, seal, write_json
 from bentune.bundle.verdict import CompareSettings, Decision
-from rollout.compare import compare, require_extra
-from rollout.comparison import Comparison
-from rollout.sides import open_side
+from rollout.compare.compare import compare, require_extra
+from rollout.compare.decision import Comparison
+from rollout.compare.models import open_side
 
 SETTINGS = CompareSettings(resamples=100, latency_rows=10, margin=5, max_latency_ratio=20, slices=["set"])
 

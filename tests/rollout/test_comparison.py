@@ -6,8 +6,8 @@ import pytest
 from bentune.bundle.verdict import CompareSettings, Decision, Difference
 from bentune.quality.noninferiority import interval, mcnemar
 from bentune.quality.slices import Slice
-from rollout.comparison import decide
-from rollout.paired_runs import Ratio
+from rollout.compare.decision import decide
+from rollout.compare.latency import Ratio
 
 SETTINGS = CompareSettings()
 SAME_SPEED = Ratio(value=1.02, low=0.9, high=1.2, pairs=100)

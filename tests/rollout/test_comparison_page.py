@@ -7,8 +7,8 @@ import pytest
 from comparisons import LOSS, NASTY
 from comparisons import comparison as found
 
-from rollout.comparison_page import SHOWN_CHARACTERS, Axis, page_of
-from rollout.comparison_table import notes, numbers, tables, verdict_lines
+from rollout.compare.page import SHOWN_CHARACTERS, Axis, page_of
+from rollout.compare.tables import notes, numbers, tables, verdict_lines
 
 
 class Outline(HTMLParser):

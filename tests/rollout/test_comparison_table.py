@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.comparison_table import plain
+from rollout.compare.tables import plain
 
 
 @pytest.mark.parametrize(

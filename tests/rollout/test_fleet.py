@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measured import capacity
 
-from rollout.fleet import BUSY, QUEUE, Fleet, Habits
-from rollout.pod_model import PodModel
+from rollout.capacity.fleet import BUSY, QUEUE, Fleet, Habits
+from rollout.capacity.pod_model import PodModel
 
 POD = PodModel.of(capacity(slots=2))
 HABITS = Habits(startup_s=30, window_s=60, room=500, linger_s=5, grace_s=65)

@@ -8,8 +8,8 @@ from releasing import verdict_on, version, with_verdicts
 from bentune.bundle.errors import BundleError, GateError
 from bentune.bundle.manifest import Bundle
 from bentune.bundle.verdict import Decision
-from rollout.gate import grounds, may_release
-from rollout.overlay import Pin
+from rollout.release.gate import grounds, may_release
+from rollout.release.version_pin import Pin
 
 SERVED = "5" * 64
 BEFORE = Pin("news:1", SERVED, "image:1")

@@ -9,7 +9,7 @@ import pytest
 
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.manifest import open_bundle
-from rollout.image import build_image, find_engine, requirements, write_context
+from rollout.image.bento_image import build_image, find_engine, requirements, write_context
 
 
 def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, **exit_codes: int) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bentune.bundle.errors import InputError
-from rollout.info import Identity, Info, parse_info
+from rollout.server.live import Identity, Info, parse_info
 
 SAID: dict[str, Any] = {
     "name": "pets",

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from bentune.bundle.errors import GateError
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import write_json
-from rollout import knee as module
-from rollout.bench import Pattern
-from rollout.knee import LOWEST, RESOLUTION, Capacity, confirm, find_knee, search, trial_of
-from rollout.load import Body, Load, Target
-from rollout.server import Started
-from rollout.slo import parse_objective
-from rollout.target import Served
+from rollout.load import knee as module
+from rollout.load.bench import Pattern
+from rollout.load.generator import Body, Load, Target
+from rollout.load.knee import LOWEST, RESOLUTION, Capacity, confirm, find_knee, search, trial_of
+from rollout.load.slo import parse_objective
+from rollout.server.server import Started
+from rollout.server.target import Served
 
 pytestmark = pytest.mark.alone
 

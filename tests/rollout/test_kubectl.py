@@ -12,7 +12,7 @@ from http_server import serving
 from programs import require
 
 from bentune.bundle.errors import BentuneError, InputError
-from rollout.kubectl import Kubectl
+from rollout.release.kubectl import Kubectl
 
 
 def script(directory: Path, text: str) -> str:
@@ -44,7 +44,7 @@ def test_it_says_what_it_speaks_of(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_in_a_pod_it_is_the_pods_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "namespace").write_text("news")
-    monkeypatch.setattr("rollout.kubectl.IN_CLUSTER", tmp_path / "namespace")
+    monkeypatch.setattr("rollout.release.kubectl.IN_CLUSTER", tmp_path / "namespace")
     monkeypatch.delenv("KUBECONFIG", raising=False)
     assert Kubectl().where() == ("in-cluster", "news")
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measured import capacity
 
-from rollout import kustomize_patch
-from rollout.capacity import Sizing, size
-from rollout.kustomize_patch import autoscaler, deployment, quantity, scaled_object, write_patches
-from rollout.slo import parse_objective
-from rollout.traffic import built_in
+from rollout.capacity import patch as kustomize_patch
+from rollout.capacity.patch import autoscaler, deployment, quantity, scaled_object, write_patches
+from rollout.capacity.sizing import Sizing, size
+from rollout.capacity.traffic import built_in
+from rollout.load.slo import parse_objective
 from service.settings import Settings
 
 K8S = Path(__file__).parent.parent.parent / "k8s"

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from rollout.latency import Latency, Summary, curve
-from rollout.load import Load
+from rollout.load.generator import Load
+from rollout.load.latency import Latency, Summary, curve
 
 
 def measured(latency_s: list[float], status: list[int], group: list[str]) -> Load:

@@ -19,7 +19,7 @@ from bentune.bundle.manifest import EVIDENCE, MODULE, Bundle, Parent, open_bundl
 from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict
 from bentune.lineage import draw
 from rollout.lineage import Change, Lineage, Version, lineage
-from rollout.releases import record_file
+from rollout.release.record import record_file
 
 NAME = "family"
 VERSIONS = [f"2026{month}01-000000-abcdef" for month in (10, 11, 12)]

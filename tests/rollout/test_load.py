@@ -9,7 +9,7 @@ from aiohttp import web
 from http_server import OneWorker, serving
 
 from bentune.bundle.errors import InputError
-from rollout.load import NO_ANSWER, Body, Load, Target, closed_loop, open_loop, run
+from rollout.load.generator import NO_ANSWER, Body, Load, Target, closed_loop, open_loop, run
 
 pytestmark = pytest.mark.alone
 

@@ -15,9 +15,9 @@ from registry import registry as serving
 
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.manifest import Bundle, open_bundle
-from rollout.model_image import find_busybox, is_static, write_model_image
-from rollout.push import push_model
-from rollout.server import free_port
+from rollout.image.model_image import find_busybox, is_static, write_model_image
+from rollout.image.push import push_model
+from rollout.server.server import free_port
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.errors import InputError
-from rollout.out import require_directory
+from rollout.load.out import require_directory
 
 
 def test_it_is_made_and_may_be_there(tmp_path: Path) -> None:

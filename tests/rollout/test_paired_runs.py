@@ -6,8 +6,8 @@ from scipy import stats
 
 from bentune.bundle.verdict import Judged
 from bentune.quality.bootstrap import Floats
-from rollout.paired_runs import ratio, run_both
-from rollout.sides import Text
+from rollout.compare.latency import ratio, run_both
+from rollout.compare.models import Text
 
 
 class Counting:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rollout.pinned import pinned
+from rollout.capacity.servers import pinned
 
 SEES = "import os; print(sorted(os.sched_getaffinity(0)))"
 CORES = sorted(os.sched_getaffinity(0))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from measured import CEILING, capacity, knee_of, latency_ms, trial
 
 from bentune.bundle.errors import InputError
-from rollout.pod_model import PodModel, threads_of
-from rollout.slo import parse_objective
+from rollout.capacity.pod_model import PodModel, threads_of
+from rollout.load.slo import parse_objective
 
 POD = PodModel.of(capacity())
 P99 = parse_objective("p99=200ms")

@@ -12,7 +12,7 @@ from http_server import serving
 
 from bentune.bundle.manifest import Bundle, open_bundle
 from bentune.bundle.plan import scores_key
-from rollout.proof import LOOKS, TRIES, proven
+from rollout.release.check_pods import LOOKS, TRIES, proven
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from bentune.bundle.errors import GateError, InputError
 from bentune.bundle.manifest import Bundle, open_bundle, seal
 from bentune.bundle.store import find_bundle
 from bentune.bundle.verdict import Decision
-from rollout.follow import Means
-from rollout.kubectl import Kubectl
-from rollout.overlay import pin_of
-from rollout.place import LivePlace, OverlayPlace
-from rollout.release import release, rollback
-from rollout.releases import Action, read
-from rollout.server import running
+from rollout.release.kubectl import Kubectl
+from rollout.release.record import Action, read
+from rollout.release.release import release, rollback
+from rollout.release.target import LivePlace, OverlayPlace
+from rollout.release.version_pin import pin_of
+from rollout.release.watch_pods import Means
+from rollout.server.server import running
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rollout.releases import Action, Release, append, left, read, record_file, served
+from rollout.release.record import Action, Release, append, left, read, record_file, served
 
 
 def line(tag: str, action: Action = Action.RELEASED, *, where: str = "c/n/d", image: str | None = None) -> Release:

@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from bentune.bundle.errors import BundleError, InputError
 from bentune.bundle.manifest import open_bundle
 from bentune.bundle.scores import Prediction
+from rollout.compare.scorer import BundleScorer
 from rollout.replay import Rate, disagreement, read_log, require_same_labels, summary
-from rollout.scorer import BundleScorer
 from service.monitoring.log_files import LogFiles
 from service.monitoring.prediction_log import LoggedPrediction
 

@@ -6,8 +6,8 @@ import pytest
 from releasing import image_of, serves
 
 from bentune.bundle.errors import BentuneError, GateError, InputError
-from rollout.kubectl import Kubectl
-from rollout.releases import Action, read
+from rollout.release.kubectl import Kubectl
+from rollout.release.record import Action, read
 
 
 def annotations(releasing: Any) -> dict[str, str]:

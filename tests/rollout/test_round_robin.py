@@ -7,7 +7,7 @@ import aiohttp
 from aiohttp import web
 from http_server import serving
 
-from rollout.round_robin import RoundRobin
+from rollout.capacity.round_robin import RoundRobin
 
 
 async def echo(request: web.Request) -> web.Response:

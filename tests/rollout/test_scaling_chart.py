@@ -7,12 +7,12 @@ import pytest
 from measured import capacity
 
 from bentune.bundle.errors import InputError
-from rollout.capacity import habits, size
-from rollout.pod_model import PodModel
-from rollout.scaling_chart import draw_scaling
-from rollout.simulation import simulate
-from rollout.slo import parse_objective
-from rollout.traffic import built_in
+from rollout.capacity.chart import draw_scaling
+from rollout.capacity.pod_model import PodModel
+from rollout.capacity.simulation import simulate
+from rollout.capacity.sizing import habits, size
+from rollout.capacity.traffic import built_in
+from rollout.load.slo import parse_objective
 from service.settings import Settings
 
 P99 = parse_objective("p99=200ms")

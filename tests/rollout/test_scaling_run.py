@@ -11,13 +11,13 @@ from http_server import OneWorker, serving
 from measured import capacity, knee_of
 
 from bentune.bundle.errors import BentuneError
-from rollout.autoscaler import SCALE_DOWN, SCALE_UP, Policy, Scaling, Target
-from rollout.fleet import BUSY, QUEUE, Habits
-from rollout.load import Body
-from rollout.pod_model import PodModel
-from rollout.scaling_run import play
-from rollout.slo import parse_objective
-from rollout.traffic import Traffic
+from rollout.capacity.autoscaler import SCALE_DOWN, SCALE_UP, Policy, Scaling, Target
+from rollout.capacity.fleet import BUSY, QUEUE, Habits
+from rollout.capacity.play import play
+from rollout.capacity.pod_model import PodModel
+from rollout.capacity.traffic import Traffic
+from rollout.load.generator import Body
+from rollout.load.slo import parse_objective
 
 pytestmark = pytest.mark.alone
 

@@ -6,7 +6,7 @@ import pytest
 
 from bentune.bundle.manifest import open_bundle
 from bentune.bundle.plan import scores_key
-from rollout.scorer import BundleScorer
+from rollout.compare.scorer import BundleScorer
 
 
 def test_golden_rows_get_their_golden_scores(tiny_bundle: Path) -> None:

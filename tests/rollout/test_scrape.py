@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 from http_server import serving
 
-from rollout import scrape as module
-from rollout.scrape import Reading, between, parse, read_info, read_metrics, sample, signal_of, slots_of
+from rollout.server import scrape as module
+from rollout.server.scrape import Reading, between, parse, read_info, read_metrics, sample, signal_of, slots_of
 
 PAGE = b"""# HELP bentune_batch_tokens Padded tokens in a batch
 # TYPE bentune_batch_tokens histogram

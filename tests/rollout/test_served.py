@@ -11,7 +11,7 @@ from http_server import serving
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import open_bundle
-from rollout.served import asked, find_served
+from rollout.server.served import asked, find_served
 
 
 def says(**info: Any) -> Any:

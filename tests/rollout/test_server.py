@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from bentune.bundle.errors import BentuneError, InputError
-from rollout.server import free_port, require_free_port, running, starting
+from rollout.server.server import free_port, require_free_port, running, starting
 
 
 def test_it_is_ready_inside_and_gone_after(tiny_tag: str) -> None:

@@ -14,9 +14,9 @@ from http_server import serving
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.manifest import open_bundle
 from bentune.bundle.scores import Prediction
-from rollout import sides
-from rollout.scorer import BundleScorer
-from rollout.sides import open_side, size_of
+from rollout.compare import models as sides
+from rollout.compare.models import open_side, size_of
+from rollout.compare.scorer import BundleScorer
 
 TEXTS = [("the cat and a dog", None), ("bread with cheese", None), ("a saw", None)]
 

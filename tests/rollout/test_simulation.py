@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import CEILING, capacity, knee_of
 
-from rollout.autoscaler import SYNC_S, Autoscaler, Scaling, Target
-from rollout.fleet import BUSY, QUEUE, Habits
-from rollout.pod_model import PodModel
-from rollout.simulation import simulate
-from rollout.slo import parse_objective
-from rollout.traffic import BUILT_IN, Traffic, built_in
+from rollout.capacity.autoscaler import SYNC_S, Autoscaler, Scaling, Target
+from rollout.capacity.fleet import BUSY, QUEUE, Habits
+from rollout.capacity.pod_model import PodModel
+from rollout.capacity.simulation import simulate
+from rollout.capacity.traffic import BUILT_IN, Traffic, built_in
+from rollout.load.slo import parse_objective
 
 P99 = parse_objective("p99=200ms")
 POD = PodModel.of(capacity())

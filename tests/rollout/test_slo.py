@@ -3,8 +3,8 @@
 import pytest
 
 from bentune.bundle.errors import InputError
-from rollout.latency import Latency
-from rollout.slo import Objective, parse_objective
+from rollout.load.latency import Latency
+from rollout.load.slo import Objective, parse_objective
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import yaml
 from releasing import GOOD, deployed, image_of
 
 from bentune.bundle.errors import GateError, InputError
-from rollout.kubectl import Kubectl
-from rollout.place import LivePlace
-from rollout.release import release
-from rollout.releases import Action, read
-from rollout.standing import found
+from rollout.release.kubectl import Kubectl
+from rollout.release.record import Action, read
+from rollout.release.release import release
+from rollout.release.state import found
+from rollout.release.target import LivePlace
 
 
 def test_what_was_deployed_by_hand_is_asked_what_it_is(releasing: Any) -> None:
@@ -56,7 +56,7 @@ def test_overlays_have_records_of_their_own(releasing: Any) -> None:
     production = dataclasses.replace(releasing, overlay=releasing.overlay.parent / "production")
     other = releasing.version("2")
     assert production.release(other, mode="commit").pin.verdict == "none, the first version"
-    from rollout.release import rollback
+    from rollout.release.release import rollback
 
     for one in (releasing, production):
         with pytest.raises(InputError, match="no earlier release"):

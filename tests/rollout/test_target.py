@@ -3,7 +3,7 @@
 import pytest
 
 from bentune.bundle.errors import InputError
-from rollout.target import serving
+from rollout.server.target import serving
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_an_unknown_bento_is_refused() -> None:
 
 def test_two_servers_of_one_bento_keep_their_metrics_apart(tiny_tag: str) -> None:
     """Servers of one BentoML home empty each other's metrics when they start."""
-    from rollout.load import Body, closed_loop, run
-    from rollout.scrape import read_metrics
+    from rollout.load.generator import Body, closed_loop, run
+    from rollout.server.scrape import read_metrics
 
     with serving(tiny_tag, 5000) as first:
         run(closed_loop(first.target, [Body(b'{"inputs": "the cat"}')], clients=1, seconds=10, requests=3))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentune.bundle.errors import InputError
-from rollout.traffic import BUILT_IN, QUIET, built_in, read_traffic
+from rollout.capacity.traffic import BUILT_IN, QUIET, built_in, read_traffic
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

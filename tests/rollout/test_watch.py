@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.watch import HOPELESS, LOST, REVISION, Snapshot, State, Watch, complete, describe, look, new_pods
+from rollout.release.watch import HOPELESS, LOST, REVISION, Snapshot, State, Watch, complete, describe, look, new_pods
 
 Object = dict[str, Any]
 

@@ -31,7 +31,7 @@ LIMITS = {
 @pytest.fixture(scope="session")
 def server(tiny_tag: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The tiny Bento, served with LIMITS to all tests that leave it as it was."""
-    from rollout.server import running
+    from rollout.server.server import running
 
     directory = tmp_path_factory.mktemp("server")
     env, log = LIMITS | own_home(directory), directory / "log"

@@ -14,7 +14,7 @@ import httpx
 import yaml
 from programs import require
 
-from rollout.server import free_port
+from rollout.server.server import free_port
 
 PATIENCE_S = 60.0
 

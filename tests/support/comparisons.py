@@ -7,8 +7,8 @@ from bentune.bundle.verdict import CompareSettings, Decision, Difference, Judged
 from bentune.quality.calibration import Bin
 from bentune.quality.noninferiority import McNemar
 from bentune.quality.slices import Slice
-from rollout.comparison import Comparison, Flip, Flips, LeftOut, Metric, SideReport
-from rollout.paired_runs import Ratio, Speed
+from rollout.compare.decision import Comparison, Flip, Flips, LeftOut, Metric, SideReport
+from rollout.compare.latency import Ratio, Speed
 
 NASTY = "<script>alert('x')</script>"
 LOSS = Difference(value=-0.02, low=-0.05, high=0.01)

@@ -7,10 +7,10 @@ Its latencies are exponential: of a pod that serves `ceiling` requests a second 
 import math
 
 from bentune.bundle.hardware import Cpu
-from rollout.knee import Capacity, Trial
-from rollout.latency import Latency
-from rollout.scrape import Signal
-from rollout.slo import Objective, parse_objective
+from rollout.load.knee import Capacity, Trial
+from rollout.load.latency import Latency
+from rollout.load.slo import Objective, parse_objective
+from rollout.server.scrape import Signal
 
 CEILING = 100.0
 SLO = "p99=200ms"

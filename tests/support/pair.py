@@ -12,7 +12,7 @@ from typing import Any
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 
-from rollout.server import free_port
+from rollout.server.server import free_port
 
 SHARES = "shares.json"
 

@@ -10,7 +10,7 @@ import httpx
 import yaml
 from programs import require
 
-from rollout.server import free_port
+from rollout.server.server import free_port
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from cluster import Cluster
 
 from bentune.bundle.manifest import EVIDENCE, Bundle, open_bundle, seal, write_json
 from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict
-from rollout.kubectl import Kubectl
-from rollout.watch import Watch
+from rollout.release.kubectl import Kubectl
+from rollout.release.watch import Watch
 
 OLD = "0" * 64
 GOOD, NEXT = "registry.test/news:1@sha256:" + "a" * 64, "registry.test/news:2@sha256:" + "b" * 64

@@ -82,7 +82,7 @@ def started(
     directory: Path, what: str, *arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None
 ) -> Iterator[Server]:
     """Serve `what`, a Bento's tag or ".", for as long as the context lasts; it need not become ready."""
-    from rollout.server import free_port, serve_command
+    from rollout.server.server import free_port, serve_command
 
     port = free_port()
     home = own_home(directory)

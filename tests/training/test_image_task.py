@@ -15,8 +15,8 @@ from tiny_images import image_recipe
 from bentune.bundle.errors import GateError, InputError
 from bentune.bundle.manifest import open_bundle
 from bentune.bundle.processor import ImageSettings
+from rollout.compare.scorer import BundleScorer
 from rollout.predict import predict_file
-from rollout.scorer import BundleScorer
 from training.classifier import load_classifier, takes_images
 from training.logits import torch_logits
 from training.methods import load_tuned

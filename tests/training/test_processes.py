@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from tiny import Quiet, write_recipe
 
 from bentune.bundle.errors import InputError
-from rollout.server import free_port
+from rollout.server.server import free_port
 from training import train
 from training.arguments import rows_at_once
 from training.distillation import ANSWERS

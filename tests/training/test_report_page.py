@@ -13,7 +13,7 @@ from row_report import row_report
 from bentune.bundle.processor import IMAGES
 from bentune.bundle.verdict import Difference
 from bentune.quality.bootstrap import Interval
-from rollout.comparison_table import notes, numbers, slice_numbers
+from rollout.compare.tables import notes, numbers, slice_numbers
 from training.data_report import DataReport
 from training.data_settings import RowLimits
 from training.evaluation import Compressed, Mistake, Scaled, Slice

@@ -1,0 +1,148 @@
+"""Writes a sizing as kustomize patches for k8s/base and autoscale-hpa or autoscale-keda: one file an object."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rollout.capacity.autoscaler import Rules, Scaling
+from rollout.capacity.sizing import Sizing
+
+NAME = "bentune"
+CONTAINER = "model"
+DEPLOYMENT_FILE = "capacity-deployment.yaml"
+HPA, KEDA = "hpa", "keda"
+PROMETHEUS = "http://prometheus-operated.monitoring:9090"
+"""As in the component; a patch replaces the whole list of triggers."""
+FAILURES = 3
+
+
+def write_patches(directory: Path, sizing: Sizing, because: str, scaler: str = HPA) -> list[Path]:
+    """Write both patches into `directory`, each beside its place and renamed there; `because` is a line of comment.
+
+    `scaler` is HPA or KEDA.
+    """
+    written = []
+    scaled = {HPA: autoscaler, KEDA: scaled_object}[scaler](sizing)
+    for name, patch in ((DEPLOYMENT_FILE, deployment(sizing)), (f"capacity-{scaler}.yaml", scaled)):
+        comment = f"# Written by `bentune capacity`: {' '.join(because.split())}\n"
+        _write(directory / name, comment + yaml.safe_dump(patch, sort_keys=False))
+        written.append(directory / name)
+    return written
+
+
+def deployment(sizing: Sizing) -> dict[str, Any]:
+    """Resources and the grace period. No `replicas`: with every apply they would undo the autoscaler's."""
+    amounts = {"cpu": quantity(sizing.resources.cpu)}
+    if sizing.resources.memory is not None:
+        amounts["memory"] = sizing.resources.memory
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": NAME},
+        "spec": {
+            "template": {
+                "spec": {
+                    "terminationGracePeriodSeconds": sizing.shutdown.grace_period_s,
+                    "containers": [
+                        {"name": CONTAINER, "resources": {"requests": dict(amounts), "limits": dict(amounts)}}
+                    ],
+                }
+            }
+        },
+    }
+
+
+def autoscaler(sizing: Sizing) -> dict[str, Any]:
+    """Bounds, metric and behavior, the defaults too: what was simulated is what is applied."""
+    scaling = sizing.scaling
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": NAME},
+        "spec": {
+            "minReplicas": scaling.min_replicas,
+            "maxReplicas": scaling.max_replicas,
+            "metrics": [
+                {
+                    "type": "Pods",
+                    "pods": {
+                        "metric": {"name": target.metric},
+                        "target": {"type": "AverageValue", "averageValue": quantity(target.mean)},
+                    },
+                }
+                for target in scaling.targets
+            ],
+            "behavior": {"scaleUp": _rules(scaling.up), "scaleDown": _rules(scaling.down)},
+        },
+    }
+
+
+def scaled_object(sizing: Sizing) -> dict[str, Any]:
+    """The same for KEDA, which divides what Prometheus says of all pods by the threshold.
+
+    Without Prometheus it keeps as many pods as the peak takes. No result is an error and not a zero, as the component
+    explains.
+    """
+    scaling = sizing.scaling
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": {"name": NAME},
+        "spec": {
+            "minReplicaCount": scaling.min_replicas,
+            "maxReplicaCount": scaling.max_replicas,
+            "fallback": {"failureThreshold": FAILURES, "replicas": _within(sizing.replicas_at_peak, scaling)},
+            "advanced": {
+                "horizontalPodAutoscalerConfig": {
+                    "behavior": {"scaleUp": _rules(scaling.up), "scaleDown": _rules(scaling.down)}
+                }
+            },
+            "triggers": [
+                {
+                    "type": "prometheus",
+                    "metadata": {
+                        "serverAddress": PROMETHEUS,
+                        "query": trigger.query,
+                        "threshold": f"{trigger.threshold:g}",
+                        "ignoreNullValues": "false",
+                    },
+                }
+                for trigger in sizing.keda
+            ],
+        },
+    }
+
+
+def _within(pods: int, scaling: Scaling) -> int:
+    return min(max(pods, scaling.min_replicas), scaling.max_replicas)
+
+
+def quantity(value: float) -> str:
+    """A number as Kubernetes writes it: whole, or in thousandths; a smaller part is rounded up."""
+    milli = math.ceil(round(value * 1000, 6))
+    return str(milli // 1000) if milli % 1000 == 0 else f"{milli}m"
+
+
+def _rules(rules: Rules) -> dict[str, Any]:
+    return {
+        "stabilizationWindowSeconds": rules.stabilization_s,
+        "selectPolicy": rules.select,
+        "policies": [
+            {"type": policy.kind, "value": policy.value, "periodSeconds": policy.period_s} for policy in rules.policies
+        ],
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""Plays the traffic of a capacity plan against real servers of a Bento on this machine, beside the simulation of it."""
+
+import asyncio
+import os
+
+from bentune.bundle.errors import InputError
+from rollout.capacity.play import Compared, play
+from rollout.capacity.pod_model import PodModel
+from rollout.capacity.servers import bento, pinned
+from rollout.capacity.sizing import Sizing, habits
+from rollout.capacity.traffic import Traffic
+from rollout.load.bodies import bodies_of, texts_of_golden
+from rollout.load.knee import Capacity
+from rollout.server.target import bundle_of
+from service.settings import Settings
+
+MOST_S = 3600.0
+
+
+def play_bento(
+    tag: str,
+    measured: Capacity,
+    sizing: Sizing,
+    traffic: Traffic,
+    settings: Settings,
+) -> Compared:
+    """Start and stop servers of the Bento `tag` as the autoscaler of `sizing` says while `traffic` passes in real time.
+
+    Each server has cores of its own, as many as a pod of `sizing`, and the requests are the Bento's held-out rows.
+    Raises InputError for an unknown Bento, a curve of more than an hour, and a plan of more servers than this machine
+    has cores for; BentuneError for a server that does not start.
+    """
+    bundle = bundle_of(tag)
+    if traffic.duration_s > MOST_S:
+        raise InputError(
+            f"--play takes as long as the traffic: {traffic.name} is {traffic.duration_s / 3600:.1f} h; give --traffic "
+            "a CSV of at most an hour"
+        )
+    cores = _cores(sizing)
+    return asyncio.run(
+        play(
+            pinned(bento(tag, settings.request_timeout_ms), cores),
+            bodies_of(texts_of_golden(bundle.golden), batch=measured.texts_per_request, seed=0),
+            PodModel.of(measured),
+            sizing.scaling,
+            traffic,
+            sizing.objective,
+            habits(sizing),
+            timeout_s=settings.request_timeout_ms / 1000,
+        )
+    )
+
+
+def _cores(sizing: Sizing) -> list[set[int]]:
+    """The cores of each server that there may be. Raises InputError where this machine has too few."""
+    each, most = max(round(sizing.resources.cpu), 1), sizing.scaling.max_replicas
+    mine = sorted(os.sched_getaffinity(0))
+    if each * most > len(mine):
+        raise InputError(
+            f"--play: the plan has up to {most} servers of {each} cores, and this machine has {len(mine)} cores; give "
+            "a lower --peak, or measure the capacity of fewer cores: taskset -c 0 bentune bench"
+        )
+    return [set(mine[number * each : (number + 1) * each]) for number in range(most)]

@@ -1,0 +1,158 @@
+"""Plays a traffic curve against the autoscaler: what of the objective is missed, and what the pods cost.
+
+The events are exact: pods that start, turn ready and drain, and the autoscaler's looks at them, which are the real
+algorithm's (rollout/capacity/autoscaler.py). Between two events requests are a flow, not one event each, because an hour at
+10,000 requests a second has 36 million of them, while a second of flow costs the same at any rate. The flow is no less
+right for it: what random arrivals do to a pod below its ceiling is in its measured latencies (rollout/capacity/pod_model.py),
+and above its ceiling the backlog grows by what comes and is not served, beside which randomness is small. What waits
+longer than the scheduler lets in (service/scheduling/scheduler.py: DEADLINE_SHARE of the deadline, or the queue's bound) is
+refused with 429. A test plays the same curve request by request and compares.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bentune.bundle.files import Frozen
+from rollout.capacity.autoscaler import SYNC_S, Autoscaler, Scaling
+from rollout.capacity.fleet import BUSY, Fleet, Flow, Habits
+from rollout.capacity.pod_model import Floats, PodModel
+from rollout.capacity.traffic import Traffic
+from rollout.load.slo import Objective
+
+STEP_S = 1.0
+BISECTIONS = 40
+EXACTLY = 1 + 1e-9
+"""At the knee so many are too slow as may be: a float's last digit must not decide."""
+
+
+class Outcome(Frozen):
+    """What came of a curve. `arrivals` are `served`, `refused` (429, or killed while draining) or `waiting` at the end.
+
+    `too_slow` of those let in took longer than the objective's limit. `held` says whether all requests together, the
+    refused ones counting as too slow, met the objective; `violated_s` counts the seconds that did not, each on its
+    own. `worst_ms` is the highest of each second's percentile. `replica_hours` count a pod from the decision to start
+    it until it is gone; `steady_replica_hours` is what as many pods as the curve ever had would have cost all the time.
+    """
+
+    seconds: float
+    arrivals: float
+    served: float
+    refused: float
+    waiting: float
+    too_slow: float
+    held: bool
+    violated_s: float
+    worst_ms: float
+    replica_hours: float
+    steady_replica_hours: float
+    fewest_replicas: int
+    most_replicas: int
+    changes: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """An entry a step: its start in seconds, requests that come a second, pods asked for and ready, and so on.
+
+    `latency_ms` is the objective's percentile of what was let in, `refused` requests a second.
+    """
+
+    seconds: Floats
+    rate: Floats
+    wanted: Floats
+    ready: Floats
+    latency_ms: Floats
+    refused: Floats
+
+
+def simulate(
+    pod: PodModel,
+    scaling: Scaling,
+    traffic: Traffic,
+    objective: Objective,
+    habits: Habits,
+    *,
+    replicas: int | None = None,
+    step_s: float = STEP_S,
+    sync_s: float = SYNC_S,
+    seed: int = 0,
+) -> tuple[Outcome, Series]:
+    """Play `traffic`, starting with `replicas` ready pods; by default those that hold the metric at the target.
+
+    The same `seed` gives the same answer.
+    """
+    rates = traffic.steps(step_s)
+    steps = len(rates)
+    autoscaler = Autoscaler(scaling)
+    wanted = replicas or _at_rest(pod, scaling, float(rates[0]))
+    fleet = Fleet(pod, habits, wanted, step_s, seed)
+    asked, ready, refused = np.zeros(steps), np.zeros(steps), np.zeros(steps)
+    changes = 0
+    next_look, next_scrape = sync_s, habits.scrape_s
+    for step in range(steps):
+        now = step * step_s
+        if now >= next_scrape:
+            next_scrape += habits.scrape_s
+            fleet.scrape()
+        if now >= next_look:
+            next_look += sync_s
+            values, silent = fleet.metrics()
+            decided = autoscaler.desired(now, wanted, values, missing=silent)
+            changes += decided != wanted
+            wanted = decided
+            fleet.scale_to(wanted, now)
+        before = fleet.refused
+        fleet.advance(step, now, float(rates[step]) * step_s)
+        asked[step], ready[step], refused[step] = wanted, fleet.ready, (fleet.refused - before) / step_s
+    latency_ms, slow = _latencies(pod, fleet.flow, objective, steps)
+    come = rates * step_s
+    allowed = 1 - objective.percent / 100
+    missed = slow + refused * step_s
+    outcome = Outcome(
+        seconds=steps * step_s,
+        arrivals=float(come.sum()),
+        served=fleet.served,
+        refused=fleet.refused,
+        waiting=fleet.waiting,
+        too_slow=float(slow.sum()),
+        held=bool(missed.sum() <= allowed * come.sum() * EXACTLY),
+        violated_s=float((missed > np.maximum(allowed * come, 1e-12) * EXACTLY).sum() * step_s),
+        worst_ms=float(latency_ms.max()),
+        replica_hours=fleet.replica_s / 3600,
+        steady_replica_hours=float(asked.max()) * steps * step_s / 3600,
+        fewest_replicas=int(asked.min()),
+        most_replicas=int(asked.max()),
+        changes=changes,
+    )
+    return outcome, Series(np.arange(steps, dtype=np.float64) * step_s, rates, asked, ready, latency_ms, refused)
+
+
+def _at_rest(pod: PodModel, scaling: Scaling, rate: float) -> int:
+    """The pods at which the autoscaler would have come to rest."""
+    pods, busy = scaling.min_replicas, next(target.mean for target in scaling.targets if target.metric == BUSY)
+    while pods < scaling.max_replicas and pod.busy_slots(rate / pods) > busy:
+        pods += 1
+    return pods
+
+
+def _latencies(pod: PodModel, flow: Flow, objective: Objective, steps: int) -> tuple[Floats, Floats]:
+    """Of each step: the objective's percentile of what was let in, in ms, and how many took longer than its limit."""
+    step, accepted = np.array(flow.step, np.int64), np.array(flow.accepted)
+    rate, wait_ms = np.minimum(flow.rate, pod.ceiling), np.array(flow.wait_s) * 1000
+    slow = np.bincount(step, accepted * pod.share_over(rate, np.full(len(rate), objective.limit_ms), wait_ms), steps)
+    each_ms = pod.latency_ms(rate, objective.percent, wait_ms)
+    # The percentile of all pods lies between those of the fastest and of the slowest; most steps have one kind of pod.
+    low, high = np.full(steps, np.inf), np.zeros(steps)
+    np.minimum.at(low, step, each_ms)
+    np.maximum.at(high, step, each_ms)
+    low = np.minimum(low, high)
+    mixed = (low < high)[step]
+    if mixed.any():
+        step, accepted, rate, wait_ms = step[mixed], accepted[mixed], rate[mixed], wait_ms[mixed]
+        allowed = (1 - objective.percent / 100) * np.bincount(step, accepted, steps)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            over = np.bincount(step, accepted * pod.share_over(rate, middle[step], wait_ms), steps)
+            low, high = np.where(over > allowed, middle, low), np.where(over > allowed, high, middle)
+    return high, np.asarray(slow, np.float64)

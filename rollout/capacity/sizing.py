@@ -1,0 +1,310 @@
+"""Turns the measured capacity of one pod into numbers for a Deployment and its autoscaler that agree with each other.
+
+The rules, `rate` being what a pod held within the objective (capacity.json: rate_per_pod), in requests a second:
+
+- at the peak: ceil(peak / (rate x headroom)) pods. At the knee the next burst misses the objective, so no pod is
+  planned to work there.
+- targets: the slots that were busy at the knee, times the headroom. Batches grow with the load, so slots fill faster
+  than the rate does, and the autoscaler holds the pods at the planned rate or below it. But all slots busy is the most
+  that they show, however much too few the pods are; so there is a second one, which only an overload reaches: as many
+  waiting texts as a pod computes within the objective, times the headroom. Not as many as waited at the knee: hardly
+  any do there, and a ratio to hardly any is noise.
+- least pods: those that the lowest rate needs, and those that stand for growth that no new pod comes in time for. New
+  pods serve one reaction late (the metric's window, the autoscaler's next look, the start-up). Where the traffic grows
+  within one reaction beyond what the headroom, less the autoscaler's tolerance, takes up, the pods must be there
+  before. Never fewer than two: one may be evicted.
+- most pods: those at the peak, and those that work off within one more reaction what the start-up left waiting at the
+  fastest growth, however few the least pods are. A pod lets only so much wait; the rest was refused and is gone.
+- memory: what was measured and what may wait, and a fifth more.
+- CPU: request and limit are the cores it was measured with. Slots and threads follow the limit, and with a smaller
+  request the node may promise the same cores to others.
+- grace period: preStop, then the server's wait for open connections, then the drain, then a margin. Each of them may
+  take its time, one after the other.
+"""
+
+import math
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, JsonValue, ValidationError
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
+from rollout.capacity.autoscaler import SYNC_S, TOLERANCE, Scaling, Target
+from rollout.capacity.fleet import BUSY, QUEUE, Habits
+from rollout.capacity.play import Compared
+from rollout.capacity.pod_model import Floats, PodModel, threads_of
+from rollout.capacity.simulation import Outcome
+from rollout.capacity.traffic import Traffic
+from rollout.load.bench import now
+from rollout.load.knee import SCHEMA_VERSION as CAPACITY_SCHEMA
+from rollout.load.knee import Capacity
+from rollout.load.slo import Objective
+from rollout.server.server import STOP_TIMEOUT_S
+from service.engine.memory import WAITING_INPUT, WAITING_TOKEN
+from service.scheduling.scheduler import DEADLINE_SHARE
+from service.settings import Settings
+
+SCHEMA_VERSION = 1
+WINDOW_S = 60.0
+"""Over which the metric is averaged: one look would see a slot between two batches."""
+FEWEST = 2
+MAX_HEADROOM = 1 / (1 + TOLERANCE)
+"""The autoscaler lets the metric stand as far above its target as its tolerance: with more, that is beyond the knee."""
+PRE_STOP_S = 5.0
+"""As in k8s/base: the endpoints know by then."""
+MARGIN_S = 5.0
+DEFAULT_STARTUP_S = 30.0
+MAX_REPLICAS = 100_000
+MEMORY_MARGIN, MEMORY_STEP_MI = 1.2, 64
+
+
+class Resources(Frozen):
+    """Of one pod, requested and the limit: `cpu` cores; `memory` as Kubernetes writes it, None to leave it as it is."""
+
+    cpu: float = Field(gt=0)
+    memory: str | None
+
+
+class Shutdown(Frozen):
+    """Seconds that a pod has after the decision that it goes, one after the other; `grace_period_s` is their sum."""
+
+    pre_stop_s: float
+    open_connections_s: float
+    drain_s: float
+    margin_s: float
+    grace_period_s: int
+
+
+class Keda(Frozen):
+    """The same target for KEDA's trigger `prometheus`, which divides a sum by its threshold."""
+
+    query: str
+    threshold: float
+
+
+class Sizing(Frozen):
+    """Everything a Deployment and its autoscaler are given, rates in requests a second.
+
+    `replicas_at_peak` is the first rule of this module; `reaction_s` is what passes from a change of the traffic until
+    a pod that it asked for serves. `queue_requests` may wait at one pod, more are refused.
+    """
+
+    objective: Objective
+    peak: float
+    headroom: float
+    rate_per_pod: float
+    startup_s: float
+    reaction_s: float
+    replicas_at_peak: int
+    scaling: Scaling
+    keda: tuple[Keda, ...]
+    resources: Resources
+    shutdown: Shutdown
+    queue_requests: float
+
+
+class Curve(Frozen):
+    """The traffic that was played, in seconds and requests a second."""
+
+    name: str
+    seconds: float
+    lowest: float
+    highest: float
+
+
+class CapacityPlan(Frozen):
+    """capacity-plan.json: the sizing, what it rests on, and what a simulation, and what was `played`, showed."""
+
+    schema_version: int = SCHEMA_VERSION
+    created_at: datetime = Field(default_factory=now)
+    server: str
+    model: dict[str, JsonValue] | None
+    measured: Objective
+    sizing: Sizing
+    traffic: Curve
+    simulated: Outcome
+    played: Compared | None = None
+
+
+def read_capacity(path: Path) -> Capacity:
+    """Read capacity.json. Raises InputError when it is missing, no such file, or of another version."""
+    try:
+        capacity = Capacity.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); `bentune bench --find-knee` writes it") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            f"{path}: is no capacity.json ({where}: {first['msg']}); `bentune bench --find-knee` writes one"
+        ) from None
+    if capacity.schema_version != CAPACITY_SCHEMA:
+        raise InputError(f"{path}: has version {capacity.schema_version}, not {CAPACITY_SCHEMA}; measure it again")
+    return capacity
+
+
+def require_measured(objective: Objective, capacity: Capacity) -> None:
+    """Raises InputError that names both when `objective` asks for more than what was held when it was measured."""
+    held = capacity.objective
+    if objective.percent > held.percent or objective.limit_ms < held.limit_ms:
+        raise InputError(
+            f"--slo {objective} is stricter than {held}, with which {capacity.server} was measured; "
+            f"run `bentune bench --find-knee --slo {objective}`, or give {held}"
+        )
+
+
+def size(
+    capacity: Capacity,
+    objective: Objective,
+    traffic: Traffic,
+    *,
+    peak: float,
+    settings: Settings,
+    startup_s: float | None = None,
+    headroom: float = 0.8,
+    least: int | None = None,
+    cpu: float | None = None,
+    memory: str | None = None,
+) -> Sizing:
+    """Apply the rules. `least` pods overrides theirs, as `cpu`, `memory` and `startup_s` do what was measured.
+
+    Raises InputError for an objective that was not measured, and for numbers that cannot be.
+    """
+    require_measured(objective, capacity)
+    if not 0 < headroom <= MAX_HEADROOM:
+        raise InputError(
+            f"--headroom {headroom:g} is not above 0 and at most {MAX_HEADROOM:.2f}: beyond it the autoscaler's "
+            f"tolerance of {TOLERANCE:g} lets pods stand above the rate at which they hold the objective"
+        )
+    pod = PodModel.of(capacity)
+    rate = capacity.rate_per_pod
+    if startup_s is None:
+        startup_s = DEFAULT_STARTUP_S if capacity.startup_s is None else round(capacity.startup_s, 1)
+    reaction_s = WINDOW_S + SYNC_S + startup_s
+    queue_requests = _queue(pod, settings)
+    growth = Growth.of(traffic, reaction_s, headroom)
+    at_peak = _pods(peak, rate * headroom)
+    fewest = max(FEWEST, _pods(traffic.lowest, rate * headroom), _pods(growth.overrun, rate))
+    backlog = min(growth.backlog, growth.pods_before(rate) * queue_requests)
+    most = _pods(peak + backlog / reaction_s, rate * headroom)
+    fewest = least or fewest
+    waiting = min(rate * objective.limit_ms / 1000, queue_requests) * pod.texts
+    targets = (
+        Target(metric=BUSY, mean=max(round(pod.busy * headroom, 3), 0.001)),
+        Target(metric=QUEUE, mean=max(math.floor(waiting * headroom), 1)),
+    )
+    return Sizing(
+        objective=objective,
+        peak=peak,
+        headroom=headroom,
+        rate_per_pod=rate,
+        startup_s=startup_s,
+        reaction_s=reaction_s,
+        replicas_at_peak=at_peak,
+        scaling=Scaling(min_replicas=fewest, max_replicas=max(most, fewest), targets=targets),
+        keda=tuple(
+            Keda(query=f"sum(avg_over_time({target.metric.removesuffix('_avg')}[1m]))", threshold=target.mean)
+            for target in targets
+        ),
+        resources=Resources(cpu=cpu or _cores(capacity), memory=memory or _memory(capacity, settings)),
+        shutdown=_shutdown(settings),
+        queue_requests=queue_requests,
+    )
+
+
+def habits(sizing: Sizing) -> Habits:
+    """How the pods of this sizing come and go, for a simulation."""
+    return Habits(
+        startup_s=sizing.startup_s,
+        window_s=WINDOW_S,
+        room=sizing.queue_requests,
+        linger_s=sizing.shutdown.pre_stop_s,
+        grace_s=sizing.shutdown.grace_period_s,
+    )
+
+
+class Growth(Frozen):
+    """How a curve outgrows pods that follow it one reaction late, in requests a second and requests.
+
+    `overrun` is the highest rate that comes before its pods do; 0 when the headroom takes up all growth. `backlog` is
+    the most that gathers within one reaction, and `before` the rate that the pods were sized for when it did.
+    """
+
+    overrun: float
+    backlog: float
+    before: float
+
+    @classmethod
+    def of(cls, traffic: Traffic, reaction_s: float, headroom: float) -> "Growth":
+        """Look at every second of a curve, or at 100,000 times of a long one."""
+        step_s = max(1.0, traffic.duration_s / 100_000)
+        times = np.arange(0.0, traffic.duration_s + step_s, step_s)
+        rates = traffic.at(times)
+        # At rest the metric stands within the tolerance of its target, perhaps above it.
+        held = rates / (headroom * (1 + TOLERANCE))
+        later: Floats = rates.copy()
+        backlog = np.zeros(len(rates))
+        for shift in range(1, min(math.ceil(reaction_s / step_s), len(rates) - 1) + 1):
+            ahead = np.append(rates[shift:], np.full(shift, rates[-1]))
+            later = np.maximum(later, ahead)
+            backlog += np.maximum(ahead - held, 0.0) * step_s
+        worst = int(backlog.argmax())
+        overrun = float(later[later > held * (1 + 1e-9)].max(initial=0.0))
+        return cls(overrun=overrun, backlog=float(backlog[worst]), before=float(held[worst]))
+
+    def pods_before(self, rate: float) -> int:
+        """The pods that were there when the backlog began to grow, of `rate` each."""
+        return max(_pods(self.before, rate), FEWEST)
+
+
+def _pods(rate: float, per_pod: float) -> int:
+    # A float's last digit must not add a pod.
+    pods = math.ceil(round(rate / per_pod, 9))
+    if pods > MAX_REPLICAS:
+        raise InputError(f"{rate:g} requests/s at {per_pod:g} a pod are {pods} pods, more than {MAX_REPLICAS}")
+    return pods
+
+
+def _queue(pod: PodModel, settings: Settings) -> float:
+    """Requests that may wait at a pod: what it serves within the share of the deadline, or what the queue holds."""
+    wait_s = DEADLINE_SHARE * settings.request_timeout_ms / 1000
+    return min(pod.ceiling * wait_s, max(settings.queue_inputs // pod.texts, 1))
+
+
+def _cores(capacity: Capacity) -> float:
+    if capacity.same_machine:
+        return float(capacity.cpu.cores)
+    plan = PodModel.of(capacity).slots, threads_of(capacity)
+    if plan[1] is None:
+        raise InputError(
+            f"{capacity.server} was measured from another machine and does not say its cores; give them with --cpu"
+        )
+    return float(plan[0] * plan[1])
+
+
+def _memory(capacity: Capacity, settings: Settings) -> str | None:
+    """What was measured and what may wait, with a margin, in whole MEMORY_STEP_MI; None where nothing was measured."""
+    if capacity.memory_bytes is None:
+        return None
+    waiting = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * WAITING_TOKEN
+    steps = math.ceil((capacity.memory_bytes + waiting) * MEMORY_MARGIN / (MEMORY_STEP_MI * 2**20))
+    return f"{steps * MEMORY_STEP_MI}Mi"
+
+
+def _shutdown(settings: Settings) -> Shutdown:
+    wait_s, drain_s = DEADLINE_SHARE * settings.request_timeout_ms / 1000, settings.drain_timeout_ms / 1000
+    if wait_s > STOP_TIMEOUT_S:
+        raise InputError(
+            f"BENTUNE_REQUEST_TIMEOUT_MS={settings.request_timeout_ms}: a request may wait {wait_s:g} s, but a server "
+            f"that stops waits {STOP_TIMEOUT_S:g} s for its connections; give at most "
+            f"{STOP_TIMEOUT_S / DEADLINE_SHARE * 1000:.0f}"
+        )
+    return Shutdown(
+        pre_stop_s=PRE_STOP_S,
+        open_connections_s=STOP_TIMEOUT_S,
+        drain_s=drain_s,
+        margin_s=MARGIN_S,
+        grace_period_s=math.ceil(PRE_STOP_S + STOP_TIMEOUT_S + drain_s + MARGIN_S),
+    )

@@ -1,0 +1,221 @@
+"""The two sides of a comparison: a bundle that is scored in this process, or a live service that is asked over HTTP."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import httpx
+import numpy as np
+
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.hardware import describe
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.plan import model_file
+from bentune.bundle.processor import IMAGES
+from bentune.bundle.scores import Prediction
+from bentune.bundle.store import find_bundle
+from bentune.bundle.verdict import Judged
+from bentune.quality.bootstrap import Floats
+from rollout.compare.scorer import BundleScorer
+from rollout.server.live import Info, parse_info
+from rollout.server.target import DEADLINE_HEADER, address_of, is_address
+from service.engine.providers import available
+from service.engine.runtime import choose
+
+Text: TypeAlias = tuple[str, str | None]
+
+MAX_INFO_BYTES = 4_000_000
+MAX_ANSWER_BYTES = 64_000_000
+TIMEOUT_S = 60.0
+TRIES = 5
+MAX_WAIT_S = 30.0
+SUM_TOLERANCE = 1e-3
+
+
+class Side(Protocol):
+    """What is asked of either side. `bundle` is what is scored, or the live service's own where it is found here."""
+
+    judged: Judged
+    labels: list[str]
+    multi_label: bool
+    pairs: bool
+    bundle: Bundle | None
+    variant: str
+    provider: str
+    most_texts: int
+
+    @property
+    def live(self) -> bool:
+        """Whether it is asked over HTTP."""
+        ...
+
+    def score(self, texts: Sequence[Text]) -> Floats:
+        """Probabilities, float64 [texts, labels], in the order of `labels`."""
+        ...
+
+
+@contextmanager
+def open_side(name: str) -> Iterator[Side]:
+    """A side by its name: a bundle's tag or directory, or the address of a service that runs.
+
+    Raises InputError, BundleError, and BentuneError for a service that does not answer as ours do.
+    """
+    if not is_address(name):
+        yield BundleSide(find_bundle(name))
+        return
+    url, path = address_of(name)
+    headers = {DEADLINE_HEADER: str(int(TIMEOUT_S * 1000)), "accept-encoding": "identity"}
+    with httpx.Client(base_url=url, timeout=TIMEOUT_S, headers=headers, follow_redirects=False) as client:
+        yield LiveSide(name, path, client)
+
+
+def size_of(side: Side) -> int | None:
+    """Bytes of the files of the variant that runs; None of a service whose bundle is not here."""
+    if side.bundle is None:
+        return None
+    files = side.bundle.manifest.files
+    prefix = model_file(side.variant)
+    return sum(entry.size for name, entry in files.items() if name.startswith(prefix)) or None
+
+
+class BundleSide:
+    """A bundle, scored as its plan says on this machine's cores."""
+
+    live = False
+    most_texts = 1_000_000
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle: Bundle | None = bundle
+        self.judged = Judged(tag=bundle.tag, content=bundle.content)
+        if bundle.manifest.task == IMAGES:
+            raise _of_images(bundle.tag)
+        self.labels = bundle.manifest.labels
+        self.multi_label = bundle.manifest.multi_label
+        self.pairs = bundle.manifest.columns.text_pair is not None
+        runtime, _ = choose(bundle.plan, describe(), available())
+        self.variant, self.provider = runtime.variant, runtime.provider
+        self._scorer = BundleScorer(bundle)
+
+    def score(self, texts: Sequence[Text]) -> Floats:
+        """As `Side.score`."""
+        answers = self._scorer.score(texts)
+        return _as_array(answers, self.labels, self.judged.tag, multi_label=self.multi_label)
+
+
+def _of_images(name: str) -> InputError:
+    # Its training rows are known by their pixels, and a comparison knows rows by their texts.
+    return InputError(f"{name} classifies images, and versions of these cannot be compared yet: compare their reports")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    retry_after_s: float
+    content: bytes
+
+
+class LiveSide:
+    """A service that runs: texts are posted to it in lists, and it is waited for when it is overloaded."""
+
+    live = True
+
+    def __init__(self, address: str, path: str, client: httpx.Client) -> None:
+        self._address, self._path, self._client = address, path, client
+        answer = self._ask("GET", "/info", None, MAX_INFO_BYTES)
+        info = parse_info(Info, address, answer.content)
+        self.judged = Judged(tag=info.tag, content=info.content, address=address)
+        self.labels, self.multi_label = info.labels, info.multi_label
+        if info.inputs == "image":
+            raise _of_images(address)
+        self.pairs = info.inputs == "pair"
+        self.variant, self.provider = info.plan.variant, info.plan.provider
+        self.most_texts = info.limits.max_inputs
+        self.bundle = _stored(self.judged)
+        if self.bundle is not None:
+            self.labels = self.bundle.manifest.labels
+            self._require_itself(self.bundle)
+
+    def _require_itself(self, bundle: Bundle) -> None:
+        """The golden rows of the bundle that /info names must get their scores: a verdict rests on who was asked."""
+        scores = self.score([(row.text, row.text_pair) for row in bundle.golden])
+        for number, (row, found) in enumerate(zip(bundle.golden, scores, strict=True)):
+            differences = [float(np.abs(found - np.asarray(variant)).max()) for variant in row.scores.values()]
+            if not any(difference <= row.tolerance for difference in differences):
+                raise BentuneError(
+                    f"{self._address}: /info names {bundle.tag}, but golden row {number} of that is off by "
+                    f"{min(differences):.2g}: another model answers there"
+                )
+
+    def score(self, texts: Sequence[Text]) -> Floats:
+        """As `Side.score`. A list that is too large for the service is sent in halves."""
+        inputs = [[text, pair] if pair is not None else text for text, pair in texts]
+        answer = self._ask("POST", self._path, {"inputs": inputs, "truncate": True}, MAX_ANSWER_BYTES)
+        if answer.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE and len(texts) > 1:
+            middle = len(texts) // 2
+            return np.vstack([self.score(texts[:middle]), self.score(texts[middle:])])
+        if answer.status != httpx.codes.OK:
+            raise BentuneError(f"{self._address}: answered {answer.status} to {len(texts)} texts")
+        try:
+            predictions = json.loads(answer.content)
+        except (ValueError, RecursionError):
+            raise BentuneError(f"{self._address}: its answer is not JSON") from None
+        if not isinstance(predictions, list) or len(predictions) != len(texts):
+            raise BentuneError(f"{self._address}: the answer to {len(texts)} texts is not a list of as many")
+        return _as_array(predictions, self.labels, self._address, multi_label=self.multi_label)
+
+    def _ask(self, method: str, path: str, body: Any, most_bytes: int) -> _Answer:
+        for _ in range(TRIES):
+            answer = self._once(method, path, body, most_bytes)
+            if answer.status not in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
+                break
+            time.sleep(answer.retry_after_s)
+        if method == "GET" and answer.status != httpx.codes.OK:
+            raise BentuneError(f"{self._address}: {path} answered {answer.status}; is it a Bentune service?")
+        return answer
+
+    def _once(self, method: str, path: str, body: Any, most_bytes: int) -> _Answer:
+        ends = time.monotonic() + 2 * TIMEOUT_S
+        try:
+            with self._client.stream(method, path, json=body) as answer:
+                content = bytearray()
+                for piece in answer.iter_raw():
+                    content += piece
+                    if len(content) > most_bytes or time.monotonic() > ends:
+                        raise BentuneError(f"{self._address}: the answer of {path} is too long or too slow")
+                waits = answer.headers.get("retry-after", "1")
+                wait_s = float(waits) if waits.isdecimal() and len(waits) < 9 else 1.0
+                return _Answer(answer.status_code, min(wait_s, MAX_WAIT_S), bytes(content))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise BentuneError(f"{self._address}: no answer ({type(error).__name__}); is the server up?") from None
+
+
+def _stored(judged: Judged) -> Bundle | None:
+    """The bundle that a service serves, if the store here has that very one."""
+    try:
+        bundle = find_bundle(judged.tag)
+    except InputError:
+        return None
+    return bundle if bundle.content == judged.content else None
+
+
+def _as_array(
+    answers: Sequence[Sequence[Prediction]], labels: Sequence[str], name: str, *, multi_label: bool
+) -> Floats:
+    """Float64 [rows, labels]. Raises BentuneError unless every row has a probability for every label."""
+    index = {label: number for number, label in enumerate(labels)}
+    scores = np.full((len(answers), len(labels)), math.nan)
+    try:
+        for row, answer in enumerate(answers):
+            for one in answer:
+                scores[row, index[one["label"]]] = float(one["score"])
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise BentuneError(f"{name}: an answer is not a list of the labels that it names, with their scores") from None
+    # Written so that NaN, of a label that is missing, is wrong as well.
+    shared = multi_label or (np.abs(scores.sum(axis=1) - 1) < SUM_TOLERANCE).all()
+    if not (shared and (scores >= 0).all() and (scores <= 1 + SUM_TOLERANCE).all()):
+        raise BentuneError(f"{name}: an answer has not a probability for each of its {len(labels)} labels")
+    return scores

@@ -1,0 +1,138 @@
+"""What a comparison found, as tables for people: the verdict and the numbers that decide first."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from bentune.bundle.verdict import Decision, Difference
+from bentune.quality.slices import Slice
+from rollout.compare.answers import SUBSET_ACCURACY
+from rollout.compare.decision import Comparison, Metric, SideReport, points, probability
+from rollout.compare.latency import Ratio
+
+COLORS = {Decision.PROMOTE: "green", Decision.HOLD: "red", Decision.NEED_MORE_ROWS: "yellow"}
+NOT_SAID = "n/a"
+MEGABYTE = 1e6
+
+
+def tables(found: Comparison) -> list[Table | str]:
+    """The tables in order: sides, metrics, slices; last the verdict, where a terminal shows it."""
+    return [_metrics(found), _slices(found), *verdict_lines(found)]
+
+
+def verdict_lines(found: Comparison) -> list[str]:
+    """The decision and why, a line each."""
+    verdict = found.verdict
+    color = COLORS[verdict.decision]
+    head = (
+        f"[bold {color}]{verdict.decision}[/]  {escape(verdict.candidate.tag)} against {escape(verdict.served.tag)} "
+        f"on {verdict.rows:,} rows"
+    )
+    return [
+        head,
+        *(f"  {escape(plain(reason))}" for reason in verdict.reasons),
+        *(f"  {line}" for line in map(escape, notes(found))),
+    ]
+
+
+def notes(found: Comparison) -> list[str]:
+    """What else there is to know of the rows, in words."""
+    said = []
+    if found.verdict.metric == SUBSET_ACCURACY:
+        said.append("a row is right where all of its labels are, and none too many: that is what accuracy is here")
+    if found.left_out.copies:
+        said.append(f"left out: {found.left_out.copies:,} rows with the text of an earlier row")
+    if found.left_out.trained:
+        said.append(f"left out: {found.left_out.trained:,} rows that a side was trained on")
+    said += [f"trained rows are known by a filter: that of {line}" for line in found.left_out.filters]
+    if found.verdict.earlier:
+        times = f"{found.verdict.earlier} time{'s' * (found.verdict.earlier > 1)}"
+        said.append(f"this candidate was compared {times} before; each has its own chance to promote a bad one")
+    return said
+
+
+def numbers(found: Comparison) -> list[tuple[str, str, str, str]]:
+    """(what, candidate, served, change) of everything that is not a slice."""
+    test, new, old = found.mcnemar, found.candidate, found.served
+    size = f"{found.size:.2f} times" if found.size else NOT_SAID
+    p = f"exact p {probability(test.p_value)}"
+    speeds = f"{new.speed.texts_per_s:.1f}", f"{old.speed.texts_per_s:.1f}"
+    return [
+        *(row for metric in found.metrics for row in _metric(metric, found)),
+        ("right, the other wrong", f"{test.gained:,} rows", f"{test.lost:,} rows", p),
+        ("wrong in two ways", "", "", f"{found.flips.both_wrong:,} rows"),
+        ("latency of one text, p50 / p95", _latency(new), _latency(old), _ratio(found.latency)),
+        ("texts a second", *speeds, _ratio(found.throughput)),
+        ("size of the model", _size(new), _size(old), size),
+        ("runs as", _runs_as(new), _runs_as(old), ""),
+    ]
+
+
+def slice_numbers(one: Slice) -> tuple[str, str, str, str, str, str]:
+    """(slice, rows, gained and lost, difference, p, what it says) of one."""
+    says = "vetoes" if one.vetoes else "not worse" if one.non_inferior else "says little"
+    return (
+        f"{one.by}: {one.value}",
+        f"{one.rows:,}",
+        f"+{one.gained} −{one.lost}",
+        _points(one.accuracy),
+        probability(one.worse_p).removeprefix("= "),
+        says,
+    )
+
+
+def _metrics(found: Comparison) -> Table:
+    table = Table(title=f"{found.verdict.rows:,} rows, {found.verdict.confidence:.0%} intervals")
+    for name in ("", "candidate", "served", "change"):
+        table.add_column(name, justify="left" if not name else "right")
+    for row in numbers(found):
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _slices(found: Comparison) -> Table:
+    table = Table("slice", title="accuracy in parts of the rows")
+    for name in ("rows", "right / wrong alone", "points", "worse, p (Holm)", ""):
+        table.add_column(name, justify="right")
+    for one in found.slices:
+        table.add_row(*(escape(plain(cell)) for cell in slice_numbers(one)), style="red" if one.vetoes else "")
+    return table
+
+
+def _metric(metric: Metric, found: Comparison) -> list[tuple[str, str, str, str]]:
+    difference = metric.difference
+    if metric.name == found.verdict.metric:
+        # The interval of the test that decides, and the bootstrap's beside it.
+        change = f"{_points(found.verdict.difference)} points"
+        row = (metric.name, f"{metric.candidate:.2%}", f"{metric.served:.2%}", change)
+        return [row, ("  by bootstrap", "", "", f"{_points(difference)} points")]
+    change = f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    return [(metric.name, f"{metric.candidate:.4f}", f"{metric.served:.4f}", change)]
+
+
+def _runs_as(side: SideReport) -> str:
+    return f"{side.variant}, {side.provider.removesuffix('ExecutionProvider')}"
+
+
+def _points(difference: Difference) -> str:
+    return f"{points(difference.value)} {_limits(difference)}"
+
+
+def _limits(difference: Difference) -> str:
+    return f"[{points(difference.low)}, {points(difference.high)}]"
+
+
+def _ratio(ratio: Ratio) -> str:
+    return f"{ratio.value:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def _latency(side: SideReport) -> str:
+    return f"{side.speed.p50_ms:.1f} / {side.speed.p95_ms:.1f} ms"
+
+
+def _size(side: SideReport) -> str:
+    return f"{side.size_bytes / MEGABYTE:.1f} MB" if side.size_bytes else NOT_SAID
+
+
+def plain(text: str) -> str:
+    """Without what a terminal would obey: slices are named by values of the rows."""
+    return "".join(character if character.isprintable() else "�" for character in text)

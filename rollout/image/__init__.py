@@ -1,0 +1,1 @@
+"""Container images of a Bento and of its model, built and pushed."""

@@ -1,0 +1,253 @@
+"""Measures a server under load, or two servers in turns so that both meet the same machine."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from bentune.bundle.errors import BentuneError
+from bentune.bundle.hardware import Cpu
+from rollout.load.generator import NO_ANSWER, OK, Body, Load, Progress, closed_loop, open_loop, run
+from rollout.load.latency import Summary
+from rollout.load.slo import Objective
+from rollout.server.scrape import Reading, ServerSide, between, read_metrics, slots_of
+from rollout.server.target import Served
+
+SCHEMA_VERSION = 1
+ROUND_S = 3.0
+ROUND_WARMUP_S = 0.5
+OVERLOADED = {429, 503}
+
+
+class Report(Protocol):
+    """Where progress is shown."""
+
+    def progress(self, description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A bar to tell how many of `total` steps are done."""
+        ...
+
+
+class Part(BaseModel):
+    """A part of the report: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pattern(Part):
+    """How a server is loaded: by `clients` in a closed loop, or at `rate` requests a second in an open one."""
+
+    clients: int | None = Field(default=None, ge=1)
+    rate: float | None = Field(default=None, gt=0)
+    seconds: float = Field(gt=0)
+    warmup_s: float = Field(default=0.0, ge=0)
+    seed: int = 0
+
+
+class Measured(Part):
+    """One server under one load. `model` is out of its /info; it and `inside` are None for another product."""
+
+    server: str
+    model: dict[str, JsonValue] | None
+    summary: Summary
+    inside: ServerSide | None
+
+
+class Ratio(Part):
+    """First server by second server: over all rounds together, and the lowest and highest of the pairs of rounds."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Verdict(Part):
+    """Whether an objective was held, and the latency that it bounds, in milliseconds."""
+
+    objective: Objective
+    measured_ms: float | None
+    held: bool
+
+
+class BenchReport(Part):
+    """bench.json: all that was measured, and on what. `cpu` is the machine of the generator."""
+
+    schema_version: int = SCHEMA_VERSION
+    created_at: datetime
+    pattern: Pattern
+    texts_per_request: int
+    bodies: int
+    servers: list[Measured]
+    ratios: dict[str, Ratio] = {}
+    objective: Verdict | None = None
+    cpu: Cpu
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Loads on one server, and its metrics before and after each."""
+
+    served: Served
+    loads: list[Load]
+    readings: list[tuple[Reading | None, Reading | None]]
+
+    @property
+    def whole(self) -> Load:
+        """All rounds as one load."""
+        return Load.joined(self.loads)
+
+    def measured(self) -> Measured:
+        """The rounds in numbers. Raises BentuneError when not one request was answered 200."""
+        whole = self.whole
+        if not whole.ok.any():
+            counts = ", ".join(f"{count} times {status}" for status, count in whole.statuses.items()) or "none sent"
+            raise BentuneError(
+                f"{self.served.label}: not one request was answered 200 ({counts}); see the server's log"
+            )
+        return Measured(
+            server=self.served.label,
+            model=model_of(self.served.info),
+            summary=Summary.of(whole),
+            inside=between(self.readings, slots_of(self.served.info)),
+        )
+
+
+def require_answer(served: Served, body: Body) -> None:
+    """Send one request. Raises BentuneError when the server is not there or does not take such a request."""
+    load = run(closed_loop(served.target, [body], clients=1, seconds=served.target.timeout_s, requests=1))
+    status = int(load.status[0])
+    where = f"{served.target.url}{served.target.path}"
+    if status == NO_ANSWER:
+        raise BentuneError(f"{where}: no answer; is the server up at this address?")
+    if status != OK and status not in OVERLOADED:
+        raise BentuneError(
+            f"{where}: answered {status} to one request with {body.texts} texts; check the path, "
+            "--batch, and whether the model takes texts or pairs (--pair-column)"
+        )
+
+
+def measure(served: Served, bodies: Sequence[Body], pattern: Pattern, report: Report) -> Rounds:
+    """Load one server once."""
+    total = pattern.warmup_s + pattern.seconds
+    with report.progress(f"{served.label}", round(total)) as bar:
+        load, readings = _one_round(served, bodies, pattern, lambda seconds: bar(round(min(seconds, total))))
+        bar(round(total))
+    return Rounds(served, [load], [readings])
+
+
+def compare(
+    first: Served, second: Served, bodies: Sequence[Body], pattern: Pattern, report: Report
+) -> tuple[Rounds, Rounds]:
+    """Load two servers in turns, A B B A and so on, each for `pattern.seconds` in all.
+
+    Both of a pair of rounds send the same bodies, in an open loop at the same times.
+    """
+    pairs = max(2, round(pattern.seconds / ROUND_S))
+    rounds = (Rounds(first, [], []), Rounds(second, [], []))
+    one_s = pattern.seconds / pairs
+    total = 2 * (pattern.warmup_s + pairs * (one_s + ROUND_WARMUP_S))
+    done = 0.0
+    with report.progress(f"{first.label} and {second.label} in turns", round(total)) as bar:
+
+        def tell(seconds: float) -> None:
+            bar(round(min(done + seconds, total)))
+
+        for each in rounds:
+            if pattern.warmup_s:
+                _one_round(
+                    each.served, bodies, pattern.model_copy(update={"seconds": pattern.warmup_s, "warmup_s": 0.0}), tell
+                )
+            done += pattern.warmup_s
+        for pair in range(pairs):
+            start = pair * len(bodies) // pairs
+            part = pattern.model_copy(
+                update={"seconds": one_s, "warmup_s": ROUND_WARMUP_S, "seed": pattern.seed + pair}
+            )
+            # Whatever drifts on the machine then weighs on both alike.
+            for each in rounds if pair % 2 == 0 else rounds[::-1]:
+                load, readings = _one_round(each.served, [*bodies[start:], *bodies[:start]], part, tell)
+                each.loads.append(load)
+                each.readings.append(readings)
+                done += one_s + ROUND_WARMUP_S
+    return rounds
+
+
+def ratios(first: Rounds, second: Rounds) -> dict[str, Ratio]:
+    """Throughput and latencies of the first server divided by those of the second."""
+    whole = (_numbers(first.whole), _numbers(second.whole))
+    pairs = [(_numbers(a), _numbers(b)) for a, b in zip(first.loads, second.loads, strict=True)]
+    found = {}
+    for name in whole[0]:
+        each = [ratio for a, b in pairs if (ratio := _divided(a[name], b[name])) is not None]
+        found[name] = Ratio(
+            value=_divided(whole[0][name], whole[1][name]),
+            low=min(each, default=None),
+            high=max(each, default=None),
+        )
+    return found
+
+
+def judge(objective: Objective, measured: Measured) -> Verdict:
+    """Whether a server held an objective."""
+    latency = measured.summary.latency_ms
+    return Verdict(objective=objective, measured_ms=objective.measured_ms(latency), held=objective.held(latency))
+
+
+def now() -> datetime:
+    """The time that a report carries."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def model_of(info: dict[str, Any] | None) -> dict[str, JsonValue] | None:
+    """What names the model and how it is run, out of /info."""
+    if info is None:
+        return None
+    return {key: info.get(key) for key in ("name", "version", "digest", "plan")}
+
+
+def _one_round(
+    served: Served, bodies: Sequence[Body], pattern: Pattern, progress: Progress
+) -> tuple[Load, tuple[Reading | None, Reading | None]]:
+    before = read_metrics(served.target.url)
+    load = run(load_of(served, bodies, pattern, progress))
+    return load, (before, read_metrics(served.target.url))
+
+
+async def load_of(served: Served, bodies: Sequence[Body], pattern: Pattern, progress: Progress | None = None) -> Load:
+    """The load that a pattern describes."""
+    if pattern.rate is not None:
+        return await open_loop(
+            served.target,
+            bodies,
+            rate=pattern.rate,
+            seconds=pattern.seconds,
+            warmup_s=pattern.warmup_s,
+            seed=pattern.seed,
+            progress=progress,
+        )
+    return await closed_loop(
+        served.target,
+        bodies,
+        clients=pattern.clients or 1,
+        seconds=pattern.seconds,
+        warmup_s=pattern.warmup_s,
+        progress=progress,
+    )
+
+
+def _numbers(load: Load) -> dict[str, float | None]:
+    latency = Summary.of(load).latency_ms
+    return {
+        "requests_per_s": load.requests_per_s,
+        "texts_per_s": load.texts_per_s,
+        "p50": latency.p50,
+        "p90": latency.p90,
+        "p99": latency.p99,
+        "p99.9": latency.p99_9,
+    }
+
+
+def _divided(first: float | None, second: float | None) -> float | None:
+    return None if first is None or not second else first / second

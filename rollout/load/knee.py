@@ -1,0 +1,243 @@
+"""Finds the highest rate at which a server holds a latency objective: its capacity, for sizing pods.
+
+A closed loop finds the ceiling, a bisection over open loops the rate, and one longer run confirms it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import numpy as np
+from pydantic import Field, JsonValue
+
+from bentune.bundle.errors import GateError
+from bentune.bundle.hardware import Cpu
+from rollout.load.bench import Part, Pattern, load_of, model_of, now
+from rollout.load.generator import Body, Load, run
+from rollout.load.latency import Latency
+from rollout.load.slo import Objective
+from rollout.server.scrape import SAMPLE_EVERY_S, Reading, Signal, sample, signal_of, slots_of
+from rollout.server.target import Served
+
+SCHEMA_VERSION = 1
+CEILING_CLIENTS = 64
+RESOLUTION = 0.03
+"""The search ends when a rate that does not hold is at most this share above one that does."""
+LOWEST = 1 / 64
+"""Of the ceiling: below it the objective is out of reach, whatever the rate."""
+STEP_DOWN = 0.95
+MIN_STEP_S = 1.0
+CONFIRMATIONS = 10
+MIN_OK_SHARE = 0.99
+MIN_KEPT_UP = 0.95
+FEW = 3
+"""Requests: so many are under way by chance."""
+MAX_LAG_SHARE = 0.25
+"""Of the objective: a generator that sent its requests later than this has measured itself, which is said."""
+TAIL_REQUESTS = 3
+"""So many requests must lie above the percentile, or it says nothing."""
+GROWTH = 10.0
+MAX_STRETCH = 5.0
+
+
+class Trial(Part):
+    """One rate that was tried: `missed` says why it does not hold, and is empty when it does."""
+
+    rate: float
+    seconds: float
+    requests_per_s: float
+    ok_share: float
+    latency_ms: Latency
+    missed: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the objective was held at this rate."""
+        return not self.missed
+
+
+class Capacity(Part):
+    """capacity.json: what one pod takes within an objective, and what an autoscaler reads there.
+
+    `rate_per_pod` is in requests a second, of `texts_per_request` texts each. `signal` is what the pod's own metrics
+    showed at that rate; None for another product. `cpu` is the machine of the generator, and the pod's where
+    `same_machine`. `trials` is every rate that was tried, in order, the confirming runs last. Of a server that was
+    started for this, `startup_s` is how long that took, and `memory_bytes` the most resident memory that it had.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    created_at: datetime
+    server: str
+    model: dict[str, JsonValue] | None
+    objective: Objective
+    rate_per_pod: float = Field(gt=0)
+    texts_per_request: int = Field(ge=1)
+    texts_per_second: float
+    latency_ms: Latency
+    signal: Signal | None
+    ceiling_requests_per_s: float
+    cpu: Cpu
+    same_machine: bool
+    trials: list[Trial]
+    startup_s: float | None = Field(default=None, gt=0)
+    memory_bytes: int | None = Field(default=None, gt=0)
+
+
+def search(holds: Callable[[float], bool], ceiling: float) -> float | None:
+    """The highest rate that holds, to RESOLUTION, or None when none down to LOWEST of the ceiling does.
+
+    `holds` must be true below some rate and false above it. A rate that does not hold is tried a second time, since
+    what disturbs a measurement only ever makes it worse.
+    """
+    low, high = 0.0, None
+    rate = 0.8 * ceiling
+    # The bounds end it as well where `holds` never turns false.
+    while rate >= LOWEST * ceiling and rate <= ceiling / LOWEST:
+        if holds(rate) or holds(rate):
+            low = rate
+        else:
+            high = rate
+        if high is None:
+            rate = low * 1.25
+        elif low == 0.0:
+            rate = high / 2
+        elif high / low <= 1 + RESOLUTION:
+            return low
+        else:
+            rate = (low + high) / 2
+    return low or None
+
+
+def confirm(holds: Callable[[float], bool], rate: float) -> float | None:
+    """The first of `rate` and a few lower ones that holds in a longer run; None when none does."""
+    for _ in range(CONFIRMATIONS):
+        if holds(rate):
+            return rate
+        rate *= STEP_DOWN
+    return None
+
+
+def find_knee(
+    served: Served,
+    bodies: Sequence[Body],
+    objective: Objective,
+    pattern: Pattern,
+    *,
+    cpu: Cpu,
+    tell: Callable[[str], None],
+) -> Capacity:
+    """Find the capacity. `pattern.seconds` is the length of the confirming run, a step takes a quarter of it or more.
+
+    Raises GateError when no rate holds the objective.
+    """
+    step = pattern.model_copy(update={"seconds": max(pattern.seconds / 4, MIN_STEP_S)})
+    alone = Latency.of(run(load_of(served, bodies, step.model_copy(update={"clients": 1, "rate": None}))))
+    if alone.p50 is not None and alone.p50 > objective.limit_ms:
+        raise GateError(
+            str(objective),
+            f"{served.label}: {objective} is out of reach: alone on the server, a request takes {alone.p50:.1f} ms; "
+            "give a longer --slo, or send fewer texts a request",
+        )
+    tell(f"closed loop with {CEILING_CLIENTS} clients: what the server does at most")
+    ceiling = run(load_of(served, bodies, step.model_copy(update={"clients": CEILING_CLIENTS, "rate": None})))
+    trials: list[Trial] = []
+    signals: list[Signal | None] = []
+
+    def attempt(rate: float, seconds: float, *, sampled: bool) -> bool:
+        # Another seed each time, or a repetition would meet the same bursts.
+        one = pattern.model_copy(
+            update={"rate": rate, "clients": None, "seconds": seconds, "seed": pattern.seed + len(trials)}
+        )
+        load, readings = run(_sampled(served, bodies, one)) if sampled else (run(load_of(served, bodies, one)), [])
+        trial = trial_of(load, rate, objective)
+        trials.append(trial)
+        signals.append(signal_of(readings, slots_of(served.info)))
+        verdict = trial.missed or f"holds with {objective.measured_ms(trial.latency_ms):.1f} ms"
+        tell(f"{rate:8.1f} requests/s for {seconds:.3g} s: {verdict}")
+        return trial.holds
+
+    tell(f"{ceiling.requests_per_s:.1f} requests/s at most; now at random arrivals, {objective}")
+    found = search(
+        lambda rate: attempt(rate, _seconds(rate, step.seconds, objective), sampled=False),
+        max(ceiling.requests_per_s, 0.1),
+    )
+    if found is not None:
+        found = confirm(lambda rate: attempt(rate, _seconds(rate, pattern.seconds, objective), sampled=True), found)
+    if found is None:
+        raise GateError(
+            str(objective),
+            f"{served.label}: no rate holds {objective}: {trials[-1].missed} at {trials[-1].rate:.2f} requests/s; "
+            "give a longer --slo, or send fewer texts a request",
+        )
+    confirmed = trials[-1]
+    texts = bodies[0].texts
+    return Capacity(
+        created_at=now(),
+        server=served.label,
+        model=model_of(served.info),
+        objective=objective,
+        rate_per_pod=found,
+        texts_per_request=texts,
+        texts_per_second=found * texts,
+        latency_ms=confirmed.latency_ms,
+        signal=signals[-1],
+        ceiling_requests_per_s=ceiling.requests_per_s,
+        cpu=cpu,
+        same_machine=served.local,
+        trials=trials,
+        startup_s=served.started.startup_s if served.started else None,
+        memory_bytes=served.started.peak_memory_bytes() if served.started else None,
+    )
+
+
+def trial_of(load: Load, rate: float, objective: Objective) -> Trial:
+    """Whether a load at `rate` held the objective, was answered, and did not fall behind."""
+    latency = Latency.of(load)
+    ok_share = float(load.ok.mean()) if load.requests else 0.0
+    return Trial(
+        rate=rate,
+        seconds=load.seconds,
+        requests_per_s=load.requests_per_s,
+        ok_share=ok_share,
+        latency_ms=latency,
+        missed=_missed(load, ok_share, objective, latency),
+    )
+
+
+def _missed(load: Load, ok_share: float, objective: Objective, latency: Latency) -> str:
+    measured = objective.measured_ms(latency)
+    if ok_share < MIN_OK_SHARE or measured is None:
+        return f"{1 - ok_share:.1%} were not answered 200"
+    if measured > objective.limit_ms:
+        lag_ms = float(np.percentile(load.lag_s, objective.percent)) * 1000
+        # The latency holds the lag, so that it can only make a rate look worse than it is.
+        blame = (
+            f", but the generator was late by {lag_ms:.0f} ms" if lag_ms > MAX_LAG_SHARE * objective.limit_ms else ""
+        )
+        return f"{objective.percentile} was {measured:.0f} ms{blame}"
+    # In a steady state the warm-up left as many under way as the window did. One that grows shows here long before it
+    # shows in the latencies.
+    behind = load.requests - load.answered
+    if behind > (1 - MIN_KEPT_UP) * load.requests + FEW:
+        return f"{behind} requests behind after {load.seconds:.3g} s"
+    return ""
+
+
+def _seconds(rate: float, least: float, objective: Objective) -> float:
+    """How long a run at `rate` must be, within bounds, for its percentile to mean something.
+
+    Enough requests must lie beyond it, and at a rate that is too high the queue must have time to outgrow it.
+    """
+    requests = TAIL_REQUESTS / (1 - objective.percent / 100)
+    return min(max(least, requests / rate, GROWTH * objective.limit_ms / 1000), MAX_STRETCH * least)
+
+
+async def _sampled(served: Served, bodies: Sequence[Body], pattern: Pattern) -> tuple[Load, list[Reading]]:
+    """A load, and the server's metrics sampled while it ran, the warm-up left out."""
+
+    async def watch() -> list[Reading]:
+        await asyncio.sleep(pattern.warmup_s)
+        return await sample(served.target.url, SAMPLE_EVERY_S, pattern.seconds)
+
+    load, readings = await asyncio.gather(load_of(served, bodies, pattern), watch())
+    return load, readings

@@ -1,0 +1,1 @@
+"""Release to a cluster: the gate, the change, the watch, and the rollback."""
