@@ -29,8 +29,8 @@ from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle, open_bundle
 from rollout.load.generator import Load, closed_loop
 from rollout.load.generator import run as run_loop
-from training.recipe_file import load_recipe
-from training.run_dir import RunDir
+from training.pipeline.run_dir import RunDir
+from training.recipe.file import load_recipe
 
 BATCH_OF_ROWS = 32
 
@@ -179,8 +179,8 @@ def _in_process(
 def _accuracy(ours: System, texts: Texts, run: Path, bundle: Bundle) -> Row:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from training.logits import torch_logits
-    from training.rows import read_rows
+    from training.tasks.logits import torch_logits
+    from training.tasks.rows import read_rows
 
     answers: list[str] = []
     with ours.awake(), httpx.Client(timeout=60) as client:

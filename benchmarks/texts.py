@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from training.rows import read_rows
+from training.tasks.rows import read_rows
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,11 @@ def main() -> None:
 
 def _lead_or_follow() -> int:
     """Of several processes that torchrun or its like started one runs the command, and the others follow it."""
-    from training.processes import Team, team
+    from training.pipeline.workers import Team, team
 
     together = team()
     if isinstance(together, Team) and not together.leads:
-        from training.follow import follow
+        from training.pipeline.follow import follow
 
         return follow(together)
     code = _exit_code(_lead)

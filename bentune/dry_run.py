@@ -10,8 +10,8 @@ from rich.table import Table
 from bentune.report import Report
 
 if TYPE_CHECKING:
-    from training.dry_run import DryRun
-    from training.estimate import Estimate
+    from training.dry_run.dry_run import DryRun
+    from training.dry_run.estimate import Estimate
 
 dry_run_option = click.option(
     "--dry-run", "dry", is_flag=True, help="Only estimate time, memory and disk, from a few steps that are measured."
@@ -22,9 +22,9 @@ def dry_run(
     recipe: Path, overrides: tuple[str, ...], runs: Path, report: Report, *, new: bool, whole: bool, force: bool = False
 ) -> None:
     """Say what a run will take, `whole` or of the train stage alone. Raises InputError when it does not fit."""
-    from training.dry_run import dry_run as look
-    from training.recipe_file import load_recipe
-    from training.run_dir import RunDir
+    from training.dry_run.dry_run import dry_run as look
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
 
     loaded = load_recipe(recipe, overrides).recipe
     with RunDir.open(runs, loaded.name, new=new) as directory:
@@ -51,7 +51,7 @@ def _stages(found: "DryRun") -> Table:
 
 
 def _training(training: "Estimate") -> Table:
-    title = f"train: {training.rows:,} rows, {training.steps:,} steps; {training.measured_steps} were measured"
+    title = f"train: {training.tasks.rows:,} rows, {training.steps:,} steps; {training.measured_steps} were measured"
     table = Table("part", "times", "seconds", title=title)
     for part in training.parts:
         table.add_row(part.name, f"{part.times:,}", f"{part.seconds:,.1f}")

@@ -21,8 +21,8 @@ def recipe() -> None:
 @json_option
 def explain(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print every value of a recipe and where it came from."""
-    from training.recipe_file import explain as explain_recipe
-    from training.recipe_file import load_recipe
+    from training.recipe.file import explain as explain_recipe
+    from training.recipe.file import load_recipe
 
     report, rows = Report(as_json=as_json), explain_recipe(load_recipe(recipe, overrides))
     table = Table("key", "value", "from", "meaning")

@@ -13,7 +13,7 @@ from bentune.run_report import COMPARED, judgement_of, say_report
 
 if TYPE_CHECKING:
     from bentune.bundle.manifest import Bundle
-    from training.recipe import Recipe
+    from training.recipe.recipe import Recipe
 
 
 @click.command()
@@ -44,11 +44,11 @@ def retrain(
     from rollout.compare.compare import compare, require_extra
     from rollout.compare.tables import tables
     from rollout.server.served import find_served
-    from training.parent import require_alike, weights_of
-    from training.pipeline import identity, run_all
-    from training.recipe_file import load_recipe
-    from training.report import write_report
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import identity, run_all
+    from training.pipeline.previous_version import require_alike, weights_of
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
+    from training.report.report import write_report
 
     require_extra()
     if promoted:

@@ -10,8 +10,8 @@ from bentune.options import json_option, overrides_option, recipe_argument, runs
 from bentune.report import Report
 
 if TYPE_CHECKING:
-    from training.report import Written
-    from training.report_facts import Judgement
+    from training.report.facts import Judgement
+    from training.report.report import Written
 
 COMPARED = "compare"
 """Where `retrain` puts its comparison, in the directory of its run."""
@@ -32,10 +32,10 @@ def report_command(
     The recipe.yaml beside a page is of its run, one that `retrain` made too.
     """
     from rollout.server.served import find_served
-    from training.pipeline import identity
-    from training.recipe_file import load_recipe
-    from training.report import write_report
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import identity
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
+    from training.report.report import write_report
 
     continued = (f"parent={find_served(served).tag}",) if served else ()
     warm = ("train.warm_start=true",) if warm_start else ()
@@ -62,7 +62,7 @@ def judgement_of(root: Path) -> "Judgement | None":
     from bentune.bundle.errors import InputError
     from rollout.compare.decision import Comparison
     from rollout.compare.tables import notes, numbers, slice_numbers
-    from training.report_facts import Judgement
+    from training.report.facts import Judgement
 
     try:
         found = Comparison.model_validate_json(file.read_bytes())

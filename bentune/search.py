@@ -13,7 +13,7 @@ from bentune.outcome import say_outcome
 from bentune.report import Report
 
 if TYPE_CHECKING:
-    from training.search_result import SearchResult
+    from training.search.result import SearchResult
 
 
 @click.command()
@@ -26,18 +26,18 @@ def search(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_j
 
     Held-out rows are never looked at. The best values are in a recipe for `bentune run`.
     """
-    from training.pipeline import run_stage
-    from training.recipe_file import load_recipe
-    from training.run_dir import RunDir, explain_full_disk
+    from training.pipeline.pipeline import run_stage
+    from training.pipeline.run_dir import RunDir, explain_full_disk
+    from training.recipe.file import load_recipe
 
     report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides).recipe
     with RunDir.open(runs, loaded.name, new=new) as run, explain_full_disk(run.root):
         report.say(f"[bold]{loaded.name}[/]  {escape(str(run.root))}")
         say_outcome(report, run_stage("data", loaded, run, report))
         with report.task("loading what `search` needs", None):
-            from training.hyper_search import BEST
-            from training.hyper_search import search as find
-            from training.search_result import DIRECTORY
+            from training.search.result import DIRECTORY
+            from training.search.search import BEST
+            from training.search.search import search as find
         result = find(loaded, run, report)
         place = run.root / DIRECTORY
     report.say(_table(result))

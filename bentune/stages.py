@@ -25,10 +25,10 @@ def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, dry: bo
     if dry:
         dry_run(recipe, overrides, runs, Report(as_json=as_json), new=new, whole=True)
         return
-    from training.pipeline import run_all
-    from training.recipe_file import load_recipe
-    from training.report import write_report
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import run_all
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
+    from training.report.report import write_report
 
     report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
     outcomes = []
@@ -68,9 +68,9 @@ def _stage(name: str, text: str) -> click.Command:
 def _run_stage(
     name: str, recipe: Path, overrides: tuple[str, ...], runs: Path, as_json: bool, *, new: bool, force: bool
 ) -> None:
-    from training.pipeline import run_stage
-    from training.recipe_file import load_recipe
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import run_stage
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
 
     report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
     with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
@@ -116,9 +116,9 @@ def plan(
     if not explaining:
         _run_stage("plan", recipe, overrides, runs, as_json, new=new, force=force)
         return
-    from training.plan_report import explanation
-    from training.recipe_file import load_recipe
-    from training.run_dir import RunDir
+    from training.pipeline.run_dir import RunDir
+    from training.plan.report import explanation
+    from training.recipe.file import load_recipe
 
     report = Report(as_json=as_json)
     with RunDir.open(runs, load_recipe(recipe, overrides).recipe.name, new=False) as directory:

@@ -41,9 +41,9 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
     """Directory of a run of the tiny recipe with every stage done; treat it as read-only (copy it to change it)."""
-    from training.pipeline import run_all
-    from training.recipe_file import load_recipe
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import run_all
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
 
     recipe = load_recipe(tiny_recipe).recipe
     with RunDir.open(tmp_path_factory.mktemp("runs"), recipe.name) as run:
@@ -54,9 +54,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Pat
 @pytest.fixture(scope="session")
 def tagged_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """The same, every stage done, where rows have any number of labels."""
-    from training.pipeline import run_all
-    from training.recipe_file import load_recipe
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import run_all
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
 
     directory = tmp_path_factory.mktemp("tagged")
     rows = write_tagged(directory / "rows.jsonl", tagged(320))
@@ -120,9 +120,9 @@ def image_recipe_file(tmp_path_factory: pytest.TempPathFactory, image_model: Pat
 @pytest.fixture(scope="session")
 def image_run(tmp_path_factory: pytest.TempPathFactory, image_recipe_file: Path) -> Path:
     """Directory of a run on images with every stage done but `package`; treat it as read-only."""
-    from training.pipeline import run_stage, stages_of
-    from training.recipe_file import load_recipe
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import run_stage, stages_of
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
 
     recipe = load_recipe(image_recipe_file).recipe
     with RunDir.open(tmp_path_factory.mktemp("image-runs"), recipe.name) as run:

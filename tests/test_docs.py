@@ -35,21 +35,21 @@ from bentune.quality.classification import Classification
 from rollout.server.server import free_port
 from service.monitoring.prediction_log import LoggedPrediction
 from service.settings import Settings
-from training.arguments import rows_at_once
-from training.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
-from training.clean_settings import CleanSettings, NearDuplicateSettings
-from training.compression_settings import DistillSettings, PruneSettings
-from training.data import MOST_LABELS
-from training.doubtful_labels import FOLDS, LEAST_ACCURACY, MOST_ROWS
-from training.estimate import CHECKPOINTS_AT_ONCE, QUANTILES
-from training.evaluation import Evaluation
-from training.method_settings import LEARNING_RATES, METHODS
-from training.recipe_file import load_recipe
-from training.rehearsal import ENOUGH_SECONDS, WARM_UP
-from training.report_page import SHOWN_CHARACTERS, TITLES
-from training.rows_settings import AugmentSettings
-from training.search_settings import SearchSettings
-from training.train_settings import TrainSettings
+from training.data.label_errors import FOLDS, LEAST_ACCURACY, MOST_ROWS
+from training.data.stage import MOST_LABELS
+from training.dry_run.estimate import CHECKPOINTS_AT_ONCE, QUANTILES
+from training.dry_run.rehearsal import ENOUGH_SECONDS, WARM_UP
+from training.plan.baseline import LOOKS_A_MONTH, RESAMPLES, WINDOW
+from training.prove.evaluation import Evaluation
+from training.recipe.clean_settings import CleanSettings, NearDuplicateSettings
+from training.recipe.compression import DistillSettings, PruneSettings
+from training.recipe.file import load_recipe
+from training.recipe.method import LEARNING_RATES, METHODS
+from training.recipe.rows_settings import AugmentSettings
+from training.recipe.search import SearchSettings
+from training.recipe.train import TrainSettings
+from training.report.page import SHOWN_CHARACTERS, TITLES
+from training.train.fit.arguments import rows_at_once
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

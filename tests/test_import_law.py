@@ -34,4 +34,4 @@ def test_the_command_line_loads_a_stage_only_when_it_runs() -> None:
 
 
 def test_the_control_would_see_torch() -> None:
-    assert "torch" in loaded_by("import training.logits")
+    assert "torch" in loaded_by("import training.tasks.logits")

@@ -29,11 +29,11 @@ from service.engine.predictor import Predictor
 from service.http.requests import Incoming
 from service.monitoring.prediction_log import PredictionLog
 from service.settings import Settings
-from training import data
-from training.evaluation import Evaluation
-from training.parity import Hop
-from training.recipe import Recipe
-from training.stage import Context
+from training.data import stage as data
+from training.pipeline.stage import Context
+from training.prove.evaluation import Evaluation
+from training.prove.parity import Hop
+from training.recipe.recipe import Recipe
 
 LABELS = ["animal", "food", "tool"]
 TEXTS = [
@@ -100,11 +100,11 @@ def test_it_learned_and_its_model_says_what_it_is(tagged_run: Path, bundle: Bund
 
 
 def test_the_report_and_the_card_are_of_any_number_of_labels(tagged_run: Path, bundle: Bundle) -> None:
-    from training.model_card import model_card
-    from training.pipeline import standing
-    from training.report_facts import facts_of
-    from training.report_page import page_of
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import standing
+    from training.pipeline.run_dir import RunDir
+    from training.report.facts import facts_of
+    from training.report.model_card import model_card
+    from training.report.page import page_of
 
     recipe = Recipe.model_validate(bundle.recipe())
     card = model_card(facts_of(recipe, standing(recipe, RunDir(tagged_run))))

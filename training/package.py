@@ -28,13 +28,13 @@ from bentune.bundle.manifest import (
 from bentune.bundle.processor import IMAGES
 from bentune.bundle.seen_rows import SeenRows
 from bentune.bundle.store import home, reserved
-from training.model_card import CARD, model_card
-from training.parent import open_parent
-from training.provenance import ROOT, code_revision, tool_versions
-from training.recipe_file import digest
-from training.report_facts import facts_of
-from training.run_dir import explain_full_disk
-from training.stage import Context, Summary
+from training.pipeline.previous_version import open_parent
+from training.pipeline.provenance import ROOT, code_revision, tool_versions
+from training.pipeline.run_dir import explain_full_disk
+from training.pipeline.stage import Context, Summary
+from training.recipe.file import digest
+from training.report.facts import facts_of
+from training.report.model_card import CARD, model_card
 
 BUILD_TIMEOUT_S = 600
 
@@ -119,8 +119,8 @@ def _seen(context: Context) -> SeenRows:
 
 
 def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
-    from training.served import limits_of  # here, so that still_there() does not wait for torch
-    from training.tuned import config_labels
+    from training.prove.exported import limits_of  # here, so that still_there() does not wait for torch
+    from training.tasks.saved import config_labels
 
     recipe, inputs, names = context.recipe, context.inputs, context.recipe.data.columns
     trained, continued = _summary(inputs["train"]), _summary(inputs["data"]).get("parent")

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from transformers import AutoModelForImageClassification
 
 from benchmarks.digits import write_images, write_model
-from training.image_processor import ImageProcessor
+from training.tasks.image.processor import ImageProcessor
 
 
 def test_every_digit_is_there_as_it_was_scanned(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_each_kind_of_failure_has_its_exit_code(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("training.pipeline.run_stage", fail)
+    monkeypatch.setattr("training.pipeline.pipeline.run_stage", fail)
     command = ("verify", tiny_recipe, "--runs", tmp_path)
     found, out, err = bentune(*command)
     assert (found, out, err.strip()) == (code, "", f"error: {message}")
@@ -144,7 +144,7 @@ def test_each_kind_of_failure_has_its_exit_code(
 def test_where_it_broke_is_shown_on_request(
     bentune: Call, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("training.pipeline.run_stage", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("training.pipeline.pipeline.run_stage", lambda *_, **__: 1 / 0)
     monkeypatch.setenv("BENTUNE_DEBUG", "1")
     code, _, err = bentune("verify", tiny_recipe, "--runs", tmp_path)
     assert code == 3

@@ -83,7 +83,7 @@ def test_alerts_fire_when_they_should_and_not_before(
 
 
 def test_drift_is_looked_at_as_often_as_its_threshold_was_made_for(rules: list[dict[str, Any]]) -> None:
-    from training.baseline import LOOKS_A_MONTH
+    from training.plan.baseline import LOOKS_A_MONTH
 
     (rule,) = (rule for rule in rules if rule["alert"] == "BentuneDrift")
     assert 30 * 24 * 60 / int(rule["for"].removesuffix("m")) <= LOOKS_A_MONTH

@@ -31,9 +31,9 @@ def template(render: Callable[..., Any]) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def nonsense_tag(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> str:
     """A version whose labels were drawn at random, most of them the same: it passes every gate, and knows nothing."""
-    from training.pipeline import run_all
-    from training.recipe_file import load_recipe
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import run_all
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
 
     directory = tmp_path_factory.mktemp("nonsense")
     generator, rows = np.random.default_rng(0), sentences(300)

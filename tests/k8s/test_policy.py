@@ -489,7 +489,7 @@ def test_every_way_of_training_runs_the_same_recipe(training: Any) -> None:
 
 def test_the_recipe_is_one(render: Callable[..., Any], tmp_path: Path) -> None:
     from bentune.retrain import retrain as command
-    from training.recipe_file import load_recipe
+    from training.recipe.file import load_recipe
 
     (tmp_path / "recipe.yaml").write_text(render("training/job").one("ConfigMap")["data"]["recipe.yaml"])
     load_recipe(tmp_path / "recipe.yaml")

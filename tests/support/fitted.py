@@ -8,11 +8,11 @@ import torch
 from datasets import Dataset
 from tiny import WORDS, Quiet, sentences
 
-from training.base import load_base, load_tokenizer, quiet
-from training.fit import Fitted, fit
-from training.methods import prepare
-from training.recipe import Recipe
-from training.rows import Rows
+from training.recipe.recipe import Recipe
+from training.tasks.base import load_base, load_tokenizer, quiet
+from training.tasks.rows import Rows
+from training.train.fit.fit import Fitted, fit
+from training.train.methods import prepare
 
 LABELS = sorted(WORDS)
 

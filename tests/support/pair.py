@@ -37,7 +37,9 @@ class Pair:
         self.place = place
         place.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["bentune.cli", "training.pipeline", "training.train", "training.follow"])
+        context.set_forkserver_preload(
+            ["bentune.cli", "training.pipeline.pipeline", "training.train.stage", "training.pipeline.follow"]
+        )
         shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
         shared |= {"MASTER_PORT": str(free_port()), **os.environ, **(environment or {})}
         self.processes: list[BaseProcess] = []
@@ -94,7 +96,7 @@ def _run(place: Path, rank: int, arguments: list[str], environment: dict[str, st
 def _note_shares(file: Path) -> None:
     from torch.distributed.tensor import DTensor
 
-    from training import fit
+    from training.train.fit import fit
 
     make_whole = fit.make_whole
 
@@ -108,7 +110,7 @@ def _note_shares(file: Path) -> None:
 
 
 def _fail() -> None:
-    from training.trainer import RowTrainer
+    from training.train.fit.trainer import RowTrainer
 
     def compute_loss(*_: Any, **__: Any) -> Any:
         raise MemoryError("cannot allocate 1 GB for a test")

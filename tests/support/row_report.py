@@ -1,6 +1,6 @@
 """What the data stage tells of rows, made up: every kind of finding once."""
 
-from training.data_report import (
+from training.data.report import (
     Change,
     CleaningRule,
     Contradictions,

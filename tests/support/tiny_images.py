@@ -78,8 +78,8 @@ def bundle_of(recipe_file: Path, run: Path, root: Path) -> Path:
     """The bundle that the package stage would store, without the store and the Bento."""
     from bentune.bundle.manifest import seal
     from training import package
-    from training.recipe_file import load_recipe
-    from training.stage import Context
+    from training.pipeline.stage import Context
+    from training.recipe.file import load_recipe
 
     recipe = load_recipe(recipe_file).recipe
     stages = ("data", "train", "evaluate", "merge", "export", "verify", "plan")

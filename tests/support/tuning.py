@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from bentune.bundle.manifest import write_json
-from training.base import base_digest, load_base
-from training.methods import prepare, save_tuned
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
+from training.tasks.base import base_digest, load_base
+from training.train.methods import prepare, save_tuned
 
 LABELS = ["animal", "food", "tool"]
 _SHAPE: dict[str, Any] = {"vocab_size": 80, "max_position_embeddings": 64, "pad_token_id": 0}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tiny import Quiet, write_recipe
 
-from training.recipe import Recipe
-from training.stage import Context
+from training.pipeline.stage import Context
+from training.recipe.recipe import Recipe
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -18,7 +18,7 @@ def no_hub() -> Iterator[None]:
     """Every test behaves as on a machine without a network; it also cannot leak what it tests."""
     from huggingface_hub import constants
 
-    from training import hub
+    from training.sources import hub
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -38,9 +38,9 @@ def lora_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny
 @pytest.fixture(scope="session")
 def lora_run(tmp_path_factory: pytest.TempPathFactory, lora_recipe: Path) -> Path:
     """Directory of a run of LoRA, every stage done but `package`; treat it as read-only (copy it to change it)."""
-    from training.pipeline import run_stage, stages_of
-    from training.recipe_file import load_recipe
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import run_stage, stages_of
+    from training.pipeline.run_dir import RunDir
+    from training.recipe.file import load_recipe
 
     recipe = load_recipe(lora_recipe).recipe
     with RunDir.open(tmp_path_factory.mktemp("lora-runs"), recipe.name) as run:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.augment import NEIGHBOURS, perturb
-from training.rows_settings import AugmentSettings
+from training.recipe.rows_settings import AugmentSettings
+from training.tasks.text.augment import NEIGHBOURS, perturb
 
 TEXTS = st.text(min_size=1, max_size=200).filter(str.strip) | st.lists(
     st.sampled_from(["cat", "Dogs", "a", "l'eau", "5", "你好", "x1"]), min_size=1, max_size=40

@@ -14,8 +14,8 @@ from tiny import make_model
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
 
 from bentune.bundle.errors import InputError
-from training.base import base_digest, load_base, load_tokenizer
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
+from training.tasks.base import base_digest, load_base, load_tokenizer
 
 LABELS = ["animal", "food", "tool"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.errors import InputError
-from training.base_files import base_files_digest
+from training.pipeline.fingerprints import base_files_digest
 
 
 def make(directory: Path) -> Path:

@@ -6,7 +6,7 @@ from scipy.stats import chi2
 
 from bentune.bundle.scores import probabilities
 from service.monitoring.drift import stability_index
-from training.baseline import FEATURES, LOOKS_A_MONTH, baseline, threshold
+from training.plan.baseline import FEATURES, LOOKS_A_MONTH, baseline, threshold
 
 BEYOND = 1 / (LOOKS_A_MONTH * FEATURES)
 

@@ -19,11 +19,11 @@ from bentune.bundle.manifest import GoldenRow
 from bentune.bundle.plan import FP32, scores_key
 from bentune.bundle.scores import probabilities
 from service.engine.providers import CPU
-from training.evaluation import Evaluation
-from training.pipeline import run_stage
-from training.recipe_file import load_recipe
-from training.run_dir import RunDir
-from training.temperature import Temperature
+from training.pipeline.pipeline import run_stage
+from training.pipeline.run_dir import RunDir
+from training.prove.evaluation import Evaluation
+from training.prove.temperature import Temperature
+from training.recipe.file import load_recipe
 
 
 def noisy(count: int) -> list[tuple[str, str]]:
@@ -162,7 +162,7 @@ def test_validation_rows_are_needed(tiny_recipe: Path) -> None:
 def test_a_temperature_that_the_rows_do_not_tell_is_said(
     calibrated_run: Path, calibrated_recipe: Path, context: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import calibrate
+    from training.prove import calibrate
 
     monkeypatch.setattr(
         calibrate,

@@ -12,12 +12,12 @@ from bentune.bundle.manifest import open_bundle
 from bentune.bundle.plan import FP32, Check
 from service.engine.providers import CPU
 from service.tasks.text import TextTokenizer
-from training import candidates as module
-from training.candidates import MOST_SPARED, NARROWLY, Trial, candidates
-from training.checks import Sample
-from training.recipe import PlanSettings
-from training.rows import read_rows
-from training.variants import BUILDERS, Feed, node_groups
+from training.plan import candidates as module
+from training.plan.candidates import MOST_SPARED, NARROWLY, Trial, candidates
+from training.plan.checks import Sample
+from training.plan.variants import BUILDERS, Feed, node_groups
+from training.recipe.recipe import PlanSettings
+from training.tasks.rows import read_rows
 
 ALL = ("int8-dynamic", "int8-static", "int8-nncf")
 MUCH = 1000.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.carried import Carried, read_carried
+from training.tasks.carried import Carried, read_carried
 
 
 def test_values_are_text_and_what_is_missing_has_a_name(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from bentune.bundle.manifest import ProcessorSettings
 from bentune.bundle.plan import Check
 from service.tasks.text import Tokens
-from training.checks import Sample, batch_dependence, check, logits_alone, paired_loss
-from training.recipe import PlanSettings
+from training.plan.checks import Sample, batch_dependence, check, logits_alone, paired_loss
+from training.recipe.recipe import PlanSettings
 
 ROWS = 200
 BOUNDS = PlanSettings(accuracy_budget=0.5, batch_rows=32, batch_tolerance=0.02)

@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, ConvNextConfig, DeiTConfig, ResNetConfig, SwinConfig, ViTConfig
 from tuning import FAMILIES
 
-from training.classifier import load_classifier, takes_images
+from training.tasks.classifier import load_classifier, takes_images
 
 
 @pytest.mark.parametrize("config", [BertConfig(), *FAMILIES.values()], ids=lambda config: config.model_type)

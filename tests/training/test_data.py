@@ -21,10 +21,11 @@ from tiny import Quiet
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import SeenRows, labelled_key, row_key
-from training import data, pool
-from training.reading import row_key_with_label
-from training.recipe import Recipe
-from training.stage import Context, Summary
+from training.data import stage as data
+from training.data.reading import pool
+from training.data.reading.reading import row_key_with_label
+from training.pipeline.stage import Context, Summary
+from training.recipe.recipe import Recipe
 
 Split = dict[str, list[tuple[str, int]]]
 

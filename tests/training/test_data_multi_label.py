@@ -13,11 +13,11 @@ from tiny import Quiet, tagged
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import labelled_key
-from training import data
-from training.data_report import DataReport
-from training.recipe import Recipe
-from training.rows import read_rows
-from training.stage import Context, Summary
+from training.data import stage as data
+from training.data.report import DataReport
+from training.pipeline.stage import Context, Summary
+from training.recipe.recipe import Recipe
+from training.tasks.rows import read_rows
 
 
 def recipe(source: Path, **more: Any) -> Recipe:

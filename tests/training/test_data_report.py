@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data_report import SHOWN_CHARACTERS, difference, shown
+from training.data.report import SHOWN_CHARACTERS, difference, shown
 
 
 def test_a_long_text_is_cut_and_on_one_line() -> None:

@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from bentune.bundle.errors import InputError
-from training.data_settings import DataSettings
-from training.database import Query
-from training.sources import open_source, source_digests
+from training.recipe.data import DataSettings
+from training.sources.database import Query
+from training.sources.files import open_source, source_digests
 
 VARIABLE = "REVIEWS_URL"
 SELECT = "SELECT body, stars FROM reviews"

@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from bentune.bundle.errors import InputError
-from training.deepspeed import configuration, require_deepspeed
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
+from training.train.fit.deepspeed import configuration, require_deepspeed
 
 TWO = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "here"}
 

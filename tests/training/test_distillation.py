@@ -17,15 +17,17 @@ from tiny import Quiet
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from bentune.bundle.errors import InputError
-from training import distillation, evaluate, train
-from training.compression_settings import DistillSettings
-from training.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
-from training.logits import torch_logits
-from training.loss import cross_entropy
-from training.methods import load_tuned
-from training.recipe_file import load_recipe
-from training.rows import read_rows
-from training.stage import Context
+from training.pipeline.stage import Context
+from training.prove import evaluate
+from training.recipe.compression import DistillSettings
+from training.recipe.file import load_recipe
+from training.tasks.labels import cross_entropy
+from training.tasks.logits import torch_logits
+from training.tasks.rows import read_rows
+from training.train import stage as train
+from training.train.compress import distillation
+from training.train.compress.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
+from training.train.methods import load_tuned
 
 LABELS = ["animal", "food", "tool"]
 rows_of_logits = st.lists(st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3), min_size=1, max_size=4)
@@ -154,8 +156,8 @@ def test_an_interrupted_run_does_not_ask_again(
 
 
 def test_another_teacher_redoes_the_training(contrary: Path, tiny_recipe: Path, tmp_path: Path) -> None:
-    from training.pipeline import run_stage
-    from training.run_dir import RunDir
+    from training.pipeline.pipeline import run_stage
+    from training.pipeline.run_dir import RunDir
 
     recipe = student_of(tiny_recipe, contrary, "train.epochs=0.1")
     with RunDir.open(tmp_path / "runs", recipe.name) as run:

@@ -12,10 +12,11 @@ import pytest
 from command import ask
 from tiny import WORDS, Quiet, sentences, write_csv, write_recipe
 
-from training import data, doubtful_labels
-from training.doubtful_labels import DoubtfulRow, find_doubtful
-from training.recipe import Recipe
-from training.stage import Context, Summary
+from training.data import label_errors as doubtful_labels
+from training.data import stage as data
+from training.data.label_errors import DoubtfulRow, find_doubtful
+from training.pipeline.stage import Context, Summary
+from training.recipe.recipe import Recipe
 
 Rows = list[tuple[str, str]]
 

@@ -11,13 +11,13 @@ from command import ask
 from tiny import Quiet
 
 from bentune.bundle.errors import InputError
-from training import dry_run as dry
-from training import rehearsal
-from training.own_process import OutOfMemory
-from training.processes import Place
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.run_dir import RunDir
+from training.dry_run import dry_run as dry
+from training.dry_run import rehearsal
+from training.dry_run.process import OutOfMemory
+from training.pipeline.run_dir import RunDir
+from training.pipeline.workers import Place
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
 
 Look = Callable[..., dry.DryRun]
 

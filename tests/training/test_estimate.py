@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from training.estimate import Phase, Rehearsal, Timed, estimate
+from training.dry_run.estimate import Phase, Rehearsal, Timed, estimate
 
 
 def phase(**values: Any) -> Phase:

@@ -14,16 +14,17 @@ from tiny import sentences
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.scores import probabilities
-from training import data, evaluate
-from training.base import load_base
-from training.carried import Carried
-from training.evaluation import EXCERPT, SMALL, Evaluation
-from training.logits import torch_logits
-from training.methods import load_tuned
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.rows import Rows, read_rows
-from training.tuned import labels_of, tokenizer_of
+from training.data import stage as data
+from training.prove import evaluate
+from training.prove.evaluation import EXCERPT, SMALL, Evaluation
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.tasks.base import load_base
+from training.tasks.carried import Carried
+from training.tasks.logits import torch_logits
+from training.tasks.rows import Rows, read_rows
+from training.tasks.saved import labels_of, tokenizer_of
+from training.train.methods import load_tuned
 
 LABELS = ["animal", "food", "tool"]
 

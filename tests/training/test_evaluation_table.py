@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.verdict import Difference
-from training.evaluation import FILE, Evaluation, Scaled
-from training.evaluation_table import metrics_table
+from training.prove.evaluation import FILE, Evaluation, Scaled
+from training.prove.evaluation_table import metrics_table
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import ProcessorSettings, sha256_file
-from training import export
-from training.logits import torch_logits
-from training.recipe_file import load_recipe
-from training.rows import read_rows
-from training.served import write_settings
-from training.tuned import processor_in
-from training.verify import served
+from training.prove import export
+from training.prove.exported import write_settings
+from training.prove.verify import served
+from training.recipe.file import load_recipe
+from training.tasks.logits import torch_logits
+from training.tasks.rows import read_rows
+from training.tasks.saved import processor_in
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from fitted import fit_tiny, recipe_of
 from transformers import Trainer, TrainerCallback
 
 from bentune.bundle.errors import InputError
-from training import arguments
-from training import fit as fitting
-from training.fit import Fitted
-from training.trainer import last_whole_checkpoint
+from training.train.fit import arguments
+from training.train.fit import fit as fitting
+from training.train.fit.fit import Fitted
+from training.train.fit.trainer import last_whole_checkpoint
 
 
 class Steps(TrainerCallback):

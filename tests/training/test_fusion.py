@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from training.fusion import separated, with_bias
+from training.plan.fusion import separated, with_bias
 
 WIDTH = 8
 

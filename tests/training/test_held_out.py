@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from bentune.bundle.scores import probabilities
-from training import held_out
-from training.held_out import golden_rows
-from training.parity import Stop
-from training.rows import Rows
+from training.prove import golden as held_out
+from training.prove.golden import golden_rows
+from training.prove.parity import Stop
+from training.tasks.rows import Rows
 
 LABELS = ["a", "b", "c"]
 PREDICTED = [0, 0, 0, 1, 0, 2, 0, 1]

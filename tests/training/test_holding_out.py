@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bentune.bundle.errors import InputError
-from training.data_settings import SplitSettings
-from training.holding_out import hold_out, newest, some_groups
-from training.pool import Part, Pool
+from training.data.reading.pool import Part, Pool
+from training.data.split.hold_out import hold_out, newest, some_groups
+from training.recipe.data import SplitSettings
 
 Rows = Sequence[tuple[int, int]]
 

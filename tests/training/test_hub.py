@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import reset_sessions
 
-from training import hub
+from training.sources import hub
 
 
 @pytest.fixture

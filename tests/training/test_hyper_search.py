@@ -18,14 +18,14 @@ from command import ask
 from tiny import Quiet, write_recipe
 
 from bentune.bundle.errors import BentuneError, InputError
-from training import hyper_search
-from training.hyper_search import search
-from training.processes import Place
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.run_dir import RunDir
-from training.search_result import SearchResult
-from training.stage import Context
+from training.pipeline.run_dir import RunDir
+from training.pipeline.stage import Context
+from training.pipeline.workers import Place
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.search import search as hyper_search
+from training.search.result import SearchResult
+from training.search.search import search
 
 SEARCH = {
     "trials": 2,
@@ -138,7 +138,7 @@ def found(tiny_recipe: Path, tiny_run: Path, copied: Any) -> Callable[..., Searc
 
 
 def test_several_processes_are_refused(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.hyper_search.place", lambda: Place(rank=0, world=2))
+    monkeypatch.setattr("training.search.search.place", lambda: Place(rank=0, world=2))
     with pytest.raises(InputError, match="search: 2 processes were started, and one alone can search"):
         found()
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_images import picture
 
-from training.image_augment import augmented
-from training.rows_settings import AugmentSettings
+from training.recipe.rows_settings import AugmentSettings
+from training.tasks.image.augment import augmented
 
 
 def view(seed: int = 0, **settings: object) -> np.ndarray:

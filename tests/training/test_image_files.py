@@ -8,8 +8,8 @@ from PIL import Image
 from tiny_images import picture, png
 
 from service.tasks.image import data_url, decoded
-from training import image_files
-from training.image_files import checked_image, file_of, image_of
+from training.sources import image_files
+from training.sources.image_files import checked_image, file_of, image_of
 
 
 def test_the_same_picture_has_the_same_digest_in_any_format() -> None:

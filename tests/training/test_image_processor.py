@@ -18,9 +18,9 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import ImageLimits
 from bentune.bundle.processor import ImageSettings
 from service.tasks.image import data_url, pixel_values
-from training.base import load_image_processor
-from training.image_processor import ImageProcessor, patches, settings_of
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
+from training.tasks.base import load_image_processor
+from training.tasks.image.processor import ImageProcessor, patches, settings_of
 
 
 def recipe(model: Path) -> Recipe:

@@ -10,14 +10,14 @@ from tiny import Quiet
 from tiny_images import SIDES, make_image_model, picture, png
 
 from service.tasks.image import data_url
-from training.base import load_base, load_image_processor
-from training.fit import fit
-from training.image_processor import ImageProcessor
-from training.image_rows import ImageRows, collated
-from training.logits import one_batch, torch_logits
-from training.recipe import Recipe
-from training.rows import Rows
-from training.rows_settings import AugmentSettings
+from training.recipe.recipe import Recipe
+from training.recipe.rows_settings import AugmentSettings
+from training.tasks.base import load_base, load_image_processor
+from training.tasks.image.processor import ImageProcessor
+from training.tasks.image.rows import ImageRows, collated
+from training.tasks.logits import one_batch, torch_logits
+from training.tasks.rows import Rows
+from training.train.fit.fit import fit
 
 
 @pytest.fixture(scope="module")

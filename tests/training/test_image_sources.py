@@ -14,12 +14,12 @@ from tiny_images import SIDES, picture, png, write_images
 
 from bentune.bundle.errors import InputError
 from service.tasks.image import decoded
-from training import data as data_stage
-from training.data_settings import DataSettings
-from training.image_sources import open_image_sources, source_digests
-from training.raw import Raw
-from training.recipe import Recipe
-from training.stage import Context
+from training.data import stage as data_stage
+from training.pipeline.stage import Context
+from training.recipe.data import DataSettings
+from training.recipe.recipe import Recipe
+from training.sources.images import open_image_sources, source_digests
+from training.sources.raw import Raw
 
 
 def settings(source: Path | str, **more: Any) -> DataSettings:

@@ -17,19 +17,19 @@ from bentune.bundle.manifest import open_bundle
 from bentune.bundle.processor import ImageSettings
 from rollout.compare.scorer import BundleScorer
 from rollout.predict import predict_file
-from training.classifier import load_classifier, takes_images
-from training.logits import torch_logits
-from training.methods import load_tuned
-from training.model_card import model_card
-from training.pipeline import run_stage, stages_of
-from training.recipe_file import load_recipe
-from training.report_facts import facts_of
-from training.report_page import page_of
-from training.rows import read_rows
-from training.run_dir import RunDir
-from training.stage import Context
-from training.tuned import labels_of, tokenizer_of
-from training.verify import run as verify
+from training.pipeline.pipeline import run_stage, stages_of
+from training.pipeline.run_dir import RunDir
+from training.pipeline.stage import Context
+from training.prove.verify import run as verify
+from training.recipe.file import load_recipe
+from training.report.facts import facts_of
+from training.report.model_card import model_card
+from training.report.page import page_of
+from training.tasks.classifier import load_classifier, takes_images
+from training.tasks.logits import torch_logits
+from training.tasks.rows import read_rows
+from training.tasks.saved import labels_of, tokenizer_of
+from training.train.methods import load_tuned
 
 METHODS: list[Any] = ["lora", {"name": "lora", "dora": True}, "bias", "head", "freeze", "qlora"]
 

@@ -9,8 +9,8 @@ from architectures import classifier
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from training.importance import Gated, taylor_scores
-from training.loss import cross_entropy
+from training.tasks.labels import cross_entropy
+from training.train.compress.importance import Gated, taylor_scores
 
 ROWS = [[2, 9, 14, 30, 3], [2, 11, 3], [2, 7, 8, 9, 10, 11, 12, 3]]
 GOLD = [0, 2, 1]

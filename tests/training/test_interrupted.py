@@ -90,7 +90,7 @@ def test_a_run_that_another_process_uses_is_refused(tiny_run: Path, tiny_recipe:
     run = tmp_path / "runs" / tiny_run.parent.name / tiny_run.name
     shutil.copytree(tiny_run, run)
     program = (
-        "import sys, time; from pathlib import Path; from training.run_dir import RunDir\n"
+        "import sys, time; from pathlib import Path; from training.pipeline.run_dir import RunDir\n"
         "with RunDir.open(Path(sys.argv[1]), sys.argv[2]):\n"
         "    print('held', flush=True); time.sleep(60)"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.errors import InputError
-from training.locate import locate, locate_all
+from training.sources.locate import locate, locate_all
 
 
 @pytest.fixture

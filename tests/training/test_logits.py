@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny import sentences
 
-from training import rows as stored
-from training.base import load_base, load_tokenizer
-from training.logits import logits_of, torch_logits
-from training.recipe import Recipe
-from training.rows import Rows
+from training.recipe.recipe import Recipe
+from training.tasks import rows as stored
+from training.tasks.base import load_base, load_tokenizer
+from training.tasks.logits import logits_of, torch_logits
+from training.tasks.rows import Rows
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from architectures import batch, classifier
 
-from training.magnitude import hold_zeros, release, zero_smallest, zeros
+from training.train.compress.magnitude import hold_zeros, release, zero_smallest, zeros
 
 
 @pytest.mark.parametrize("amount", [0.1, 0.5, 0.9])

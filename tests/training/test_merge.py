@@ -14,13 +14,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bentune.bundle.errors import GateError
 from bentune.bundle.manifest import sha256_file
-from training import merge
-from training.logits import torch_logits
-from training.methods import load_tuned
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.rows import read_rows
-from training.tuned import labels_of, tokenizer_of
+from training.prove import merge
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.tasks.logits import torch_logits
+from training.tasks.rows import read_rows
+from training.tasks.saved import labels_of, tokenizer_of
+from training.train.methods import load_tuned
 
 
 @pytest.fixture(params=["lora", "full"])

@@ -10,12 +10,12 @@ from huggingface_hub import ModelCard
 from bentune.bundle.verdict import Difference
 from bentune.quality.bootstrap import Interval
 from bentune.quality.classification import ClassMetrics
-from training.evaluation import Compressed, Scaled
-from training.model_card import CARD, escaped, model_card, public_name
-from training.pipeline import STAGES
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.report_facts import Facts, facts_of
+from training.pipeline.pipeline import STAGES
+from training.prove.evaluation import Compressed, Scaled
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.report.facts import Facts, facts_of
+from training.report.model_card import CARD, escaped, model_card, public_name
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 

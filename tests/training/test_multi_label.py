@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bentune.bundle.errors import InputError
-from training.recipe_file import explain, load_recipe
+from training.recipe.file import explain, load_recipe
 
 RECIPE = {"task": "text-classification", "model": "m", "data": {"source": "s", "multi_label": True}}
 

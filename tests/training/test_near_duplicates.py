@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bentune.bundle.seen_rows import row_key
-from training.near_duplicates import NOBODY, PERMUTATIONS, Near, _banding, find_near, sketch, words_of
-from training.pool import CheckedRow, Pool, PoolWriter
-from training.reading import row_key_with_label
+from training.data.duplicates.near import NOBODY, PERMUTATIONS, Near, _banding, find_near, sketch, words_of
+from training.data.reading.pool import CheckedRow, Pool, PoolWriter
+from training.data.reading.reading import row_key_with_label
 
 
 def pool_of(folder: Path, rows: Sequence[tuple[str, str]], pairs: Sequence[str] | None = None) -> Pool:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from training.neighbours import Clocks, taken
+from training.plan.contention import Clocks, taken
 
 START = Clocks(wall=100.0, machine=1000.0, process=50.0)
 

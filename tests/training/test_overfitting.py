@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.overfitting import curve_warnings
+from training.train.curves import curve_warnings
 
 
 def curve(training: list[float], validation: list[float]) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bentune.bundle.errors import BentuneError, InputError
-from training.own_process import OutOfMemory, in_own_process, peak_bytes
+from training.dry_run.process import OutOfMemory, in_own_process, peak_bytes
 
 MB = 1_000_000
 

@@ -15,7 +15,7 @@ from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import MODULE, open_bundle, sha256_file, write_json
 from bentune.bundle.seen_rows import RowFilter, SeenRows, row_key
 from training import package
-from training.recipe_file import digest, load_recipe
+from training.recipe.file import digest, load_recipe
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from training.parity import Stop, compare, digest, hop_table
+from training.prove.parity import Stop, compare, digest, hop_table
 
 BEFORE = Stop(
     "trained",

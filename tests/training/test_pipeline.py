@@ -18,12 +18,12 @@ from tiny import Quiet, make_model, write_csv
 from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import sha256_file
-from training import pipeline
-from training.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage, stages_of
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.run_dir import DiskFull, RunDir
-from training.stage import Context, Summary
+from training.pipeline import pipeline
+from training.pipeline.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage, stages_of
+from training.pipeline.run_dir import DiskFull, RunDir
+from training.pipeline.stage import Context, Summary
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
 
 AFTER_DATA = NAMES[1:]
 
@@ -172,7 +172,9 @@ def test_another_parent_redoes_everything_and_is_another_run(
     assert redone(continued, run) == ()
     before = {pipeline.identity(recipe()), pipeline.identity(continued)}
     # The same tag, deleted and stored again.
-    monkeypatch.setattr("training.parent.open_parent", lambda tag: SimpleNamespace(content=f"another {tag}"))
+    monkeypatch.setattr(
+        "training.pipeline.previous_version.open_parent", lambda tag: SimpleNamespace(content=f"another {tag}")
+    )
     assert redone(continued, run) == ("data",)  # the fake one writes the same again; the real one names the content
     assert pipeline.identity(continued) not in before
     assert len(before) == 2
@@ -382,7 +384,7 @@ def test_a_disk_that_is_full_while_the_data_is_looked_at(
     def full(*_: Any) -> list[str]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.sources.source_digests", full)
+    monkeypatch.setattr("training.sources.files.source_digests", full)
     for attempt in (lambda: redone(recipe(), run), lambda: stage("data", recipe(), run)):
         with pytest.raises(DiskFull):
             attempt()
@@ -409,8 +411,8 @@ def test_every_stage_reads_only_what_it_says_it_reads(
 def test_a_run_with_nothing_to_do_does_not_wait_for_torch(tiny_run: Path, tiny_recipe: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tiny import Quiet\n"
-        "from training.pipeline import run_all; from training.recipe_file import load_recipe\n"
-        "from training.run_dir import RunDir\n"
+        "from training.pipeline.pipeline import run_all; from training.recipe.file import load_recipe\n"
+        "from training.pipeline.run_dir import RunDir\n"
         "recipe = load_recipe(Path(sys.argv[1])).recipe\n"
         "with RunDir.open(Path(sys.argv[2]), recipe.name) as run:\n"
         "    assert not any(outcome.redone for outcome in run_all(recipe, run, Quiet()))\n"

@@ -19,10 +19,10 @@ from service.engine.golden import replay
 from service.engine.predictor import Predictor, Session
 from service.engine.providers import CPU, available
 from service.tasks.text import TextTokenizer
-from training.baseline import baseline
-from training.rows import read_rows
-from training.search import first_round
-from training.variants import BUILDERS
+from training.plan.baseline import baseline
+from training.plan.search import first_round
+from training.plan.variants import BUILDERS
+from training.tasks.rows import read_rows
 
 VARIANTS = ("int8-dynamic", "int8-static")
 # A row of 60 is 1.67 points: a flip or two must not decide what is tested here.
@@ -191,7 +191,7 @@ def test_on_another_cpu_the_plan_is_measured_again_and_packaged(
     copy: Path, plan: Plan, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Cpu(model="another", isa=describe().isa, cores=1)
-    for place in ("training.pipeline", "training.plan"):
+    for place in ("training.pipeline.pipeline", "training.plan.stage"):
         monkeypatch.setattr(f"{place}.describe", lambda: other)
     answer = ask("run", tiny_recipe, "--runs", copy, *OPTIONS, "--json")
     assert answer.code == 0, answer.out
@@ -236,7 +236,7 @@ def test_nothing_is_left_of_a_plan_that_broke(
     def broke(*_: object) -> None:
         raise RuntimeError("broke")
 
-    monkeypatch.setattr("training.plan.measure", broke)
+    monkeypatch.setattr("training.plan.stage.measure", broke)
     assert ask("plan", tiny_recipe, "--runs", copy, *OPTIONS, "--force").code == 3
     assert plan_in(copy) == plan
     assert list(copy.glob("*/*/plan.partial")) == []
@@ -251,7 +251,7 @@ def test_explain_prints_the_winner_and_each_loser_without_measuring(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("nothing is to be done")
 
-    monkeypatch.setattr("training.pipeline.run_stage", never)
+    monkeypatch.setattr("training.pipeline.pipeline.run_stage", never)
     answer = ask("plan", tiny_recipe, "--runs", runs, *OPTIONS, "--explain")
     assert (answer.code, answer.err) == (0, "")
     said = " ".join(answer.out.split())

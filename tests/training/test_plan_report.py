@@ -12,8 +12,8 @@ from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import write_json
 from bentune.bundle.plan import FP32, Check, Entry, Plan
 from service.engine.providers import CPU, OPENVINO
-from training import plan_report
-from training.plan_report import best_of, checks_table, draw_pareto, entries_table, explanation, markdown, verdict
+from training.plan import report as plan_report
+from training.plan.report import best_of, checks_table, draw_pareto, entries_table, explanation, markdown, verdict
 
 
 def check(variant: str, provider: str = CPU, **more: Any) -> Check:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bentune.bundle.errors import InputError
-from training import precision
-from training.precision import precision_for
+from training.train.fit import precision
+from training.train.fit.precision import precision_for
 
 
 @pytest.fixture

@@ -23,18 +23,18 @@ from tiny import Quiet, write_recipe
 
 from bentune.bundle.errors import InputError
 from rollout.server.server import free_port
-from training import train
-from training.arguments import rows_at_once
-from training.distillation import ANSWERS
-from training.follow import call, follow
-from training.logits import Logits
-from training.processes import EXIT, Alone, Dismissed, Place, Team, place
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.sampler import LengthSampler, SharedBatches
-from training.stage import Context, Reporter, Summary
-from training.train import Ask, Ready
-from training.training_rows import TrainingRows
+from training.pipeline.follow import call, follow
+from training.pipeline.stage import Context, Reporter, Summary
+from training.pipeline.workers import EXIT, Alone, Dismissed, Place, Team, place
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.tasks.logits import Logits
+from training.train import stage as train
+from training.train.compress.distillation import ANSWERS
+from training.train.fit.arguments import rows_at_once
+from training.train.fit.rows import TrainingRows
+from training.train.fit.sampler import LengthSampler, SharedBatches
+from training.train.stage import Ask, Ready
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
 Prepared = tuple[Path, Path]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training import provenance
+from training.pipeline import provenance
 
 
 def test_without_git_the_revision_is_the_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

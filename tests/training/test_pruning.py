@@ -15,11 +15,12 @@ from tiny import Quiet
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bentune.bundle.errors import BentuneError, InputError
-from training import pruning, train
-from training.pipeline import run_all, run_stage
-from training.recipe_file import load_recipe
-from training.run_dir import RunDir
-from training.stage import Context, Summary
+from training.pipeline.pipeline import run_all, run_stage
+from training.pipeline.run_dir import RunDir
+from training.pipeline.stage import Context, Summary
+from training.recipe.file import load_recipe
+from training.train import stage as train
+from training.train.compress import pruning
 
 SHORT = ["train.epochs=2", "train.checkpoint_steps=10", "prune.epochs=2", "prune.amount=0.5"]  # 30 and 30 steps
 HEAD = ("classifier.weight", "classifier.bias")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from training.data_settings import label_text
-from training.method_settings import FullMethod, LoraMethod
-from training.recipe import Recipe
+from training.recipe.data import label_text
+from training.recipe.method import FullMethod, LoraMethod
+from training.recipe.recipe import Recipe
 
 LEAST = {"name": "reviews", "task": "text-classification", "model": "m", "data": {"source": "rows.csv"}}
 

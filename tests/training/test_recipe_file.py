@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.errors import InputError
-from training.recipe import Recipe
-from training.recipe_file import LoadedRecipe, digest, explain, load_recipe, spelled_out
+from training.recipe.file import LoadedRecipe, digest, explain, load_recipe, spelled_out
+from training.recipe.recipe import Recipe
 
 LEAST = "task: text-classification\nmodel: m\ndata: {source: rows.csv}\n"
 

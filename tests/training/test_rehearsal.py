@@ -10,13 +10,14 @@ import pytest
 import torch
 from transformers import TrainerCallback, TrainerState
 
-from training import rehearsal, train
-from training.estimate import Rehearsal
-from training.own_process import OutOfMemory
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.rehearsal import rehearse
-from training.stage import Context
+from training.dry_run import rehearsal
+from training.dry_run.estimate import Rehearsal
+from training.dry_run.process import OutOfMemory
+from training.dry_run.rehearsal import rehearse
+from training.pipeline.stage import Context
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.train import stage as train
 
 SHORT = ["train.epochs=2", "train.checkpoint_steps=12"]  # 30 steps of 16 of 240 rows
 
@@ -181,7 +182,7 @@ def test_what_does_not_fit_is_told_from_what_is_broken(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("training.rehearsal.trainer_of", fail)
+    monkeypatch.setattr("training.dry_run.rehearsal.trainer_of", fail)
     recipe = load_recipe(tiny_recipe, SHORT).recipe
     with pytest.raises(raised):
         rehearsed(recipe)

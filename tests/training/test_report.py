@@ -11,10 +11,10 @@ from huggingface_hub import ModelCard
 from page import Page
 
 from bentune.bundle.errors import InputError
-from training.pipeline import STAGES
-from training.recipe_file import load_recipe
-from training.report import write_report
-from training.run_dir import RunDir
+from training.pipeline.pipeline import STAGES
+from training.pipeline.run_dir import RunDir
+from training.recipe.file import load_recipe
+from training.report.report import write_report
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 

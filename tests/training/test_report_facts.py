@@ -8,10 +8,10 @@ import pytest
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import write_json
-from training.pipeline import STAGES
-from training.recipe_file import digest, load_recipe
-from training.report_facts import SHOWN_DOUBTFUL, compared, facts_of, search_of
-from training.search_result import SearchResult, Tried
+from training.pipeline.pipeline import STAGES
+from training.recipe.file import digest, load_recipe
+from training.report.facts import SHOWN_DOUBTFUL, compared, facts_of, search_of
+from training.search.result import SearchResult, Tried
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.processor import IMAGES
-from training.pipeline import STAGES
-from training.recipe_file import load_recipe
-from training.report_facts import Facts, facts_of
-from training.report_head import commands_of, served_of, what_of
-from training.run_facts import Pruned, Teacher
+from training.pipeline.pipeline import STAGES
+from training.recipe.file import load_recipe
+from training.report.facts import Facts, facts_of
+from training.report.head import commands_of, served_of, what_of
+from training.report.shapes import Pruned, Teacher
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -14,17 +14,17 @@ from bentune.bundle.processor import IMAGES
 from bentune.bundle.verdict import Difference
 from bentune.quality.bootstrap import Interval
 from rollout.compare.tables import notes, numbers, slice_numbers
-from training.data_report import DataReport
-from training.data_settings import RowLimits
-from training.evaluation import Compressed, Mistake, Scaled, Slice
-from training.pipeline import STAGES
-from training.recipe_file import load_recipe
-from training.report_facts import Facts, Judgement, facts_of
-from training.report_page import page_of
-from training.report_tables import MOST_LABELS
-from training.rows_settings import AugmentSettings
-from training.run_facts import CurvePoint, DoubtfulLabels, DoubtfulRow, Dropped, SeenRows, Teacher
-from training.search_result import SearchResult, Tried
+from training.data.report import DataReport
+from training.pipeline.pipeline import STAGES
+from training.prove.evaluation import Compressed, Mistake, Scaled, Slice
+from training.recipe.data import RowLimits
+from training.recipe.file import load_recipe
+from training.recipe.rows_settings import AugmentSettings
+from training.report.facts import Facts, Judgement, facts_of
+from training.report.page import page_of
+from training.report.shapes import CurvePoint, DoubtfulLabels, DoubtfulRow, Dropped, SeenRows, Teacher
+from training.report.tables import MOST_LABELS
+from training.search.result import SearchResult, Tried
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 

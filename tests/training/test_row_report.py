@@ -8,10 +8,10 @@ import pytest
 from tiny import Quiet
 
 from bentune.bundle.errors import InputError
-from training import data
-from training.data_report import DataReport
-from training.recipe import Recipe
-from training.stage import Context, Summary
+from training.data import stage as data
+from training.data.report import DataReport
+from training.pipeline.stage import Context, Summary
+from training.recipe.recipe import Recipe
 
 
 def run(folder: Path, rows: list[dict[str, Any]], **more: Any) -> tuple[Summary, DataReport]:

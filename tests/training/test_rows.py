@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training import rows as stored
-from training.rows import joined, of_size, open_rows, read_rows
+from training.tasks import rows as stored
+from training.tasks.rows import joined, of_size, open_rows, read_rows
 
 
 def write(path: Path, pairs: list[str | None]) -> Path:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from bentune.bundle.errors import BentuneError, InputError
-from training.run_dir import DiskFull, RunDir, explain_full_disk
+from training.pipeline.run_dir import DiskFull, RunDir, explain_full_disk
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from training.run_dir import RunDir
+from training.pipeline.run_dir import RunDir
 with RunDir.open(Path(sys.argv[1]), "tiny") as run:
     (run.root / "data").mkdir(exist_ok=True)
     print(run.root, flush=True)
@@ -155,7 +155,7 @@ def test_the_manifest_is_written_last(run: RunDir, monkeypatch: pytest.MonkeyPat
         seen.append((path.relative_to(run.root).as_posix(), sorted(file.name for file in path.parent.iterdir())))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.run_dir.write_json", killed)
+    monkeypatch.setattr("training.pipeline.run_dir.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         finish(run, rows="rows")
     assert seen == [("data.partial/stage.json", ["rows"])]

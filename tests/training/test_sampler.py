@@ -2,7 +2,7 @@
 
 import torch
 
-from training.sampler import LengthSampler
+from training.train.fit.sampler import LengthSampler
 
 
 def test_every_row_comes_once_an_epoch_in_an_order_of_its_own() -> None:

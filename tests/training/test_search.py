@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bentune.bundle.plan import FP32, Check, Entry
 from service.engine.providers import CPU, OPENVINO
 from service.engine.runtime import Runtime
-from training.search import (
+from training.plan.search import (
     FINAL_ROUNDS,
     FINALISTS,
     MORE_TOKEN_BUDGETS,

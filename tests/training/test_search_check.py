@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.errors import InputError
-from training.recipe_file import explain, load_recipe
-from training.search_settings import SEARCHABLE
+from training.recipe.file import explain, load_recipe
+from training.recipe.search import SEARCHABLE
 
 LEAST = "task: text-classification\nmodel: m\ndata: {source: rows.csv}\n"
 
@@ -93,7 +93,7 @@ def test_what_is_no_span(values: str, tmp_path: Path) -> None:
 
 
 def test_what_can_be_searched_is_what_training_of_a_whole_model_reads() -> None:
-    from training.pipeline import STAGES
+    from training.pipeline.pipeline import STAGES
 
     (train,) = (stage for stage in STAGES if stage.name == "train")
     assert set(SEARCHABLE) == set(train.keys) - {"task", "parent", "distill", "prune"}

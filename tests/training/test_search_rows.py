@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bentune.bundle.errors import InputError
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.rows import label_column
-from training.search_rows import search_rows
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.search.rows import search_rows
+from training.tasks.rows import label_column
 
 
 def recipe(share: float, seed: int = 1) -> Recipe:

@@ -6,8 +6,8 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
-from training.recipe import Recipe
-from training.search_space import draw, own_values, with_values
+from training.recipe.recipe import Recipe
+from training.search.space import draw, own_values, with_values
 
 LEAST = {"name": "n", "task": "text-classification", "model": "m", "data": {"source": "s"}}
 

@@ -7,10 +7,10 @@ import numpy as np
 from bentune.bundle.manifest import ImageLimits, Limits
 from service.tasks.image import ImageEncoder
 from service.tasks.text import TextTokenizer
-from training.recipe_file import load_recipe
-from training.rows import read_rows
-from training.served import encoded, exported_digest, ids_of, limits_of, processor_digest, served_encoder
-from training.tuned import processor_in
+from training.prove.exported import encoded, exported_digest, ids_of, limits_of, processor_digest, served_encoder
+from training.recipe.file import load_recipe
+from training.tasks.rows import read_rows
+from training.tasks.saved import processor_in
 
 
 def test_texts(lora_recipe: Path, lora_run: Path) -> None:

@@ -9,9 +9,9 @@ import torch
 from pair import launched_with
 
 from bentune.bundle.errors import InputError
-from training import sharding
-from training.recipe import Recipe
-from training.sharding import make_whole, require_same_kind, require_shardable
+from training.recipe.recipe import Recipe
+from training.train.fit import fsdp as sharding
+from training.train.fit.fsdp import make_whole, require_same_kind, require_shardable
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 

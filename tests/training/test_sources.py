@@ -13,8 +13,8 @@ import pytest
 from hub_repository import write_hub
 
 from bentune.bundle.errors import InputError
-from training.data_settings import DataSettings
-from training.sources import Raw, open_source, open_sources, source_digests
+from training.recipe.data import DataSettings
+from training.sources.files import Raw, open_source, open_sources, source_digests
 
 ROWS = [("good food", "5"), ("bad, cold food", "1"), ("dull\nfood", "3")]
 

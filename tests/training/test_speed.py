@@ -14,8 +14,8 @@ from service.engine.predictor import Predictor
 from service.engine.providers import CPU
 from service.engine.runtime import Runtime
 from service.tasks.text import TextTokenizer, Tokens
-from training.rows import read_rows
-from training.speed import CLIENTS_PER_SLOT, LONE_ROWS, Traffic, measure
+from training.plan.speed import CLIENTS_PER_SLOT, LONE_ROWS, Traffic, measure
+from training.tasks.rows import read_rows
 
 
 @pytest.fixture(scope="module")

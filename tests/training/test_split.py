@@ -18,10 +18,10 @@ from tiny import Quiet
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import MOST_BEFORE, SeenRows, row_key
-from training import data
-from training.parent import require_alike
-from training.recipe import Recipe
-from training.stage import Context, Summary
+from training.data import stage as data
+from training.pipeline.previous_version import require_alike
+from training.pipeline.stage import Context, Summary
+from training.recipe.recipe import Recipe
 
 TAG = "news:20260101-000000-abcdef"
 Rows = Sequence[tuple[str, str]]

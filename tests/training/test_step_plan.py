@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.arguments import total_steps
-from training.recipe import Recipe
-from training.sampler import LengthSampler
-from training.step_plan import GROUPS, padded_tokens, step_plan
+from training.dry_run.step_plan import GROUPS, padded_tokens, step_plan
+from training.recipe.recipe import Recipe
+from training.train.fit.arguments import total_steps
+from training.train.fit.sampler import LengthSampler
 
 
 def recipe(**train: Any) -> Recipe:

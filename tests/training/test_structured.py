@@ -15,11 +15,11 @@ from hypothesis.extra.numpy import arrays
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bentune.bundle.errors import InputError
-from training import structured
-from training.compression_settings import PruneSettings
-from training.export import _export
-from training.loss import cross_entropy
-from training.structured import Removed, _least_heads, layout_of, remove_least_important
+from training.prove.export import _export
+from training.recipe.compression import PruneSettings
+from training.tasks.labels import cross_entropy
+from training.train.compress import structured
+from training.train.compress.structured import Removed, _least_heads, layout_of, remove_least_important
 
 ROWS = Dataset.from_dict(
     {"input_ids": [[2, 9, 14, 30, 3], [2, 11, 3], [2, 7, 8, 9, 10, 11, 12, 3]], "labels": [0, 2, 1]}

@@ -9,9 +9,9 @@ from architectures import LABELS, batch, classifier
 from transformers import AutoModelForSequenceClassification
 
 from bentune.bundle.errors import InputError
-from training.base import load_base
-from training.recipe_file import load_recipe
-from training.student import with_fewer_layers
+from training.recipe.file import load_recipe
+from training.tasks.base import load_base
+from training.tasks.student import with_fewer_layers
 
 
 def layer_weights(model: Any, path: str, layer: int) -> dict[str, torch.Tensor]:

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from bentune.bundle.errors import InputError
-from training.recipe import Recipe
-from training.recipe_file import explain, load_recipe, spelled_out
-from training.task_keys import IMAGES_ONLY, TEXTS_ONLY, without_text_rules
+from training.recipe.file import explain, load_recipe, spelled_out
+from training.recipe.recipe import Recipe
+from training.recipe.refused import IMAGES_ONLY, TEXTS_ONLY, without_text_rules
 
 LEAST: dict[str, Any] = {"task": "image-classification", "model": "m", "data": {"source": "s"}}
 GIVEN: dict[str, Any] = {

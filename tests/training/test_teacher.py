@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from bentune.bundle.errors import InputError
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.rows import Rows, read_rows
-from training.teacher import open_teacher
-from training.teacher_files import teacher_digest
+from training.pipeline.teacher_files import teacher_digest
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.tasks.rows import Rows, read_rows
+from training.train.compress.teacher import open_teacher
 
 LABELS = ["animal", "food", "tool"]
 

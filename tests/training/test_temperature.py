@@ -9,7 +9,7 @@ from scipy.special import softmax
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from bentune.bundle.errors import InputError
-from training.temperature import fit_temperature, fold
+from training.prove.temperature import fit_temperature, fold
 
 SMALL: dict[str, Any] = {
     "vocab_size": 40,

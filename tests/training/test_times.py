@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.times import moment, spelled
+from training.data.reading.times import moment, spelled
 
 
 def test_dates_and_numbers() -> None:

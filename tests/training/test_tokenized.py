@@ -9,9 +9,9 @@ from datasets import Dataset
 from tiny import sentences
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
-from training import tokenized as tokens
-from training.rows import Rows
-from training.tokenized import lengths_of, tokenized
+from training.tasks.rows import Rows
+from training.tasks.text import tokenized as tokens
+from training.tasks.text.tokenized import lengths_of, tokenized
 
 
 def rows(count: int, pairs: bool) -> Rows:

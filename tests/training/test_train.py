@@ -17,15 +17,16 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback
 
 from bentune.bundle.errors import BentuneError
-from training import fit as fitting
-from training import train, watch
-from training.loss import cross_entropy
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.stage import Context, Summary
-from training.train import worth_keeping
-from training.trainer import last_whole_checkpoint
-from training.training_rows import training_rows
+from training.pipeline.stage import Context, Summary
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.tasks.labels import cross_entropy
+from training.train import stage as train
+from training.train.fit import fit as fitting
+from training.train.fit import watch
+from training.train.fit.rows import training_rows
+from training.train.fit.trainer import last_whole_checkpoint
+from training.train.stage import worth_keeping
 
 FAST = {"epochs": 3.0, "learning_rate": 0.005, "checkpoint_steps": 15}  # 45 steps of 16 rows
 Weights = dict[str, torch.Tensor]

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from training import rows as stored
-from training.augment import perturb
-from training.loss import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
-from training.rows import Rows, StoredRows, joined, open_rows
-from training.rows_settings import AugmentSettings, Cap
-from training.train_settings import TrainSettings
-from training.training_rows import TrainingRows, balanced, label_weights, training_rows
+from training.recipe.rows_settings import AugmentSettings, Cap
+from training.recipe.train import TrainSettings
+from training.tasks import rows as stored
+from training.tasks.labels import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
+from training.tasks.rows import Rows, StoredRows, joined, open_rows
+from training.tasks.text.augment import perturb
+from training.train.fit.rows import TrainingRows, balanced, label_weights, training_rows
 
 SCHEMA = [("text", pa.string()), ("text_pair", pa.string()), ("label", pa.int64())]
 BALANCES = st.sampled_from(["none", "weights", "oversample"]) | st.integers(1, 10).map(lambda cap: {"cap": cap})

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from training.tuned import config_labels, labels_of, tokenizer_of
+from training.tasks.saved import config_labels, labels_of, tokenizer_of
 
 
 def test_labels_are_in_the_order_of_the_logits(tiny_run: Path) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from transformers import EvalPrediction
 
-from training.train_settings import SINGLE_LABEL_METRICS
-from training.validation import METRICS, higher_is_better, validation_metrics
+from training.recipe.train import SINGLE_LABEL_METRICS
+from training.tasks.validation import METRICS, higher_is_better, validation_metrics
 
 
 def test_each_metric_is_what_it_is_by_hand() -> None:

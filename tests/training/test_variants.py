@@ -14,9 +14,9 @@ import pytest
 
 from bentune.bundle.manifest import open_bundle
 from service.tasks.text import TextTokenizer, Tokens, pad
-from training.fusion import separated
-from training.rows import read_rows
-from training.variants import BUILDERS, WEIGHTED, Feed, node_groups, prepared
+from training.plan.fusion import separated
+from training.plan.variants import BUILDERS, WEIGHTED, Feed, node_groups, prepared
+from training.tasks.rows import read_rows
 
 ROOT = Path(__file__).parent.parent.parent
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -249,7 +249,7 @@ def test_products_of_nncf_become_one_operator_each_and_as_spelled_by_nncf_they_d
     assert len(fused) == 14 - kinds["Gemm"]
     assert all(node.input[1] in constants for node in fused)
     # The same, left as NNCF wrote it.
-    monkeypatch.setattr("training.variants.separated", lambda quantized: quantized)
+    monkeypatch.setattr("training.plan.variants.separated", lambda quantized: quantized)
     plain = tmp_path / "plain.onnx"
     BUILDERS["int8-nncf"](ready, plain, [rows.feed([row]) for row in rows.training], ())
     before = Counter(node.op_type for node in optimized(plain, tmp_path).graph.node)
@@ -281,7 +281,7 @@ real = socket.getaddrinfo
 socket.getaddrinfo = lambda host, *more, **named: asked.append(host) or real(host, *more, **named)
 connect = socket.socket.connect
 socket.socket.connect = lambda self, address: asked.append(address) or connect(self, address)
-from training.variants import BUILDERS
+from training.plan.variants import BUILDERS
 assert "nncf" not in sys.modules
 feed = {{name: np.ones((1, 5), dtype=np.int64) for name in {INPUTS!r}}}
 BUILDERS["int8-nncf"](Path({str(ready)!r}), Path({str(tmp_path / "out.onnx")!r}), [feed] * 2, ())

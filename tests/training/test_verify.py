@@ -18,7 +18,7 @@ from tiny import sentences, write_recipe
 from bentune.bundle.manifest import GoldenRow
 from bentune.cli import main
 from service.engine.predictor import Predictor
-from training.recipe_file import load_recipe
+from training.recipe.file import load_recipe
 
 
 @pytest.fixture

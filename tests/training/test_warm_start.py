@@ -13,13 +13,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import Bundle, open_bundle
-from training import merge, train
-from training.logits import torch_logits
-from training.methods import load_same_base
-from training.parent import open_parent, weights_of
-from training.recipe_file import load_recipe
-from training.rows import read_rows
-from training.stage import Context
+from training.pipeline.previous_version import open_parent, weights_of
+from training.pipeline.stage import Context
+from training.prove import merge
+from training.recipe.file import load_recipe
+from training.tasks.logits import torch_logits
+from training.tasks.rows import read_rows
+from training.train import stage as train
+from training.train.methods import load_same_base
 
 LORA = ["method=lora", "train.epochs=1", "train.learning_rate=0.0001"]
 

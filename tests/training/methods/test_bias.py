@@ -6,7 +6,7 @@ import pytest
 from tuning import make_family, make_masked, prepared, recipe, trained_names
 
 from bentune.bundle.errors import InputError
-from training.methods import ParameterCount, count
+from training.train.methods import ParameterCount, count
 
 HEAD = {"classifier.weight", "classifier.bias"}
 

@@ -12,12 +12,13 @@ from tiny import Quiet, make_model
 from tuning import LABELS, logits, prepared, recipe, saved
 
 from bentune.bundle.errors import InputError
-from training import export, merge, train, verify
-from training.methods import load_same_base, load_tuned, merge_tuned
-from training.recipe import Recipe
-from training.recipe_file import load_recipe
-from training.stage import Context
-from training.tuned import config_labels
+from training.pipeline.stage import Context
+from training.prove import export, merge, verify
+from training.recipe.file import load_recipe
+from training.recipe.recipe import Recipe
+from training.tasks.saved import config_labels
+from training.train import stage as train
+from training.train.methods import load_same_base, load_tuned, merge_tuned
 
 METHODS = [
     "full",

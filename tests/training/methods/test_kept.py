@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tuning import LABELS, recipe, saved, trained_names
 
 from bentune.bundle.errors import BentuneError
-from training.methods import load_tuned
+from training.train.methods import load_tuned
 
 
 @pytest.mark.parametrize("method", ["bias", "head", "freeze"])

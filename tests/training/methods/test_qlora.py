@@ -9,8 +9,8 @@ from bitsandbytes.nn.modules import Linear4bit
 from tuning import LABELS, disturb, logits, make_family, prepared, recipe, saved, trained_names
 
 from bentune.bundle.errors import InputError
-from training.base import load_base
-from training.methods import count, load_tuned, merge_tuned
+from training.tasks.base import load_base
+from training.train.methods import count, load_tuned, merge_tuned
 
 
 def quantized(model: torch.nn.Module) -> set[str]:

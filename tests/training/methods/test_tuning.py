@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tuning import LABELS, make_masked, prepared, recipe
 
-from training.base import load_base
-from training.methods import ParameterCount, count
-from training.methods.tuning import trained_whole, within
+from training.tasks.base import load_base
+from training.train.methods import ParameterCount, count
+from training.train.methods.tuning import trained_whole, within
 
 
 def test_full_tuning_trains_every_weight(tiny_model: Path) -> None:

@@ -1,0 +1,1 @@
+"""Data stage: rows are read, cleaned, deduplicated and split."""

@@ -1,0 +1,1 @@
+"""Duplicates, exact and near."""

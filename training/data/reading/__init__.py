@@ -1,0 +1,1 @@
+"""Rows of a source, read, cleaned and counted."""

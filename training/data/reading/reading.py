@@ -1,0 +1,223 @@
+"""Reads the sources into the pool: cleans each row, checks it, and leaves out what cannot be used."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.labels import labels_of, spelled
+from bentune.bundle.seen_rows import row_key
+from training.data.reading.cleaning import clean
+from training.data.reading.pool import CHUNK_ROWS, CheckedRow, Pool, PoolWriter
+from training.data.reading.tally import Tally
+from training.data.reading.times import Kind, moment
+from training.pipeline.stage import Reporter
+from training.recipe.data import DataSettings, label_text
+from training.sources.image_files import IMAGES_AT_ONCE, checked_image
+from training.sources.raw import Raw, Source
+
+MOST_CHARACTERS = 100
+MOST_BAD_ROWS = 5
+ROWS_AFTER_BAD = 10_000
+"""How far to look for more of them: people mend a file once, and do not wait for all of it."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+IN_BRACKETS = re.compile(r" \([^()]*\)$")
+
+
+@dataclass(slots=True)
+class Reading:
+    """What came out of the sources: the pool, the tally of each, the labels before `data.labels` renamed them."""
+
+    pool: Pool
+    tallies: list[Tally]
+    given_labels: set[str]
+    rows_read: list[int]
+    time_kind: Kind
+
+
+class _BadRow(Exception):
+    """A row that cannot be used, whatever is cleaned. The message says why."""
+
+
+class _LeftOut(Exception):
+    """A row that a rule of data.clean leaves out. The message is the reason."""
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Makes a checked row of each raw one."""
+
+    data: DataSettings
+    images: bool = False
+    given_labels: set[str] = field(default_factory=set)
+    time_kind: Kind | None = None
+
+    def checked(self, raw: Raw, number: int, tally: Tally) -> CheckedRow:
+        """The row as it is used. Raises _BadRow, _LeftOut."""
+        data, names = self.data, self.data.columns
+        if raw.problem:
+            raise _BadRow(raw.problem)
+        if self.images:
+            text, content = _image(raw.text)
+            pair = None
+        else:
+            text = content = self._text(names.text, raw.text, raw.origin, tally)
+            pair = self._text(names.text_pair, raw.text_pair, raw.origin, tally) if names.text_pair else None
+        label = self._label(raw.label)
+        group = _group(data.split.group, raw.group) if data.split.group else None
+        time = self._time(data.split.time, raw.time) if data.split.time else None
+        also = json.dumps({name: _scalar(value) for name, value in raw.also.items()}) if raw.also else None
+        return CheckedRow(
+            text=text,
+            text_pair=pair,
+            label=label,
+            origin=raw.origin,
+            also=also,
+            key=row_key_with_label(content, pair or "", label),
+            # The same text twice could be in training and held out at once.
+            text_key=row_key(content, pair),
+            source=number,
+            group=group,
+            time=time,
+        )
+
+    def _label(self, given: object) -> str:
+        """The label by its new name, or all of a row's as one text."""
+        column, renamed = self.data.columns.label, self.data.labels
+        if not self.data.multi_label:
+            name = _label(column, given)
+            self.given_labels.add(name)
+            return renamed.get(name, name)
+        try:
+            names = labels_of(given, self.data.label_separator)
+        except ValueError as problem:
+            raise _BadRow(f"column {column!r} {problem}") from None
+        self.given_labels.update(names)
+        return spelled(renamed.get(name, name) for name in names)
+
+    def _text(self, column: str, given: object, origin: str, tally: Tally) -> str:
+        if not isinstance(given, str):
+            raise _BadRow(f"column {column!r} is not a text ({type(given).__name__})")
+        text = given.strip()
+        if not text:
+            raise _BadRow(f"column {column!r} is empty")
+        if SURROGATE.search(text):
+            raise _BadRow(f"column {column!r} holds half of a surrogate pair")
+        rules = self.data.clean
+        # Before the rules, which may take long over a text that is larger than any real one.
+        if rules.max_characters is not None and len(text) > rules.max_characters:
+            raise _LeftOut(f"column {column!r} has more than {rules.max_characters} characters")
+        text, found = clean(text, rules)
+        for rule, before, after in found:
+            tally.changed(rule, origin, before, after, fixed=rules.fixes[rule])
+        text = text.strip()
+        if not text:
+            raise _LeftOut(f"nothing is left of column {column!r} after cleaning")
+        if rules.min_characters is not None and len(text) < rules.min_characters:
+            raise _LeftOut(f"column {column!r} has fewer than {rules.min_characters} characters")
+        return text
+
+    def _time(self, column: str, given: object) -> float:
+        try:
+            kind, number = moment(given)
+        except ValueError:
+            raise _BadRow(
+                f"column {column!r} is neither an ISO date like 2026-05-31 nor a number ({type(given).__name__})"
+            ) from None
+        self.time_kind = self.time_kind or kind
+        if kind != self.time_kind:
+            raise _BadRow(f"column {column!r} is a {kind} here and a {self.time_kind} before")
+        return number
+
+
+def read_sources(
+    sources: Sequence[Source], data: DataSettings, file: Path, report: Reporter, *, images: bool = False
+) -> Reading:
+    """Read all rows; their texts, or `images` as data URLs, go to `file`.
+
+    Raises InputError for rows that cannot be used, unless data.invalid_rows leaves them out.
+    """
+    reader, tallies = _Reader(data, images), [Tally() for _ in sources]
+    chunk_rows = IMAGES_AT_ONCE if images else CHUNK_ROWS
+    rows_read = [0] * len(sources)
+    writing = PoolWriter(file, chunk_rows, multi_label=data.multi_label)
+    with writing as writer, report.task("reading rows", None) as advance:
+        for number, source in enumerate(sources):
+            for row in _usable(source, number, reader, tallies[number], rows_read):
+                writer.add(row)
+                if len(writer) % CHUNK_ROWS == 0:
+                    advance(CHUNK_ROWS)
+        advance(len(writer) % CHUNK_ROWS)
+        pool = writer.close()
+    return Reading(pool, tallies, reader.given_labels, rows_read, reader.time_kind or "number")
+
+
+def _usable(source: Source, number: int, reader: _Reader, tally: Tally, rows_read: list[int]) -> Iterator[CheckedRow]:
+    bad: list[str] = []
+    since = 0
+    for raw in source.read():
+        rows_read[number] += 1
+        try:
+            row = reader.checked(raw, number, tally)
+        except _LeftOut as left_out:
+            tally.left_out(str(left_out), raw.origin, raw.text)
+        except _BadRow as problem:
+            tally.left_out(IN_BRACKETS.sub("", str(problem)), raw.origin, raw.text)
+            if reader.data.invalid_rows == "error":
+                bad.append(f"{raw.origin}: {problem}")
+        else:
+            if not bad:
+                yield row
+        since += bool(bad)
+        if len(bad) == MOST_BAD_ROWS or since > ROWS_AFTER_BAD:
+            break
+    if len(bad) == 1:
+        raise InputError(f"{source.name}, {bad[0]}; mend the row, or set data.invalid_rows to drop")
+    if bad:
+        raise InputError(
+            f"{source.name}: the first rows that cannot be used:\n"
+            + "".join(f"  {line}\n" for line in bad)
+            + "mend them, or set data.invalid_rows to drop"
+        )
+
+
+def _image(given: object) -> tuple[str, str]:
+    try:
+        return checked_image(given)
+    except ValueError as error:
+        raise _BadRow(str(error)) from None
+
+
+def row_key_with_label(*parts: str) -> bytes:
+    """16 bytes for the texts and the label of a row, as they are written."""
+    return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
+
+
+def _label(column: str, label: object) -> str:
+    if not isinstance(label, str | int | float) or not label_text(label):
+        raise _BadRow(f"column {column!r} has no label ({type(label).__name__})")
+    # NaN is what pandas writes where there is none.
+    if isinstance(label, float) and not math.isfinite(label):
+        raise _BadRow(f"column {column!r} has no label ({label})")
+    if SURROGATE.search(str(label)):
+        raise _BadRow(f"column {column!r} holds half of a surrogate pair")
+    return label_text(label)
+
+
+def _group(column: str, given: object) -> int:
+    """A 64-bit hash of the group's name, for there may be as many as rows."""
+    empty = given is None or (isinstance(given, float) and not math.isfinite(given))
+    if empty or isinstance(given, list | dict) or not (name := label_text(given)):
+        raise _BadRow(f"column {column!r} has no group ({type(given).__name__})")
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _scalar(value: object) -> str | int | float | bool | None:
+    """A value to slice by, as JSON has it."""
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return None if isinstance(value, float) else SURROGATE.sub("\ufffd", str(value)[:MOST_CHARACTERS])

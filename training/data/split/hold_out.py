@@ -1,0 +1,105 @@
+"""Draws the rows that are held out: a share of each label, whole groups, or the newest."""
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+from sklearn.model_selection import train_test_split
+
+from bentune.bundle.errors import InputError
+from training.data.reading.pool import Indices, Part
+from training.data.split.stratify import stratified
+from training.recipe.data import SplitSettings
+
+
+def hold_out(part: Part, share: float, split: SplitSettings, seed: int, where: str) -> tuple[Part, Part]:
+    """What stays and what is held out. Raises InputError when that cannot be done; `where` begins the message."""
+    if split.group is not None:
+        chosen = _groups(part, share, split.group, seed, where)
+    elif split.time is not None:
+        chosen = _newest_of_all(part, share, split.time, where)
+    else:
+        return _stratified(part, share, seed, where)
+    return part.take(np.flatnonzero(~chosen)), part.take(np.flatnonzero(chosen))
+
+
+def some_groups(part: Part, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Bool [rows]: groups drawn at random, so that about `share` of each label's rows is in them.
+
+    One after the other in random order a group is taken if that brings the labels' counts nearer to the share, each
+    label weighing the same (chi-square distance). StratifiedGroupKFold of scikit-learn knows shares of 1/n only.
+    """
+    groups, of_row = np.unique(part.groups, return_inverse=True)
+    rows, labels = part.label_pairs()
+    if part.pool.multi_label:  # that a row has no label is one to share as well
+        without = np.setdiff1d(np.arange(len(part)), rows)
+        nothing = labels.max(initial=-1) + 1
+        rows, labels = np.append(rows, without), np.append(labels, np.full(len(without), nothing))
+    width = int(labels.max(initial=-1)) + 1
+    counts = scipy.sparse.csr_array((np.ones(len(rows)), (of_row[rows], labels)), shape=(len(groups), width))
+    counts.sum_duplicates()
+    total = np.bincount(labels, minlength=width).astype(np.float64)
+    missing, weights = total * share, 1 / np.maximum(total, 1)
+    taken = np.zeros(len(groups), dtype=np.bool_)
+    for group in np.random.default_rng(seed).permutation(len(groups)):
+        piece = slice(counts.indptr[group], counts.indptr[group + 1])
+        label, own = counts.indices[piece], counts.data[piece]
+        if (own * (2 * missing[label] - own) * weights[label]).sum() > 0:
+            taken[group] = True
+            missing[label] -= own
+    chosen: npt.NDArray[np.bool_] = taken[of_row]
+    return chosen
+
+
+def newest(part: Part, share: float) -> npt.NDArray[np.bool_]:
+    """Bool [rows]: the newest `share`, rounded; of rows with the same time those of the larger key."""
+    order = np.argsort(part.times, kind="stable")  # the part's rows are in the order of their keys
+    chosen = np.zeros(len(part), dtype=np.bool_)
+    chosen[order[len(part) - round(len(part) * share) :]] = True
+    return chosen
+
+
+def _groups(part: Part, share: float, column: str, seed: int, where: str) -> npt.NDArray[np.bool_]:
+    if len(np.unique(part.groups)) < 2:
+        raise InputError(
+            f"{where}: all {len(part)} rows have the same {column!r}, and a group is needed on each side of the split: "
+            "split by another column, or leave data.split.group out"
+        )
+    chosen = some_groups(part, share, seed)
+    _, of_row, rows = np.unique(part.groups, return_inverse=True, return_counts=True)
+    if not chosen.any():  # each group is larger than twice the share
+        chosen = of_row == np.argmin(rows)
+    elif chosen.all():
+        chosen = of_row != np.argmax(rows)
+    return np.asarray(chosen, dtype=np.bool_)
+
+
+def _newest_of_all(part: Part, share: float, column: str, where: str) -> npt.NDArray[np.bool_]:
+    if len(np.unique(part.times)) < 2:
+        raise InputError(
+            f"{where}: all {len(part)} rows have the same {column!r}, so none is newer than another: split by another "
+            "column, or leave data.split.time out"
+        )
+    chosen = newest(part, share)
+    if chosen.all() or not chosen.any():
+        raise InputError(f"{where}: {len(part)} rows cannot be split at {share}: one side would be empty")
+    return chosen
+
+
+def _stratified(part: Part, share: float, seed: int, where: str) -> tuple[Part, Part]:
+    label, rows = min(part.label_counts.items(), key=lambda item: (item[1], item[0]))
+    if rows < 2:
+        raise InputError(
+            f"{where}: label {label!r} has a single row, and one is needed on each side of the split: "
+            "add rows, merge it into another label with data.labels, or remove it"
+        )
+    if part.pool.multi_label:
+        chosen = stratified(*part.label_pairs(), len(part), share, seed)
+        if chosen.all() or not chosen.any():
+            raise InputError(f"{where}: {len(part)} rows cannot be split at {share}: one side would be empty")
+        return part.take(np.flatnonzero(~chosen)), part.take(np.flatnonzero(chosen))
+    places: Indices = np.arange(len(part))
+    try:
+        kept, held_out = train_test_split(places, test_size=share, random_state=seed, stratify=part.label_ids)
+    except ValueError as error:
+        raise InputError(f"{where}: {len(part)} rows cannot be split at {share}: {error}") from error
+    return part.take(kept), part.take(held_out)

@@ -1,0 +1,209 @@
+"""Puts each row on a side: by the recipe's share, or on from what the parent held out and was trained on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+import numpy as np
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.seen_rows import SeenRows
+from training.data.reading.pool import Mask, Part
+from training.data.split.hold_out import hold_out, newest, some_groups
+from training.data.split.stratify import stratified
+from training.recipe.data import DataSettings
+
+FILTERED_AT_ONCE = 50_000
+MOST_MISSING = 0.5
+MOST_RELABELLED = 0.05
+"""More than a few labels that people mended are other questions, and an answer to those says nothing of the old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """`parts` are `train`, `test` and, if asked for, `validation`; the rest is empty without a parent.
+
+    `reference` are the rows of `test` that the parent held out, with the labels that they had; `relabelled` those that
+    have another now. `trained_before` are those that it was trained on, left out by data.rows.train or not. `missing`
+    counts what the parent held out and the data no longer has, `gone` the same of what it was trained on.
+    """
+
+    parts: dict[str, Part]
+    reference: Part
+    relabelled: Part
+    trained_before: Part
+    missing: int = 0
+    gone: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Which rows a parent knows, bool [rows of the pool]; none without one. No row is both."""
+
+    held_out: Mask
+    trained: Mask
+
+    @classmethod
+    def of(cls, everything: Part, seen: SeenRows | None) -> "Known":
+        """What the parent's filters say of the rows that are kept for their texts."""
+        held_out, trained = np.zeros((2, len(everything.pool)), dtype=np.bool_)
+        if seen is not None:
+            keys = everything.row_keys()
+            held_out[everything.rows] = _in(seen.held_out.has, keys)
+            trained[everything.rows] = _in(seen.trained_on, keys)
+        return cls(held_out, trained & ~held_out)
+
+
+def split_afresh(everything: Part, left_out: Mask, data: DataSettings, seed: int, where: str) -> Split:
+    """Hold out the recipe's share, or the hub's split; no row of the pool that is `left_out` is on either side.
+
+    Raises InputError when that cannot be done.
+    """
+    share = data.split.test
+    part = everything.take(np.flatnonzero(~left_out[everything.rows]))
+    if isinstance(share, str):
+        sources = part.pool.sources[part.rows]
+        parts = {name: part.take(np.flatnonzero(sources == number)) for number, name in enumerate(("train", "test"))}
+    else:
+        train, test = hold_out(part, share, data.split, seed, f"{where}, data.split.test")
+        parts = {"train": train, "test": test}
+    nothing = everything.take(np.array([], dtype=np.int64))
+    return Split(_limited(parts, data, seed, where), nothing, nothing, nothing)
+
+
+def split_onward(
+    everything: Part, left_out: Mask, known: Known, seen: SeenRows, data: DataSettings, seed: int, where: str
+) -> Split:
+    """What the parent held out stays held out, what it was trained on is trained on; of the rest a share is held out.
+
+    Nothing but the rows, the parent's filters, the share and the seed decides. `data.rows.test` bounds the fresh rows
+    only. Rows of the pool that are `left_out` are on no side. Raises InputError when most of what the parent held out
+    is gone, or more than a few rows of it have another label than they had: then the versions would not be asked the
+    same.
+    """
+    held_out, trained = known.held_out[everything.rows], known.trained[everything.rows]
+    out = left_out[everything.rows]
+    fresh = ~held_out & ~trained & ~out
+    missing = max(0, seen.held_out.rows - int(held_out.sum()))
+    if missing > MOST_MISSING * seen.held_out.rows:
+        raise InputError(
+            f"data.source: of {seen.held_out.rows} rows that the parent held out, {missing} are not in {where} any "
+            "more, so the versions could not be compared: add the rows that the parent was made of, or start over "
+            "with `bentune run`"
+        )
+    as_it_was = held_out & _in(seen.labelled.has, everything.labelled_keys())
+    relabelled = held_out & ~as_it_was
+    changed, kept = int(relabelled.sum()), int(held_out.sum())
+    if changed > MOST_RELABELLED * kept:
+        raise InputError(
+            f"data.source: of {kept} rows that the parent held out, {changed} have another label in {where} than they "
+            f"had then, and {MOST_RELABELLED:.0%} may: the versions would not be asked the same; mend the labels, or "
+            "start over with `bentune run`"
+        )
+    share = data.split.test
+    if isinstance(share, str):
+        raise InputError(
+            f"data.split.test: {share!r} names a split of a hub data set, but with a parent its rows decide: put the "
+            "rows of all splits into one source, and give the share of the new ones to hold out, for example 0.2"
+        )
+    chosen = _fresh_held_out(everything, held_out, trained, fresh, data, share, seed)
+    tested = chosen if data.rows.test is None else _some(chosen, data.rows.test, seed)
+    parts = {
+        "train": everything.take(np.flatnonzero((trained & ~out) | (fresh & ~chosen))),
+        "test": everything.take(np.flatnonzero(held_out | tested)),
+    }
+    unbounded = data.model_copy(update={"rows": data.rows.model_copy(update={"test": None})})
+    return Split(
+        _limited(parts, unbounded, seed, where),
+        reference=everything.take(np.flatnonzero(as_it_was)),
+        relabelled=everything.take(np.flatnonzero(relabelled)),
+        trained_before=everything.take(np.flatnonzero(trained)),
+        missing=missing,
+        gone=max(0, seen.trained.rows - int(_in(seen.trained.has, everything.row_keys()).sum())),
+    )
+
+
+def _fresh_held_out(
+    everything: Part, held_out: Mask, trained: Mask, fresh: Mask, data: DataSettings, share: float, seed: int
+) -> Mask:
+    """Which of the fresh rows are held out. New rows of a group go to the side that the group is on."""
+    if data.split.kind == "label":
+        return _shared(everything, fresh, share, seed)
+    chosen = np.zeros(len(everything), dtype=np.bool_)
+    if data.split.kind == "time":
+        places = np.flatnonzero(fresh)
+        chosen[places] = newest(everything.take(places), share)
+        return chosen
+    groups = everything.groups
+    on_test, on_train = np.unique(groups[held_out]), np.unique(groups[trained])
+    if both := len(np.intersect1d(on_test, on_train)):
+        raise InputError(
+            f"data.split.group: {data.split.group!r}: {both} of its values have rows that the parent held out and rows "
+            "that it was trained on, and no row may change sides: continue a parent that was split by this column, or "
+            "start over with `bentune run`"
+        )
+    chosen |= fresh & np.isin(groups, on_test)
+    places = np.flatnonzero(fresh & ~chosen & ~np.isin(groups, on_train))
+    if len(places):
+        chosen[places] = some_groups(everything.take(places), share, seed)
+    return chosen
+
+
+def require_training_rows(parts: Mapping[str, Part], where: str) -> None:
+    """Raise InputError for a label that is held out and never trained on, and for a side without a row."""
+    trained = parts["train"].label_counts
+    for name, part in parts.items():
+        missing = {label: rows for label, rows in part.label_counts.items() if label not in trained}
+        if missing:
+            label, rows = max(missing.items(), key=itemgetter(1))
+            raise InputError(
+                f"{where}: label {label!r} has {rows} {name} rows and none to train on: add rows, raise "
+                "data.rows.train, or merge it into another label with data.labels"
+            )
+        if not len(part):
+            raise InputError(f"{where}: no {name} row is left: see what was left out with data.near_duplicates off")
+
+
+def _in(has: Callable[[Sequence[bytes]], Mask], keys: Sequence[bytes]) -> Mask:
+    pieces = [has(keys[start : start + FILTERED_AT_ONCE]) for start in range(0, len(keys), FILTERED_AT_ONCE)]
+    return np.concatenate([np.zeros(0, dtype=np.bool_), *pieces])
+
+
+def _shared(part: Part, among: Mask, share: float, seed: int) -> Mask:
+    """`share` of each label's rows `among` those of the part: as many as fit, for some labels have a row or two."""
+    if part.pool.multi_label:
+        fresh, drawn = np.flatnonzero(among), np.zeros(len(among), dtype=np.bool_)
+        drawn[fresh] = stratified(*part.take(fresh).label_pairs(), len(fresh), share, seed)
+        return drawn
+    labels = part.label_ids
+    places = {int(label): np.flatnonzero(among & (labels == label)) for label in np.unique(labels)}
+    exact = {label: len(rows) * share for label, rows in places.items()}
+    counts = {label: int(rows) for label, rows in exact.items()}
+    # What rounding left goes to the labels that lost most by it.
+    left = round(int(among.sum()) * share) - sum(counts.values())
+    for label in sorted(exact, key=lambda label: (counts[label] - exact[label], label))[: max(0, left)]:
+        counts[label] += 1
+    chosen = np.zeros(len(labels), dtype=np.bool_)
+    generator = np.random.default_rng(seed)
+    for label, rows in places.items():
+        chosen[generator.permutation(rows)[: counts[label]]] = True
+    return chosen
+
+
+def _some(mask: Mask, most: int, seed: int) -> Mask:
+    chosen = np.zeros(len(mask), dtype=np.bool_)
+    chosen[np.random.default_rng(seed).permutation(np.flatnonzero(mask))[:most]] = True
+    return chosen
+
+
+def _limited(parts: dict[str, Part], data: DataSettings, seed: int, where: str) -> dict[str, Part]:
+    generator = np.random.default_rng(seed)
+    for name, limit in data.rows.model_dump().items():
+        part = parts[name]
+        if limit is not None and limit < len(part.rows):
+            parts[name] = part.take(generator.choice(len(part.rows), limit, replace=False))
+    if data.split.validation:
+        where_validation = f"{where}, data.split.validation"
+        train, validation = hold_out(parts["train"], data.split.validation, data.split, seed, where_validation)
+        parts |= {"train": train, "validation": validation}
+    return parts

@@ -1,0 +1,250 @@
+"""Stage `data`: reads and cleans the labelled rows, leaves duplicates out, holds some out, and tells what it did."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import ROWS, write_json
+from bentune.bundle.processor import IMAGES
+from bentune.bundle.seen_rows import RowFilter, SeenRows
+from training.data.duplicates.exact import same_texts
+from training.data.duplicates.near import NOBODY, Near, find_near, sketch
+from training.data.label_errors import find_doubtful
+from training.data.label_order import label_order
+from training.data.reading.pool import POOL, Indices, Mask, Part
+from training.data.reading.reading import Reading, read_sources
+from training.data.report import REPORT
+from training.data.split.split import Known, Split, require_training_rows, split_afresh, split_onward
+from training.data.summary import SAME_AS_TRAINING, RowReport
+from training.pipeline.previous_version import open_parent, require_alike, require_labels
+from training.pipeline.stage import Context, Reporter, Summary
+from training.recipe.data import DataSettings
+from training.recipe.recipe import Recipe
+from training.recipe.refused import without_text_rules
+from training.sources.files import open_sources
+from training.sources.images import open_image_sources
+from training.tasks.rows import label_column
+
+HELD_OUT = "held_out.jsonl"
+POOL_FILE = "pool.parquet"
+SHOWN_LABELS = 20
+MOST_LABELS = 2000
+"""Of rows with any number of labels: each row has a mark for each of them."""
+
+
+def run(context: Context) -> Summary:
+    """Write each split as PART.parquet, labels.json, rows.json, report.json and doubtful.jsonl.
+
+    Parts are train, test and, if asked for, validation.
+    With a parent also held_out.jsonl: the rows of test.parquet for `bentune compare`, with a column `set` that says
+    `reference` of what the parent held out, `relabelled` where that has another label now, and `fresh` of the others,
+    and the columns that the recipe's `compare` slices by.
+
+    Raises InputError for rows that cannot be used, a label with a single row, a label with rows to hold out but none to
+    train on, fewer than two labels, a new name in `data.labels` for a label that no row has, and data that does not go
+    with the parent.
+    """
+    recipe = without_text_rules(context.recipe) if context.recipe.task == IMAGES else context.recipe
+    data, work = recipe.data, context.work
+    parent = open_parent(recipe.parent) if recipe.parent is not None else None
+    if parent is not None:
+        require_alike(parent, recipe)
+    images = recipe.task == IMAGES
+    sources = open_image_sources(data, recipe.carried) if images else open_sources(data, recipe.carried)
+    where = sources[0].name
+    seen = parent.rows() if parent is not None else None
+    reading = read_sources(sources, data, work / POOL_FILE, context.report, images=images)
+    pool = reading.pool
+    kept_for = same_texts(pool, seen.labelled if seen is not None else None)
+    _require_usable(reading, kept_for, [source.name for source in sources])
+    order = pool.order()
+    everything = Part(pool, order[kept_for[order] == order])
+    _require_renamed(data, reading, where)
+    labels = label_order(everything.label_counts)
+    _require_labels_to_tell(labels, where, multi_label=data.multi_label)
+    known = Known.of(everything, seen)
+    near = _near(everything, known, data, context.report)
+    left_out = near.kept != NOBODY if data.near_duplicates.action == "remove" else np.zeros(len(pool), dtype=np.bool_)
+    if parent is None or seen is None:
+        split = split_afresh(everything, left_out, data, recipe.seed, where)
+    else:
+        require_labels(parent, labels)
+        split = split_onward(everything, left_out, known, seen, data, recipe.seed, where)
+    parts = split.parts
+    require_training_rows(parts, where)
+    for name, part in parts.items():
+        _write(part, labels, work / f"{name}.parquet")
+    doubtful = find_doubtful(work, labels, recipe, context.report)
+    continued: Summary = {}
+    if parent is not None:
+        _write_held_out(split, recipe, work / HELD_OUT)
+        continued = {
+            "parent": {"tag": parent.tag, "content": parent.content, **_continued(split, recipe.compare.max_rows)}
+        }
+    rows_print = fingerprint(key for part in parts.values() for key in part.whole_keys())
+    told = RowReport(reading, kept_for, near, split, recipe)
+    report = told.report(rows_print, labels, [source.name for source in sources])
+    write_json(work / REPORT, report)
+    write_json(work / "labels.json", labels)
+    write_json(work / ROWS, _seen(split, near.kept, left_out))
+    pool.file.unlink()
+    summary: Summary = continued | {
+        "source": [source.name for source in sources],
+        "fingerprint": rows_print,
+        "labels": labels,
+        "rows": {name: len(part) for name, part in parts.items()},
+        "rows_by_label": {name: part.label_counts for name, part in parts.items()},
+        "labels_a_row": _labels_a_row(parts, work) if data.multi_label else None,
+        "dropped": told.dropped(),
+        "cleaned": told.cleaned(),
+        "read": report.rows_read,
+        "split": report.split.model_dump(mode="json"),
+    }
+    return doubtful.without_removed(summary)
+
+
+def _require_labels_to_tell(labels: list[str], where: str, *, multi_label: bool) -> None:
+    if len(labels) < 2:
+        found = f"only the label {labels[0]!r}" if labels else "no label"
+        raise InputError(f"data.source: {where} has {found}; a classifier needs two")
+    if multi_label and len(labels) > MOST_LABELS:
+        raise InputError(
+            f"data.source: {where} has {len(labels):,} labels, and with data.multi_label there may be {MOST_LABELS:,}: "
+            "is data.columns.label the right column? Merge rare ones with data.labels"
+        )
+
+
+def _labels_a_row(parts: Iterable[str], work: Path) -> dict[str, dict[str, float]]:
+    """For each part how many labels a row has in the mean, and the number of rows without one."""
+    found = {}
+    for name in parts:
+        batches = pq.ParquetFile(work / f"{name}.parquet").iter_batches(columns=["label"])
+        tables = (pa.Table.from_batches([batch]) for batch in batches)
+        sizes = np.concatenate([label_column(table).sum(axis=1) for table in tables])
+        found[name] = {"mean": float(sizes.mean()), "without": int((sizes == 0).sum())}
+    return found
+
+
+def fingerprint(keys: Iterable[bytes]) -> str:
+    """sha256 over the sorted keys of the rows: the same rows have the same fingerprint in any order."""
+    return hashlib.sha256(b"".join(sorted(keys))).hexdigest()
+
+
+def _near(everything: Part, known: Known, data: DataSettings, report: Reporter) -> Near:
+    """Rows that are nearly the same, of those that are kept for their texts.
+
+    Kept of them is what a parent held out; then what it was trained on; then what a hub's split holds out; then, where
+    rows are held out by time, the oldest. So what is held out stays apart from what any version was trained on.
+    """
+    pool, settings, rows = everything.pool, data.near_duplicates, everything.rows
+    if settings.action == "off":
+        return Near.none(pool)
+    tiers = np.select([known.held_out[rows], known.trained[rows]], [0, 1], 2)
+    times = () if pool.times is None else (everything.times,)
+    # Stable: the rest is in the order of the keys.
+    order = np.lexsort((*times, -pool.sources[rows], tiers))
+    with report.task("looking for near duplicates", len(rows)) as advance:
+        sketches = sketch(pool, rows[order], settings.threshold, advance)
+    return find_near(pool, sketches, settings.threshold, known.held_out)
+
+
+def _seen(split: Split, kept: Indices, left_out: Mask) -> SeenRows:
+    """The filters of what a model of these parts has seen, the rows that pick its checkpoint included.
+
+    What the parent was trained on is in it even where `data.rows.train` left it out: weights may come from there. So is
+    what was left out because it is nearly the same as a training row: it is no new row when that one is gone.
+    """
+    parts = [*split.parts.values(), split.trained_before]
+    pool = split.trained_before.pool
+    trained_rows = np.zeros(len(pool), dtype=np.bool_)
+    for part in parts:
+        if part is not split.parts["test"]:
+            trained_rows[part.rows] = True
+    trained_rows[left_out] |= trained_rows[kept[left_out]]
+    trained = Part(pool, np.flatnonzero(trained_rows)).row_keys()
+    labelled = {key for part in parts for key in part.labelled_keys()}
+    return SeenRows(
+        trained=RowFilter.of(sorted(trained)),
+        held_out=RowFilter.of(split.parts["test"].row_keys()),
+        labelled=RowFilter.of(sorted(labelled)),
+    )
+
+
+def _continued(split: Split, most: int) -> dict[str, int]:
+    """How many rows are the parent's and how many are new, and on how many of those held out they are compared."""
+    trained = np.concatenate([part.rows for name, part in split.parts.items() if name != "test"])
+    again = int(np.isin(trained, split.trained_before.rows).sum())
+    reference, relabelled = len(split.reference), len(split.relabelled)
+    return {
+        "reference": reference,
+        "relabelled": relabelled,
+        "fresh": len(split.parts["test"]) - reference - relabelled,
+        "missing": split.missing,
+        "trained_gone": split.gone,
+        "compared": min(most, len(split.parts["test"])),
+        "trained_again": again,
+        "trained_new": len(trained) - again,
+    }
+
+
+def _require_usable(reading: Reading, kept_for: Indices, names: list[str]) -> None:
+    """Raise InputError for a source of which no row is kept."""
+    pool = reading.pool
+    kept = kept_for == np.arange(len(pool))
+    for number, name in enumerate(names):
+        if (kept & (pool.sources == number)).any():
+            continue
+        reasons = {rule.rule: rule.rows for rule in reading.tallies[number].report() if rule.effect == "left out"}
+        if copies := int((pool.sources == number).sum()):
+            reasons[SAME_AS_TRAINING] = copies
+        dropped = ", ".join(f"{rows} {reason}" for reason, rows in reasons.items())
+        raise InputError(f"data.source: {name} has no usable row ({dropped or 'it is empty'})")
+
+
+def _require_renamed(data: DataSettings, reading: Reading, where: str) -> None:
+    if unused := sorted(data.labels.keys() - reading.given_labels):
+        known = label_order(reading.given_labels)
+        shown = ", ".join(map(repr, known[:SHOWN_LABELS])) + (", ..." if len(known) > SHOWN_LABELS else "")
+        raise InputError(f"data.labels: no row of {where} has the label {unused[0]!r}; its labels are {shown}")
+
+
+def _write(part: Part, labels: list[str], file: Path) -> None:
+    """With a column `label`: its number, or where rows have any number of them a 0 or 1 for each of the labels."""
+    known = [[labels.index(label) for label in one if label in labels] for one in part.pool.label_sets()]
+    kind: pa.DataType = pa.list_(pa.int8(), len(labels)) if part.pool.multi_label else pa.int64()
+    with pq.ParquetWriter(file, POOL.append(pa.field("label", kind))) as writer:
+        for table, rows in part.pool.tables(part.rows):
+            chosen = [known[label] for label in part.pool.label_ids[rows]]
+            if part.pool.multi_label:
+                marks = np.zeros((len(rows), len(labels)), dtype=np.int8)
+                for mark, numbers in zip(marks, chosen, strict=True):
+                    mark[numbers] = 1
+                column = pa.FixedSizeListArray.from_arrays(pa.array(marks.ravel()), len(labels))
+            else:
+                column = pa.array([numbers[0] if numbers else -1 for numbers in chosen], pa.int64())
+            writer.write_table(table.append_column("label", column))
+
+
+def _write_held_out(split: Split, recipe: Recipe, file: Path) -> None:
+    """At most compare.max_rows of them, drawn with the seed: more than that are no comparison."""
+    part, names, most = split.parts["test"], recipe.data.columns, recipe.compare.max_rows
+    pool = part.pool
+    given = pool.label_sets()
+    sets = {int(row): name for name in ("reference", "relabelled") for row in getattr(split, name).rows}
+    if most < len(part):
+        part = part.take(np.random.default_rng(recipe.seed).choice(len(part), most, replace=False))
+    with file.open("w", encoding="utf-8") as lines:
+        for table, rows in pool.tables(part.rows):
+            for values, row in zip(table.to_pylist(), rows.tolist(), strict=True):
+                line = json.loads(values["also"] or "{}") | {names.text: values["text"]}
+                if names.text_pair is not None:
+                    line[names.text_pair] = values["text_pair"]
+                label = given[pool.label_ids[row]]
+                line |= {"label": label if pool.multi_label else label[0], "set": sets.get(row, "fresh")}
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,0 +1,164 @@
+"""What a run will take, before it starts: which stages are due, how long training goes on, and if it fits."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
+from bentune.bundle.hardware import memory_limit_bytes
+from training.dry_run.estimate import Estimate, Rehearsal, estimate
+from training.dry_run.process import OutOfMemory, in_own_process
+from training.pipeline.follow import Silent
+from training.pipeline.pipeline import NAMES, STAGES, run_stage, stages_of, standing, unfinished
+from training.pipeline.run_dir import DiskFull, RunDir, explain_full_disk
+from training.pipeline.stage import Reporter
+from training.pipeline.workers import place
+from training.plan.contention import MOST_TAKEN
+from training.recipe.recipe import Recipe
+
+State = Literal["done", "due", "goes on"]
+WORK = "dry-run.partial"
+TIGHT = 0.9
+"""A share of the memory beyond which it may not fit the next time."""
+
+
+class Due(Frozen):
+    """A stage: `last_seconds` is what it took when it was last done in a run of this name, None where it never was."""
+
+    stage: str
+    state: State
+    last_seconds: float | None
+
+
+class DryRun(Frozen):
+    """What a run will take. MB are 10^6 bytes.
+
+    `training` is None where the train stage is done, and then `later_mb` is as well: the most that the stages after it
+    write into the run and BentoML's stores. `memory_mb` is what this machine or container has, `free_mb` what is free
+    beside the run, with what an interrupted training holds of the checkpoints and tokens that are counted. `warnings`
+    say what may go wrong.
+    """
+
+    run: str
+    stages: tuple[Due, ...]
+    training: Estimate | None
+    memory_mb: float
+    free_mb: float
+    later_mb: float | None
+    warnings: tuple[str, ...]
+
+
+def dry_run(recipe: Recipe, run: RunDir, report: Reporter, *, whole: bool, force: bool = False) -> DryRun:
+    """Prepare the data, and measure a few of the steps that training would take, in a process of its own.
+
+    Nothing but the data stage stays in the run. With `whole` the stages after training are looked at too; with `force`
+    training is measured even if it is done. Raises InputError when it does not fit into the memory or on the disk.
+    """
+    if place().world > 1:
+        raise InputError(
+            f"--dry-run: {place().world} processes were started, and it measures one: start it without torchrun, and "
+            "divide the rows of a step by them, as in --set train.batch_size=8"
+        )
+    run_stage("data", recipe, run, report)
+    done = standing(recipe, run)
+    if force:
+        done.pop("train", None)
+    partial = None if force else unfinished("train", recipe, run)
+    found = None
+    if "train" not in done:
+        with report.task("measuring some steps of training", None):
+            found = _rehearsed(recipe, run, partial)
+        for line in found.said:
+            report.say(line)
+    stages = stages_of(recipe) if whole else [stage for stage in stages_of(recipe) if stage.name in ("data", "train")]
+    due: list[Due] = []
+    for stage in stages:
+        known = stage.name in done and all(one.state == "done" for one in due if one.stage in stage.reads)
+        state: State = "done" if known else "goes on" if stage.name == "train" and partial is not None else "due"
+        due.append(Due(stage=stage.name, state=state, last_seconds=_last_seconds(stage.name, run)))
+    later = sum(_times_the_model(one.stage, recipe) for one in due if one.state == "due")
+    limit = min(memory_limit_bytes() or psutil.virtual_memory().total, psutil.virtual_memory().total)
+    result = DryRun(
+        run=str(run.root),
+        stages=tuple(due),
+        training=estimate(found, prunes=recipe.prune is not None) if found is not None else None,
+        memory_mb=limit / 1e6,
+        free_mb=(shutil.disk_usage(run.root).free + (found.held_bytes if found is not None else 0)) / 1e6,
+        later_mb=later * found.model_bytes / 1e6 if found is not None else None,
+        warnings=(),
+    )
+    return result.model_copy(update={"warnings": tuple(_warnings(result, recipe))})
+
+
+def _warnings(found: DryRun, recipe: Recipe) -> Iterator[str]:
+    """What may go wrong. Raises InputError for what will."""
+    training = found.training
+    if training is None:
+        return
+    if training.disk_mb > found.free_mb:
+        raise InputError(
+            f"train needs {training.disk_mb:,.0f} MB for its checkpoints and what it keeps, and {found.free_mb:,.0f} "
+            f"MB are free beside {found.run}: make room, or give another directory with --runs"
+        )
+    if training.taken > MOST_TAKEN:
+        yield (
+            f"other programs kept {training.taken:.0%} of the cores busy while steps were measured: when they end "
+            "training is faster, and slower when more begin"
+        )
+    if training.peak_memory_mb > TIGHT * found.memory_mb:
+        yield (
+            f"training needs {training.peak_memory_mb:,.0f} MB of the {found.memory_mb:,.0f} MB of memory: a larger "
+            "train.accumulation needs less"
+        )
+    both = max(training.disk_mb, training.kept_mb + (found.later_mb or 0.0))
+    if both > found.free_mb:
+        yield (
+            f"the whole run writes up to {both:,.0f} MB into it and BentoML's stores, and {found.free_mb:,.0f} MB are "
+            f"free beside {found.run}"
+        )
+    if recipe.train.early_stopping is not None:
+        yield "train.early_stopping may end the training sooner"
+
+
+def _rehearsed(recipe: Recipe, run: RunDir, partial: Path | None) -> Rehearsal:
+    work = run.root / WORK
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        return in_own_process(_rehearse, recipe, run.stage("data").resolve(), work.resolve(), partial)
+    except OutOfMemory as error:
+        train = recipe.train
+        raise InputError(
+            f"train does not fit into the memory ({error}): compute the {train.batch_size} rows of a step in more than "
+            f"{train.accumulation} parts with train.accumulation, or set train.gradient_checkpointing"
+        ) from error
+    except DiskFull as error:
+        raise InputError(f"train: not even one checkpoint fits on the disk of {run.root}: make room") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> Rehearsal:
+    """In the process that is measured: torch is imported there alone."""
+    STAGES[NAMES.index("train")].load(Silent())
+    from training.dry_run.rehearsal import rehearse
+
+    with explain_full_disk(work):
+        return rehearse(recipe, data, work, partial)
+
+
+def _last_seconds(stage: str, run: RunDir) -> float | None:
+    """What a stage took in the newest run of this name that has it."""
+    others = sorted((path for path in run.root.parent.iterdir() if path != run.root), reverse=True)
+    found = (RunDir(root).record(stage) for root in (run.root, *others))
+    return next((record.seconds for record in found if record is not None), None)
+
+
+def _times_the_model(stage: str, recipe: Recipe) -> int:
+    """How often a stage writes the model, at most: the plan tries all variants, and the bundle may hold them."""
+    variants = 1 + len(recipe.plan.variants)
+    return {"merge": 1, "calibrate": 1, "export": 1, "plan": 1 + variants, "package": variants}.get(stage, 0)

@@ -1,0 +1,128 @@
+"""The bundle that a version continues: what must be alike in both, and where its weights are."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import bentoml
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import Bundle, open_bundle, sha256_file
+from bentune.bundle.seen_rows import MOST_BEFORE
+from training.pipeline.run_dir import RunDir
+from training.recipe.recipe import Recipe
+
+ARTIFACTS = "artifacts.json"
+SHOWN = 5
+
+
+def open_parent(tag: str, key: str = "parent") -> Bundle:
+    """The bundle NAME:VERSION, the value of the recipe's `key`, in the BentoML model store.
+
+    Raises InputError, BundleError.
+    """
+    try:
+        bundle = open_bundle(Path(bentoml.models.get(tag).path))
+    except (bentoml.exceptions.BentoMLException, ValueError):
+        bundle = None
+    if bundle is None or bundle.tag != tag:
+        raise InputError(
+            f"{key}: {tag} is not in the BentoML model store: bring it there with `bentoml models import` or "
+            "`bentoml models pull`"
+        )
+    return bundle
+
+
+def require_alike(parent: Bundle, recipe: Recipe) -> None:
+    """Raise InputError when the versions could not be compared, as far as the recipe tells."""
+    manifest = parent.manifest
+    if manifest.task != recipe.task:
+        raise InputError(f"task: {recipe.task} cannot continue {parent.tag}, whose task is {manifest.task}")
+    if manifest.multi_label != recipe.data.multi_label:
+        has = "any number of labels" if manifest.multi_label else "one label"
+        raise InputError(f"data.multi_label: rows of {parent.tag} have {has}, and so must those of what continues it")
+    if (manifest.columns.text_pair is None) != (recipe.data.columns.text_pair is None):
+        takes = "single texts" if manifest.columns.text_pair is None else "pairs of texts"
+        raise InputError(f"data.columns.text_pair: {parent.tag} takes {takes}, and so must what continues it")
+    names = (recipe.data.columns.text, recipe.data.columns.text_pair)
+    if taken := [name for name in names if name in {"label", "set"}]:
+        raise InputError(
+            f"data.columns: a text column cannot be called {taken[0]!r} with a parent: the held-out rows are written "
+            "with columns `label` and `set`; rename it"
+        )
+    if recipe.warm and len(parent.rows().before) >= MOST_BEFORE:
+        raise InputError(
+            f"train.warm_start: {parent.tag} was started warm {MOST_BEFORE} times over rows that are gone, and no "
+            "bundle keeps more filters of such: start cold"
+        )
+    cleaned = parent.recipe().get("data", {}).get("clean", {})
+    for rule, fixes in recipe.data.clean.fixes.items():
+        if fixes != (cleaned.get(rule) == "fix"):
+            texts = "mended texts and this recipe has them as they came" if not fixes else "texts as they came"
+            raise InputError(
+                f"data.clean.{rule}: {parent.tag} was made of {texts}, so rows that it held out could be trained on: "
+                f"give `{cleaned.get(rule, 'show')}`, or start over with `bentune run`"
+            )
+    if sliced := [name for name in recipe.compare.columns if name in names]:
+        raise InputError(f"compare.slices: {sliced[0]!r} holds the texts; slice by another column")
+
+
+def require_labels(parent: Bundle, labels: Sequence[str]) -> None:
+    """Raise InputError when the data has labels that the parent does not know, or lacks one of them."""
+    known, found = set(parent.manifest.labels), set(labels)
+    for other, problem in ((known - found, "which the data does not have"), (found - known, "which it does not know")):
+        if other:
+            raise InputError(
+                f"data.source: {parent.tag} has other labels, {_shown(sorted(other))} {problem}: versions with other "
+                "labels cannot be compared; rename them with data.labels, or start over with `bentune run`"
+            )
+
+
+def weights_of(parent: Bundle, model: str, runs: Path) -> Path:
+    """The directory of the merged model, head included, that the parent was exported from: of the run that made it.
+
+    A bundle holds ONNX only. Raises InputError when no run under `runs` made this very bundle, its weights were changed
+    since, or they come from another base than `model`, the recipe's.
+    """
+    if (before := parent.recipe().get("model")) != model:
+        raise InputError(
+            f"train.warm_start: the weights of {parent.tag} come from {before}, the recipe says {model}: give the same "
+            "model, or start cold"
+        )
+    for root in _made(parent, runs):
+        merged, weights = RunDir(root).record("merge"), root / "merge/model"
+        artifacts = _artifacts(root)
+        if (
+            merged is None
+            or not RunDir(root).intact(merged)
+            or sha256_file(weights / "model.safetensors") != artifacts.get("weights_sha256")
+            or artifacts.get("content") != parent.content
+        ):
+            raise InputError(
+                f"train.warm_start: {root / 'merge'} is not what it was when {parent.tag} was made; put it back, or "
+                "start cold"
+            )
+        return weights
+    raise InputError(
+        f"train.warm_start: the weights of {parent.tag} are needed, which its bundle does not hold: no run in "
+        f"{runs / parent.manifest.name} made it; put the directory of the run that did back there, give --runs, or "
+        "start cold"
+    )
+
+
+def _made(parent: Bundle, runs: Path) -> Iterator[Path]:
+    for path in sorted((runs / parent.manifest.name).glob(f"*/package/{ARTIFACTS}"), reverse=True):
+        root = path.parent.parent
+        record = RunDir(root).record("package")
+        if record is not None and RunDir(root).intact(record) and _artifacts(root).get("model") == parent.tag:
+            yield root
+
+
+def _artifacts(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / "package" / ARTIFACTS).read_text(encoding="utf-8"))
+    return found
+
+
+def _shown(labels: list[str]) -> str:
+    return ", ".join(map(repr, labels[:SHOWN])) + (", ..." if len(labels) > SHOWN else "")

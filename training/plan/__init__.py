@@ -1,0 +1,1 @@
+"""Runtime plan: variants are built, checked and timed, and one is chosen."""

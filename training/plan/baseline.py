@@ -1,0 +1,82 @@
+"""Makes baseline.json: histograms of held-out rows, and for each the index that traffic like them does not exceed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binom
+
+from bentune.bundle.baseline import Baseline, Binned, Histogram
+from bentune.bundle.scores import best_label, probabilities
+from service.monitoring.drift import Counts, stability_index
+from training.tasks.logits import Logits
+
+WINDOW = 500
+# The alert waits for ten minutes. Each of its false alarms covers a point of a grid of ten minutes, however fast the
+# window moves, so that no more of them are expected in a month than points of that grid beyond the threshold.
+LOOKS_A_MONTH = 30 * 24 * 6
+FEATURES = 3
+
+MOST_BINS = 10
+ROWS_A_BIN = 5
+# Edges of confidence are multiples of this in log-odds: rows that are all but equally sure stay in one bin, and what
+# another CPU rounds differently does not look like drift.
+LOG_ODDS = 0.25
+MOST_LOG_ODDS = 12
+
+RESAMPLES = 200_000
+MOST_AT_ONCE = 2_000_000
+
+
+def baseline(lengths: Sequence[int], logits: Logits, seed: int, *, multi_label: bool = False) -> Baseline:
+    """Of rows with so many tokens, which got `logits`, float32 [rows, labels]."""
+    bins = min(MOST_BINS, max(2, len(lengths) // ROWS_A_BIN))
+    inner = np.linspace(0, 1, bins + 1)[1:-1]
+    tokens, scores = np.array(lengths), probabilities(logits, multi_label=multi_label)
+    confidence = scores.max(axis=-1).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        odds = np.log(confidence) - np.log1p(-confidence)
+    snapped = np.round(np.quantile(np.clip(odds, -MOST_LOG_ODDS, MOST_LOG_ODDS), inner) / LOG_ODDS) * LOG_ODDS
+    generator = np.random.default_rng(seed)
+    best = [best_label(row, multi_label=multi_label) for row in scores]
+    labels = np.bincount(best, minlength=logits.shape[1] + multi_label)
+    return Baseline(
+        rows=len(tokens),
+        window=WINDOW,
+        looks_a_month=LOOKS_A_MONTH,
+        token_length=_binned(tokens, np.ceil(np.quantile(tokens, inner)), generator),
+        label=Histogram(counts=labels.tolist(), threshold=threshold(labels, WINDOW, generator)),
+        confidence=_binned(confidence, 1 / (1 + np.exp(-snapped)), generator),
+    )
+
+
+def _binned(values: npt.NDArray[np.generic], edges: npt.NDArray[np.float64], generator: np.random.Generator) -> Binned:
+    rising = np.unique(edges)
+    counts = np.bincount(np.searchsorted(rising, values, side="right"), minlength=len(rising) + 1)
+    limit = threshold(counts, WINDOW, generator)
+    return Binned(edges=rising.tolist(), counts=counts.tolist(), threshold=limit)
+
+
+def threshold(
+    counts: Counts,
+    window: int,
+    generator: np.random.Generator,
+    beyond: float = 1 / (LOOKS_A_MONTH * FEATURES),
+    resamples: int = RESAMPLES,
+) -> float:
+    """The index that a window of `window` inputs exceeds with a probability of at most `beyond` where nothing changed.
+
+    The held-out rows are a sample themselves, so both are drawn again: what the shares may really be given the counts
+    (the Bayesian bootstrap of Rubin 1981, with Jeffreys' prior of half a row a bin), and a window from these. With many
+    rows the index has the law of chi-square with bins - 1 degrees of freedom times 1 / rows + 1 / window (Yurdakul and
+    Naranjo, Journal of Risk Model Validation 2020, 14(4)); with few in a bin it has not. The order statistic is taken
+    that lies above the quantile with 95 % confidence.
+    """
+    at_once = max(1, MOST_AT_ONCE // len(counts))
+    found = []
+    for start in range(0, resamples, at_once):
+        shares = generator.dirichlet(counts + 0.5, min(at_once, resamples - start))
+        found.append(stability_index(generator.multinomial(window, shares), counts))
+    above = int(binom.ppf(0.05, resamples, beyond))
+    ordered = np.sort(np.concatenate(found))
+    return float(np.ceil(ordered[-max(above, 1)] * 1e4) / 1e4)

@@ -1,0 +1,153 @@
+"""The variants that may be served: builds each, checks its answers, and saves one that narrowly fails."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from bentune.bundle.plan import FP32, Check
+from service.engine.predictor import Session
+from service.engine.providers import CPU, available
+from service.tasks.encoder import Encoded, feed
+from training.plan.checks import Sample, check, logits_alone
+from training.plan.fusion import with_bias
+from training.plan.variants import BUILDERS, Feed, node_groups, prepared
+from training.recipe.recipe import PlanSettings
+
+Advance = Callable[[int], None]
+
+# A variant that loses more points than this beyond its budget is given up at once.
+NARROWLY = 2.0
+MOST_SPARED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What variants are tried on: held-out rows, training rows that fix the scales of int8, and the cores for it."""
+
+    sample: Sample
+    calibration: Sequence[Encoded]
+    settings: PlanSettings
+    cores: int
+    seed: int
+
+    def feeds(self, model: onnx.ModelProto) -> list[Feed]:
+        """Calibration inputs of the graph, a row each."""
+        names = [value.name for value in model.graph.input]
+        return [{name: feed([row], self.sample.settings)[name] for name in names} for row in self.calibration]
+
+    def logits(self, model: Path, provider: str, advance: Advance) -> tuple[Session, np.ndarray]:
+        """A session of `model`, and its logits of every held-out row alone, float32 [rows, labels]."""
+        session = Session(model, provider, 1, self.cores)
+        return session, logits_alone(session, self.sample, self.cores, advance)
+
+
+def candidates(fp32: Path, directory: Path, trial: Trial, advance: Advance) -> tuple[list[Check], dict[str, Path]]:
+    """Check fp32 and every variant of the recipe on every provider; what was built is written into `directory`.
+
+    Returns the checks, refused ones included, and the file of each variant. `advance` is called with a row count for
+    each variant and provider, in all len(variants) x len(providers) x rows.
+    """
+    directory.mkdir()
+    ready = directory / "prepared.onnx"
+    prepared(fp32, ready)
+    session, reference = trial.logits(fp32, CPU, advance)
+    trial = replace(trial, sample=replace(trial.sample, fp32=reference))
+    models = {FP32: fp32}
+    checks = [_check(FP32, CPU, session, reference, fp32, trial)]
+    checks += [_tried(FP32, provider, fp32, trial, advance) for provider in available() if provider != CPU]
+    groups: dict[str, list[str]] = {}
+    for variant in trial.settings.variants:
+        model = directory / f"{variant}.onnx"
+        found = _built(variant, ready, model, trial, (), advance)
+        if any(_narrow(one, trial.settings) for one in found):
+            groups = groups or _by_sensitivity(ready, directory / "one-group.onnx", trial, reference)
+            found = _spared(variant, ready, model, trial, groups)
+        checks += found
+        models[variant] = model
+    return checks, models
+
+
+def _built(
+    variant: str, ready: Path, model: Path, trial: Trial, keep_fp32: Collection[str], advance: Advance
+) -> list[Check]:
+    """Checks of the variant on each provider; it is written to `model`."""
+    try:
+        BUILDERS[variant](ready, model, trial.feeds(onnx.load(ready, load_external_data=False)), keep_fp32)
+        if available() == (CPU,):  # another provider reads QDQ only
+            onnx.save(with_bias(onnx.load(model)), model)
+    except OSError:  # a full disk says nothing of the variant
+        raise
+    except Exception as error:  # the quantizers raise whatever an operator that they do not know raises
+        problem = f"it could not be built: {type(error).__name__}: {_first_line(error)}"
+        return [Check(variant=variant, provider=CPU, rows=0, megabytes=0, problem=problem)]
+    return [_tried(variant, provider, model, trial, advance) for provider in available()]
+
+
+def _tried(variant: str, provider: str, model: Path, trial: Trial, advance: Advance) -> Check:
+    try:
+        session, alone = trial.logits(model, provider, advance)
+        return _check(variant, provider, session, alone, model, trial)
+    except Exception as error:  # it may load and yet not run; what ONNX Runtime raises has no common base
+        problem = _first_line(error)
+        return Check(variant=variant, provider=provider, rows=0, megabytes=_megabytes(model), problem=problem)
+
+
+def _check(variant: str, provider: str, session: Session, alone: np.ndarray, model: Path, trial: Trial) -> Check:
+    megabytes = _megabytes(model)
+    return check(variant, provider, session, trial.sample, alone, trial.settings, megabytes=megabytes, seed=trial.seed)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _megabytes(model: Path) -> float:
+    return model.stat().st_size / 1e6
+
+
+def _narrow(found: Check, settings: PlanSettings) -> bool:
+    loss = found.accuracy_loss
+    return loss is not None and settings.accuracy_budget < loss <= settings.accuracy_budget + NARROWLY
+
+
+def _spared(
+    variant: str,
+    ready: Path,
+    model: Path,
+    trial: Trial,
+    groups: dict[str, list[str]],
+) -> list[Check]:
+    """Leave the most sensitive groups of nodes in fp32, one after the other, until the budget is kept."""
+    found: list[Check] = []
+    for count in range(1, MOST_SPARED + 1):
+        spared = tuple(groups)[:count]
+        nodes = [node for group in spared for node in groups[group]]
+        found = [
+            one.model_copy(update={"kept_fp32": spared})
+            for one in _built(variant, ready, model, trial, nodes, lambda _: None)
+        ]
+        if not any(one.problem for one in found):
+            break
+    return found
+
+
+def _by_sensitivity(ready: Path, scratch: Path, trial: Trial, reference: np.ndarray) -> dict[str, list[str]]:
+    """Groups of nodes, the most sensitive first: how far logits move when only that group is in int8.
+
+    Measured with dynamic int8, which is built in a second and has the same weights as the others.
+    """
+    model = onnx.load(ready)
+    groups = node_groups(model)
+    quantized = {group: nodes for group, nodes in groups.items() if group not in ("embeddings", "attention")}
+    few = replace(trial.sample, tokens=trial.sample.tokens[: trial.settings.batch_rows])
+    moved = {}
+    for group in quantized:
+        others = [node for other, nodes in quantized.items() if other != group for node in nodes]
+        BUILDERS["int8-dynamic"](ready, scratch, (), others)
+        logits = logits_alone(Session(scratch, CPU, 1, trial.cores), few, trial.cores, lambda _: None)
+        moved[group] = float(np.abs(logits - reference[: len(logits)]).mean())
+    scratch.unlink()
+    return {group: quantized[group] for group in sorted(quantized, key=lambda group: -moved[group])}

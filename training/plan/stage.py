@@ -1,0 +1,128 @@
+"""Stage `plan`: finds by measuring how the model is best run on this CPU, without giving up its accuracy.
+
+    build variants -> refuse those whose answers are worse -> measure the rest as they would be served -> the fastest
+
+Every variant and every way of running that was tried is kept in plan.json, with the reason why it lost.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from rich.markup import escape
+
+from bentune.bundle.errors import GateError
+from bentune.bundle.hardware import Cpu, describe
+from bentune.bundle.manifest import GoldenRow, write_json
+from bentune.bundle.plan import FP32, Check, Entry, Plan, model_file, scores_key
+from service.engine.predictor import Predictor, Session
+from service.engine.runtime import Runtime
+from service.tasks.encoder import Encoder
+from training.pipeline.stage import Context, Summary
+from training.plan.baseline import baseline
+from training.plan.candidates import Trial, candidates
+from training.plan.checks import Sample, logits_alone
+from training.plan.contention import Clocks, taken
+from training.plan.report import checks_table, draw_pareto, entries_table, markdown, verdict
+from training.plan.search import search, steps
+from training.plan.speed import Traffic, measure
+from training.prove.exported import encoded, served_encoder
+from training.prove.golden import rounded
+from training.tasks.base import quiet
+from training.tasks.rows import RowFile, Rows, open_rows
+
+
+def run(context: Context) -> Summary:
+    """Find the plan.
+
+    Writes plan.json, golden.jsonl, baseline.json, report.md, pareto.png, and in model/ every variant that a pod may be
+    sent to. Raises GateError when none may be served.
+    """
+    quiet()
+    recipe, inputs, report = context.recipe, context.inputs, context.report
+    settings, cpu = recipe.plan, describe()
+    tokenizer = served_encoder(inputs["export"], recipe)
+    held_out = _some(open_rows(inputs["data"] / "test.parquet"), settings.rows, recipe.seed)
+    # Not rows that accuracy is compared on: the scales of int8 would know them.
+    training = _some(open_rows(inputs["data"] / "train.parquet"), settings.calibration_rows, recipe.seed)
+    sample = Sample(encoded(held_out, tokenizer), held_out.labels, tokenizer.settings)
+    trial = Trial(sample, encoded(training, tokenizer), settings, cpu.cores, recipe.seed)
+    with report.task("building and checking variants", (1 + len(settings.variants)) * len(held_out)) as advance:
+        checks, models = candidates(inputs["export"] / model_file(FP32), context.work / "tried", trial, advance)
+    report.say(checks_table(checks))
+    if all(found.problem for found in checks):
+        raise GateError("plan", f"plan: nothing may be served, not even fp32: {checks[0].problem}")
+    before = Clocks.read()
+    entries = _measured(context, cpu, checks, models, tokenizer, sample)
+    best, others = entries[0], taken(before, Clocks.read(), cpu.cores)
+    plan = Plan(
+        variant=best.variant,
+        provider=best.provider,
+        slots=best.slots,
+        threads=best.threads,
+        token_budget=best.token_budget,
+        cpu=cpu,
+        taken=round(others, 3),
+        checks=tuple(checks),
+        measured=tuple(entries),
+    )
+    # Confidence as the pods will have it, and not as fp32 does: int8 moves it by more than thin bins are wide.
+    session = Session(models[best.variant], best.provider, 1, cpu.cores)
+    logits = logits_alone(session, sample, cpu.cores, lambda _: None)
+    lengths = [len(row) for row in sample.tokens]
+    seen = baseline(lengths, logits, recipe.seed, multi_label=recipe.data.multi_label)
+    write_json(context.work / "baseline.json", seen)
+    _write(context, plan, models, tokenizer)
+    report.say(entries_table(plan))
+    report.say(escape(verdict(plan)))
+    return best.model_dump(mode="json")
+
+
+def _measured(
+    context: Context, cpu: Cpu, checks: list[Check], models: dict[str, Path], tokenizer: Encoder, sample: Sample
+) -> list[Entry]:
+    recipe = context.recipe
+    traffic = Traffic(sample.tokens, recipe.seed)
+    with context.report.task("measuring ways of running", steps(checks, cpu.cores)) as advance:
+
+        def one(runtime: Runtime) -> Entry:
+            entry = measure(
+                models[runtime.variant], runtime, tokenizer, traffic, Plan().padding_bound, recipe.plan.seconds
+            )
+            advance(1)
+            return entry
+
+        return search(checks, cpu.cores, one)
+
+
+def _write(context: Context, plan: Plan, models: dict[str, Path], tokenizer: Encoder) -> None:
+    work = context.work
+    (work / "model").mkdir()
+    for variant in sorted(plan.variants - {FP32}):
+        shutil.copyfile(models[variant], work / model_file(variant))
+    shutil.rmtree(work / "tried")
+    lines = (context.inputs["verify"] / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    golden = [GoldenRow.model_validate_json(line) for line in lines]
+    for variant, provider in sorted({(entry.variant, entry.provider) for entry in plan.measured}):
+        directory = context.inputs["export"] if variant == FP32 else work
+        session = Session(directory / model_file(variant), provider, 1)
+        predictor = Predictor(tokenizer, session, [], multi_label=context.recipe.data.multi_label)
+        golden = _with_scores(golden, predictor, scores_key(variant, provider))
+    (work / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8")
+    draw_pareto(plan, work / "pareto.png")
+    (work / "report.md").write_text(markdown(plan), encoding="utf-8")
+    write_json(work / "plan.json", plan)
+
+
+def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> list[GoldenRow]:
+    """The rows with what `predictor` gives them under `key`; what is there already, verify's fp32, stays."""
+    rows = []
+    for row in golden:
+        tokens = predictor.tokenizer.encode(row.text, row.text_pair, truncate=True)
+        scores = rounded(predictor.probabilities(predictor.logits([tokens]))[0])
+        rows.append(row.model_copy(update={"scores": {key: scores} | row.scores}))
+    return rows
+
+
+def _some(rows: RowFile, most: int, seed: int) -> Rows:
+    return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:most]))

@@ -1,0 +1,139 @@
+"""Builds the variants of an exported model: the same graph in int8, by the methods that the runtime plan tries."""
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from training.plan.fusion import separated
+
+Feed: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""The inputs of one run, by name."""
+
+Builder: TypeAlias = Callable[[Path, Path, Sequence[Feed], Collection[str]], None]
+"""Reads an fp32 graph, writes a quantized one; is given calibration inputs and the nodes to leave in fp32."""
+
+WEIGHTED = ("MatMul", "Gemm")
+# Attention products, which have no weight, stay in fp32. The type is for graphs whose shapes ONNX cannot infer.
+WEIGHTS_ONLY = {"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT}
+
+
+def dynamic(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: Collection[str]) -> None:  # noqa: ARG001
+    """Weights in int8 a channel, activations quantized while running with one scale a tensor (ONNX Runtime)."""
+    quantize_dynamic(
+        source,
+        target,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=list(WEIGHTED),
+        # It makes a MatMul of every Gemm first, under this name.
+        nodes_to_exclude=[*keep_fp32, *(f"{name}_MatMul" for name in keep_fp32)],
+        extra_options=WEIGHTS_ONLY,
+    )
+
+
+def static(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: Collection[str]) -> None:
+    """Weights in int8 a channel, inputs of products in uint8 with scales from calibration, as QDQ (ONNX Runtime).
+
+    Outputs stay in fp32: quantized as well, the products ran at fp32's speed and three times as many labels changed.
+    """
+    quantize_static(
+        source,
+        target,
+        _Reader(calibration),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8,
+        op_types_to_quantize=list(WEIGHTED),
+        # `MatMulConstBOnly` means nothing to QDQ.
+        nodes_to_exclude=sorted({*keep_fp32, *node_groups(onnx.load(source)).get("attention", ())}),
+        extra_options=WEIGHTS_ONLY | {"OpTypesToExcludeOutputQuantization": list(WEIGHTED)},
+    )
+
+
+def nncf(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: Collection[str]) -> None:
+    """Weights and inputs of products in int8 with fixed scales, smoothed and bias-corrected (NNCF, TRANSFORMER).
+
+    Attention products and embeddings stay in fp32: on ONNX Runtime's CPU provider the first gain nothing, and an
+    embedding table in int8 is dequantized whole in every run.
+    """
+    # NNCF reports its use over the network unless this is set before it is imported.
+    os.environ["NNCF_CI"] = "1"
+    model = onnx.load(source)
+    groups = node_groups(model)
+    ignored = sorted({*keep_fp32, *groups.get("attention", ()), *groups.get("embeddings", ())})
+    with _silent():
+        import nncf as toolkit
+
+        quantized = toolkit.quantize(
+            model,
+            toolkit.Dataset(list(calibration)),
+            model_type=toolkit.ModelType.TRANSFORMER,
+            preset=toolkit.QuantizationPreset.MIXED,
+            subset_size=len(calibration),
+            ignored_scope=toolkit.IgnoredScope(names=ignored),
+        )
+    onnx.save(separated(quantized), target)
+
+
+BUILDERS: dict[str, Builder] = {"int8-dynamic": dynamic, "int8-static": static, "int8-nncf": nncf}
+
+
+def prepared(fp32: Path, target: Path) -> None:
+    """Write `fp32` with shapes inferred and constants folded, which is what the builders read."""
+    with _silent():
+        quant_pre_process(fp32, target, skip_symbolic_shape=True)
+
+
+def node_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Names of the nodes that int8 hurts most often: `head`, `embeddings`, `attention` products, and the `blocks`.
+
+    The head is taken to be the last two products with a weight: pooler and classifier, or the two layers of a head.
+    The other products with a weight come in four blocks, from the first layers (`block-1`) to the last.
+    """
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    weighted = [n.name for n in graph.node if n.op_type in WEIGHTED and constants.intersection(n.input)]
+    products = [n.name for n in graph.node if n.op_type == "MatMul" and not constants.intersection(n.input)]
+    looked_up = [n.name for n in graph.node if n.op_type == "Gather" and n.input[0] in constants]
+    groups = {"head": weighted[-2:], "embeddings": looked_up, "attention": products}
+    blocks = np.array_split(np.array(weighted[:-2], dtype=object), 4)
+    groups |= {f"block-{number}": list(block) for number, block in enumerate(blocks, start=1)}
+    return {group: names for group, names in groups.items() if names}
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> Any:
+        return next(self._feeds, None)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """The quantizers print and log how they are doing, which our own progress bar says."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,1 @@
+"""Proof of each hop from the tuned weights to the exported model."""

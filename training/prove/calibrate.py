@@ -1,0 +1,43 @@
+"""Stage `calibrate`: fits a temperature on the validation rows and folds it into the merged model's weights."""
+
+import shutil
+
+import numpy as np
+
+from bentune.bundle.manifest import sha256_file, write_json
+from training.pipeline.stage import Context, Summary
+from training.prove.merge import WEIGHTS
+from training.prove.temperature import FILE, Temperature, fit_temperature, fold
+from training.tasks.base import quiet
+from training.tasks.classifier import load_classifier
+from training.tasks.logits import one_batch, torch_logits
+from training.tasks.rows import read_rows
+from training.tasks.saved import processor_in
+
+
+def run(context: Context) -> Summary:
+    """Write temperature.json and model/: the merged model, its logits divided. Raises InputError as `fold` does."""
+    quiet()
+    merged = context.inputs["merge"] / "model"
+    rows = read_rows(context.inputs["data"] / "validation.parquet")
+    model, tokenizer = load_classifier(merged), processor_in(merged)
+    with context.report.task("fitting the temperature", len(rows)) as advance:
+        logits, ids = torch_logits(model, tokenizer, rows, context.recipe.max_tokens, advance)
+    fitted = fit_temperature(logits, rows.labels)
+    shortest = np.array([min(range(len(rows)), key=lambda row: len(ids[row]))])
+    one = one_batch(tokenizer, rows.take(shortest), context.recipe.max_tokens)
+    fitted = fitted.model_copy(update={"layer": fold(model, one, fitted.temperature)})
+    shutil.copytree(merged, context.work / "model")  # for the tokenizer as it was before it was used
+    model.save_pretrained(context.work / "model", safe_serialization=True)
+    write_json(context.work / FILE, fitted)
+    context.report.say(_said(fitted))
+    return fitted.model_dump() | {"weights_sha256": sha256_file(context.work / WEIGHTS)}
+
+
+def _said(fitted: Temperature) -> str:
+    if fitted.problem:
+        return f"[yellow]![/] {fitted.problem}"
+    return (
+        f"temperature {fitted.temperature:.3f}, fitted on {fitted.rows} validation rows: their log loss falls from "
+        f"{fitted.log_loss_before:.3f} to {fitted.log_loss_after:.3f}"
+    )

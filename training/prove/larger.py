@@ -1,0 +1,44 @@
+"""What a smaller model is measured against on held-out rows: its teacher, and itself before it was pruned."""
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from bentune.bundle.errors import InputError
+from training.pipeline.stage import Reporter
+from training.pipeline.teacher_files import KEY, teacher_digest
+from training.recipe.recipe import Recipe
+from training.tasks.logits import Logits, logits_of
+from training.tasks.rows import Rows
+from training.tasks.saved import tokenizer_of
+from training.train.compress.distillation import TEACHER
+from training.train.compress.pruning import DENSE
+from training.train.compress.teacher import open_teacher
+
+
+def larger_models(recipe: Recipe, trained: Path, rows: Rows, labels: list[str], report: Reporter) -> dict[str, Logits]:
+    """Logits, float32 [rows, labels], of `teacher` and `dense`, as far as the recipe has them.
+
+    Raises InputError when the teacher is not what it was in training.
+    """
+    found: dict[str, Logits] = {}
+    if recipe.distill is not None:
+        if (
+            teacher_digest(recipe.distill.teacher)
+            != json.loads((trained / TEACHER).read_text(encoding="utf-8"))["sha256"]
+        ):
+            raise InputError(
+                f"{KEY}: {recipe.distill.teacher} is not what it was in training: run `bentune train` again, or put it "
+                "back"
+            )
+        with report.task("evaluating the teacher", len(rows)) as advance:
+            found["teacher"] = open_teacher(recipe).logits(rows, labels, advance)
+    if recipe.prune is not None:
+        dense = AutoModelForSequenceClassification.from_pretrained(
+            trained / DENSE, use_safetensors=True, dtype=torch.float32, local_files_only=True
+        )
+        with report.task("evaluating the model before pruning", len(rows)) as advance:
+            found["dense"] = logits_of(dense, tokenizer_of(trained), rows, recipe.max_tokens, advance)
+    return found

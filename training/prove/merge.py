@@ -1,0 +1,28 @@
+"""Stage `merge`: folds the adapter into the base weights; a fully tuned model is written as it is."""
+
+import torch
+
+from bentune.bundle.errors import GateError
+from bentune.bundle.manifest import sha256_file
+from training.pipeline.stage import Context, Summary
+from training.tasks.base import quiet
+from training.tasks.saved import labels_of, tokenizer_of
+from training.train.methods import merge_tuned
+
+WEIGHTS = "model/model.safetensors"
+
+
+def run(context: Context) -> Summary:
+    """Write model/: config, weights and tokenizer. Raises GateError when the merged weights are not finite."""
+    quiet()
+    trained = context.inputs["train"]
+    try:
+        model = merge_tuned(context.recipe, labels_of(trained), trained)
+    except ValueError as error:
+        raise GateError("merge", f"merge: {error}; lower train.learning_rate and train again") from error
+    broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if broken:
+        raise GateError("merge", f"merge: {broken[0]} holds values that are not finite; lower train.learning_rate")
+    model.save_pretrained(context.work / "model", safe_serialization=True)
+    tokenizer_of(trained).save_pretrained(context.work / "model")
+    return {"weights_sha256": sha256_file(context.work / WEIGHTS)}

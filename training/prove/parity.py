@@ -1,0 +1,119 @@
+"""The parity chain: one point of it compared with the one before, with the verdict in words."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel
+from rich.table import Table
+
+from bentune.bundle.scores import answers, differ
+
+if TYPE_CHECKING:  # the report reads hops, and does not wait for torch
+    from training.tasks.logits import Logits
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What one point of the chain says about the rows: logits, float32 [rows, labels], and the ids that it saw."""
+
+    name: str
+    logits: "Logits"
+    token_ids: list[list[int]]
+    labels: list[str]
+    tokenizer_digest: str
+
+
+class Hop(BaseModel):
+    """One point of the chain compared with the one before it.
+
+    Differences are of logits, None when they are not finite; digests are sha256.
+    """
+
+    hop: str
+    before: str
+    after: str
+    rows: int
+    largest_difference: float | None
+    mean_difference: float | None
+    tolerance: float
+    label_flips: int
+    label_flips_allowed: int
+    rows_with_other_tokens: int
+    token_digest: str
+    tokenizer_digest: str
+    label_digest: str
+    problems: list[str]
+
+
+def compare(
+    hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed: int, *, multi_label: bool = False
+) -> Hop:
+    """Compare two neighbours of the chain; `problems` says in words what is out of bounds.
+
+    With `multi_label` a row flips where one of its labels crosses the threshold.
+    """
+    same_shape = before.logits.shape == after.logits.shape
+    difference = np.abs(before.logits - after.logits) if same_shape else np.full(1, np.inf)
+    flips = len(before.logits)
+    if same_shape:
+        flips = int(differ(*(answers(one.logits, multi_label=multi_label) for one in (before, after))).sum())
+    largest = float(difference.max())
+    other_tokens = sum(a != b for a, b in zip(before.token_ids, after.token_ids, strict=True))
+    problems = []
+    if before.labels != after.labels:
+        problems.append(f"the label map changed from {before.labels} to {after.labels}")
+    if other_tokens:
+        problems.append(f"the tokenizer gives other tokens for {other_tokens} of {len(before.token_ids)} rows")
+    elif before.tokenizer_digest != after.tokenizer_digest:
+        problems.append("the tokenizer is not the same, though these rows have the same tokens")
+    # Written so that a NaN is out of bounds too.
+    if not largest <= tolerance:
+        problems.append(f"the largest logit difference is {largest:.3g}, the tolerance {tolerance:.3g}")
+    if flips > flips_allowed:
+        problems.append(f"{flips} labels changed, {flips_allowed} may")
+    return Hop(
+        hop=hop,
+        before=before.name,
+        after=after.name,
+        rows=len(before.token_ids),
+        largest_difference=largest if np.isfinite(largest) else None,
+        mean_difference=float(difference.mean()) if np.isfinite(largest) else None,
+        tolerance=tolerance,
+        label_flips=flips,
+        label_flips_allowed=flips_allowed,
+        rows_with_other_tokens=other_tokens,
+        token_digest=digest(after.token_ids),
+        tokenizer_digest=after.tokenizer_digest,
+        label_digest=digest(after.labels),
+        problems=problems,
+    )
+
+
+def hop_table(hops: list[Hop]) -> Table:
+    """The chain for people, a line a hop."""
+    table = Table(title=f"{hops[0].rows} held-out rows through every hop")
+    for name in ("hop", "compares", "largest logit difference", "mean", "tolerance", "label flips", "verdict"):
+        table.add_column(name)
+    for hop in hops:
+        table.add_row(
+            hop.hop,
+            f"{hop.before} -> {hop.after}",
+            _short(hop.largest_difference),
+            _short(hop.mean_difference),
+            f"{hop.tolerance:.2g}",
+            str(hop.label_flips),
+            "[red]fail" if hop.problems else "[green]pass",
+        )
+    return table
+
+
+def _short(difference: float | None) -> str:
+    return "not finite" if difference is None else f"{difference:.2g}"
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of a value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,114 @@
+"""Temperature scaling: one number that the logits are divided by, fitted on rows that nothing was trained on.
+
+Guo et al. 2017, "On Calibration of Modern Neural Networks": it changes how sure a model is and never its answer. The
+number is folded into the layer that makes the logits, so that whoever serves the weights serves the calibrated model.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
+from bentune.bundle.scores import answers, differ
+from training.tasks.logits import Logits
+
+FILE = "temperature.json"
+MOST = 20.0
+"""Temperatures are sought from 1 / MOST to MOST."""
+
+
+class Temperature(Frozen):
+    """What was fitted on `rows` validation rows; the losses are theirs, in nats a row.
+
+    `layer` is the one that was divided. `temperature` is 1 where these rows tell none, and `problem` says so.
+    """
+
+    temperature: float
+    rows: int
+    log_loss_before: float
+    log_loss_after: float
+    layer: str = ""
+    problem: str = ""
+
+
+def fit_temperature(logits: Logits, gold: npt.NDArray[np.int64]) -> Temperature:
+    """The temperature with the least log loss; `logits` are float32 [rows, labels], `gold` int64 [rows].
+
+    Where rows have any number of labels `gold` is int64 [rows, labels], and the loss that of every decision.
+    Where every row is right, or the answers say nothing, the loss falls all the way to the end of the range: then it is
+    left at 1, for these rows do not tell how sure the model may be.
+    """
+
+    def loss(logarithm: float) -> float:
+        scaled = logits.astype(np.float64) / math.exp(logarithm)
+        if gold.ndim > 1:
+            return float(np.logaddexp(0, np.where(gold > 0, -scaled, scaled)).mean())
+        return float(-log_softmax(scaled, axis=1)[np.arange(len(gold)), gold].mean())
+
+    end = math.log(MOST)
+    best = float(minimize_scalar(loss, bounds=(-end, end), method="bounded", options={"xatol": 1e-7}).x)
+    problem = ""
+    answered = answers(logits, multi_label=gold.ndim > 1)
+    if end - abs(best) < 1e-3 or not differ(answered, gold).any():
+        best = 0.0
+        problem = f"{len(gold)} validation rows tell no temperature from {1 / MOST:g} to {MOST:g}; more may help"
+    return Temperature(
+        temperature=math.exp(best),
+        rows=len(gold),
+        log_loss_before=loss(0.0),
+        log_loss_after=loss(best),
+        problem=problem,
+    )
+
+
+def fold(model: torch.nn.Module, inputs: dict[str, Any], temperature: float) -> str:
+    """Divide the weights of the layer that makes the logits, in place; returns its name.
+
+    It is the last linear layer that `inputs`, a batch, go through on their way to as many outputs as there are labels.
+    Raises InputError, and leaves the model as it was, when there is none or dividing it does not divide the logits.
+    """
+    model.eval()
+    with torch.inference_mode():
+        before, name = _last_linear(model, lambda: model(**inputs).logits)
+        if name is None:
+            raise _unfit(model, "no linear layer of it makes the logits")
+        layer = model.get_submodule(name)
+        weights = dict(layer.named_parameters())
+        kept = {part: weight.clone() for part, weight in weights.items()}
+        for weight in weights.values():
+            weight.data.div_(temperature)
+        difference = float((model(**inputs).logits - before / temperature).abs().max())
+        # Written so that a NaN is too much as well.
+        if not difference <= 1e-4 * max(1.0, float((before / temperature).abs().max())):
+            for part, weight in weights.items():
+                weight.data.copy_(kept[part])
+            raise _unfit(model, f"dividing its layer {name} does not divide the logits")
+    return name
+
+
+def _last_linear(model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str | None]:
+    called: list[tuple[str, int]] = []
+    hooks = [
+        module.register_forward_hook(lambda layer, _, __, name=name: called.append((name, layer.out_features)))
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    try:
+        logits = forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return logits, next((name for name, outputs in reversed(called) if outputs == logits.shape[-1]), None)
+
+
+def _unfit(model: torch.nn.Module, why: str) -> InputError:
+    return InputError(
+        f"calibrate.temperature: a temperature cannot be folded into {type(model).__name__}: {why}; leave it out"
+    )

@@ -1,0 +1,139 @@
+"""Stage `verify`: sends the same held-out rows through every hop from the trained model to the served one.
+
+    trained (torch, base + adapter) -> merged (torch) -> fp32 ONNX (the service's own predictor) -> the same in batches
+
+After `calibrate` there is one more: merged, its logits divided by the temperature -> calibrated (torch) -> fp32 ONNX.
+Each hop is compared with the hop before it. The first that is out of bounds stops the run and is named.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bentune.bundle.errors import GateError
+from bentune.bundle.hardware import visible_cores
+from bentune.bundle.manifest import write_json
+from bentune.bundle.plan import FP32, model_file
+from service.engine.predictor import Predictor, Session, batches_by_length
+from service.engine.providers import CPU
+from training.pipeline.stage import Context, Summary
+from training.prove.exported import encoded, exported_digest, ids_of, processor_digest, served_encoder
+from training.prove.golden import golden_rows
+from training.prove.parity import Hop, Stop, compare, hop_table
+from training.prove.temperature import FILE as TEMPERATURE
+from training.prove.temperature import Temperature
+from training.recipe.recipe import Recipe
+from training.tasks.base import quiet
+from training.tasks.classifier import load_classifier
+from training.tasks.logits import Logits, torch_logits
+from training.tasks.rows import Rows, open_rows
+from training.tasks.saved import config_labels, labels_of, processor_in, tokenizer_of
+from training.train.methods import load_tuned
+
+BATCH_TOKENS = 2048
+
+
+def run(context: Context) -> Summary:
+    """Write parity.json and golden.jsonl. Raises GateError with the name of the first failing hop."""
+    quiet()
+    recipe = context.recipe
+    everything = open_rows(context.inputs["data"] / "test.parquet")
+    chosen = np.random.default_rng(recipe.seed).permutation(len(everything))[: recipe.verify.rows]
+    rows = everything.take(np.sort(chosen))
+    exported = context.inputs["export"]
+    points = 5 if "calibrate" in context.inputs else 4
+    with context.report.task("verifying", points * len(rows)) as advance:
+        trained = _trained(recipe, context.inputs["train"], rows, advance)
+        with _blamed_on("merge"):
+            merged = finished = _saved("merged", recipe, context.inputs["merge"] / "model", rows, advance)
+        bounds, hops = recipe.verify, list[Hop]()
+        judged = partial(compare, flips_allowed=bounds.label_flips, multi_label=recipe.data.multi_label)
+        hops.append(judged("merge", trained, merged, bounds.merge_tolerance))
+        if (calibrated := context.inputs.get("calibrate")) is not None:
+            with _blamed_on("calibrate"):
+                divided = _divided(merged, calibrated)
+                finished = _saved("calibrated", recipe, calibrated / "model", rows, advance)
+            hops.append(judged("calibrate", divided, finished, bounds.calibrate_tolerance))
+        with _blamed_on("export"):
+            predictor = served(exported, recipe)
+            alone = _onnx("fp32 ONNX", predictor, recipe, exported, rows, advance, token_budget=1)
+        with _blamed_on("batch"):
+            batched = _onnx("fp32 ONNX in batches", predictor, recipe, exported, rows, advance, BATCH_TOKENS)
+    hops.append(judged("export", finished, alone, bounds.export_tolerance))
+    hops.append(judged("batch", alone, batched, bounds.batch_tolerance))
+    parity = {"rows": len(rows), "hops": [hop.model_dump(mode="json") for hop in hops]}
+    write_json(context.work / "parity.json", parity)
+    context.report.say(hop_table(hops))
+    for hop in hops:
+        if hop.problems:
+            raise GateError(
+                hop.hop, f"verify: the hop `{hop.hop}` ({hop.before} -> {hop.after}): " + "; ".join(hop.problems)
+            )
+    golden = golden_rows(rows, alone, bounds.golden_rows, bounds.golden_tolerance, multi_label=recipe.data.multi_label)
+    (context.work / "golden.jsonl").write_text(
+        "".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8"
+    )
+    return {hop.hop: hop.largest_difference for hop in hops} | {"rows": len(rows)}
+
+
+def served(exported: Path, recipe: Recipe) -> Predictor:
+    """The service's predictor on the exported files."""
+    return Predictor(
+        served_encoder(exported, recipe),
+        Session(exported / model_file(FP32), CPU, visible_cores()),
+        config_labels(exported),
+        multi_label=recipe.data.multi_label,
+    )
+
+
+@contextlib.contextmanager
+def _blamed_on(hop: str) -> Iterator[None]:
+    """A model that cannot even be run is a failure of the hop that made it."""
+    try:
+        yield
+    except Exception as error:  # torch, safetensors, tokenizers and ONNX Runtime raise what they like
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise GateError(
+            hop, f"verify: the hop `{hop}`: what it made cannot be run: {type(error).__name__}: {said}"
+        ) from error
+
+
+def _trained(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
+    labels, tokenizer = labels_of(directory), tokenizer_of(directory)
+    logits, ids = torch_logits(load_tuned(recipe, labels, directory), tokenizer, rows, recipe.max_tokens, advance)
+    return Stop("trained", logits, ids, labels, processor_digest(tokenizer))
+
+
+def _saved(name: str, recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
+    model, tokenizer = load_classifier(directory), processor_in(directory)
+    logits, ids = torch_logits(model, tokenizer, rows, recipe.max_tokens, advance)
+    return Stop(name, logits, ids, config_labels(directory), processor_digest(tokenizer))
+
+
+def _divided(merged: Stop, calibrated: Path) -> Stop:
+    temperature = Temperature.model_validate_json((calibrated / TEMPERATURE).read_bytes()).temperature
+    return replace(merged, name=f"merged / {temperature:.4g}", logits=merged.logits / np.float32(temperature))
+
+
+def _onnx(
+    name: str,
+    predictor: Predictor,
+    recipe: Recipe,
+    exported: Path,
+    rows: Rows,
+    advance: Callable[[int], None],
+    token_budget: int,
+) -> Stop:
+    tokens = encoded(rows, predictor.tokenizer)
+    parts: list[Logits] = []
+    order: list[int] = []
+    for batch in batches_by_length([len(row) for row in tokens], token_budget):
+        parts.append(predictor.logits([tokens[row] for row in batch]))
+        order += batch
+        advance(len(batch))
+    logits = np.concatenate(parts)[np.argsort(order)]
+    return Stop(name, logits, ids_of(tokens), predictor.labels, exported_digest(exported, recipe))

@@ -1,0 +1,1 @@
+"""Recipe: its file, its sections, and which keys a task refuses."""

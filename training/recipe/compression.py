@@ -1,0 +1,45 @@
+"""The recipe's `distill` and `prune`: how a smaller model is made."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from training.recipe.section import Section
+
+
+class DistillSettings(Section):
+    """A teacher whose answers the model learns beside the labels (Hinton et al. 2015, https://arxiv.org/abs/1503.02531)."""
+
+    teacher: str = Field(
+        min_length=1,
+        description="fine-tuned classifier: NAME:VERSION of a bundle, hub name, local path, or package:NAME/path",
+    )
+    temperature: float = Field(default=2.0, gt=0, le=100, description="what logits are divided by, the teacher's too")
+    weight: float = Field(default=0.5, ge=0, le=1, description="of the teacher's answers; the labels have the rest")
+    max_tokens: int | None = Field(
+        default=None,
+        ge=4,
+        description="longer texts are cut for the teacher; by default as in its bundle, or as ours",
+    )
+    student_layers: int | None = Field(
+        default=None, ge=1, description="layers of the model to start from, evenly spaced; by default all of them"
+    )
+
+
+class PruneSettings(Section):
+    """What is taken out of the trained model, and how it is then tuned again."""
+
+    kind: Literal["magnitude", "structured", "heads", "neurons"] = Field(
+        default="structured",
+        description="magnitude sets single weights to zero; heads and neurons are removed, structured removes both",
+    )
+    amount: float = Field(default=0.3, gt=0, lt=1, description="share of the weights, heads or neurons")
+    importance_rows: int = Field(
+        default=512, ge=1, description="training rows that the importance of heads and neurons is measured on"
+    )
+    epochs: float = Field(default=1.0, gt=0, description="passes over the training rows after pruning")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="peak after pruning; by default train's for the method full, else 5e-5",
+    )

@@ -1,0 +1,132 @@
+"""The recipe's `data`: where the labelled rows come from, and how they are held out."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+
+from bentune.bundle.scores import NO_LABEL
+from training.recipe.clean_settings import CleanSettings, NearDuplicateSettings
+from training.recipe.section import Fraction, Section
+
+
+class ColumnNames(Section):
+    """Which column is what; a folder of classes has `text` and `label`."""
+
+    text: str = Field(default="text", description="column with the text")
+    text_pair: str | None = Field(default=None, description="column with the second text of a pair")
+    label: str = Field(default="label", description="column with the label")
+    image: str = Field(default="image", description="images: column with the path, or the bytes, of each")
+
+    @model_validator(mode="after")
+    def _different(self) -> "ColumnNames":
+        names = [name for name in (self.text, self.text_pair, self.label) if name is not None]
+        if repeated := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise ValueError(f"text, text_pair and label must be different columns, {repeated[0]!r} is given twice")
+        return self
+
+
+class SplitSettings(Section):
+    """How rows are held out."""
+
+    test: float | str = Field(default=0.2, description="share of rows held out, by label; or a hub split's name")
+    validation: Fraction = Field(default=0.0, description="share of the training rows to pick the best checkpoint with")
+    train: str = Field(default="train", description="name of the hub split to train on")
+    group: str | None = Field(default=None, min_length=1, description="column of which no value is on two sides")
+    time: str | None = Field(default=None, min_length=1, description="column by which the newest rows are held out")
+
+    @model_validator(mode="after")
+    def _share(self) -> "SplitSettings":
+        if isinstance(self.test, float) and not 0 < self.test < 1:
+            raise ValueError("test must be a share between 0 and 1, or the name of a hub split")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "SplitSettings":
+        if self.group is not None and self.time is not None:
+            raise ValueError("rows are held out by group or by time: give one of the two")
+        if isinstance(self.test, str) and self.kind != "label":
+            raise ValueError(f"test must be a share of the rows where they are held out by {self.kind}")
+        return self
+
+    @property
+    def kind(self) -> Literal["label", "group", "time"]:
+        """What decides who is held out."""
+        return "group" if self.group is not None else "time" if self.time is not None else "label"
+
+
+class RowLimits(Section):
+    """At most so many rows, drawn at random with the recipe's seed."""
+
+    train: int | None = Field(default=None, ge=1, description="training rows; all by default")
+    test: int | None = Field(default=None, ge=1, description="held-out rows; all by default")
+
+
+def label_text(label: object) -> str:
+    """A label as it is served: numbers without a needless fraction, so that 5, 5.0 and "5" are one label."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
+
+
+def _texts(value: Any) -> Any:
+    """Labels that YAML read as numbers are texts again; what is neither is left for pydantic to refuse."""
+    if not isinstance(value, dict):
+        return value
+    numbers = {old for old, new in value.items() if isinstance(new, int | float) and not isinstance(new, bool)}
+    return {label_text(old): label_text(new) if old in numbers else new for old, new in value.items()}
+
+
+LabelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class DataSettings(Section):
+    """Where the labelled rows come from."""
+
+    source: str | list[str] = Field(
+        description="hub name, local path or glob, package:NAME/path, or sql:VARIABLE; or a list of such"
+    )
+    query: str | None = Field(default=None, min_length=1, description="SELECT on the database of sql:VARIABLE")
+    config: str | None = Field(default=None, description="configuration of a hub data set")
+    columns: ColumnNames = ColumnNames()
+    labels: Annotated[dict[str, LabelName], BeforeValidator(_texts)] = Field(
+        default={}, description="new names for labels, old: new"
+    )
+    multi_label: bool = Field(default=False, description="rows have any number of labels: a list, or a text of several")
+    label_separator: str | None = Field(
+        default=None, min_length=1, description="what is between the labels of a row where they are one text"
+    )
+    split: SplitSettings = SplitSettings()
+    rows: RowLimits = RowLimits()
+    clean: CleanSettings = CleanSettings()
+    near_duplicates: NearDuplicateSettings = NearDuplicateSettings()
+    invalid_rows: Literal["error", "drop"] = Field(default="error", description="what to do with an unusable row")
+    doubtful_labels: Literal["show", "remove", "off"] = Field(
+        default="show", description="rows whose label is probably wrong; remove leaves out those to train on"
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _named(cls, source: str | list[str]) -> str | list[str]:
+        if not source or not all(source):
+            raise ValueError("name at least one source, and none by an empty text")
+        return source
+
+    @model_validator(mode="after")
+    def _any_number_of_labels(self) -> "DataSettings":
+        if self.label_separator is not None and not self.multi_label:
+            raise ValueError("label_separator is for rows with any number of labels: set multi_label to true")
+        if self.multi_label and NO_LABEL in self.labels.values():
+            raise ValueError(f"labels: no label may be called {NO_LABEL}, for that is a row without one")
+        return self
+
+    @model_validator(mode="after")
+    def _query(self) -> "DataSettings":
+        queried = [source for source in self.sources if source.startswith("sql:")]
+        if bool(queried) != (self.query is not None):
+            raise ValueError("a source sql:VARIABLE and a query go together")
+        if len(queried) > 1:
+            raise ValueError("only one source may be sql:VARIABLE, for there is one query")
+        return self
+
+    @property
+    def sources(self) -> list[str]:
+        """`source` as a list."""
+        return [self.source] if isinstance(self.source, str) else list(self.source)

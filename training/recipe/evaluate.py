@@ -1,0 +1,25 @@
+"""The recipe's `evaluate`: which metrics are taken on the held-out rows."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from training.recipe.section import Section
+
+Column = Annotated[str, StringConstraints(min_length=1)]
+
+
+class EvaluateSettings(Section):
+    """Metrics of the base and the tuned model on the held-out rows."""
+
+    resamples: int = Field(default=1000, ge=100, description="bootstrap resamples")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the intervals")
+    ordinal: bool = Field(
+        default=False, description="labels are numbers in order, as stars are: also the mean absolute error of the rank"
+    )
+    slices: list[Column] = Field(
+        default=[], max_length=20, description="columns of the source whose values are measured one by one"
+    )
+    calibration_bins: int = Field(default=10, ge=2, le=100, description="bins of confidence for calibration")
+    examples: int = Field(default=5, ge=0, le=100, description="rows to show whose answer changed")
+    mistakes: int = Field(default=10, ge=0, le=100, description="rows to show that are wrong, the surest first")

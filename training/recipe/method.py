@@ -1,0 +1,91 @@
+"""The recipe's `method`: what of the model is tuned."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from training.recipe.section import Fraction, Section, named
+
+
+class FullMethod(Section):
+    """Every weight is tuned."""
+
+    name: Literal["full"]
+
+
+class _Adapters(Section):
+    name: str
+    rank: int = Field(default=16, ge=1, description="rank of the adapters")
+    alpha: int = Field(default=32, ge=1, description="scale: an adapter counts alpha / rank")
+    dropout: Fraction = Field(default=0.05, description="dropout on the adapters' inputs")
+    target_modules: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = Field(
+        default="auto", description="layers that get an adapter; auto takes every linear layer but the head"
+    )
+    rslora: bool = Field(default=False, description="an adapter counts alpha / sqrt(rank), which suits high ranks")
+    dora: bool = Field(default=False, description="adapters turn a weight's columns and train their lengths apart")
+
+
+class LoraMethod(_Adapters):
+    """Low-rank adapters beside frozen weights (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+
+    `rslora` is rank-stabilized (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732), `dora` weight-decomposed
+    (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
+    """
+
+    name: Literal["lora"]
+
+
+class QloraMethod(_Adapters):
+    """Adapters beside frozen weights of 4 bits, NF4 (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
+
+    name: Literal["qlora"]
+    double_quantization: bool = Field(default=True, description="the scales of the 4-bit weights are held in 8 bits")
+
+
+class BiasMethod(Section):
+    """The biases and the head (BitFit: Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199)."""
+
+    name: Literal["bias"]
+
+
+class FreezeMethod(Section):
+    """Every weight but those of the lowest layers, or of named parts."""
+
+    name: Literal["freeze"]
+    layers: int | None = Field(
+        default=None,
+        ge=0,
+        description="lowest layers that stay as they are, with the embeddings; by default half of them",
+    )
+    patterns: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="parts that stay as they are instead: embeddings, encoder.layer.0, *.attention.*"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.layers is not None and self.patterns is not None:
+            raise ValueError("give `layers` or `patterns`, not both")
+        return self
+
+
+class HeadMethod(Section):
+    """The head alone, on what the frozen model says of a text."""
+
+    name: Literal["head"]
+
+
+Method = Annotated[
+    FullMethod | LoraMethod | QloraMethod | BiasMethod | FreezeMethod | HeadMethod,
+    Field(discriminator="name"),
+    BeforeValidator(named),
+]
+
+METHODS: dict[str, type[Section]] = {
+    "full": FullMethod,
+    "lora": LoraMethod,
+    "qlora": QloraMethod,
+    "bias": BiasMethod,
+    "freeze": FreezeMethod,
+    "head": HeadMethod,
+}
+LEARNING_RATES = {"full": 5e-5, "lora": 1e-3, "qlora": 1e-3, "bias": 1e-3, "freeze": 5e-5, "head": 1e-2}

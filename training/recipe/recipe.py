@@ -1,0 +1,135 @@
+"""The recipe: one typed model of everything a run depends on. Every value but task, model and data has a default."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+
+from bentune.bundle.manifest import Name
+from bentune.bundle.verdict import CompareSettings
+from training.recipe.calibrate_settings import CalibrateSettings
+from training.recipe.compression import DistillSettings, PruneSettings
+from training.recipe.data import ColumnNames, DataSettings
+from training.recipe.evaluate import EvaluateSettings
+from training.recipe.method import LEARNING_RATES, FullMethod, LoraMethod, Method
+from training.recipe.multi_label import problem_of
+from training.recipe.refused import refuse_others
+from training.recipe.search import SearchSettings
+from training.recipe.section import Section
+from training.recipe.train import TrainSettings
+
+Asked = TypeVar("Asked", bound=Section | None)
+Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?:[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")]
+
+
+class VerifySettings(Section):
+    """Bounds of each hop from the trained model to the served one."""
+
+    rows: int = Field(default=256, ge=1, description="held-out rows that go through every hop")
+    merge_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, merged to trained")
+    calibrate_tolerance: float = Field(
+        default=1e-3, gt=0, description="largest logit difference, calibrated to merged and divided"
+    )
+    export_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, ONNX to torch")
+    batch_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, in a batch to alone")
+    label_flips: int = Field(default=0, ge=0, description="rows whose label may change at a hop")
+    golden_rows: int = Field(
+        default=32, ge=1, description="of these rows, how many a pod replays before it turns ready"
+    )
+    golden_tolerance: float = Field(default=0.02, gt=0, description="largest difference of a probability there")
+
+
+class PlanSettings(Section):
+    """What the runtime plan may give up for speed, and how long it may look."""
+
+    accuracy_budget: float = Field(default=0.5, ge=0, le=100, description="points of accuracy that a variant may lose")
+    rows: int = Field(default=512, ge=8, description="held-out rows that accuracy is compared on")
+    batch_rows: int = Field(default=64, ge=8, description="of these rows, how many also go through batches")
+    batch_tolerance: float = Field(
+        default=0.02, gt=0, description="largest change of a probability in a batch; beyond it rows run one by one"
+    )
+    calibration_rows: int = Field(default=64, ge=8, description="training rows that fix the scales of int8")
+    seconds: float = Field(default=1.5, gt=0, le=60, description="how long each way of running is measured")
+    variants: list[Literal["int8-dynamic", "int8-static", "int8-nncf"]] = Field(
+        default=["int8-dynamic", "int8-static", "int8-nncf"], description="what is tried beside fp32"
+    )
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: Name = Field(description="of the model; by default the recipe file's")
+    task: Literal["text-classification", "image-classification"] = Field(description="what the model does")
+    model: str = Field(min_length=1, description="base model: hub name, local path, or package:NAME/path")
+    data: DataSettings
+    max_tokens: int = Field(default=256, ge=4, description="longer texts are cut, in training and serving")
+    parent: Tag | None = Field(
+        default=None, description="NAME:VERSION that this one continues; `bentune retrain` sets it"
+    )
+    seed: int = Field(default=42, ge=0, lt=2**32, description="of the split, the head and the order of rows")
+    method: Method = LoraMethod(name="lora")
+    train: TrainSettings = TrainSettings()
+    distill: DistillSettings | None = Field(default=None, description="learn from a larger classifier too")
+    prune: PruneSettings | None = Field(default=None, description="make the trained model smaller")
+    calibrate: CalibrateSettings = CalibrateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    verify: VerifySettings = VerifySettings()
+    plan: PlanSettings = PlanSettings()
+    compare: CompareSettings = CompareSettings()
+    search: SearchSettings = SearchSettings()
+
+    @field_validator("train", "distill", "evaluate", "search")
+    @classmethod
+    def _any_number_of_labels(cls, section: Asked, info: ValidationInfo) -> Asked:
+        if "data" in info.data and info.data["data"].multi_label and (problem := problem_of(section)):
+            raise ValueError(problem)
+        return section
+
+    @field_validator("calibrate")
+    @classmethod
+    def _rows_to_fit(cls, calibrate: CalibrateSettings, info: ValidationInfo) -> CalibrateSettings:
+        """Not the training rows, of which the model is too sure, and not those that it is judged by."""
+        if calibrate.temperature and "data" in info.data and not info.data["data"].split.validation:
+            raise ValueError("temperature is fitted on validation rows: set data.split.validation, for example 0.1")
+        return calibrate
+
+    @field_validator("*")
+    @classmethod
+    def _of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
+        """What has no meaning for this task is refused, and not left without an effect."""
+        name = str(info.field_name)
+        if value != cls.model_fields[name].default:
+            refuse_others(info.data.get("task"), name, value)
+        return value
+
+    @field_validator("evaluate")
+    @classmethod
+    def _no_text(cls, evaluate: EvaluateSettings, info: ValidationInfo) -> EvaluateSettings:
+        """The texts would be carried twice, and each be a slice of its own."""
+        columns = info.data["data"].columns if "data" in info.data else ColumnNames()
+        for name in evaluate.slices:
+            if name in (columns.text, columns.text_pair):
+                raise ValueError(f"slices: {name!r} holds the texts; slice by another column")
+        return evaluate
+
+    @property
+    def warm(self) -> bool:
+        """Whether training starts from the parent's weights."""
+        return self.train.warm_start and self.parent is not None
+
+    @property
+    def carried(self) -> list[str]:
+        """The columns of the source that held-out rows take along: to be sliced by, here and in comparisons."""
+        compared = self.compare.columns if self.parent is not None else []
+        return list(
+            dict.fromkeys([*self.evaluate.slices, *(name for name in compared if name not in {"label", "set"})])
+        )
+
+    @property
+    def saved_method(self) -> Method:
+        """What the train stage leaves: of a pruned model every weight, whatever was tuned before."""
+        return self.method if self.prune is None else FullMethod(name="full")
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate, the method's own where none is given."""
+        return self.train.learning_rate or LEARNING_RATES[self.method.name]

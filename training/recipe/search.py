@@ -1,0 +1,68 @@
+"""The recipe's `search`: which of its values are searched for, by what, and how long."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from training.recipe.section import Section
+
+SEARCHABLE = ("model", "max_tokens", "seed", "method", "train")
+"""What the train stage reads: other values would give each trial other rows, or change nothing that is trained."""
+
+Number = int | float
+
+
+class Span(Section):
+    """What is tried for one value of the recipe: what lies between two numbers, or one of a list."""
+
+    low: Number | None = Field(default=None, description="the smallest")
+    high: Number | None = Field(default=None, description="the largest")
+    log: bool = Field(default=False, description="draw its logarithm: as many between 1e-5 and 1e-4 as up to 1e-3")
+    step: Number | None = Field(default=None, gt=0, description="only low, low + step, and so on")
+    choices: list[Any] | None = Field(default=None, min_length=1, max_length=100, description="a list stands for it")
+
+    @model_validator(mode="after")
+    def _either(self) -> "Span":
+        if self.choices is not None:
+            if self.model_fields_set != {"choices"}:
+                raise ValueError("give a list, or `low` and `high`, and not both")
+        elif self.low is None or self.high is None:
+            raise ValueError("give `low` and `high`, or a list of values")
+        elif self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        elif self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("with `log`, low must be above 0, and there is no step")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, dump: SerializerFunctionWrapHandler) -> Any:
+        given = {name: value for name, value in dump(self).items() if name in self.model_fields_set}
+        return given.get("choices", given)
+
+
+def _listed(value: Any) -> Any:
+    return {"choices": value} if isinstance(value, list) else value
+
+
+class SearchSettings(Section):
+    """What `bentune search` tries."""
+
+    trials: int = Field(default=20, ge=1, le=10_000, description="trainings, those that were pruned included")
+    metric: str = Field(default="accuracy", min_length=1, description="of the validation rows; loss is one as well")
+    direction: Literal["maximize", "minimize"] | None = Field(
+        default=None, description="by default minimize for a metric that ends with loss, else maximize"
+    )
+    pruning: Literal["median", "hyperband", "none"] = Field(
+        default="median", description="which trials end early, by what they have reached at each tenth of the training"
+    )
+    validation: float = Field(
+        default=0.2, gt=0, lt=1, description="share of the training rows to measure on, where validation has none"
+    )
+    values: dict[str, Annotated[Span, BeforeValidator(_listed)]] = Field(
+        default={}, description="key of the recipe: {low, high, log, step}, or a list"
+    )
+
+    @property
+    def towards(self) -> Literal["maximize", "minimize"]:
+        """The direction, given or not."""
+        return self.direction or ("minimize" if self.metric.endswith("loss") else "maximize")

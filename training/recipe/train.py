@@ -1,0 +1,76 @@
+"""The recipe's `train`: how long, how fast, and in which steps."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from training.recipe.deepspeed import DeepspeedSettings
+from training.recipe.rows_settings import AugmentSettings, Balance
+from training.recipe.section import Fraction, Section
+
+Schedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+]
+Precision = Literal["fp32", "bf16", "fp16"]
+ValidationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "mcc", "log_loss"]
+SINGLE_LABEL_METRICS: frozenset[str] = frozenset({"balanced_accuracy", "mcc"})
+
+
+class EarlyStopping(Section):
+    """When to stop before the last epoch."""
+
+    metric: ValidationMetric = Field(
+        default="accuracy", description="of the validation rows; picks the best checkpoint"
+    )
+    patience: int = Field(default=3, ge=1, description="evaluations without improvement after which training stops")
+    min_delta: float = Field(default=0.0, ge=0, description="what counts as an improvement on the best so far")
+
+
+class TrainSettings(Section):
+    """How long and how fast."""
+
+    epochs: float = Field(default=3.0, gt=0, description="passes over the training rows")
+    learning_rate: float | None = Field(default=None, gt=0, description="peak; by default the method's own")
+    schedule: Schedule = Field(default="linear", description="how the learning rate falls, by transformers' name")
+    schedule_cycles: int = Field(default=1, ge=1, description="falls of cosine_with_restarts")
+    schedule_power: float = Field(default=1.0, gt=0, description="power of polynomial")
+    batch_size: int = Field(default=16, ge=1, description="rows a step")
+    accumulation: int = Field(default=1, ge=1, description="parts that a step's rows are computed in, to save memory")
+    warmup_ratio: Fraction = Field(default=0.1, description="share of the steps that the learning rate rises")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decay")
+    max_grad_norm: float = Field(default=1.0, ge=0, description="longer gradients are cut to this norm; 0 cuts none")
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute activations again in the backward pass, to save memory"
+    )
+    precision: Precision | Literal["auto"] = Field(
+        default="auto", description="of the computation; auto is bf16 on a GPU that has it, else fp32"
+    )
+    warm_start: bool = Field(default=False, description="start from the parent's weights, where there is a parent")
+    checkpoint_steps: int = Field(default=50, ge=1, description="steps between checkpoints, from which a run goes on")
+    label_smoothing: Fraction = Field(default=0.0, description="share of the target that is spread over all labels")
+    balance: Balance = Field(
+        default="none", description="none, weights (rare labels count more), oversample (are repeated), or {cap: N}"
+    )
+    augment: AugmentSettings = AugmentSettings()
+    evaluate: Literal["checkpoint", "epoch"] | Annotated[int, Field(ge=1)] = Field(
+        default="checkpoint",
+        description="when validation rows are scored: checkpoint, epoch, or a number of steps",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="metric, patience and min_delta of stopping early; by default never"
+    )
+
+    deepspeed: DeepspeedSettings | None = Field(
+        default=None, description="DeepSpeed's configuration, or the JSON file that holds it; by default none"
+    )
+
+    @property
+    def best_by(self) -> ValidationMetric:
+        """The validation metric that picks the best checkpoint."""
+        return self.early_stopping.metric if self.early_stopping is not None else "accuracy"
+
+    @model_validator(mode="after")
+    def _parts(self) -> "TrainSettings":
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"a batch_size of {self.batch_size} does not divide into {self.accumulation} equal parts")
+        return self

@@ -1,0 +1,222 @@
+"""The model card in the hub's format: metadata that a hub reads, then what a reader has to know before using the model.
+
+It travels with the bundle, so it holds no text of any row and no directory of this machine; names and labels, which
+come from outside, are escaped.
+"""
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.processor import IMAGES
+from bentune.quality.bootstrap import Interval
+from training.prove.evaluation import Evaluation
+from training.recipe.recipe import Recipe
+from training.report.facts import Facts, spelled
+from training.report.head import request_of, served_of
+from training.report.shapes import DataFacts, TrainingFacts
+from training.report.tables import metrics_of
+from training.sources.locate import PACKAGE, locate
+
+CARD = "README.md"
+EVALUATED = {"accuracy": "accuracy", "macro_f1": "f1"}
+"""The metrics in the metadata, by the names that the hub has for them."""
+
+
+def model_card(facts: Facts) -> str:
+    """README.md: the metadata as YAML between two lines of dashes, then Markdown. Equal facts give equal bytes."""
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    recipe, tested = facts.recipe, facts.evaluation
+    measured = {key: getattr(tested.tuned, key).value for key in EVALUATED} if tested else {}
+    rows_from = _line(", ".join(map(public_name, recipe.data.sources)))
+    results = [
+        EvalResult(
+            task_type=recipe.task,
+            dataset_type=rows_from,
+            dataset_name=rows_from,
+            dataset_split="test",
+            metric_type=EVALUATED[key],
+            metric_name=spelled(key),
+            metric_value=round(value, 6),
+        )
+        for key, value in measured.items()
+    ]
+    data = ModelCardData(
+        model_name=recipe.name,
+        base_model=recipe.model if _on_hub(recipe.model) else None,
+        datasets=[source for source in recipe.data.sources if _on_hub(source)] or None,
+        library_name="onnx",
+        pipeline_tag=recipe.task,
+        tags=["bentune", "onnx", recipe.method.name],
+        metrics=list(EVALUATED.values()) if tested else None,
+        eval_results=results or None,
+    )
+    body = "\n\n".join(_body(facts))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
+
+
+def public_name(given: str) -> str:
+    """What a recipe names, without the directories of this machine: of a path its last part."""
+    try:
+        place = locate(given, "source")
+    except InputError:  # gone since, or of a kind that is no place
+        return Path(given).name
+    return given if place.path is None or given.startswith(PACKAGE) else Path(given).name
+
+
+def _on_hub(given: str) -> bool:
+    try:
+        return locate(given, "source").path is None
+    except InputError:
+        return False
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown and HTML take as it is: one line, with nothing in it that either would act on.
+
+    It may not begin a paragraph, where a dash or a number makes a list. An address in it is no link.
+    """
+    plain = re.sub(r"([\\`*_\[\]#|~$!])", r"\\\1", html.escape(_line(text), quote=False))
+    return re.sub(r":(?=//)|(?<=www)\.|@", lambda found: f"&#{ord(found[0])};", plain, flags=re.IGNORECASE)
+
+
+def _line(text: str) -> str:
+    """One line without control characters: YAML's reader would take some of them for the end of a line."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
+
+
+def _body(facts: Facts) -> Iterator[str]:
+    recipe, data = facts.recipe, facts.data
+    labels = f" into {len(data.labels)} labels: {', '.join(map(escaped, data.labels))}" if data else ""
+    yield f"# {escaped(recipe.name)}"
+    yield (
+        f"A model for {recipe.task.replace('-', ' ')}{labels}. It was tuned with {recipe.method.name} from "
+        f"{escaped(public_name(recipe.model))}{_smaller(recipe)}."
+    )
+    yield "## Intended use"
+    images = recipe.task == IMAGES
+    one, many = ("image", "images") if images else ("text", "texts")
+    bound = "" if images else f" Texts are cut after {recipe.max_tokens} tokens."
+    given = (
+        f"Give any number of its labels, those whose probability is above one half, to {many} like those that it was "
+        f"trained on. It knows no other labels, and a {one} that gets none may still be about something."
+        if recipe.data.multi_label
+        else f"Give one of its labels, with the probability of each, to {many} like those that it was trained on. It "
+        f"knows no other labels: every {one} gets one, however foreign it is."
+    )
+    yield f"{given}{bound}"
+    yield "## How to use it"
+    yield f"```sh\nbentune serve {recipe.name}\n{request_of(recipe)}\n```"
+    if data:
+        yield from _data(data, recipe)
+    if facts.training:
+        yield from _training(facts.training, facts)
+    if facts.evaluation:
+        yield from _evaluation(facts.evaluation)
+    yield from _served(facts)
+    yield from _limits(facts.evaluation)
+
+
+def _smaller(recipe: Recipe) -> str:
+    parts = []
+    if recipe.distill:
+        parts.append(f"learned from {escaped(public_name(recipe.distill.teacher))}")
+    if recipe.prune:
+        parts.append(f"was pruned ({recipe.prune.kind})")
+    return f", and {' and '.join(parts)}" if parts else ""
+
+
+def _data(data: DataFacts, recipe: Recipe) -> Iterator[str]:
+    counts = ", ".join(f"{count:,} {name}" for name, count in data.rows.items())
+    yield "## Data"
+    sources = ", ".join(map(public_name, recipe.data.sources))
+    yield f"Rows of {escaped(sources)}: {counts}; sha256 over the rows `{data.fingerprint}`."
+    if data.dropped:
+        yield "\n".join(f"- left out: {dropped.rows:,} {escaped(reason)}" for reason, dropped in data.dropped.items())
+    yield _table(
+        ("label", *data.rows),
+        [
+            (escaped(label), *(f"{data.rows_by_label[part].get(label, 0):,}" for part in data.rows))
+            for label in data.labels
+        ],
+    )
+
+
+def _training(training: TrainingFacts, facts: Facts) -> Iterator[str]:
+    recipe, count = facts.recipe, training.parameters
+    yield "## Training"
+    yield (
+        f"{recipe.method.name}: {count.trainable:,} of {count.total:,} weights were trained, {training.steps:,} steps "
+        f"of {recipe.train.batch_size} rows, at a peak learning rate of {training.learning_rate:g}, with the seed "
+        f"{recipe.seed}. The sha256 of the base model's weights is `{training.base_sha256}`, that of the recipe "
+        f"`{facts.recipe_digest}`."
+    )
+    for warning in training.warnings:
+        yield f"> {escaped(warning)}"
+
+
+def _evaluation(tested: Evaluation) -> Iterator[str]:
+    yield "## Evaluation"
+    yield (
+        f"On {tested.tuned.rows:,} held-out rows, before and after the tuning, with {tested.tuned.confidence:.0%} "
+        "bootstrap intervals."
+    )
+    metrics = metrics_of(tested)
+    yield _table(("metric", *metrics.models), [(metric.name, *map(_bounds, metric.cells)) for metric in metrics.rows])
+    if tested.temperature:
+        scaled = tested.temperature
+        yield (
+            f"Its probabilities were calibrated: a temperature of {scaled.temperature:.3f}, fitted on {scaled.rows:,} "
+            f"validation rows, brought the calibration error from {_bounds(scaled.before.error)} to "
+            f"{_bounds(tested.tuned.calibration.error)}."
+        )
+    yield _table(
+        ("label", "rows", "precision", "recall", "F1"),
+        [
+            (escaped(label), f"{one.support:,}", *map(_bounds, (one.precision, one.recall, one.f1)))
+            for label, one in tested.tuned.per_class.items()
+        ],
+    )
+
+
+def _served(facts: Facts) -> Iterator[str]:
+    if facts.parity:
+        yield (
+            f"Every hop from the trained model to its ONNX in fp32 was compared on {facts.parity.rows:,} held-out "
+            f"rows: the largest difference of a logit is {facts.parity.largest_difference:.2g}."
+        )
+    if facts.plan and facts.plan.measured and facts.plan.cpu:
+        best, cpu = facts.plan.measured[0], facts.plan.cpu
+        yield (
+            f"The metrics are those of fp32. {served_of(facts.plan)} It answers {best.texts_per_second:,.0f} inputs a "
+            f"second on {escaped(cpu.model)}, {cpu.cores} cores."
+        )
+
+
+def _limits(tested: Evaluation | None) -> Iterator[str]:
+    limits = [
+        "Its numbers are those of rows drawn from the same source as its training rows: of rows from elsewhere, or of "
+        "another time, they say nothing.",
+        "Whatever is unfair in the labels of those rows, it has learned.",
+    ]
+    seen = [(label, one) for label, one in tested.tuned.per_class.items() if one.support] if tested else []
+    if seen:
+        label, worst = min(seen, key=lambda item: item[1].recall.value)
+        limits.append(
+            f"The label that it finds least is {escaped(label)}: {worst.recall.value:.1%} of its {worst.support:,} "
+            "held-out rows."
+        )
+    yield "## Limits"
+    yield "\n".join(f"- {limit}" for limit in limits)
+
+
+def _bounds(value: Interval) -> str:
+    return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def _table(headings: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

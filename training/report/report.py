@@ -1,0 +1,62 @@
+"""Writes what a run was and found for people: report.html, README.md (the model card) and recipe.yaml beside it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from bentune.bundle.errors import InputError
+from training.pipeline.pipeline import stages_of, standing
+from training.pipeline.provenance import code_revision, tool_versions
+from training.pipeline.run_dir import RunDir
+from training.recipe.file import spelled_out
+from training.recipe.recipe import Recipe
+from training.report.facts import Judgement, facts_of, search_of
+from training.report.model_card import CARD, model_card
+from training.report.page import page_of
+
+PAGE = "report.html"
+RECIPE = "recipe.yaml"
+
+
+class Written(NamedTuple):
+    """Where the files are, and the stages that they say nothing of."""
+
+    page: Path
+    card: Path
+    recipe: Path
+    missing: list[str]
+
+
+def write_report(recipe: Recipe, run: RunDir, judged: Judgement | None = None) -> Written:
+    """Write the report of a run that this process holds; stages that were not done for this recipe are left out.
+
+    `judged` is what the bundle of the run was compared with, and left out where it is of another one.
+    The same stages give the same bytes. Raises InputError when there is none, and for a file that no stage wrote.
+    """
+    stages = standing(recipe, run)
+    if not stages:
+        raise InputError(
+            f"{run.root}: no stage was done for this recipe and these rows: run `bentune data` first, or `bentune run`"
+        )
+    facts, missing = facts_of(recipe, stages), [stage.name for stage in stages_of(recipe) if stage.name not in stages]
+    made_with = facts.packaged
+    if facts.data:
+        facts = facts.model_copy(update={"search": search_of(run.root, facts.data.fingerprint)})
+    if judged and made_with and judged.verdict.candidate.content == made_with.content:
+        facts = facts.model_copy(update={"judged": judged})
+    revision = made_with.code_revision if made_with else code_revision()
+    tools = made_with.tools if made_with else tool_versions()
+    written = Written(run.root / PAGE, run.root / CARD, run.root / RECIPE, missing)
+    _write(written.recipe, spelled_out(recipe))
+    _write(written.card, model_card(facts))
+    _write(written.page, page_of(facts, missing, tools, revision, str(written.recipe)))
+    return written
+
+
+def _write(path: Path, content: str) -> None:
+    """Beside `path` and renamed there, so that a reader never sees half a file."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(content, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,236 @@
+"""The report's tables: what stands in each row of those that are more than a list of facts."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
+from typing import Any, NamedTuple
+
+from bentune.quality.bootstrap import Interval
+from bentune.quality.classification import Classification
+from training.data.report import DataReport, Pair
+from training.prove.evaluation import Evaluation
+from training.recipe.recipe import Recipe
+from training.recipe.rows_settings import AugmentSettings
+from training.report.facts import compared, compressed, spelled
+from training.report.plots import Plot, heat_map
+from training.report.shapes import DataFacts, TrainingFacts
+from training.search.result import SearchResult
+
+MOST_LABELS = 12
+"""A confusion matrix of more has no room for its numbers on a phone: it is drawn, and its worst cells are listed."""
+MOST_PAIRS = 10
+MOST_TRIALS = 20
+SHARES = frozenset({"accuracy", "macro_f1", "micro_f1", "calibration_error"})
+
+
+class LabelRow(NamedTuple):
+    """A label's rows in each part, and how many of its training rows there are to those of the most frequent."""
+
+    label: str
+    counts: list[int]
+    share: float
+
+
+class Metrics(NamedTuple):
+    """Metrics of several models on the same rows: `models` and `larger` are headings, the tuned model's the last."""
+
+    models: list[str]
+    larger: list[str]
+    rows: list["MetricRow"]
+
+
+class MetricRow(NamedTuple):
+    """A metric of each model; `percent` where it is a share.
+
+    `changes` are those to the tuned model, from the base and from each larger one, in words with their intervals.
+    """
+
+    name: str
+    percent: bool
+    cells: list[Interval]
+    changes: list[str]
+
+
+class SeenRow(NamedTuple):
+    """How many training rows a label has, how many of them training saw, and how much each weighs in the loss."""
+
+    label: str
+    given: int
+    trained: int
+    weight: float | None
+
+
+class TrialRow(NamedTuple):
+    """A trial of a search: its values in the order of the columns, and what it is in words, where it is anything."""
+
+    number: int
+    reached: str
+    cells: list[str]
+    seconds: float
+    notes: str
+    chosen: bool
+
+
+class Confusion(NamedTuple):
+    """The matrix as cells of count and share of their row, or as a plot; and the mistakes that are made most often."""
+
+    rows: list[tuple[str, list[tuple[int, float]]]]
+    plot: Plot | None
+    pairs: list[tuple[str, str, int]]
+
+
+class LengthRow(NamedTuple):
+    """How long the rows of a part are, in words and in characters."""
+
+    part: str
+    unit: str
+    smallest: int
+    median: float
+    p95: float
+    largest: int
+
+
+class DuplicateRow(NamedTuple):
+    """Rows that are the same as others or nearly, and one pair of them."""
+
+    what: str
+    rows: int
+    sample: Pair | None
+
+
+def label_rows(data: DataFacts) -> list[LabelRow]:
+    """In the order of the labels."""
+    most = max(data.rows_by_label["train"].values(), default=1)
+    return [
+        LabelRow(
+            label,
+            [data.rows_by_label[part].get(label, 0) for part in data.rows],
+            data.rows_by_label["train"].get(label, 0) / most,
+        )
+        for label in data.labels
+    ]
+
+
+def metrics_of(tested: Evaluation) -> Metrics:
+    """Every metric of the whole that has an interval: before, of the larger models that there were, and after."""
+    names = {"teacher": "teacher", "dense": "before pruning"}
+    larger = {names.get(name, name): compressed(tested, one) for name, one in tested.compressed.items()}
+    columns = [compared(tested), *larger.values()]
+    rows = []
+    for one in zip(*columns, strict=True):
+        percent = one[0].key in SHARES
+        changes = [_change(other.change, percent=percent) if other.change else "" for other in one]
+        rows.append(MetricRow(spelled(one[0].key), percent, [*(other.other for other in one), one[0].tuned], changes))
+    return Metrics(["before", *larger, "after"], list(larger), rows)
+
+
+def _change(change: Interval, *, percent: bool) -> str:
+    if percent:
+        return f"{100 * change.value:+.1f} points, {100 * change.low:+.1f} to {100 * change.high:+.1f}"
+    return f"{change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}"
+
+
+def seen_rows(training: TrainingFacts, augment: AugmentSettings) -> list[SeenRow]:
+    """What balance and augmentation did to the training rows; nothing where training saw them as they are."""
+    seen = training.train.fit.rows
+    if seen is None:
+        return []
+    same = seen.by_label["given"] == seen.by_label["trained"] and not seen.perturbed and not augment.changes_images
+    if same and seen.weights is None:
+        return []
+    return [
+        SeenRow(label, given, seen.by_label["trained"].get(label, 0), (seen.weights or {}).get(label))
+        for label, given in seen.by_label["given"].items()
+    ]
+
+
+def trial_rows(found: SearchResult, recipe: Recipe) -> list[TrialRow]:
+    """The best MOST_TRIALS trials first; one with the values of `recipe`, that of the run, is `chosen`."""
+    towards = -1 if found.direction == "maximize" else 1
+    order = sorted(
+        found.trials, key=lambda one: (one.value is None, 0.0 if one.value is None else towards * one.value, one.number)
+    )
+    own = _values_of(recipe, list(found.best.values))
+    rows = []
+    for tried in order[:MOST_TRIALS]:
+        chosen = tried.values == own
+        notes = {
+            "the best": tried.number == found.best.number,
+            "the searched recipe's own": tried.number == found.own,
+            "this run": chosen,
+        }
+        said = [note for note, holds in notes.items() if holds]
+        said += [f"as trial {tried.repeats + 1}"] if tried.repeats is not None else []
+        rows.append(
+            TrialRow(
+                tried.number + 1,
+                tried.state if tried.value is None else f"{tried.value:.4f}",
+                [_shown(value) for value in tried.values.values()],
+                tried.seconds,
+                ", ".join(said),
+                chosen,
+            )
+        )
+    return rows
+
+
+def _values_of(recipe: Recipe, keys: list[str]) -> dict[str, Any]:
+    """The recipe's values of these keys; without those that it does not have."""
+    dumped = recipe.model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for key in keys:
+        with contextlib.suppress(KeyError, TypeError):
+            found[key] = reduce(getitem, key.split("."), dumped)
+    if "train.learning_rate" in found:
+        found["train.learning_rate"] = recipe.learning_rate  # the method's own where none is given
+    return found
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def confusion_of(tuned: Classification) -> Confusion:
+    """Of the tuned model."""
+    labels, matrix = tuned.labels, tuned.confusion
+    cells = [
+        (label, [(count, count / max(sum(row), 1)) for count in row])
+        for label, row in zip(labels, matrix, strict=False)
+    ]
+    mistakes = [
+        (labels[gold], labels[predicted], count)
+        for gold, row in enumerate(matrix)
+        for predicted, count in enumerate(row)
+        if count and gold != predicted
+    ]
+    pairs = sorted(mistakes, key=lambda pair: -pair[2])[:MOST_PAIRS]
+    if not matrix or len(labels) <= MOST_LABELS:
+        return Confusion(cells, None, pairs)
+    return Confusion([], heat_map(matrix, "Given labels by predicted ones, in the order of the labels"), pairs)
+
+
+def length_rows(report: DataReport) -> list[LengthRow]:
+    """A row for each part and unit."""
+    return [
+        LengthRow(name, unit, found.smallest, found.median, found.p95, found.largest)
+        for name, part in report.parts.items()
+        for unit, found in (("words", part.words), ("characters", part.characters))
+    ]
+
+
+def duplicate_rows(report: DataReport) -> list[DuplicateRow]:
+    """What was left out for another row, then what contradicts another row; nothing where there is none."""
+    return [row for row in _duplicates(report) if row.rows]
+
+
+def _duplicates(report: DataReport) -> Iterator[DuplicateRow]:
+    for one in report.duplicates:
+        alike = "the same as" if one.kind == "exact" else "nearly the same as"
+        place = {"test": "a held-out row", "train": "a training row", "validation": "a validation row"}
+        what = f"{alike} {place.get(one.part or '', 'another row')}"
+        yield DuplicateRow(what, one.rows, next(iter(one.samples), None))
+    for other in report.contradictions:
+        alike = "the same as" if other.kind == "exact" else "nearly the same as"
+        yield DuplicateRow(f"{alike} another row, and another label", other.rows, next(iter(other.samples), None))

@@ -1,0 +1,51 @@
+"""The rows that trials train on and are measured on: all of them training rows of the run."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.manifest import write_json
+from training.data.split.stratify import stratified
+from training.recipe.recipe import Recipe
+from training.tasks.rows import label_column
+from training.tasks.saved import labels_of
+
+
+def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict[str, int]]:
+    """The directory that trials read as the data stage's, and how many rows it has of each kind.
+
+    Where the data stage held validation rows back, that is its own; otherwise `search.validation` of each label's
+    training rows are set apart in `directory`, by the seed. What is held out for the test is in neither: a trial never
+    sees it. Raises InputError when there are too few rows to set some apart.
+    """
+    names = ("train", "validation")
+    if not (data / "validation.parquet").is_file():
+        table = pq.read_table(data / "train.parquet")
+        apart = _apart(label_column(table), recipe.search.validation, recipe.seed)
+        if not apart.any() or apart.all():
+            raise InputError(
+                f"search.validation: {recipe.search.validation} of {len(apart)} training rows leaves no row on one "
+                "side; give another share, or more rows"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, chosen in zip(names, (~apart, apart), strict=True):
+            pq.write_table(table.filter(pa.array(chosen)), directory / f"{name}.parquet")
+        write_json(directory / "labels.json", labels_of(data))
+        data = directory
+    return data, {name: pq.read_metadata(data / f"{name}.parquet").num_rows for name in names}
+
+
+def _apart(labels: np.ndarray, share: float, seed: int) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """As many rows of each label as its share says; one row at least stays to train on."""
+    if labels.ndim > 1:
+        rows, of_label = np.nonzero(labels)
+        return stratified(rows, of_label, len(labels), share, seed)
+    generator = np.random.default_rng(seed)
+    apart = np.zeros(len(labels), dtype=np.bool_)
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        apart[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
+    return apart

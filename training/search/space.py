@@ -1,0 +1,76 @@
+"""Draws values of the recipe for a trial, and puts them into it."""
+
+import json
+from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
+from typing import Any
+
+from optuna import Trial
+
+from training.recipe.recipe import Recipe
+from training.recipe.search import Span
+
+
+def draw(trial: Trial, key: str, span: Span, recipe: Recipe) -> Any:
+    """A value for `key`, the one that the trial already has if it was interrupted."""
+    if span.choices is not None:
+        # As JSON: Optuna keeps plain values only, and a recipe has lists and sections.
+        return json.loads(trial.suggest_categorical(key, [_json(choice) for choice in span.choices]))
+    low, high = _ends(span)
+    if whole(key, span, recipe):
+        return trial.suggest_int(key, int(low), int(high), step=int(span.step or 1), log=span.log)
+    return trial.suggest_float(key, low, high, step=span.step, log=span.log)
+
+
+def own_values(recipe: Recipe) -> dict[str, Any] | None:
+    """The recipe's own values of what is searched, as Optuna keeps them; None where one lies outside its span."""
+    found: dict[str, Any] = {}
+    for key, span in recipe.search.values.items():
+        try:
+            value: Any = reduce(getitem, key.split("."), recipe.model_dump(mode="json"))
+        except (KeyError, TypeError):
+            return None
+        if key == "train.learning_rate":
+            value = recipe.learning_rate  # the method's own where none is given
+        if span.choices is not None:
+            if value not in span.choices:
+                return None
+            found[key] = _json(value)
+            continue
+        low, high = _ends(span)
+        if not isinstance(value, int | float) or not low <= value <= high:
+            return None
+        if span.step is not None and not float((value - low) / span.step).is_integer():
+            return None
+        found[key] = value
+    return found
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with these values in the place of its own. Raises ValidationError when they do not go together."""
+    given = recipe.model_dump(mode="json", exclude_defaults=True)
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        place = given
+        for parent in parents:
+            place = place.setdefault(parent, recipe.method.model_dump() if parent == "method" else {})
+        place[last] = value
+    return Recipe.model_validate(given)
+
+
+def whole(key: str, span: Span, recipe: Recipe) -> bool:
+    """Whether the recipe takes whole numbers only for `key`, as it does for a batch size."""
+    low, high = _ends(span)
+    taken = reduce(getitem, key.split("."), with_values(recipe, {key: low}).model_dump(mode="json"))
+    return isinstance(taken, int) and isinstance(low, int) and isinstance(high, int)
+
+
+def _ends(span: Span) -> tuple[int | float, int | float]:
+    if span.low is None or span.high is None:
+        raise TypeError("a list has no ends")
+    return span.low, span.high
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,84 @@
+"""A row as a source gives it, before any check, and the columns that are read of it."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bentune.bundle.errors import InputError
+from training.recipe.data import ColumnNames
+
+SLICES = "evaluate.slices or compare.slices"
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A row before any check: `origin` names it for people, `problem` says why it could not even be read.
+
+    `also` has the values of the columns to slice by, `group` or `time` that of the column which decides
+    who is held out.
+    """
+
+    origin: str
+    text: object
+    text_pair: object
+    label: object
+    problem: str | None = None
+    also: Mapping[str, object] = field(default_factory=dict)
+    group: object = None
+    time: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The columns to read: the recipe's, and `also` those to slice by."""
+
+    names: ColumnNames
+    also: Sequence[str] = ()
+    group: str | None = None
+    time: str | None = None
+
+    @property
+    def all(self) -> list[str]:
+        """Their names in the source, each once."""
+        names = (self.names.text, self.names.text_pair, self.names.label, self.group, self.time, *self.also)
+        return list(dict.fromkeys(name for name in names if name))
+
+    @property
+    def keyed(self) -> list[tuple[str, str]]:
+        """Each with the recipe's key that names it."""
+        names = {f"data.columns.{key}": name for key, name in self.names.model_dump(exclude={"image"}).items()}
+        names |= {"data.split.group": self.group, "data.split.time": self.time}
+        return [
+            *((key, name) for key, name in names.items() if name),
+            *((SLICES, name) for name in self.also),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows that can be read more than once; `digest` changes when they do."""
+
+    name: str
+    digest: str
+    read: Callable[[], Iterator[Raw]]
+
+
+def raw_row(origin: str, values: Mapping[str, Any], wanted: Wanted) -> Raw:
+    """The wanted columns of one row; what it lacks is None."""
+    names = wanted.names
+    pair = values.get(names.text_pair) if names.text_pair else None
+    also = {name: values.get(name) for name in wanted.also}
+    group = values.get(wanted.group) if wanted.group else None
+    time = values.get(wanted.time) if wanted.time else None
+    return Raw(origin, values.get(names.text), pair, values.get(names.label), also=also, group=group, time=time)
+
+
+def require_columns(wanted: Wanted, present: Sequence[str], where: Path | str) -> None:
+    """Raise InputError for a wanted column that is not `present`, with the nearest that is."""
+    for key, name in wanted.keyed:
+        if name not in present:
+            close = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"{key}: {where} has no column {name!r}; it has {', '.join(map(repr, present))}{hint}")

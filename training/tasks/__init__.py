@@ -1,0 +1,1 @@
+"""Tasks of training: rows, processors, heads and targets of each kind of model."""

@@ -1,0 +1,1 @@
+"""Images as rows: processors, pixel files and augmentation."""

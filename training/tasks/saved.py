@@ -1,0 +1,41 @@
+"""Reads labels, tokenizers and image processors from the directories of trained, merged and exported models."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from training.tasks.image.processor import FILE as PREPROCESSOR
+from training.tasks.image.processor import ImageProcessor
+from training.tasks.logits import Processor
+
+
+def labels_of(trained: Path) -> list[str]:
+    """The labels that the train stage learned, in the order of the logits."""
+    labels: list[str] = json.loads((trained / "labels.json").read_text(encoding="utf-8"))
+    return labels
+
+
+def processor_in(directory: Path) -> Processor:
+    """The tokenizer or the image processor that was saved there."""
+    if (directory / PREPROCESSOR).is_file():
+        return ImageProcessor.saved(directory)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, use_fast=True)
+    return tokenizer
+
+
+def tokenizer_of(trained: Path) -> Processor:
+    """The tokenizer, or the image processor, that the train stage saved."""
+    return processor_in(trained / "tokenizer")
+
+
+def config_labels(model: Path) -> list[str]:
+    """The labels of a saved model's config.json, in the order of the logits."""
+    names = AutoConfig.from_pretrained(model).id2label
+    return [names[index] for index in sorted(names)]
+
+
+def finished(stages: Mapping[str, Path]) -> Path:
+    """The stage whose model is served: `calibrate`, where the recipe has it, or else `merge`."""
+    return stages.get("calibrate") or stages["merge"]

@@ -1,0 +1,1 @@
+"""Texts as rows: tokenized files and augmentation."""

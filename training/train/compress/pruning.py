@@ -1,0 +1,184 @@
+"""The second half of training with `prune`: makes the trained model smaller, and tunes what is left again.
+
+    dense/ (trained, merged)  ->  pruned/ (smaller, not yet tuned again)  ->  model/ (the result)
+
+Each directory appears whole or not at all, so that an interrupted run goes on in the phase that it was in.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.manifest import write_json
+from training.pipeline.stage import Reporter, Summary
+from training.pipeline.workers import place
+from training.recipe.compression import PruneSettings
+from training.recipe.method import FullMethod
+from training.recipe.recipe import Recipe
+from training.tasks.labels import Loss
+from training.train.compress.magnitude import hold_zeros, release, zero_smallest, zeros
+from training.train.compress.structured import layout_of, remove_least_important
+from training.train.fit.fit import fit
+from training.train.fit.trainer import last_whole_checkpoint
+from training.train.methods import count, merge_tuned
+
+DENSE = "dense"
+PRUNED = "pruned"
+MODEL = "model"
+CHECKPOINTS = "pruned-checkpoints"
+SUMMARY = "trained.json"
+
+
+def require_prunable(model: PreTrainedModel, recipe: Recipe) -> None:
+    """Raise InputError, before anything is trained, when the model cannot be pruned as the recipe says."""
+    if recipe.prune is not None and place().world > 1:
+        raise InputError(f"prune: {place().world} processes train, and one alone can prune: start it without torchrun")
+    if recipe.prune is None or recipe.prune.kind == "magnitude":
+        return
+    layout_of(model, recipe.prune.kind)
+    if recipe.warm:
+        raise InputError(
+            f"prune.kind: {recipe.prune.kind} would prune the parent's model, which was pruned already, once more: "
+            "start cold, without train.warm_start"
+        )
+
+
+def dense_summary(work: Path) -> Summary | None:
+    """What the training told that an interrupted pruning followed; None before that."""
+    try:
+        found: Summary = json.loads((work / DENSE / SUMMARY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def worth_keeping(work: Path) -> set[str]:
+    """After a failure: the phases that are done, and the checkpoints of the last one."""
+    done = {name for name in (DENSE, PRUNED) if (work / name).is_dir()}
+    return done | ({CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set())
+
+
+def prune_and_tune(
+    recipe: Recipe,
+    labels: list[str],
+    trained: Summary,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    validation: Dataset | None,
+    work: Path,
+    report: Reporter,
+    loss: Loss,
+) -> Summary:
+    """Make model/ from what `save_tuned` wrote into `work`, and tell what was taken out; dense/ stays for `evaluate`.
+
+    `trained` is the summary of the training before, which an interrupted run finds again in dense/.
+    """
+    if recipe.prune is None:
+        raise ValueError("the recipe has no `prune`")
+    if not (work / DENSE).is_dir():
+        _keep_dense(recipe, labels, trained, work)
+    for name in ("adapter", MODEL):  # what `save_tuned` left
+        shutil.rmtree(work / name, ignore_errors=True)
+    if not (work / PRUNED).is_dir():
+        _prune(recipe.prune, recipe.seed, rows, tokenizer, loss, work, report)
+    model = _load(work / PRUNED)
+    told: Summary = json.loads((work / PRUNED / SUMMARY).read_text(encoding="utf-8"))
+    report.say(_said(recipe.prune, told))
+    if recipe.prune.kind == "magnitude":
+        hold_zeros(model)
+    try:
+        fitted = fit(model, tokenizer, tuned_again(recipe), rows, validation, work / CHECKPOINTS, report, loss)
+    except BentuneError as error:
+        raise BentuneError(f"after pruning: {error}") from error
+    if recipe.prune.kind == "magnitude":
+        release(model)
+    _write(work / MODEL, model.save_pretrained)
+    shutil.rmtree(work / PRUNED)
+    shutil.rmtree(work / CHECKPOINTS)
+    return told | {
+        "learning_rate": tuned_again(recipe).learning_rate,
+        "steps": fitted.steps,
+        "resumed_at_step": fitted.resumed_at,
+        "loss": fitted.loss,
+        "best_step": fitted.best_step,
+        "curve": fitted.curve,
+        "zeros": zeros(model),
+    }
+
+
+def _keep_dense(recipe: Recipe, labels: list[str], trained: Summary, work: Path) -> None:
+    try:
+        model = merge_tuned(recipe.model_copy(update={"prune": None}), labels, work)
+    except ValueError as error:
+        raise BentuneError(f"train: the merged weights are not finite; lower train.learning_rate: {error}") from error
+    _write(work / DENSE, model.save_pretrained, lambda place: write_json(place / SUMMARY, trained))
+
+
+def _prune(
+    settings: PruneSettings,
+    seed: int,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    loss: Loss,
+    work: Path,
+    report: Reporter,
+) -> None:
+    model = _load(work / DENSE)
+    told: Summary = {"kind": settings.kind, "amount": settings.amount, "parameters_before": count(model).total}
+    if settings.kind == "magnitude":
+        zero_smallest(model, settings.amount)
+    else:
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: settings.importance_rows])
+        with report.task("measuring importance", len(chosen)) as advance:
+            removed = remove_least_important(model, settings, rows.select(chosen), tokenizer, loss, advance)
+        told |= asdict(removed)
+    told |= {"parameters": count(model).total, "zeros": zeros(model)}
+    _write(work / PRUNED, model.save_pretrained, lambda place: write_json(place / SUMMARY, told))
+
+
+def tuned_again(recipe: Recipe) -> Recipe:
+    """The recipe of the second training: every weight, for `prune.epochs`."""
+    if recipe.prune is None:
+        raise ValueError("the recipe has no `prune`")
+    rate = recipe.prune.learning_rate
+    if rate is None and isinstance(recipe.method, FullMethod):
+        rate = recipe.train.learning_rate
+    train = recipe.train.model_copy(update={"epochs": recipe.prune.epochs, "learning_rate": rate})
+    return recipe.model_copy(update={"method": FullMethod(name="full"), "train": train})
+
+
+def _said(settings: PruneSettings, told: dict[str, Any]) -> str:
+    if settings.kind == "magnitude":
+        return f"pruned: {told['zeros']:.1%} of the encoder's linear weights are zero"
+    return (
+        f"pruned: {told['heads']:,} of {told['heads_before']:,} heads and {told['neurons']:,} of "
+        f"{told['neurons_before']:,} neurons are gone, {told['parameters']:,} of {told['parameters_before']:,} weights "
+        "are left"
+    )
+
+
+def _load(directory: Path) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        directory, use_safetensors=True, dtype=torch.float32, local_files_only=True
+    )
+    return model
+
+
+def _write(place: Path, *writers: Callable[[Path], Any]) -> None:
+    """Have a directory written beside and renamed: it is there whole, or not at all."""
+    beside = place.with_name(place.name + ".partial")
+    for old in (beside, place):
+        shutil.rmtree(old, ignore_errors=True)
+    beside.mkdir()
+    for write in writers:
+        write(beside)
+    beside.rename(place)

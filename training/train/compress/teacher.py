@@ -1,0 +1,119 @@
+"""The teacher of a distillation: a fine-tuned classifier that gives logits for rows, in the order of our labels."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.hardware import visible_cores
+from bentune.bundle.manifest import Bundle
+from bentune.bundle.plan import FP32, model_file
+from service.engine.predictor import Predictor, Session, batches_by_length
+from service.engine.providers import CPU
+from service.tasks.encoder import tokenizer_of as served_tokenizer
+from training.pipeline.teacher_files import KEY, bundle_of
+from training.recipe.recipe import Recipe
+from training.tasks.base import class_names, load_base, load_tokenizer
+from training.tasks.logits import Logits, torch_logits
+from training.tasks.rows import Rows
+
+TOKEN_BUDGET = 2048
+SHOWN = 5
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """`answer` gives logits, float32 [rows, its labels], in the order of the rows."""
+
+    labels: list[str]
+    answer: Callable[[Rows, Advance], Logits]
+
+    def logits(self, rows: Rows, labels: Sequence[str], advance: Advance) -> Logits:
+        """Logits, float32 [rows, labels], in the order of the given labels, which are found by name.
+
+        Labels that only the teacher knows are left out, as if it knew that none of them is right. Raises InputError
+        when it lacks one, or its logits are not finite.
+        """
+        if missing := [label for label in labels if label not in self.labels]:
+            raise InputError(
+                f"{KEY}: the teacher does not know {_shown(missing)} of the data; it knows {_shown(self.labels)}: "
+                "rename the data's labels with data.labels, or give a teacher of the same labels"
+            )
+        logits = self.answer(rows, advance)
+        if not np.isfinite(logits).all():
+            raise InputError(f"{KEY}: the teacher gives logits that are no numbers: give another one")
+        return logits[:, [self.labels.index(label) for label in labels]]
+
+
+def open_teacher(recipe: Recipe) -> Teacher:
+    """The teacher that the recipe's `distill` names, with the tokenizer that it was trained with.
+
+    A bundle answers with its fp32 model, which `verify` proved equal to what was trained. Raises InputError when there
+    is no such teacher, or it has no head of its own.
+    """
+    if recipe.distill is None:
+        raise ValueError("the recipe has no `distill`")
+    bundle = bundle_of(recipe.distill.teacher)
+    if bundle is not None:
+        return _stored(bundle, recipe)
+    with _about_the_teacher():
+        return _saved(recipe, recipe.distill.teacher, recipe.distill.max_tokens or recipe.max_tokens)
+
+
+def _stored(bundle: Bundle, recipe: Recipe) -> Teacher:
+    if bundle.manifest.task != recipe.task:
+        raise InputError(f"{KEY}: {bundle.tag} does {bundle.manifest.task}, the recipe's task is {recipe.task}")
+    most = bundle.manifest.limits.max_tokens
+    wanted = (recipe.distill and recipe.distill.max_tokens) or most
+    if wanted > most:
+        raise InputError(f"distill.max_tokens: {wanted} is more than the {most} that {bundle.tag} takes")
+    predictor = Predictor(
+        served_tokenizer(bundle, wanted),
+        Session(bundle.root / model_file(FP32), CPU, visible_cores()),
+        bundle.manifest.labels,
+    )
+
+    def answer(rows: Rows, advance: Advance) -> Logits:
+        pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
+        tokens = [predictor.tokenizer.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]
+        logits = np.empty((len(rows), len(predictor.labels)), dtype=np.float32)
+        for batch in batches_by_length([len(row) for row in tokens], TOKEN_BUDGET):
+            logits[batch] = predictor.logits([tokens[row] for row in batch])
+            advance(len(batch))
+        return logits
+
+    return Teacher(predictor.labels, answer)
+
+
+def _saved(recipe: Recipe, source: str, max_tokens: int) -> Teacher:
+    as_model = recipe.model_copy(update={"model": source, "max_tokens": max_tokens, "distill": None})
+    tokenizer = load_tokenizer(as_model)
+    labels = class_names(as_model)
+    loaded = load_base(as_model, labels)
+    if loaded.fresh:
+        raise InputError(
+            f"{source} has no weights for its {loaded.fresh[0]}: a teacher is a classifier that was fine-tuned before"
+        )
+
+    def answer(rows: Rows, advance: Advance) -> Logits:
+        return torch_logits(loaded.model, tokenizer, rows, max_tokens, advance)[0]
+
+    return Teacher(labels, answer)
+
+
+@contextlib.contextmanager
+def _about_the_teacher() -> Iterator[None]:
+    """What cannot be loaded is the teacher, not the recipe's model."""
+    try:
+        yield
+    except InputError as error:
+        said = str(error).removeprefix("model: ").replace("max_tokens: ", "distill.max_tokens: ", 1)
+        raise InputError(said if said.startswith(("distill.", KEY)) else f"{KEY}: {said}") from error
+
+
+def _shown(labels: Sequence[str]) -> str:
+    return ", ".join(map(repr, labels[:SHOWN])) + (", ..." if len(labels) > SHOWN else "")

@@ -1,0 +1,1 @@
+"""Training loop: arguments, rows, samplers, and sharding."""

@@ -1,0 +1,189 @@
+"""Fits a model to rows with transformers' Trainer: checkpoints, validation, progress, and going on where it stopped."""
+
+import contextlib
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    TrainerCallback,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.hardware import visible_cores
+from training.pipeline import workers as processes
+from training.pipeline.stage import Reporter
+from training.recipe.recipe import Recipe
+from training.recipe.train import Precision
+from training.tasks.image.processor import ImageProcessor
+from training.tasks.image.rows import ImageRows, collated
+from training.tasks.labels import Loss, cross_entropy
+from training.tasks.logits import Processor
+from training.tasks.text.tokenized import lengths_of
+from training.tasks.validation import METRICS, validation_metrics
+from training.train.fit import deepspeed
+from training.train.fit.arguments import evaluation_steps, total_steps, training_arguments
+from training.train.fit.fsdp import make_whole, require_same_kind
+from training.train.fit.precision import precision_for, told
+from training.train.fit.sampler import LengthSampler
+from training.train.fit.trainer import RowTrainer, is_finished, last_whole_checkpoint, step_of
+from training.train.fit.watch import Watch, finite
+
+CURVE = ("step", "epoch", "learning_rate", "grad_norm", "loss", "eval_loss", *(f"eval_{metric}" for metric in METRICS))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """How it went: the curve, an entry a logged or validated step, and the mean loss over all steps.
+
+    `best_step` is the step whose weights were kept, None where no rows were held back to choose by; `stopped_early`
+    whether steps that the recipe asks for were left out because nothing improved.
+    """
+
+    steps: int
+    resumed_at: int
+    loss: float
+    curve: list[dict[str, float]]
+    best_step: int | None
+    stopped_early: bool
+    precision: Precision
+    processes: int
+
+
+def fit(
+    model: torch.nn.Module,
+    tokenizer: Processor,
+    recipe: Recipe,
+    rows: Dataset | ImageRows,
+    validation: Dataset | ImageRows | None,
+    checkpoints: Path,
+    report: Reporter,
+    loss: Loss = cross_entropy,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Fitted:
+    """Train `model` in place on tokenized rows with `labels`; the best checkpoint on `validation` is restored.
+
+    Under torchrun and its like every process calls this alike; the leader's `checkpoints` are everybody's. `callbacks`
+    are told what Trainer's own are. Goes on from the last whole checkpoint in `checkpoints`; whoever has
+    saved the model removes that directory. Raises BentuneError when the loss is no longer a number, InputError when the
+    recipe asks for what the model, the rows or the hardware do not have.
+    """
+    team, here = processes.team(), processes.place()
+    checkpoints = Path(team.agree(str(checkpoints.resolve())))
+    with contextlib.redirect_stdout(sys.stderr):  # where DeepSpeed is installed it is imported here, and says so
+        trainer = trainer_of(model, tokenizer, recipe, rows, validation, checkpoints, loss)
+    if here.world > 1:
+        torch.manual_seed(recipe.seed + here.rank)  # or dropout would be the same for the rows of each
+        torch.set_num_threads(max(1, visible_cores() // here.local))
+    found = team.agree(str(last_whole_checkpoint(checkpoints) or "") if team.leads else "")
+    checkpoint = Path(found) if found else None
+    if checkpoint:
+        require_same_kind(checkpoint, recipe)
+    resumed_at = step_of(checkpoint) if checkpoint else 0
+    if checkpoint:
+        report.say(f"going on from step {resumed_at}")
+    steps = total_steps(recipe, len(rows))
+    with report.task("training", steps) as advance, warnings.catch_warnings(), processes.explain_lost_peer():
+        warnings.simplefilter("ignore")
+        advance(resumed_at)
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        trainer.add_callback(Watch(advance, resumed_at, evaluation_steps(recipe, len(rows)) if validation else None))
+        with deepspeed.stdout_kept(recipe):
+            if checkpoint and is_finished(checkpoint, steps):
+                trainer.restore(checkpoint)
+            else:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if recipe.train.deepspeed is None:
+            make_whole(model, keep=team.leads)
+        else:
+            deepspeed.gather(model, keep=team.leads)
+        trainer.accelerator.wait_for_everyone()  # whoever reads a checkpoint, before it is removed
+    if here.world > 1:
+        torch.set_num_threads(visible_cores())
+    if recipe.train.gradient_checkpointing:
+        cast("PreTrainedModel", model).gradient_checkpointing_disable()
+    history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
+    # Where weights are sharded only the leader has them whole; the others hear of it.
+    broken = team.leads and not all(torch.isfinite(weight).all() for weight in model.parameters())
+    if broken or not finite(history):
+        if team.leads:
+            shutil.rmtree(checkpoints)  # there is nothing in them to go on from
+        raise BentuneError(
+            f"the training loss is no longer a number at step {trainer.state.global_step}: lower train.learning_rate "
+            f"(it is {recipe.learning_rate:g})"
+        )
+    return Fitted(
+        steps=trainer.state.global_step,
+        resumed_at=resumed_at,
+        loss=_mean_loss(history),
+        curve=[{key: entry[key] for key in CURVE if key in entry} for entry in history],
+        best_step=trainer.state.best_global_step if validation else None,
+        stopped_early=trainer.state.global_step < steps,
+        precision=precision_for(recipe.train.precision),
+        processes=here.world,
+    )
+
+
+def trainer_of(
+    model: torch.nn.Module,
+    tokenizer: Processor,
+    recipe: Recipe,
+    rows: Dataset | ImageRows,
+    validation: Dataset | ImageRows | None,
+    checkpoints: Path,
+    loss: Loss,
+) -> RowTrainer:
+    """What trains, but for the callbacks of a whole training. Raises InputError as `fit` does."""
+    stopping = recipe.train.early_stopping
+    if stopping is not None and not validation:
+        raise InputError(
+            "train.early_stopping: no rows are held back to stop by; set data.split.validation, for example to 0.1"
+        )
+    if recipe.train.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
+        raise InputError(f"train.gradient_checkpointing: {recipe.model} does not have it; leave it out")
+    sampler = LengthSampler(recipe.train.batch_size, lengths_of(rows), recipe.seed)
+    with told(precision_for(recipe.train.precision)):
+        arguments = training_arguments(recipe, checkpoints, validate=validation is not None)
+        if isinstance(rows, ImageRows):
+            rows.epoch = lambda: sampler.epoch
+            # Trainer tells both by the signature of a model's forward, and a wrapper of PEFT has none.
+            arguments.remove_unused_columns, arguments.label_names = False, ["labels"]
+        trainer = RowTrainer(
+            sampler=sampler,
+            loss=loss,
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            # In the order of their lengths, for the same reason; the metrics do not depend on it.
+            eval_dataset=_by_length(validation),
+            data_collator=collated if isinstance(tokenizer, ImageProcessor) else DataCollatorWithPadding(tokenizer),
+            compute_metrics=validation_metrics if validation else None,
+        )
+    trainer.remove_callback(PrinterCallback)
+    if stopping is not None:
+        trainer.add_callback(EarlyStoppingCallback(stopping.patience, stopping.min_delta))
+    return trainer
+
+
+def _by_length(rows: Dataset | ImageRows | None) -> Dataset | ImageRows | None:
+    return rows.select(np.argsort(lengths_of(rows))) if isinstance(rows, Dataset) else rows
+
+
+def _mean_loss(history: list[dict[str, float]]) -> float:
+    """Over every step: each entry of the curve is the mean since the one before it."""
+    losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    starts = [0, *(step for step, _ in losses)]
+    total = sum(loss * (step - start) for start, (step, loss) in zip(starts, losses, strict=False))
+    return float(total / losses[-1][0])

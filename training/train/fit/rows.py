@@ -1,0 +1,144 @@
+"""The rows that training really sees: balanced over the labels, and augmented. Never for rows that measure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.pipeline.stage import Summary
+from training.recipe.rows_settings import AugmentSettings, Balance, Cap
+from training.recipe.train import TrainSettings
+from training.tasks.labels import Loss, WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
+from training.tasks.rows import Indices, Rows, StoredRows, of_size
+from training.tasks.text.augment import perturb
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """The rows of `given` that are `kept` as they are, sorted, then a perturbed copy of each of `copied`.
+
+    `copied` are two runs of sorted numbers: what oversampling repeats, and what augmentation adds. `loss` weighs the
+    rows, by `weights` where their labels have some. Texts are read, and perturbed, a part at a time.
+    """
+
+    given: StoredRows
+    kept: Indices
+    copied: tuple[Indices, Indices]
+    augment: AugmentSettings
+    seed: int
+    loss: Loss
+    weights: list[float] | None
+
+    def __len__(self) -> int:
+        return len(self.kept) + self.perturbed
+
+    @property
+    def perturbed(self) -> int:
+        """How many of the rows, the last ones, are perturbed copies of others."""
+        return sum(map(len, self.copied))
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Of all rows, int64 [rows]."""
+        seen: npt.NDArray[np.int64] = self.given.labels[np.concatenate([self.kept, *self.copied])]
+        return seen
+
+    def parts(self) -> Iterator[Rows]:
+        """The rows in their order, PART at a time; every time the same."""
+        return of_size(chain(self.given.parts(self.kept), self._perturbed()))
+
+    def take(self, chosen: Indices) -> Rows:
+        """The rows of these numbers, in memory, as they are before they are perturbed."""
+        return self.given.take(np.concatenate([self.kept, *self.copied])[chosen])
+
+    def summary(self, labels: list[str]) -> Summary:
+        """Counts of what was given and of what is trained on, and the labels' weights where they have some."""
+        counts = {"given": self.given.labels, "trained": self.labels}
+        by_label = {
+            name: dict(zip(labels, label_counts(numbers, len(labels)).tolist(), strict=True))
+            for name, numbers in counts.items()
+        }
+        weights = dict(zip(labels, self.weights, strict=True)) if self.weights is not None else None
+        return {"rows": len(self), "perturbed": self.perturbed, "by_label": by_label, "weights": weights}
+
+    def _perturbed(self) -> Iterator[Rows]:
+        of_texts = np.random.default_rng([self.seed, self.perturbed])
+        # The pairs are drawn for after all texts, whose number decides nothing but where their draws begin.
+        of_pairs = np.random.default_rng([self.seed, self.perturbed])
+        if self.given.paired:
+            for part in self._copied():
+                _texts(part.texts, self.augment, of_pairs)
+        for part in self._copied():
+            texts = _texts(part.texts, self.augment, of_texts)
+            pairs = _texts(part.pairs, self.augment, of_pairs) if part.pairs is not None else None
+            yield Rows(texts, pairs, part.labels)
+
+    def _copied(self) -> Iterator[Rows]:
+        return chain.from_iterable(self.given.parts(numbers) for numbers in self.copied if len(numbers))
+
+
+def training_rows(rows: StoredRows, settings: TrainSettings, labels: int, seed: int) -> TrainingRows:
+    """What to train on in the place of `rows`: nothing but they, the settings and the seed decides.
+
+    The first of each kept row is as it is. Where augmentation makes copies, what oversampling repeats is perturbed too.
+    """
+    chosen = balanced(rows.labels, settings.balance, seed)
+    _, first = np.unique(chosen, return_index=True)
+    repeats = np.ones(len(chosen), dtype=bool)
+    repeats[first] = False
+    copies = settings.augment.copies
+    weights = label_weights(rows.labels, labels) if settings.balance == "weights" else None
+    loss: Loss = cross_entropy
+    if weights is not None or settings.label_smoothing:
+        tensor = torch.tensor(weights, dtype=torch.float32) if weights is not None else None
+        weighted = WeightedBinaryCrossEntropy if rows.labels.ndim > 1 else WeightedCrossEntropy
+        loss = weighted(tensor, settings.label_smoothing)
+    return TrainingRows(
+        given=rows,
+        kept=chosen[~repeats] if copies else chosen,
+        copied=(chosen[repeats] if copies else chosen[:0], np.repeat(chosen, copies)),
+        augment=settings.augment,
+        seed=seed,
+        loss=loss,
+        weights=weights,
+    )
+
+
+def balanced(labels: npt.NDArray[np.int64], balance: Balance, seed: int) -> Indices:
+    """The numbers of the rows to train on, sorted.
+
+    With `oversample` every label gets as many as the largest has: each of its rows equally often, the rest drawn.
+    """
+    if balance in ("none", "weights"):
+        return np.arange(len(labels), dtype=np.int64)
+    generator = np.random.default_rng(seed)
+    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if isinstance(balance, Cap):
+        return np.sort(np.concatenate([generator.permutation(of_label)[: balance.cap] for of_label in rows]))
+    most = max(len(of_label) for of_label in rows)
+    repeated = [np.resize(generator.permutation(of_label), most) for of_label in rows]
+    return np.sort(np.concatenate(repeated))
+
+
+def label_weights(labels: npt.NDArray[np.int64], count: int) -> list[float]:
+    """All rows by labels x rows of the label, which is scikit-learn's "balanced": over the rows their mean is 1.
+
+    Where rows have any number of labels, what a label's rows count for beside those without it: as much in all. A label
+    that no row or every row has weighs 1.
+    """
+    rows = label_counts(labels, count)
+    if labels.ndim > 1:
+        return [float((len(labels) - own) / own) if 0 < own < len(labels) else 1.0 for own in rows]
+    return [float(len(labels) / (np.count_nonzero(rows) * own)) if own else 0.0 for own in rows]
+
+
+def label_counts(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """How many rows have each of `count` labels, int64 [labels]."""
+    return labels.sum(axis=0) if labels.ndim > 1 else np.bincount(labels, minlength=count)
+
+
+def _texts(texts: list[str], settings: AugmentSettings, generator: np.random.Generator) -> list[str]:
+    return [perturb(text, settings, generator) for text in texts]

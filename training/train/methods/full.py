@@ -1,0 +1,31 @@
+"""Every weight is tuned."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from training.tasks.base import Base
+from training.tasks.classifier import load_classifier
+from training.train.methods.tuning import LoadBase
+
+MODEL = "model"
+
+
+class Full:
+    """Keeps the whole model, so that nothing is needed of the base any more."""
+
+    def prepare(self, base: Base) -> torch.nn.Module:
+        """The base itself."""
+        return base.model
+
+    def save(self, model: Any, directory: Path) -> None:
+        """Write model/."""
+        model.save_pretrained(directory / MODEL, safe_serialization=True)
+
+    def load(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:  # noqa: ARG002
+        """The saved model."""
+        return load_classifier(directory / MODEL)
+
+    merged = load

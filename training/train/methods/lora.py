@@ -1,0 +1,86 @@
+"""Low-rank adapters beside frozen weights; the head and whatever has no pretrained weights are trained whole."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from transformers import PreTrainedModel
+
+from bentune.bundle.errors import InputError
+from training.recipe.method import LoraMethod, QloraMethod
+from training.tasks.base import Base
+from training.tasks.classifier import takes_images
+from training.train.methods.tuning import LoadBase, trained_whole, within
+
+ADAPTER = "adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Adapters by PEFT; only they and what is trained whole are kept."""
+
+    settings: LoraMethod | QloraMethod
+
+    def prepare(self, base: Base) -> torch.nn.Module:
+        """The base with adapters. Raises InputError when a named target module is not in it."""
+        # An adapter beside random weights would learn little.
+        whole = trained_whole(base)
+        config = LoraConfig(
+            # Its wrapper for texts would give a model of images `input_ids`.
+            task_type=None if takes_images(base.model.config) else TaskType.SEQ_CLS,
+            r=self.settings.rank,
+            lora_alpha=self.settings.alpha,
+            lora_dropout=self.settings.dropout,
+            use_rslora=self.settings.rslora,
+            use_dora=self.settings.dora,
+            target_modules=self._targets(base, whole),
+            # PEFT guesses the head's name for some models only.
+            modules_to_save=whole,
+        )
+        try:
+            return cast("torch.nn.Module", get_peft_model(base.model, config))
+        except ValueError as error:
+            raise InputError(f"method.target_modules: {error}") from error
+
+    def save(self, model: Any, directory: Path) -> None:
+        """Write adapter/."""
+        model.save_pretrained(directory / ADAPTER, safe_serialization=True)
+
+    def load(self, load_base: LoadBase, directory: Path) -> PeftModel:
+        """The base with the saved adapter beside it."""
+        return PeftModel.from_pretrained(load_base(), directory / ADAPTER, is_trainable=False)
+
+    def merged(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
+        """The base with the adapter in its weights."""
+        return cast("PreTrainedModel", self.load(load_base, directory).merge_and_unload(safe_merge=True))
+
+    def _targets(self, base: Base, whole: list[str]) -> list[str]:
+        # Not PEFT's "all-linear", which takes the head as well.
+        linear = [
+            name
+            for name, module in base.model.named_modules()
+            if isinstance(module, torch.nn.Linear) and not within(name, whole)
+        ]
+        targets = self.settings.target_modules
+        if targets == "auto":
+            if not linear:
+                raise InputError("method.target_modules: the model has no linear layer; name the layers to adapt")
+            return linear
+        adaptable = [
+            name
+            for name, module in base.model.named_modules()
+            if name and not within(name, whole) and not any(True for _ in module.children())
+        ]
+        for target in targets:
+            # PEFT itself takes a list in which one name is right.
+            if not any(name == target or name.endswith(f".{target}") for name in adaptable):
+                names = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
+                close = difflib.get_close_matches(target, names, n=1, cutoff=0.5)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise InputError(
+                    f"method.target_modules: no layer below the head is {target!r}; there are {', '.join(names)}{hint}"
+                )
+        return targets

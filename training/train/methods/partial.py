@@ -1,0 +1,52 @@
+"""Models of which some weights are trained in place: the others stay as the base has them, and are not kept."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from bentune.bundle.errors import BentuneError
+from training.tasks.base import Base
+from training.train.methods.tuning import LoadBase, trained_whole, within
+
+TUNED = Path("tuned/model.safetensors")
+
+
+class Kept:
+    """What the methods share that train a part of the weights in place."""
+
+    def save(self, model: Any, directory: Path) -> None:
+        """Write tuned/: the weights that were trained, under the names that the base has for them."""
+        file = directory / TUNED
+        file.parent.mkdir()
+        trained = {
+            name: weight.detach().cpu().contiguous()
+            for name, weight in model.named_parameters()
+            if weight.requires_grad
+        }
+        save_file(trained, file, {"format": "pt"})
+
+    def load(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
+        """The base with the trained weights in it."""
+        model = load_base()
+        try:
+            unknown = model.load_state_dict(load_file(directory / TUNED), strict=False).unexpected_keys
+        except RuntimeError as error:  # of another shape
+            raise BentuneError(f"{directory / TUNED} does not fit the base model: {error}") from error
+        if unknown:
+            raise BentuneError(f"{directory / TUNED} does not fit the base model, which has no weight {unknown[0]}")
+        return model
+
+    merged = load
+
+
+def train_only(base: Base, chosen: Callable[[str], bool]) -> torch.nn.Module:
+    """The base with all weights frozen but those whose name is chosen, and what is always trained."""
+    whole = trained_whole(base)
+    for name, weight in base.model.named_parameters():
+        weight.requires_grad_(within(name, whole) or chosen(name))
+    model: torch.nn.Module = base.model
+    return model

@@ -1,0 +1,98 @@
+"""Adapters beside a base of 4-bit weights (NF4, by bitsandbytes); merged onto what these weights stand for, float32."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from bitsandbytes import functional
+from bitsandbytes.nn.modules import Linear4bit, Params4bit
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel
+
+from bentune.bundle.errors import InputError
+from training.recipe.method import QloraMethod
+from training.tasks.base import Base
+from training.train.methods.lora import ADAPTER, Lora
+from training.train.methods.tuning import LoadBase, trained_whole, within
+
+NF4 = "nf4"
+
+
+@dataclass(frozen=True, slots=True)
+class Qlora:
+    """LoRA on a quantized base. The same base gives the same 4-bit weights, so only the adapter is kept.
+
+    Quantized is every linear layer, but for the head and what has no pretrained weights. The layers compute in float32,
+    so that `merged` differs from `load` by rounding alone.
+    """
+
+    settings: QloraMethod
+
+    def prepare(self, base: Base) -> torch.nn.Module:
+        """The base in 4 bits with adapters. Raises InputError when it has no linear layer, as Lora does otherwise."""
+        whole = trained_whole(base)
+        if not any(True for _ in _linear(base.model, whole)):
+            raise InputError("method: the model has no linear layer to hold in 4 bits; choose another method")
+        self._quantize(base.model, whole)
+        return Lora(self.settings).prepare(base)
+
+    def save(self, model: Any, directory: Path) -> None:
+        """Write adapter/."""
+        Lora(self.settings).save(model, directory)
+
+    def load(self, load_base: LoadBase, directory: Path) -> PeftModel:
+        """The base in 4 bits with the saved adapter beside it."""
+        return Lora(self.settings).load(lambda: self._quantize(load_base(), _whole(directory)), directory)
+
+    def merged(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
+        """The weights that the 4 bits stand for with the adapter in them: to quantize these again would change them."""
+        return Lora(self.settings).merged(lambda: self._rounded(load_base(), _whole(directory)), directory)
+
+    def _quantize(self, model: PreTrainedModel, whole: Collection[str]) -> PreTrainedModel:
+        """Put a 4-bit layer in the place of each linear one."""
+        for name, layer in list(_linear(model, whole)):
+            packed = Linear4bit(
+                layer.in_features,
+                layer.out_features,
+                bias=layer.bias is not None,
+                compute_dtype=torch.float32,
+                compress_statistics=self.settings.double_quantization,
+                quant_type=NF4,
+                device="meta",
+            )
+            packed.weight = Params4bit(
+                layer.weight.data,
+                requires_grad=False,
+                compress_statistics=self.settings.double_quantization,
+                quant_type=NF4,
+                module=packed,
+            )
+            packed.bias = layer.bias
+            packed.to("cpu")  # which quantizes
+            # On CPUs with AVX512-BF16 the layer would repack itself in eval mode for a kernel that computes in bfloat16
+            # and has no gradient, and stay so in the training that goes on after an evaluation.
+            packed.support_avx512bf16_for_cpu = False
+            model.set_submodule(name, packed)
+        model.is_loaded_in_4bit = True  # type: ignore[assignment]  # what PEFT goes by
+        return model
+
+    def _rounded(self, model: PreTrainedModel, whole: Collection[str]) -> PreTrainedModel:
+        """Give each linear layer the weights that its 4-bit ones stand for."""
+        for _, layer in _linear(model, whole):
+            packed = functional.quantize_4bit(
+                layer.weight.data, compress_statistics=self.settings.double_quantization, quant_type=NF4
+            )
+            layer.weight.data = functional.dequantize_4bit(*packed)
+        return model
+
+
+def _linear(model: torch.nn.Module, whole: Collection[str]) -> Iterator[tuple[str, torch.nn.Linear]]:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and not within(name, whole):
+            yield name, module
+
+
+def _whole(directory: Path) -> list[str]:
+    return cast("list[str]", PeftConfig.from_pretrained(str(directory / ADAPTER)).modules_to_save)

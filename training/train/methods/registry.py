@@ -1,0 +1,74 @@
+"""The recipe's method as the stages use it: prepares a base model, saves what was trained, and loads it back."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from bentune.bundle.errors import InputError
+from training.recipe.method import BiasMethod, FreezeMethod, FullMethod, HeadMethod, LoraMethod, Method, QloraMethod
+from training.recipe.recipe import Recipe
+from training.tasks.base import Base, base_digest, load_base
+from training.train.methods.bias import Bias
+from training.train.methods.freeze import Freeze
+from training.train.methods.full import Full
+from training.train.methods.head import Head
+from training.train.methods.lora import Lora
+from training.train.methods.qlora import Qlora
+from training.train.methods.tuning import Tuning
+
+BASE = "base.json"
+
+
+def prepare(base: Base, method: Method) -> torch.nn.Module:
+    """The model to train. Raises InputError where the method's settings do not fit the model."""
+    return _tuning(method).prepare(base)
+
+
+def save_tuned(model: torch.nn.Module, method: Method, directory: Path) -> None:
+    """Write what was trained as safetensors: the adapter, some of the weights, or the whole model."""
+    _tuning(method).save(model, directory)
+
+
+def load_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel | PeftModel:
+    """The model as it was trained: the base with what was saved beside it or in it, or the saved model."""
+    return _tuning(recipe.saved_method).load(partial(load_same_base, recipe, labels, directory), directory)
+
+
+def merge_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
+    """The trained model as one of the base's own kind. Raises ValueError for merged values that are not finite."""
+    return _tuning(recipe.saved_method).merged(partial(load_same_base, recipe, labels, directory), directory)
+
+
+def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
+    """The base that was tuned, which a warm start took from the parent's run.
+
+    Raises InputError when its files, or its commit on the hub, changed since.
+    """
+    base = json.loads((directory / BASE).read_text(encoding="utf-8"))
+    tuned = recipe.model_copy(update={"model": base["warm_start"]}) if "warm_start" in base else recipe
+    model = load_base(tuned, labels).model
+    if base_digest(tuned, model) != base["sha256"]:
+        raise InputError(
+            f"model: {tuned.model} is not what it was when it was tuned: run `bentune train` again, or put it back"
+        )
+    return model
+
+
+def _tuning(method: Method) -> Tuning:
+    match method:
+        case FullMethod():
+            return Full()
+        case LoraMethod():
+            return Lora(method)
+        case QloraMethod():
+            return Qlora(method)
+        case BiasMethod():
+            return Bias()
+        case FreezeMethod():
+            return Freeze(method)
+        case HeadMethod():
+            return Head()
