@@ -9,23 +9,23 @@ from collections.abc import Callable
 import click
 from rich.table import Table
 
-from bentune.bench import bench
 from bentune.bundle.errors import BentuneError, GateError
-from bentune.capacity import capacity
-from bentune.compare import compare
-from bentune.image import image
-from bentune.lineage import lineage
+from bentune.commands.bench import bench
+from bentune.commands.capacity import capacity
+from bentune.commands.compare import compare
+from bentune.commands.image import image
+from bentune.commands.lineage import lineage
+from bentune.commands.predict import predict
+from bentune.commands.recipe import recipe
+from bentune.commands.release import release, rollback
+from bentune.commands.replay import replay
+from bentune.commands.report import report_command
+from bentune.commands.retrain import retrain
+from bentune.commands.run import STAGES, run
+from bentune.commands.search import search
+from bentune.commands.serve import serve, smoke
+from bentune.console import Report
 from bentune.options import json_option
-from bentune.predict import predict
-from bentune.recipe import recipe
-from bentune.release import release, rollback
-from bentune.replay import replay
-from bentune.report import Report
-from bentune.retrain import retrain
-from bentune.run_report import report_command
-from bentune.search import search
-from bentune.serving import serve, smoke
-from bentune.stages import STAGES, run
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -43,7 +43,7 @@ def cli() -> None:
 @json_option
 def doctor(as_json: bool) -> None:
     """Show versions, the CPU as this process may use it, and what is missing."""
-    from bentune.doctor import examine
+    from bentune.commands.doctor import examine
 
     report, findings = Report(as_json=as_json), examine()
     table = Table("", "found", "note")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from bentune.bundle.errors import GateError
-from bentune.data_table import lines as data_lines
-from bentune.report import Report
+from bentune.console import Report
+from bentune.tables.data import lines as data_lines
 
 if TYPE_CHECKING:
     from bentune.bundle.verdict import Verdict

@@ -15,11 +15,11 @@ from starlette.routing import Route
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import MODULE, open_bundle
-from bentune.bundle.plan import Plan
+from bentune.bundle.plan import OPENVINO, Plan
 from bentune.bundle.processor import IMAGES
 from bentune.bundle.store import remember_model
 from service.engine.memory import require_memory
-from service.engine.providers import OPENVINO, OPENVINO_REQUIREMENT
+from service.engine.providers import OPENVINO_REQUIREMENT
 from service.http.openapi import corrected
 from service.http.requests import Incoming, PredictRequest, PredictResponse
 from service.scheduling.priority import favour_slots

@@ -475,8 +475,8 @@ def test_compare_settings_table_is_the_code() -> None:
 @pytest.mark.skipif(shutil.which("kubectl") is None and not os.environ.get("CI"), reason="kubectl is not installed")
 def test_release_page(tiny_tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands that need no cluster run, on the overlay of the Kubernetes page; the others exist."""
-    from bentune.image import image
-    from bentune.release import release, rollback
+    from bentune.commands.image import image
+    from bentune.commands.release import release, rollback
 
     name = tiny_tag.partition(":")[0]
     page = (DOCS / "release.md").read_text()

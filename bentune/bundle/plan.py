@@ -10,9 +10,12 @@ from pydantic import Field, StringConstraints
 
 from bentune.bundle.files import Frozen
 from bentune.bundle.hardware import Cpu
-from service.engine.providers import CPU as CPU_PROVIDER
 
 FP32 = "fp32"
+
+CPU = "CPUExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
+"""The execution providers that a plan may choose, as ONNX Runtime calls them."""
 
 
 def model_file(variant: str) -> str:
@@ -87,7 +90,7 @@ class Plan(Frozen):
     """
 
     variant: Variant = FP32
-    provider: str = CPU_PROVIDER
+    provider: str = CPU
     slots: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
     token_budget: int = Field(default=1024, ge=1)

@@ -7,9 +7,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from bentune.bundle.errors import BundleError
-
-CPU = "CPUExecutionProvider"
-OPENVINO = "OpenVINOExecutionProvider"
+from bentune.bundle.plan import CPU, OPENVINO
 
 OPENVINO_REQUIREMENT = "onnxruntime-ep-openvino>=1.8,<1.9"
 """What pip installs to have OPENVINO; the extra `openvino`, and part of a Bento whose plan chose it."""

@@ -4,8 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from bentune.bundle.hardware import Cpu
-from bentune.bundle.plan import FP32, Entry, Plan
-from service.engine.providers import CPU as CPU_PROVIDER
+from bentune.bundle.plan import CPU, FP32, Entry, Plan
 
 REASONS = ("cores", "isa", "provider", "golden")
 """Why a pod may run something else than its plan says, as metrics name it."""
@@ -24,7 +23,7 @@ class Runtime:
     @property
     def apart(self) -> bool:
         """Whether slots need sessions of their own: one that they share would have them share its threads too."""
-        return self.provider == CPU_PROVIDER and self.threads > 1
+        return self.provider == CPU and self.threads > 1
 
     @property
     def copies(self) -> int:
@@ -66,8 +65,8 @@ def in_fp32(plan: Plan, cpu: Cpu) -> Runtime:
 
     With the token budget that was best for them: the winner's may be 1, for a variant that must run rows one by one.
     """
-    budgets = [entry.token_budget for entry in plan.measured if (entry.variant, entry.provider) == (FP32, CPU_PROVIDER)]
-    return Runtime(FP32, CPU_PROVIDER, cpu.cores, 1, budgets[0] if budgets else plan.token_budget)
+    budgets = [entry.token_budget for entry in plan.measured if (entry.variant, entry.provider) == (FP32, CPU)]
+    return Runtime(FP32, CPU, cpu.cores, 1, budgets[0] if budgets else plan.token_budget)
 
 
 def _obstacles(entry: Entry, plan: Plan, cpu: Cpu, providers: Collection[str]) -> Iterator[Fallback]:

@@ -199,7 +199,7 @@ def test_explain_is_a_table_for_people(bentune: Call, tiny_recipe: Path) -> None
 
 
 def test_doctor_names_what_is_missing(bentune: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bentune.doctor.TRAIN", ("not-on-this-machine",))
+    monkeypatch.setattr("bentune.commands.doctor.TRAIN", ("not-on-this-machine",))
     code, out, _ = bentune("doctor", "--json")
     found = {row["name"]: row for row in parsed(out)}
     assert code == 0

@@ -11,7 +11,7 @@ from comparisons import NASTY, comparison
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import write_json
-from bentune.run_report import judgement_of
+from bentune.commands.report import judgement_of
 
 Call = Callable[..., tuple[int, str, str]]
 

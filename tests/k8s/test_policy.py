@@ -488,7 +488,7 @@ def test_every_way_of_training_runs_the_same_recipe(training: Any) -> None:
 
 
 def test_the_recipe_is_one(render: Callable[..., Any], tmp_path: Path) -> None:
-    from bentune.retrain import retrain as command
+    from bentune.commands.retrain import retrain as command
     from training.recipe.file import load_recipe
 
     (tmp_path / "recipe.yaml").write_text(render("training/job").one("ConfigMap")["data"]["recipe.yaml"])
@@ -507,7 +507,7 @@ def test_the_recipe_is_one(render: Callable[..., Any], tmp_path: Path) -> None:
 
 
 def test_the_release_of_a_retrained_model_is_a_command_that_there_is(render: Callable[..., Any]) -> None:
-    from bentune.release import release
+    from bentune.commands.release import release
 
     (container,) = render("training/retrain").containers
     *_, line = container["args"][0].splitlines()

@@ -17,7 +17,7 @@ from http_server import serving
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import EVIDENCE, MODULE, Bundle, Parent, open_bundle, seal, write_json
 from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict
-from bentune.lineage import draw
+from bentune.commands.lineage import draw
 from rollout.lineage import Change, Lineage, Version, lineage
 from rollout.release.record import record_file
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import Bundle, open_bundle
-from bentune.bundle.plan import Plan
+from bentune.bundle.plan import CPU, Plan
 from service import app
 from service.app import TextClassifier
 from service.engine import engine, memory
@@ -26,7 +26,6 @@ from service.engine.engine import Engine
 from service.engine.golden import Replay
 from service.engine.memory import needed_bytes
 from service.engine.predictor import Predictor
-from service.engine.providers import CPU
 from service.engine.runtime import Runtime
 from service.http.requests import Incoming, rows_of
 from service.settings import Settings

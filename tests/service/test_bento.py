@@ -15,9 +15,8 @@ import pytest
 import service
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Columns, GoldenRow, open_bundle
-from bentune.bundle.plan import FP32, scores_key
+from bentune.bundle.plan import CPU, FP32, scores_key
 from service.engine.predictor import Predictor
-from service.engine.providers import CPU
 
 ROOT = Path(service.__file__).resolve().parent.parent
 Serve = Callable[..., AbstractContextManager[Any]]

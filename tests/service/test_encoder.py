@@ -10,11 +10,10 @@ from tiny_images import picture, png
 from bentune.bundle.errors import BundleError
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import ImageLimits, Limits, open_bundle
-from bentune.bundle.plan import FP32, scores_key
+from bentune.bundle.plan import CPU, FP32, scores_key
 from bentune.bundle.processor import ImageSettings
 from service.engine.golden import replay
 from service.engine.predictor import Predictor
-from service.engine.providers import CPU
 from service.tasks.encoder import encoder_of, feed, tokenizer_of
 from service.tasks.image import ImageEncoder
 from service.tasks.text import TextTokenizer

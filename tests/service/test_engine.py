@@ -13,13 +13,12 @@ import pytest
 from bentune.bundle.errors import BundleError
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import Bundle, open_bundle
-from bentune.bundle.plan import FP32, Entry, Plan, scores_key
+from bentune.bundle.plan import CPU, FP32, OPENVINO, Entry, Plan, scores_key
 from service.engine import engine as module
 from service.engine.engine import Engine, Proven, runner
 from service.engine.golden import Replay
 from service.engine.memory import needed_bytes
 from service.engine.predictor import Predictor
-from service.engine.providers import CPU, OPENVINO
 from service.engine.runtime import Runtime, in_fp32
 from service.tasks.text import TextTokenizer
 

@@ -11,8 +11,7 @@ import pytest
 
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import write_json
-from bentune.bundle.plan import FP32, Entry, Plan, scores_key
-from service.engine.providers import CPU
+from bentune.bundle.plan import CPU, FP32, Entry, Plan, scores_key
 
 MISSING = "MissingExecutionProvider"
 

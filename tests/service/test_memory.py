@@ -7,9 +7,8 @@ import pytest
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import Bundle, open_bundle
-from bentune.bundle.plan import FP32
+from bentune.bundle.plan import CPU, FP32
 from service.engine.memory import allowed_bytes, needed_bytes, queue_limits, require_memory
-from service.engine.providers import CPU
 from service.engine.runtime import Runtime
 from service.settings import Settings
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bentune.bundle.hardware import Cpu
-from bentune.bundle.plan import FP32, Check, Entry, Plan, model_file, scores_key
-from service.engine.providers import CPU, OPENVINO
+from bentune.bundle.plan import CPU, FP32, OPENVINO, Check, Entry, Plan, model_file, scores_key
 
 ENTRY = {
     "variant": "int8-static",

@@ -11,8 +11,9 @@ import onnxruntime as ort
 import pytest
 
 from bentune.bundle.errors import BundleError
+from bentune.bundle.plan import CPU, OPENVINO
 from service.engine import providers
-from service.engine.providers import CPU, OPENVINO, OPENVINO_REQUIREMENT, available, open_session
+from service.engine.providers import OPENVINO_REQUIREMENT, available, open_session
 
 FEED = {name: np.ones((2, 5), dtype=np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
 

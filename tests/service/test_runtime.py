@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentune.bundle.hardware import Cpu
-from bentune.bundle.plan import FP32, Entry, Plan
-from service.engine.providers import CPU, OPENVINO
+from bentune.bundle.plan import CPU, FP32, OPENVINO, Entry, Plan
 from service.engine.runtime import REASONS, Runtime, choose, in_fp32
 
 VNNI = ("avx2", "avx512_vnni")

@@ -16,9 +16,8 @@ from tiny import Quiet, sentences, write_csv, write_recipe
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import GoldenRow
-from bentune.bundle.plan import FP32, scores_key
+from bentune.bundle.plan import CPU, FP32, scores_key
 from bentune.bundle.scores import probabilities
-from service.engine.providers import CPU
 from training.pipeline.pipeline import run_stage
 from training.pipeline.run_dir import RunDir
 from training.prove.evaluation import Evaluation

@@ -9,8 +9,7 @@ import onnx
 import pytest
 
 from bentune.bundle.manifest import open_bundle
-from bentune.bundle.plan import FP32, Check
-from service.engine.providers import CPU
+from bentune.bundle.plan import CPU, FP32, Check
 from service.tasks.text import TextTokenizer
 from training.plan import candidates as module
 from training.plan.candidates import MOST_SPARED, NARROWLY, Trial, candidates

@@ -14,10 +14,10 @@ from command import ask
 from bentune.bundle.baseline import Baseline
 from bentune.bundle.hardware import Cpu, describe
 from bentune.bundle.manifest import GoldenRow, ProcessorSettings, open_bundle
-from bentune.bundle.plan import FP32, Plan, model_file, scores_key
+from bentune.bundle.plan import CPU, FP32, Plan, model_file, scores_key
 from service.engine.golden import replay
 from service.engine.predictor import Predictor, Session
-from service.engine.providers import CPU, available
+from service.engine.providers import available
 from service.tasks.text import TextTokenizer
 from training.plan.baseline import baseline
 from training.plan.search import first_round

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bentune.bundle.plan import FP32, Check, Entry
-from service.engine.providers import CPU, OPENVINO
+from bentune.bundle.plan import CPU, FP32, OPENVINO, Check, Entry
 from service.engine.runtime import Runtime
 from training.plan.search import (
     FINAL_ROUNDS,

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from bentune.bundle.manifest import open_bundle
-from bentune.bundle.plan import FP32, Entry
+from bentune.bundle.plan import CPU, FP32, Entry
 from service.engine.predictor import Predictor
-from service.engine.providers import CPU
 from service.engine.runtime import Runtime
 from service.tasks.text import TextTokenizer, Tokens
 from training.plan.speed import CLIENTS_PER_SLOT, LONE_ROWS, Traffic, measure

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bentune.bundle.plan import FP32, Check
+from bentune.bundle.plan import CPU, FP32, Check
 from service.engine.predictor import Session
-from service.engine.providers import CPU, available
+from service.engine.providers import available
 from service.tasks.encoder import Encoded, feed
 from training.plan.checks import Sample, check, logits_alone
 from training.plan.fusion import with_bias

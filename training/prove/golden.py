@@ -3,9 +3,8 @@
 import numpy as np
 
 from bentune.bundle.manifest import GoldenRow
-from bentune.bundle.plan import FP32, scores_key
+from bentune.bundle.plan import CPU, FP32, scores_key
 from bentune.bundle.scores import Floats, probabilities
-from service.engine.providers import CPU
 from training.prove.parity import Stop
 from training.tasks.rows import Rows
 

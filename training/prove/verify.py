@@ -17,9 +17,8 @@ import numpy as np
 from bentune.bundle.errors import GateError
 from bentune.bundle.hardware import visible_cores
 from bentune.bundle.manifest import write_json
-from bentune.bundle.plan import FP32, model_file
+from bentune.bundle.plan import CPU, FP32, model_file
 from service.engine.predictor import Predictor, Session, batches_by_length
-from service.engine.providers import CPU
 from training.pipeline.stage import Context, Summary
 from training.prove.exported import encoded, exported_digest, ids_of, processor_digest, served_encoder
 from training.prove.golden import golden_rows

@@ -9,9 +9,8 @@ import numpy as np
 from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import visible_cores
 from bentune.bundle.manifest import Bundle
-from bentune.bundle.plan import FP32, model_file
+from bentune.bundle.plan import CPU, FP32, model_file
 from service.engine.predictor import Predictor, Session, batches_by_length
-from service.engine.providers import CPU
 from service.tasks.encoder import tokenizer_of as served_tokenizer
 from training.pipeline.teacher_files import KEY, bundle_of
 from training.recipe.recipe import Recipe

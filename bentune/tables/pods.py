@@ -7,7 +7,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from bentune.report import Report
+from bentune.console import Report
 from rollout.release.watch import Pod, Watch
 
 COLOURS = {"+": "green", "-": "red", "@": "cyan"}

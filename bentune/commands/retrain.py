@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
+from bentune.commands.report import COMPARED, judgement_of, say_report
+from bentune.console import Report
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import exit_code_of, outcome_json, say_outcome
-from bentune.report import Report
-from bentune.run_report import COMPARED, judgement_of, say_report
 
 if TYPE_CHECKING:
     from bentune.bundle.manifest import Bundle

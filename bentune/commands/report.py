@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from bentune.console import Report
 from bentune.options import json_option, overrides_option, recipe_argument, runs_option
-from bentune.report import Report
 
 if TYPE_CHECKING:
     from training.report.facts import Judgement

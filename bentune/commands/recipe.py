@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from bentune.console import Report
 from bentune.options import json_option, overrides_option, recipe_argument
-from bentune.report import Report
 
 
 @click.group()

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from bentune.bundle.errors import InputError
+from bentune.console import Report
 from bentune.options import json_option
-from bentune.report import Report
 
 
 @click.command()

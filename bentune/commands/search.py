@@ -8,9 +8,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from bentune.console import Report
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import say_outcome
-from bentune.report import Report
 
 if TYPE_CHECKING:
     from training.search.result import SearchResult

@@ -5,8 +5,8 @@ import subprocess
 import click
 from rich.markup import escape
 
+from bentune.console import Report
 from bentune.options import json_option
-from bentune.report import Report
 
 
 @click.command()

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from bentune.console import Report
 from bentune.options import json_option
 from bentune.outcome import exit_code_of
-from bentune.report import Report
 
 
 @click.command()

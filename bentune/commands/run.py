@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from bentune.dry_run import dry_run, dry_run_option
+from bentune.commands.report import say_report
+from bentune.console import Report
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import outcome_json, say_outcome
-from bentune.report import Report
-from bentune.run_report import say_report
+from bentune.tables.dry_run import dry_run, dry_run_option
 
 force_option = click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
 

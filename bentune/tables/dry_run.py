@@ -7,7 +7,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from bentune.report import Report
+from bentune.console import Report
 
 if TYPE_CHECKING:
     from training.dry_run.dry_run import DryRun

@@ -6,8 +6,8 @@ import click
 from rich.markup import escape
 from rich.tree import Tree
 
+from bentune.console import Report
 from bentune.options import json_option
-from bentune.report import Report
 
 if TYPE_CHECKING:
     from bentune.bundle.verdict import Verdict

@@ -7,8 +7,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from bentune.console import Report
 from bentune.options import json_option
-from bentune.report import Report
 
 if TYPE_CHECKING:
     from rollout.replay import Disagreement, Flip

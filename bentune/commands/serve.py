@@ -4,8 +4,8 @@ import os
 
 import click
 
+from bentune.console import Report
 from bentune.options import json_option
-from bentune.report import Report
 
 
 @click.command()

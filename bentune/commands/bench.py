@@ -9,8 +9,8 @@ import click
 from rich.markup import escape
 
 from bentune.bundle.errors import GateError, InputError
+from bentune.console import Report
 from bentune.options import json_option, require_place
-from bentune.report import Report
 
 if TYPE_CHECKING:
     from rollout.load.bench import Pattern

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from bentune.bundle.errors import InputError
+from bentune.console import Report
 from bentune.options import json_option
-from bentune.report import Report
 
 SHOWN = 12
 
@@ -135,7 +135,7 @@ def _place(options: dict[str, Any]) -> Any:
 
 
 def _pods(report: Report) -> Any:
-    from bentune.pods import Pods
+    from bentune.tables.pods import Pods
 
     return Pods(report)
 
