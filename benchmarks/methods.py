@@ -24,7 +24,8 @@ VARIANTS = {
     "`head`": "head",
 }
 LOADED = (
-    "import sys; from pathlib import Path; import training.train.stage; from training.tasks.base import load_base, quiet; "
+    "import sys; from pathlib import Path; import training.train.stage; "
+    "from training.tasks.base import load_base, quiet; "
     "from training.recipe.file import load_recipe; quiet(); load_base(load_recipe(Path(sys.argv[1])).recipe, 'ab')"
 )
 

@@ -15,8 +15,9 @@ def test_packages_are_the_serving_dependencies() -> None:
     assert yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["packages"] == serving
 
 
-def test_only_the_service_is_included() -> None:
+def test_the_service_and_the_bundle_are_included_and_nothing_else() -> None:
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     included = {str(path.relative_to(ROOT)) for pattern in bentofile["include"] for path in ROOT.glob(pattern)}
-    assert {"service/bento.py", "service/app.py"} <= included
-    assert all(name.startswith("service/") and name.endswith(".py") for name in included)
+    rooms = [*(ROOT / "service").rglob("*.py"), *(ROOT / "bentune/bundle").rglob("*.py"), ROOT / "bentune/__init__.py"]
+    assert included == {str(path.relative_to(ROOT)) for path in rooms}
+    assert {"service/bento.py", "service/engine/predictor.py", "bentune/bundle/manifest.py"} <= included

@@ -57,8 +57,8 @@ class Classification(Frozen):
     `mean_absolute_error` counts ranks between the gold and the predicted label, None of labels that have no order.
     `confusion` counts rows: one list per gold label, in it one number per predicted label, both in the order of
     `labels`, as are the keys of `per_class`; it is empty of more than MOST_CONFUSED labels. Where rows have any number
-    of labels, `hamming_loss` and `average_precision` are there, `mcc` and `confusion` are not, and `bentune.quality.multi_label`
-    says what the others mean.
+    of labels, `hamming_loss` and `average_precision` are there, `mcc` and `confusion` are not, and
+    `bentune.quality.multi_label` says what the others mean.
     """
 
     rows: int

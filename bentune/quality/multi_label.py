@@ -1,4 +1,4 @@
-"""How good a classifier is whose rows have any number of labels: the metrics of `bentune.quality.classification`, a logit a label.
+"""Metrics of a classifier whose rows have any number of labels: those of `bentune.quality.classification`.
 
 A label is predicted where its probability, the sigmoid of its logit, is above THRESHOLD. `accuracy` is then the share
 of rows whose labels are all right and none too many (subset accuracy), `hamming_loss` the share of wrong decisions, one
@@ -41,8 +41,8 @@ def classification(
 ) -> Classification:
     """Measure one classifier; `logits` are float32 [rows, labels], `gold` int64 [rows, labels], 1 where a row has one.
 
-    The settings are those of `bentune.quality.classification.classification`. Memory grows with rows times labels. Raises InputError
-    when there are no rows, shapes do not fit together, a logit is not finite, or for settings out of range.
+    The settings are those of `bentune.quality.classification.classification`. Memory grows with rows times labels.
+    Raises InputError when there are no rows, shapes do not fit together, a logit is not finite, or for settings out of range.
     """
     check_settings(resamples, confidence, seed)
     rows = _Rows.of(logits, gold, "logits")

@@ -74,7 +74,7 @@ def compare_slices(
     labels: Sequence[str],
     settings: CompareSettings,
 ) -> list[Slice]:
-    """Every slice; `candidate` and `served` are what `rollout.compare.answers.logits_of` gave, float32 [rows, labels]."""
+    """Every slice; `candidate` and `served` are the two models' logits, float32 [rows, labels]."""
     from scipy.stats import binom
 
     multi_label = rows.gold.ndim > 1

@@ -1,11 +1,11 @@
 """Plays a traffic curve against the autoscaler: what of the objective is missed, and what the pods cost.
 
 The events are exact: pods that start, turn ready and drain, and the autoscaler's looks at them, which are the real
-algorithm's (rollout/capacity/autoscaler.py). Between two events requests are a flow, not one event each, because an hour at
+algorithm's (`autoscaler`). Between two events requests are a flow, not one event each, because an hour at
 10,000 requests a second has 36 million of them, while a second of flow costs the same at any rate. The flow is no less
-right for it: what random arrivals do to a pod below its ceiling is in its measured latencies (rollout/capacity/pod_model.py),
+right for it: what random arrivals do to a pod below its ceiling is in its measured latencies (`pod_model`),
 and above its ceiling the backlog grows by what comes and is not served, beside which randomness is small. What waits
-longer than the scheduler lets in (service/scheduling/scheduler.py: DEADLINE_SHARE of the deadline, or the queue's bound) is
+longer than the scheduler lets in (DEADLINE_SHARE of the deadline, or the queue's bound) is
 refused with 429. A test plays the same curve request by request and compares.
 """
 

@@ -30,7 +30,7 @@ Object = dict[str, Any]
 def write_model_image(bundle: Bundle, layout: Path, reference: str, *, busybox: Path | None = None) -> str:
     """Write the OCI layout of an image with the bundle in /models, and `cp` to copy it; returns its digest, sha256:...
 
-    Two layers: busybox, which stays from version to version, and the model store that `rollout/image/model.Dockerfile` makes.
+    Two layers: busybox, which stays from version to version, and the model store that `model.Dockerfile` makes.
     `layout` must be empty or not there, `reference` becomes its tag. Raises InputError without a static busybox.
     """
     program = busybox or find_busybox()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from podman import run
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 NAME = "bentune/training:test"
 
 

@@ -14,7 +14,7 @@ import programs
 import pytest
 import yaml
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
+K8S = Path(__file__).parents[2] / "k8s"
 
 Object = dict[str, Any]
 

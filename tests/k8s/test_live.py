@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rollout.image.bento_image import forget_model
 from rollout.server.server import running, serve_command
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
+K8S = Path(__file__).parents[2] / "k8s"
 # What other exporters have: Prometheus itself, kube-state-metrics, and the kubelet.
 OTHERS = {
     "kube_deployment_status_replicas_available",

@@ -12,7 +12,7 @@ import yaml
 
 from service.settings import Settings
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
+K8S = Path(__file__).parents[2] / "k8s"
 UNITS = {"": 1, "m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 # The volumes that the restricted Pod Security Standard allows, of those that we use.
 VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}

@@ -29,7 +29,7 @@ from rollout.server.server import free_port
 
 pytestmark = pytest.mark.alone
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
+K8S = Path(__file__).parents[2] / "k8s"
 PATIENCE_S = 60.0
 # Of other exporters, which nobody runs here.
 OTHERS = ("kube_", "container_")

@@ -86,9 +86,10 @@ def test_the_bundle_and_the_bento_have_one_tag_that_says_when_and_what(tiny_run:
         version == f"{bundle.manifest.created_at:%Y%m%d-%H%M%S}-{sha256_file(tiny_run / 'export/model/fp32.onnx')[:6]}"
     )
     # What serves knows nothing of what trained.
-    packed = {path.name for path in Path(bento.path).rglob("*.py")}
-    assert "predictor.py" in packed
-    assert "pipeline.py" not in packed
+    source = Path(bento.path) / "src"
+    packed = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
+    assert {"service/engine/predictor.py", "bentune/bundle/manifest.py"} <= packed
+    assert {name for name in packed if not name.startswith(("service/", "bentune/bundle/"))} <= {"bentune/__init__.py"}
 
 
 def test_what_was_stored_is_looked_for_in_the_store(
@@ -113,7 +114,8 @@ def fail_to_build(asked: Any, error: type[BaseException]) -> BaseException:
 def test_a_build_that_fails_leaves_no_model_in_the_store(
     asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shutil.copytree(package.ROOT / "service", tmp_path / "root/service")
+    for room in ("service", "bentune/bundle"):
+        shutil.copytree(package.ROOT / room, tmp_path / "root" / room)
     (tmp_path / "root/bentofile.yaml").write_text("service: service.nowhere:service\n")
     monkeypatch.setattr(package, "ROOT", tmp_path / "root")
     message = str(fail_to_build(asked, BentuneError))

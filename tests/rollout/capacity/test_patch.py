@@ -18,7 +18,7 @@ from rollout.capacity.traffic import built_in
 from rollout.load.slo import parse_objective
 from service.settings import Settings
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
+K8S = Path(__file__).parents[3] / "k8s"
 
 
 def sizing(memory: str | None = None) -> Sizing:

@@ -21,7 +21,7 @@ from rollout.load.knee import Capacity
 
 pytestmark = pytest.mark.alone
 
-PAGE = Path(__file__).parent.parent.parent / "docs/bench.md"
+PAGE = Path(__file__).parents[2] / "docs/bench.md"
 SHORT = ("--seconds", "0.5", "--warmup", "0.1")
 
 

@@ -74,7 +74,7 @@ def test_a_plug_in_that_is_broken_counts_as_missing(tmp_path: Path) -> None:
     program = "from service.engine.providers import available; print(available())"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {program}"],
-        cwd=Path(providers.__file__).parent.parent,
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=False,

@@ -22,7 +22,7 @@ from rollout.load.knee import Capacity
 from rollout.load.slo import parse_objective
 from service.settings import Settings
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
+K8S = Path(__file__).parents[3] / "k8s"
 P99 = parse_objective("p99=200ms")
 KNEE = knee_of(P99)
 

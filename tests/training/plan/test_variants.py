@@ -18,7 +18,7 @@ from training.plan.fusion import separated
 from training.plan.variants import BUILDERS, WEIGHTED, Feed, node_groups, prepared
 from training.tasks.rows import read_rows
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # What ONNX Runtime runs an int8 product as.
 FUSED = {"MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm"}

@@ -23,7 +23,7 @@ from rollout.release.version_pin import pin_of
 from rollout.release.watch_pods import Means
 from rollout.server.server import running
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
+K8S = Path(__file__).parents[3] / "k8s"
 
 pytestmark = pytest.mark.usefixtures("kubectl")
 

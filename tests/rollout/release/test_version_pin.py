@@ -15,7 +15,7 @@ from rollout.release.kubectl import Kubectl
 from rollout.release.target import OverlayPlace
 from rollout.release.version_pin import FILE, Pin, Saved, pin_of, pinned_container, read_pin, write_pin
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
+K8S = Path(__file__).parents[3] / "k8s"
 PIN = Pin("news:2", "c" * 64, "registry.test/news:2@sha256:" + "d" * 64, digest="e" * 64, verdict="PROMOTE")
 
 USER = """# My own overlay: never touch this comment.

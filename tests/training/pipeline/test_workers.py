@@ -36,7 +36,7 @@ from training.train.fit.rows import TrainingRows
 from training.train.fit.sampler import LengthSampler, SharedBatches
 from training.train.stage import Ask, Ready
 
-K8S = Path(__file__).parent.parent.parent / "k8s"
+K8S = Path(__file__).parents[3] / "k8s"
 Prepared = tuple[Path, Path]
 
 

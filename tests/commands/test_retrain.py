@@ -1,6 +1,6 @@
 """Retraining: on from what is served, its weights too if asked; two at once; and exit code 1 unless it is promoted.
 
-The comparison is a stand-in here: tests/rollout/test_compare.py has the real one.
+The comparison is a stand-in here: tests/rollout/compare/test_compare.py has the real one.
 """
 
 import json
