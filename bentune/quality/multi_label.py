@@ -39,10 +39,11 @@ def classification(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Classification:
-    """Measure one classifier; `logits` are float32 [rows, labels], `gold` int64 [rows, labels], 1 where a row has one.
+    """Measure one classifier; `logits` are float32 [rows, labels], `gold` int64 [rows, labels], 1 where it has one.
 
     The settings are those of `bentune.quality.classification.classification`. Memory grows with rows times labels.
-    Raises InputError when there are no rows, shapes do not fit together, a logit is not finite, or for settings out of range.
+    Raises InputError when there are no rows, shapes do not fit together, a logit is not finite, or for settings out of
+    range.
     """
     check_settings(resamples, confidence, seed)
     rows = _Rows.of(logits, gold, "logits")

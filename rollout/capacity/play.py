@@ -1,8 +1,8 @@
 """Plays a traffic curve against real servers that the autoscaler starts and stops, and simulates the same beside it.
 
 The simulation is checked where a machine can: a few servers behind a proxy, an open loop of requests, and the
-autoscaler of `rollout.capacity.autoscaler` on what the servers' own /metrics show. It is given the start-up time that the real
-servers took.
+autoscaler of `rollout.capacity.autoscaler` on what the servers' own /metrics show. It is given the start-up time that
+the real servers took.
 """
 
 import asyncio
