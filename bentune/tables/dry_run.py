@@ -51,7 +51,7 @@ def _stages(found: "DryRun") -> Table:
 
 
 def _training(training: "Estimate") -> Table:
-    title = f"train: {training.tasks.rows:,} rows, {training.steps:,} steps; {training.measured_steps} were measured"
+    title = f"train: {training.rows:,} rows, {training.steps:,} steps; {training.measured_steps} were measured"
     table = Table("part", "times", "seconds", title=title)
     for part in training.parts:
         table.add_row(part.name, f"{part.times:,}", f"{part.seconds:,.1f}")

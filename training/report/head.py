@@ -83,8 +83,8 @@ def what_of(facts: Facts, revision: str) -> list[tuple[str, str]]:
         rows.append(("labels of a row", "any number; accuracy counts rows with all of theirs and none too many"))
     if training:
         rows.append(("its sha256", training.base_sha256))
-        if training.tasks.base != recipe.model:
-            rows.append(("started from", training.tasks.base))
+        if training.base != recipe.model:
+            rows.append(("started from", training.base))
     rows.append(("method", f"{recipe.method.name} ({method})" if method else recipe.method.name))
     if training:
         count = training.parameters
@@ -116,11 +116,11 @@ def _training(training: TrainingFacts, recipe: Recipe) -> Iterator[tuple[str, st
         f"{training.steps:,} steps of {recipe.train.batch_size} rows, epochs {recipe.train.epochs:g}{stopped}{kept}",
     )
     yield "learning rate", f"{training.learning_rate:g} at its peak, schedule {recipe.train.schedule}"
-    where = "1 process" if training.pipeline.workers == 1 else f"{training.pipeline.workers} processes"
-    precision = f"{training.train.fit.precision} in {where}" if training.train.fit.precision else where
+    where = "1 process" if training.processes == 1 else f"{training.processes} processes"
+    precision = f"{training.precision} in {where}" if training.precision else where
     yield "computed in", f"{precision}, seed {recipe.seed}"
-    if training.train.compress.teacher:
-        teacher, layers = training.train.compress.teacher, recipe.distill.student_layers if recipe.distill else None
+    if training.teacher:
+        teacher, layers = training.teacher, recipe.distill.student_layers if recipe.distill else None
         student = f"; the student has {layers} of the base model's layers" if layers else ""
         right = f"which answers {teacher.training_accuracy:.1%} of the training rows as they are labelled"
         yield "learned from", f"{teacher.source}, {right}{student}"
@@ -190,7 +190,7 @@ def request_of(recipe: Recipe) -> str:
 
 def _start(training: TrainingFacts | None) -> str:
     """The command line in as many processes as there were, started as they were: docs/several-processes.md."""
-    processes = training.pipeline.workers if training else 1
+    processes = training.processes if training else 1
     if training and training.sharded:
         wrap = "--fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP"
         return f"accelerate launch --use_fsdp --fsdp_version 2 {wrap} --num_processes {processes} -m bentune"

@@ -134,7 +134,7 @@ def _change(change: Interval, *, percent: bool) -> str:
 
 def seen_rows(training: TrainingFacts, augment: AugmentSettings) -> list[SeenRow]:
     """What balance and augmentation did to the training rows; nothing where training saw them as they are."""
-    seen = training.train.fit.rows
+    seen = training.training_rows
     if seen is None:
         return []
     same = seen.by_label["given"] == seen.by_label["trained"] and not seen.perturbed and not augment.changes_images
