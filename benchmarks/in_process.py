@@ -13,7 +13,7 @@ from service.engine.engine import Engine
 from service.engine.predictor import Predictor
 from service.engine.runtime import Runtime
 from service.scheduling.priority import SWITCH_INTERVAL_S
-from service.tasks.encoder import encoder_of
+from service.tasks.registry import task_of
 
 TEXTS = 32
 """How many texts a call has, to be sorted into batches: as many as the served case has clients."""
@@ -24,11 +24,10 @@ class InProcess:
 
     def __init__(self, bundle: Bundle, slots: int) -> None:
         best = bundle.plan.measured[0]
-        tokenizer = encoder_of(bundle)
+        task = task_of(bundle)
         runtime = Runtime(best.variant, best.provider, slots, best.threads, best.token_budget)
-        labels = bundle.manifest.labels
-        engine = Engine(bundle.root / model_file(best.variant), runtime, tokenizer, labels)
-        self._slots = [Predictor(tokenizer, slot.session, labels, best.token_budget) for slot in engine.slots]
+        engine = Engine(bundle.root / model_file(best.variant), runtime, task)
+        self._slots = [Predictor(task, slot.session, best.token_budget) for slot in engine.slots]
 
     def texts_per_second(self, texts: Sequence[str], seconds: float) -> float:
         """Texts a second, from text to ranked labels, when every slot scores the next texts as soon as it is free."""

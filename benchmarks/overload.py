@@ -33,7 +33,7 @@ from rollout.load.generator import run as run_loop
 from rollout.load.latency import Latency
 from rollout.server.scrape import Reading, read_metrics
 from rollout.server.target import DEADLINE_HEADER, Served, bundle_of
-from service.tasks.encoder import encoder_of
+from service.tasks.registry import task_of
 
 CLIENTS = 32
 """Of the closed loops that find the capacity: enough for full batches."""
@@ -131,8 +131,8 @@ def run(
 
 
 def _mean_tokens(bundle: Bundle) -> float:
-    tokenizer = encoder_of(bundle)
-    return float(np.mean([len(tokenizer.encode(row.text, row.text_pair, truncate=True)) for row in bundle.golden]))
+    encoder = task_of(bundle).encoder
+    return float(np.mean([len(encoder.encode(row.text, row.text_pair, truncate=True)) for row in bundle.golden]))
 
 
 def _closed(served: Served, bodies: Sequence[Body], clients: int, seconds: float) -> Load:

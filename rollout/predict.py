@@ -22,7 +22,7 @@ from typing import Protocol
 
 from bentune.bundle.errors import BentuneError, InputError, RequestError
 from bentune.bundle.rows import read_rows, text_of
-from bentune.bundle.scores import Prediction
+from bentune.bundle.targets.target import Prediction
 
 
 class Scorer(Protocol):

@@ -3,7 +3,7 @@
 import random
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from bentune.bundle.errors import BundleError, InputError
-from bentune.bundle.scores import NO_LABEL, THRESHOLD, Prediction
+from bentune.bundle.targets.registry import TARGETS
+from bentune.bundle.targets.target import Prediction, Target
 from service.monitoring.log_files import log_files
 from service.monitoring.prediction_log import MOST_CHARACTERS, LoggedPrediction
 
@@ -138,25 +139,19 @@ def read_log(place: Path, *, pairs: bool, most: int) -> Logged:
     return found
 
 
-def require_same_labels(rows: list[LoggedPrediction], labels: list[str], *, multi_label: bool = False) -> None:
-    """Raises BundleError when not one of the logged labels is the candidate's: it is another model.
-
-    So it is when one of the two gives an input any number of labels, and the other one.
-    """
-    if any(bool(row.multi_label) != multi_label for row in rows):
-        kinds = ("any number of labels", "one label")
-        raise BundleError(
-            "the candidate gives an input {}, the log is of a model that gives {}".format(
-                *(kinds if multi_label else kinds[::-1])
-            )
-        )
+def require_same_labels(rows: list[LoggedPrediction], target: Target) -> None:
+    """Raise BundleError when the log is of another model: of another kind of target, or with no label in common."""
+    others = {row.kind for row in rows} - {target.kind}
+    if others:
+        gives = TARGETS[min(others)].gives
+        raise BundleError(f"the candidate gives an input {target.gives}, the log is of a model that gives {gives}")
     logged = sorted({label for row in rows for label in row.scores})
-    if not set(logged) & set(labels):
-        raise BundleError(f"the candidate has the labels {', '.join(labels)}, the log has {', '.join(logged)}")
+    if not set(logged) & set(target.labels):
+        raise BundleError(f"the candidate has the labels {', '.join(target.labels)}, the log has {', '.join(logged)}")
 
 
 def disagreement(
-    scorer: Scorer, rows: list[LoggedPrediction], progress: Callable[[int], None], *, multi_label: bool = False
+    scorer: Scorer, rows: list[LoggedPrediction], progress: Callable[[int], None], target: Target
 ) -> Disagreement:
     """Score each row's texts and compare with what was answered; `progress` is told how many are done.
 
@@ -170,18 +165,12 @@ def disagreement(
         chunk = rows[start : start + CHUNK_ROWS]
         answers = scorer.score([(row.text or "", row.text_pair) for row in chunk])
         for row, answer in zip(chunk, answers, strict=True):
-            scores = {one["label"]: one["score"] for one in answer}
-            if multi_label:
-                before, after = _several(row.scores), _several(scores)
-                labels = scores.keys() | row.scores.keys()
-                moved.append(max(abs(scores.get(label, 0.0) - row.scores.get(label, 0.0)) for label in labels))
-            else:
-                before, after = (row.label, row.scores[row.label]), (answer[0]["label"], answer[0]["score"])
-                moved.append(abs(scores.get(row.label, 0.0) - row.scores[row.label]))
-            asked[before[0]] += 1
-            if before[0] != after[0]:
-                to[before[0], after[0]] += 1
-                flips.append(Flip(row, *before, *after))
+            found = target.replayed(row.scores, {one["label"]: one["score"] for one in answer})
+            moved.append(found.moved)
+            asked[found.before] += 1
+            if found.flipped:
+                to[found.before, found.after] += 1
+                flips.append(Flip(row, found.before, found.was_sure, found.after, found.sure))
         flips = sorted(flips, key=lambda flip: -flip.certainty)[:SHOWN_FLIPS]
         progress(start + len(chunk))
     by_label = {
@@ -189,12 +178,6 @@ def disagreement(
         for label, rows_of in sorted(asked.items())
     }
     return Disagreement(Rate(to.total(), len(rows)), by_label, to, sorted(moved), flips)
-
-
-def _several(scores: Mapping[str, float]) -> tuple[str, float]:
-    """An answer of any number of labels by its name, and how sure it is."""
-    given = ", ".join(sorted(label for label, score in scores.items() if score > THRESHOLD))
-    return given or NO_LABEL, min(max(score, 1 - score) for score in scores.values())
 
 
 def summary(found: Disagreement, log: Logged, tag: str, *, texts: bool) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from typing import Any, Protocol
 
 import httpx
+import numpy as np
 from rich.table import Table
 
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle, GoldenRow
 from bentune.bundle.plan import scores_key
-from bentune.bundle.scores import Prediction
 from bentune.bundle.store import find_bento, find_bundle
+from bentune.bundle.targets.target import Prediction, Target
 from rollout.server.server import running
 
 SHOWN_METRICS = (
@@ -47,7 +48,8 @@ def smoke(tag: str, rows: int, report: Report) -> dict[str, Any]:
     for line in metrics:
         report.say(line)
     key = scores_key(info["plan"]["variant"], info["plan"]["provider"])
-    wrong = [n for n, row in enumerate(golden) if not _as_expected(row, answers[n], bundle.manifest.labels, key)]
+    target = bundle.manifest.target
+    wrong = [n for n, row in enumerate(golden) if not _as_expected(row, answers[n], target, key)]
     if wrong:
         raise BentuneError(f"{bento.tag}: the golden rows {wrong} got other scores over HTTP than the bundle holds")
     report.say(f"[green]✓[/] stopped. Serve it again: bentune serve {bento.tag}")
@@ -63,10 +65,12 @@ def _classify(client: httpx.Client, row: GoldenRow) -> list[Prediction]:
     return answer
 
 
-def _as_expected(row: GoldenRow, answer: list[Prediction], labels: list[str], key: str) -> bool:
-    scores = {prediction["label"]: prediction["score"] for prediction in answer}
-    expected = dict(zip(labels, row.scores[key], strict=True))
-    return scores.keys() == expected.keys() and all(abs(scores[k] - expected[k]) <= row.tolerance for k in scores)
+def _as_expected(row: GoldenRow, answer: list[Prediction], target: Target, key: str) -> bool:
+    try:
+        scores = target.read([answer])[0]
+    except ValueError:
+        return False
+    return target.distance(scores, np.asarray(row.scores[key])) <= row.tolerance
 
 
 def _get(client: httpx.Client, path: str) -> httpx.Response:
@@ -89,8 +93,9 @@ def _headline(bundle: Bundle, info: dict[str, Any]) -> Table:
     table.add_row("model", f"{info['name']} {info['version']}  sha256 {info['digest'][:12]}")
     table.add_row("labels", ", ".join(info["labels"]))
     evidence = info["evidence"]
-    for key in ("accuracy_before_tuning", "accuracy"):
-        value = evidence[key]
+    for key, value in evidence.items():
+        if not isinstance(value, dict) or "value" not in value:
+            continue
         table.add_row(key.replace("_", " "), f"{value['value']:.3f}  [{value['low']:.3f}, {value['high']:.3f}]")
     for hop, found in evidence["parity"].items():
         flips = f"{found['label_flips']} label flips"

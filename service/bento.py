@@ -16,7 +16,6 @@ from starlette.routing import Route
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import MODULE, open_bundle
 from bentune.bundle.plan import OPENVINO, Plan
-from bentune.bundle.processor import IMAGES
 from bentune.bundle.store import remember_model
 from service.engine.memory import require_memory
 from service.engine.providers import OPENVINO_REQUIREMENT
@@ -24,7 +23,8 @@ from service.http.openapi import corrected
 from service.http.requests import Incoming, PredictRequest, PredictResponse
 from service.scheduling.priority import favour_slots
 from service.settings import Settings
-from service.tasks.image import PILLOW_REQUIREMENT
+from service.tasks.registry import TASKS
+from service.tasks.task import Task
 
 # BentoML's own time limit answers without our errors and forgets its timers only when they end, so it comes last.
 TIMEOUT_MARGIN_S = 5
@@ -60,8 +60,8 @@ async def _info(_: Request) -> Response:
 
 
 async def _docs(_: Request) -> Response:
-    images = bentoml.get_current_service().info()["inputs"] == "image"
-    return _json(corrected(service.openapi_spec.asdict(), images=images))
+    body = TASKS[bentoml.get_current_service().info()["task"]].body
+    return _json(corrected(service.openapi_spec.asdict(), body))
 
 
 def _json(value: Any) -> Response:
@@ -69,18 +69,15 @@ def _json(value: Any) -> Response:
     return Response(to_json(value, inf_nan_mode="null"), media_type="application/json")
 
 
-def _image(tag: str) -> dict[str, Any]:
+def _image(tag: str, task: type[Task]) -> dict[str, Any]:
     """What plan and task need beside the packages of bentofile.yaml, which BentoML adds to this."""
-    stored = bentoml.models.get(tag)
-    plan = Plan.model_validate_json((Path(stored.path) / "plan.json").read_bytes())
-    packages = [OPENVINO_REQUIREMENT] if plan.provider == OPENVINO else []
-    if stored.info.labels.get("task") == IMAGES:
-        packages.append(PILLOW_REQUIREMENT)
+    plan = Plan.model_validate_json((Path(bentoml.models.get(tag).path) / "plan.json").read_bytes())
+    packages = [*([OPENVINO_REQUIREMENT] if plan.provider == OPENVINO else []), *task.requirements]
     return {"image": bentoml.images.Image().python_packages(*packages)} if packages else {}
 
 
-def text_classification(tag: str, settings: Settings) -> Any:
-    """The service class of classifiers of texts, pairs and images."""
+def service_of(tag: str, task: type[Task], settings: Settings) -> Any:
+    """Return the service class of a bundle."""
     # Each costs as much of the event loop as all that we do for a request (docs/log.md), so whoever wants it asks.
     unasked = {} if settings.tracing else {"tracing": {"excluded_urls": ".*"}}
 
@@ -90,18 +87,18 @@ def text_classification(tag: str, settings: Settings) -> Any:
         workers=1,
         traffic={"timeout": settings.request_timeout_ms / 1000 + TIMEOUT_MARGIN_S},
         logging={"access": {"enabled": settings.access_log}},
-        **_image(tag),
+        **_image(tag, task),
         **unasked,
     )
-    class TextClassification:
+    class Inference:
         model = BentoModel(tag)
 
         def __init__(self) -> None:
-            from service.app import TextClassifier
+            from service.app import Application
 
             # Its pool of threads would take the cores of the slots.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-            self.classifier = TextClassifier(open_bundle(Path(self.model.path)), settings)
+            self.application = Application(open_bundle(Path(self.model.path)), settings)
 
         @bentoml.on_deployment
         @staticmethod
@@ -112,31 +109,28 @@ def text_classification(tag: str, settings: Settings) -> Any:
         @bentoml.on_startup
         async def start(self) -> None:
             favour_slots()
-            self.classifier.start()
+            self.application.start()
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
-            await self.classifier.stop()
+            await self.application.stop()
 
         async def __is_ready__(self) -> bool:
-            return self.classifier.ready
+            return self.application.ready
 
         @bentoml.api(route="/predict", output_spec=PredictResponse)
         async def predict(self, request: PredictRequest, /) -> Any:
-            """Classify texts or pairs, in the shapes of text-embeddings-inference; images in base64 or as files."""
+            """Predict, in the shapes of text-embeddings-inference."""
             incoming: Any = request
             if not isinstance(incoming, Incoming):
                 raise TypeError("call this service over HTTP")
-            return await self.classifier.answer(incoming)
+            return await self.application.answer(incoming)
 
         def info(self) -> dict[str, Any]:
             """What GET /info shows."""
-            return self.classifier.info()
+            return self.application.info()
 
-    return TextClassification
-
-
-SERVICES = {"text-classification": text_classification, IMAGES: text_classification}
+    return Inference
 
 
 def build() -> Any:
@@ -146,9 +140,9 @@ def build() -> Any:
     """
     tag = choose_model()
     task = bentoml.models.get(tag).info.labels.get("task", "")
-    if task not in SERVICES:
-        raise InputError(f"{tag} has the task {task!r}; this version serves {', '.join(SERVICES)}")
-    return SERVICES[task](tag, Settings.from_env(os.environ))
+    if task not in TASKS:
+        raise InputError(f"{tag} has the task {task!r}; this version serves {', '.join(TASKS)}")
+    return service_of(tag, TASKS[task], Settings.from_env(os.environ))
 
 
 service = build()

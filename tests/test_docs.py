@@ -28,7 +28,7 @@ from measured import capacity as measured_capacity
 from tiny import sentences, write_csv
 from torch.distributed.run import get_args_parser
 
-from bentune.bundle.scores import NO_LABEL
+from bentune.bundle.targets.target import NO_LABEL
 from bentune.bundle.verdict import CompareSettings
 from bentune.cli import cli
 from bentune.quality.classification import Classification

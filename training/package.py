@@ -17,7 +17,6 @@ from bentune.bundle.manifest import (
     MODULE,
     ROWS,
     BaseModelInfo,
-    Columns,
     Manifest,
     Parent,
     open_bundle,
@@ -25,7 +24,6 @@ from bentune.bundle.manifest import (
     sha256_file,
     write_json,
 )
-from bentune.bundle.processor import IMAGES
 from bentune.bundle.seen_rows import SeenRows
 from bentune.bundle.store import home, reserved
 from training.pipeline.previous_version import open_parent
@@ -35,6 +33,7 @@ from training.pipeline.stage import Context, Summary
 from training.recipe.file import digest
 from training.report.facts import facts_of
 from training.report.model_card import CARD, model_card
+from training.tasks.registry import task_of
 
 BUILD_TIMEOUT_S = 600
 
@@ -119,20 +118,18 @@ def _seen(context: Context) -> SeenRows:
 
 
 def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
-    from training.prove.exported import limits_of  # here, so that still_there() does not wait for torch
-    from training.tasks.saved import config_labels
+    from training.tasks.saved import target_in  # here, so that still_there() does not wait for torch
 
-    recipe, inputs, names = context.recipe, context.inputs, context.recipe.data.columns
+    recipe, inputs, task = context.recipe, context.inputs, task_of(context.recipe)
     trained, continued = _summary(inputs["train"]), _summary(inputs["data"]).get("parent")
     return Manifest(
         name=recipe.name,
         version=version,
         created_at=created_at,
         task=recipe.task,
-        columns=Columns(text=names.image if recipe.task == IMAGES else names.text, text_pair=names.text_pair),
-        labels=config_labels(inputs["export"]),
-        multi_label=recipe.data.multi_label,
-        limits=limits_of(inputs["export"], recipe),
+        columns=task.columns(recipe.data.columns),
+        target=target_in(inputs["data"]),
+        limits=task.limits(inputs["export"], recipe.max_tokens),
         base_model=BaseModelInfo(source=trained["base"], sha256=trained["base_sha256"]),
         method=recipe.method.model_dump(mode="json"),
         recipe_digest=digest(recipe),

@@ -1,9 +1,9 @@
 """What the held-out rows looked like to the model, for drift: histograms, and how far traffic may be from them."""
 
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_serializer, model_validator
 
 from bentune.bundle.files import Frozen
 
@@ -32,27 +32,41 @@ class Binned(Histogram):
         return self
 
 
+def _kind(given: Any) -> str:
+    return "binned" if isinstance(given, Binned) or (isinstance(given, dict) and "edges" in given) else "counted"
+
+
+# Named, so that a message is of the one that was meant, and names the place.
+AnyHistogram = Annotated[Annotated[Binned, Tag("binned")] | Annotated[Histogram, Tag("counted")], Discriminator(_kind)]
+
+
 class Baseline(Frozen):
     """What baseline.json holds.
 
     `rows` were counted, as the variant that the plan chose sees them. `token_length` is in tokens with special ones and
-    after truncation, `label` has the predicted labels in the manifest's order, `confidence` is the probability of that
-    label. Where an input has any number of labels, the likeliest stands for all, and the last bin of `label` has the
-    inputs without one. A pod compares its newest `window` inputs with this. Where nothing changed, one of the three is
-    expected to be beyond its threshold in one of `looks_a_month` looks.
+    after truncation; the target says which other features there are. A `label` is counted in the order of
+    `Target.counted`, `confidence` is the probability of that label. A pod compares its newest `window` inputs with
+    this. Where nothing changed, one feature is expected to be beyond its threshold in one of `looks_a_month` looks.
     """
 
     rows: int = Field(ge=1)
     window: int = Field(ge=50, le=100_000)
     looks_a_month: int = Field(ge=1)
-    token_length: Binned
-    label: Histogram
-    confidence: Binned
+    features: dict[str, AnyHistogram]
 
-    @property
-    def features(self) -> dict[str, Histogram]:
-        """Each histogram under the name that the metrics have for it."""
-        return {"token_length": self.token_length, "label": self.label, "confidence": self.confidence}
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, entries: Any) -> Any:
+        if not isinstance(entries, dict) or "features" in entries:
+            return entries
+        own = {name: entries[name] for name in ("rows", "window", "looks_a_month") if name in entries}
+        return own | {"features": {name: value for name, value in entries.items() if name not in own}}
+
+    @model_serializer
+    def _spread(self) -> dict[str, Any]:
+        """Each histogram beside the counts, under the name that the metrics have for it."""
+        own = {"rows": self.rows, "window": self.window, "looks_a_month": self.looks_a_month}
+        return own | {name: histogram.model_dump() for name, histogram in self.features.items()}
 
     @model_validator(mode="after")
     def _every_row_once(self) -> Self:

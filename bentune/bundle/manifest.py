@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -27,17 +27,18 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_serializer,
+    model_validator,
 )
 
 from bentune.bundle.baseline import Baseline
 from bentune.bundle.errors import BundleError
 from bentune.bundle.files import Frozen
 from bentune.bundle.plan import FP32, Plan, model_file
-from bentune.bundle.processor import IMAGES, ImageSettings
+from bentune.bundle.processor import ImageSettings, ProcessorSettings, Settings
 from bentune.bundle.seen_rows import SeenRows
+from bentune.bundle.targets.registry import ENTRIES, target_in
+from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import Verdict, verdicts_of
 
 SCHEMA_VERSION = 3
@@ -45,6 +46,7 @@ MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
 ROWS = "rows.json"
 BASELINE = "baseline.json"
+SETTINGS = "processor/settings.json"
 STORE_FILE = "model.yaml"  # BentoML's own description, which its model store puts beside ours
 MODULE = "bentune"  # how a bundle is told from other models in the BentoML model store
 
@@ -95,20 +97,19 @@ class Parent(Frozen):
 class Manifest(Frozen):
     """What the bundle is, and every file in it.
 
-    With `multi_label` an input gets any number of the labels: the score of each is the sigmoid of its logit, and not a
-    share of what all have. It is not written where it is false, so that older bundles are spelled as they were.
-    `seal` writes `files` and `own_sha256`, which is over manifest.json as it would be with that value empty.
+    `target` is written as its entries, so that older bundles are spelled as they were. `task` is any name: what serves
+    the bundle knows which it can serve. `seal` writes `files` and `own_sha256`, which is over manifest.json as it would
+    be with that value empty.
     """
 
     schema_version: int = SCHEMA_VERSION
     name: Name
     version: Name
     created_at: datetime
-    task: Literal["text-classification", "image-classification"]
+    task: Name
     columns: Columns
-    labels: list[str] = Field(min_length=2)
-    multi_label: bool = False
-    limits: SerializeAsAny[Limits]
+    target: SerializeAsAny[Target]
+    limits: Limits | ImageLimits
     base_model: BaseModelInfo
     method: dict[str, JsonValue]
     recipe_digest: Sha256
@@ -119,32 +120,32 @@ class Manifest(Frozen):
     files: dict[str, FileEntry]
     own_sha256: str = ""
 
-    @field_validator("limits", mode="before")
+    @property
+    def labels(self) -> list[str]:
+        """The target's labels, in the order of the outputs."""
+        return self.target.labels
+
+    @model_validator(mode="before")
     @classmethod
-    def _of_images(cls, limits: Any, info: ValidationInfo) -> Any:
-        return ImageLimits.model_validate(limits) if info.data.get("task") == IMAGES else limits
+    def _read_target(cls, entries: Any) -> Any:
+        if not isinstance(entries, dict) or isinstance(entries.get("target"), Target):
+            return entries
+        rest = {name: value for name, value in entries.items() if name not in ENTRIES}
+        return rest | {"target": target_in(entries)}
 
     @model_serializer(mode="wrap")
-    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = plain(self)
-        return {name: value for name, value in written.items() if name != "multi_label" or value}
-
-
-class ProcessorSettings(Frozen):
-    """What tokenizer.json does not say: how rows of a batch are padded and where a long one is cut."""
-
-    pad_id: int = Field(ge=0)
-    pad_type_id: int = Field(default=0, ge=0)
-    padding_side: Literal["left", "right"] = "right"
-    truncation_side: Literal["left", "right"] = "right"
+    def _write_target(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = {}
+        for name, value in plain(self).items():
+            written |= self.target.wire() if name == "target" else {name: value}
+        return written
 
 
 class GoldenRow(Frozen):
-    """A held-out input with the probabilities it must get, in the order of the manifest's labels.
+    """A held-out input with the scores it must get, in the order of the manifest's labels.
 
-    `text` is a data URL where the model takes images.
-    `scores` has them for every variant and provider that the plan may choose, under `scores_key`; `label` is fp32's,
-    the likeliest where the row may have any number.
+    `text` is a data URL where the model takes images. `scores` has them for every variant and provider that the plan
+    may choose, under `scores_key`; `label` is fp32's best.
     """
 
     text: str
@@ -167,7 +168,7 @@ class Bundle:
     content: str
     manifest: Manifest
     plan: Plan
-    processor: ProcessorSettings | ImageSettings
+    processor: Settings
     golden: list[GoldenRow]
     baseline: Baseline
 
@@ -278,25 +279,37 @@ def open_bundle(root: Path) -> Bundle:
         raise BundleError(f"{root / min(unnamed)} is not named in {MANIFEST}: the bundle was changed; package it again")
     plan = _parse(Plan, root / "plan.json")
     _require_parts(root, manifest, plan.variants)
+    processor = _processor(root, manifest)
     baseline = _parse(Baseline, root / BASELINE)
-    if len(baseline.label.counts) != (bins := len(manifest.labels) + manifest.multi_label):
-        raise BundleError(f"{root / BASELINE} counts {len(baseline.label.counts)} labels, not {bins}")
+    _require_baseline_of(manifest.target, baseline, root / BASELINE)
     return Bundle(
         root=root,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         content=_content_digest(manifest),
         manifest=manifest,
         plan=plan,
-        processor=_processor(root / "processor/settings.json", manifest),
+        processor=processor,
         golden=[_parse_text(GoldenRow, root / "golden.jsonl", line) for line in _lines(root / "golden.jsonl")],
         baseline=baseline,
     )
 
 
-def _processor(path: Path, manifest: Manifest) -> ProcessorSettings | ImageSettings:
-    if manifest.task == IMAGES:
-        return _parse(ImageSettings, path)
-    return _parse(ProcessorSettings, path)
+def _processor(root: Path, manifest: Manifest) -> Settings:
+    return _parse(_settings_of(manifest), root / SETTINGS)
+
+
+def _settings_of(manifest: Manifest) -> type[ImageSettings] | type[ProcessorSettings]:
+    """The class of the processor's settings: that of images where the limits are those of an image."""
+    return ImageSettings if isinstance(manifest.limits, ImageLimits) else ProcessorSettings
+
+
+def _require_baseline_of(target: Target, baseline: Baseline, path: Path) -> None:
+    wanted = {"token_length", *target.features}
+    if baseline.features.keys() != wanted:
+        raise BundleError(f"{path} has the histograms {', '.join(baseline.features)}, not {', '.join(sorted(wanted))}")
+    label = baseline.features.get("label")
+    if label is not None and len(label.counts) != (bins := len(target.counted)):
+        raise BundleError(f"{path} counts {len(label.counts)} labels, not {bins}")
 
 
 def _regular_files(root: Path) -> Iterator[Path]:
@@ -310,8 +323,7 @@ def _regular_files(root: Path) -> Iterator[Path]:
 def _require_parts(root: Path, manifest: Manifest, variants: set[str]) -> None:
     parts = ("plan.json", EVIDENCE, "golden.jsonl", BASELINE, ROWS)
     models = [model_file(variant) for variant in sorted(variants)]
-    tokenizer = () if manifest.task == IMAGES else ("processor/tokenizer.json",)
-    for name in (*parts, *models, *tokenizer, "processor/settings.json"):
+    for name in (*parts, *models, *_settings_of(manifest).files, SETTINGS):
         if name not in manifest.files:
             raise BundleError(f"{root / name} is missing from the bundle; package it again")
 

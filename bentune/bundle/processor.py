@@ -1,17 +1,28 @@
-"""What a bundle of an image classifier says of its inputs: how an image becomes pixel values, how large it may be."""
+"""Settings of a processor, which makes a text or an image what the model takes."""
 
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from bentune.bundle.files import Frozen
 
-IMAGES: Final = "image-classification"
 MOST_PIXELS = 25_000_000
 """Of one image: more than nearly every camera takes, and 75 MB once it is decoded."""
 
 Size = Annotated[int, Field(ge=1, le=4096)]
 Channels = tuple[float, float, float]
+
+
+class ProcessorSettings(Frozen):
+    """Padding and truncation of texts, which tokenizer.json leaves open."""
+
+    files: ClassVar = ("processor/tokenizer.json",)
+    """Other files of the bundle that the processor is read from."""
+
+    pad_id: int = Field(ge=0)
+    pad_type_id: int = Field(default=0, ge=0)
+    padding_side: Literal["left", "right"] = "right"
+    truncation_side: Literal["left", "right"] = "right"
 
 
 class ImageSettings(Frozen):
@@ -21,6 +32,8 @@ class ImageSettings(Frozen):
     that is kept then. `resample` is PIL's number of a filter. Values are multiplied by `rescale`, and `mean` is taken
     from them and `std` divides them, one each for red, green and blue.
     """
+
+    files: ClassVar[tuple[str, ...]] = ()
 
     size: tuple[Size, Size] | None = None
     shortest_edge: Size | None = None
@@ -46,3 +59,6 @@ class ImageSettings(Frozen):
     def shape(self) -> tuple[int, int]:
         """Height and width of what the model takes."""
         return self.crop or self.size or (0, 0)
+
+
+Settings: TypeAlias = ProcessorSettings | ImageSettings

@@ -37,10 +37,9 @@ def replay(log: Path, tag: str, max_disagreement: float | None, rows: int, texts
 
     report, bundle = Report(as_json=as_json), find_bundle(tag)
     found = read_log(log, pairs=bundle.manifest.columns.text_pair is not None, most=rows)
-    multi_label = bundle.manifest.multi_label
-    require_same_labels(found.rows, bundle.manifest.labels, multi_label=multi_label)
+    require_same_labels(found.rows, bundle.manifest.target)
     with report.progress("replaying", len(found.rows)) as finished:
-        result = disagreement(BundleScorer(bundle), found.rows, finished, multi_label=multi_label)
+        result = disagreement(BundleScorer(bundle), found.rows, finished, bundle.manifest.target)
     low, high = result.rate.interval
     said = (
         f"{result.rate.flips} of {result.rate.rows} answers change with {bundle.tag}: "

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bentune.bundle.files import Frozen
-from bentune.bundle.scores import THRESHOLD
+from bentune.bundle.targets.many_labels import THRESHOLD
 from bentune.bundle.verdict import Difference
 from bentune.quality.bootstrap import Floats, Interval, Ints
 
@@ -35,14 +35,14 @@ class Calibration(Frozen):
 
 
 def reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
-    """The reliability table of probabilities, float64 [rows, labels]; `gold` is int64 [rows].
-
-    Where rows have any number of labels it is int64 [rows, labels], and the table is of each decision on one.
-    """
-    if gold.ndim > 1:
-        decided = scores > THRESHOLD
-        return _table(np.where(decided, scores, 1 - scores).ravel(), (decided == gold).ravel(), bins)
+    """Return the reliability table of probabilities, float64 [rows, labels]; `gold` is int64 [rows]."""
     return _table(scores.max(axis=1), scores.argmax(axis=1) == gold, bins)
+
+
+def decision_reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
+    """Return the table of every decision on a label; `scores` and `gold` are [rows, labels], `gold` of 0 and 1."""
+    decided = scores > THRESHOLD
+    return _table(np.where(decided, scores, 1 - scores).ravel(), (decided == gold).ravel(), bins)
 
 
 def _table(confidence: Floats, right: Mask, bins: int) -> list[Bin]:
@@ -73,13 +73,33 @@ def ece(table: list[Bin]) -> float:
 def ece_difference(
     candidate: Floats, served: Floats, gold: Ints, *, bins: int, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """ECE of the candidate minus that of the served model, with a percentile bootstrap interval over the rows.
+    """Return the candidate's ECE minus the served model's, with a percentile bootstrap interval over the rows.
 
-    Each resample draws the same rows for both. Where rows have any number of labels, `gold` is int64 [rows, labels].
+    Each resample draws the same rows for both. The scores are float64 [rows, labels], `gold` is int64 [rows].
     """
-    rows = len(gold)
-    gaps = np.hstack([_gaps(scores, gold, bins) for scores in (candidate, served)])
-    items = gold.size
+    gaps = [_in_bins(*gap_of_each(scores, gold, bins), bins) for scores in (candidate, served)]
+    value = ece(reliability(candidate, gold, bins)) - ece(reliability(served, gold, bins))
+    return _difference(value, gaps, len(gold), resamples, confidence, seed)
+
+
+def decision_ece_difference(
+    candidate: Floats, served: Floats, gold: Ints, *, bins: int, resamples: int, confidence: float, seed: int
+) -> Difference:
+    """Return the same of every decision on a label; the scores and `gold`, of 0 and 1, are [rows, labels]."""
+    gaps = [
+        np.sum([decision_gaps(scores[:, label], gold[:, label] > 0, bins) for label in range(gold.shape[1])], axis=0)
+        for scores in (candidate, served)
+    ]
+    value = ece(decision_reliability(candidate, gold, bins)) - ece(decision_reliability(served, gold, bins))
+    return _difference(value, gaps, gold.size, resamples, confidence, seed)
+
+
+def _difference(
+    value: float, gaps_of_each: list[Floats], items: int, resamples: int, confidence: float, seed: int
+) -> Difference:
+    """`gaps_of_each` has the gaps of the candidate and of the served model, float64 [rows, bins]."""
+    gaps = np.hstack(gaps_of_each)
+    rows, bins = gaps.shape[0], gaps.shape[1] // 2
     rng = np.random.default_rng(seed)
     spread: list[float] = []
     block = max(1, _CELLS_PER_BLOCK // rows)
@@ -87,7 +107,6 @@ def ece_difference(
         times = rng.multinomial(rows, np.full(rows, 1 / rows), size=min(block, resamples - start))
         sums = np.abs(times.astype(np.float64) @ gaps) / items
         spread += (sums[:, :bins].sum(axis=1) - sums[:, bins:].sum(axis=1)).tolist()
-    value = ece(reliability(candidate, gold, bins)) - ece(reliability(served, gold, bins))
     low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
     # Of a biased measure the middle of the resamples can lie wholly beside the value.
     return Difference(value=value, low=float(min(low, value)), high=float(max(high, value)))
@@ -107,14 +126,6 @@ def gap_of_each(scores: Floats, gold: Ints, bins: int) -> tuple[Floats, Ints]:
     """Each row's confidence less whether it is right, float64 [rows], and its bin, int64 [rows]."""
     confidence = scores.max(axis=1)
     return confidence - (scores.argmax(axis=1) == gold), _bin_of(confidence, bins)
-
-
-def _gaps(scores: Floats, gold: Ints, bins: int) -> Floats:
-    """Float64 [rows, bins]: the gap of each row in its own bin, 0 elsewhere; of any number of labels, their sum."""
-    if gold.ndim > 1:
-        of_label = (decision_gaps(scores[:, label], gold[:, label] > 0, bins) for label in range(gold.shape[1]))
-        return np.asarray(sum(of_label), dtype=np.float64)
-    return _in_bins(*gap_of_each(scores, gold, bins), bins)
 
 
 def _in_bins(gap: Floats, place: Ints, bins: int) -> Floats:

@@ -6,13 +6,14 @@ percentile bootstrap's, but for the areas under the ROC curve: see `bentune.qual
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
-from bentune.bundle.scores import probabilities
+from bentune.bundle.targets.one_label import softmax
 from bentune.quality.bootstrap import (
     Counts,
     Floats,
@@ -25,6 +26,7 @@ from bentune.quality.bootstrap import (
     resample,
 )
 from bentune.quality.calibration import Calibration, gap_of_each, reliability
+from bentune.quality.quality import Paired, Report
 from bentune.quality.ranking import of_classes
 
 BINS = 10
@@ -48,7 +50,7 @@ class ClassMetrics(Frozen):
     calibration_error: Interval | None = None
 
 
-class Classification(Frozen):
+class Classification(Report):
     """A classifier's metrics on labelled rows.
 
     `micro_f1` is the accuracy, for each row has one label. `mcc` is Matthews' correlation coefficient. `log_loss` is in
@@ -61,7 +63,11 @@ class Classification(Frozen):
     `bentune.quality.multi_label` says what the others mean.
     """
 
-    rows: int
+    shares: ClassVar = frozenset({"accuracy", "macro_f1", "micro_f1", "calibration_error"})
+    tiles: ClassVar = ("accuracy", "macro_f1")
+    sliced: ClassVar = ("accuracy", "macro_f1", "log_loss", "mean_absolute_error", "calibration_error")
+    hub: ClassVar = {"accuracy": "accuracy", "macro_f1": "f1"}
+
     accuracy: Interval
     macro_f1: Interval
     micro_f1: Interval
@@ -75,13 +81,27 @@ class Classification(Frozen):
     calibration: Calibration
     per_class: dict[str, ClassMetrics]
     confusion: list[list[int]]
-    labels: list[str]
-    confidence: float
-    resamples: int
-    seed: int
+
+    @property
+    def metrics(self) -> dict[str, Interval]:
+        """The metrics that these rows have."""
+        found = {
+            "accuracy": self.accuracy,
+            "macro_f1": self.macro_f1,
+            "micro_f1": self.micro_f1 if self.hamming_loss else None,
+            "hamming_loss": self.hamming_loss,
+            "average_precision": self.average_precision,
+            "mcc": self.mcc,
+            "roc_auc": self.roc_auc,
+            "mean_absolute_error": self.mean_absolute_error,
+            "log_loss": self.log_loss,
+            "brier": self.brier,
+            "calibration_error": self.calibration.error,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
-class PairedDifference(Frozen):
+class PairedDifference(Paired):
     """After minus before on the same rows: above 0 is better for accuracy and macro F1, below 0 for log loss."""
 
     accuracy: Interval
@@ -230,7 +250,7 @@ def _check_rows(logits: npt.NDArray[np.float32], gold: Ints, name: str) -> None:
 
 def _probabilities(logits: npt.NDArray[np.float32]) -> Floats:
     """Softmax, float64 [rows, labels]."""
-    return probabilities(logits.astype(np.float64)).astype(np.float64, copy=False)
+    return softmax(logits.astype(np.float64)).astype(np.float64, copy=False)
 
 
 def _losses(logits: npt.NDArray[np.float32], gold: Ints) -> Scored:

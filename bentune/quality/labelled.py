@@ -2,18 +2,21 @@
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.labels import labels_of
 from bentune.bundle.manifest import Columns
 from bentune.bundle.rows import Row, read_rows, text_of
 from bentune.bundle.seen_rows import SeenRows, row_key
+from bentune.bundle.targets.target import Target
+
+Gold: TypeAlias = npt.NDArray[Any]
 
 LABEL = "label"
 NOTHING = "(none)"
@@ -23,15 +26,14 @@ SHOWN_CHARACTERS = 40
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Rows with their labels: `gold` are indices into the labels, `numbers` count the file's rows from 0.
+    """Rows with what they have: `gold` is as the target has it, `numbers` count the file's rows from 0.
 
-    Where rows have any number of labels `gold` is int64 [rows, labels], 1 for each that a row has.
     `values` has for each column of a slice its value in each row, as text.
     """
 
     path: Path
     texts: list[tuple[str, str | None]]
-    gold: npt.NDArray[np.int64]
+    gold: Gold
     numbers: list[int]
     keys: list[bytes]
     values: dict[str, list[str]]
@@ -62,12 +64,11 @@ class Labelled:
 def read_labelled(
     path: Path,
     columns: Columns,
-    labels: Sequence[str],
+    target: Target,
     *,
     slices: Iterable[str] = (),
     renamed: Mapping[str, str] | None = None,
     label_column: str = LABEL,
-    multi_label: bool = False,
     separator: str | None = None,
     most: int = 1_000_000,
 ) -> Labelled:
@@ -80,9 +81,8 @@ def read_labelled(
     slices = list(dict.fromkeys(slices))
     if bad := {columns.text, columns.text_pair} & {*slices}:
         raise InputError(f"slices: {min(filter(None, bad))!r} holds the texts; slice by another column")
-    index = {label: number for number, label in enumerate(labels)}
     found = Labelled(path, [], np.empty(0, np.int64), [], [], {column: [] for column in slices})
-    gold: list[int | npt.NDArray[np.int64]] = []
+    gold: list[Any] = []
     missing = set(slices)
     seen: dict[str, None] = {}
     for row in read_rows(path):
@@ -92,9 +92,11 @@ def read_labelled(
         found.texts.append(texts)
         found.keys.append(row_key(*texts))
         found.numbers.append(row.number)
-        named = _several(row, label_column, separator, path) if multi_label else [_gold(row, label_column, path)]
-        numbers = [index[_known(name, row, index, renamed or {}, path)] for name in named]
-        gold.append(_marked(numbers, len(index)) if multi_label else numbers[0])
+        try:
+            gold.append(target.parse(row.values.get(label_column), separator=separator, renamed=renamed or {}))
+        except ValueError as problem:
+            hint = "; fill it in, or name another with --label-column" if row.values.get(label_column) is None else ""
+            raise InputError(f"{_place(row, path)}: column {label_column!r} {problem}{hint}") from None
         for column in slices:
             found.values[column].append(_shown(row.values.get(column)))
         missing -= row.values.keys()
@@ -103,7 +105,7 @@ def read_labelled(
         close = difflib.get_close_matches(min(missing), list(seen), n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"the columns are {', '.join(map(repr, list(seen)[:10]))}"
         raise InputError(f"{path}: no row has the column {min(missing)!r} to slice by; {hint}")
-    return Labelled(path, found.texts, np.array(gold, np.int64), found.numbers, found.keys, found.values)
+    return Labelled(path, found.texts, np.array(gold, target.gold_type), found.numbers, found.keys, found.values)
 
 
 def without_copies(rows: Labelled) -> Labelled:
@@ -143,41 +145,8 @@ def odds(one: SeenRows) -> str:
     return f"one in {1 / max(one.false_positive_rate, 1e-12):,.0f}"
 
 
-def _gold(row: Row, column: str, path: Path) -> str:
-    value = row.values.get(column)
-    if value is None or isinstance(value, bool | list | dict):
-        raise InputError(
-            f"{_place(row, path)}: column {column!r} has no label; fill it in, or name another with --label-column"
-        )
-    return _text(value)
-
-
-def _several(row: Row, column: str, separator: str | None, path: Path) -> list[str]:
-    try:
-        return labels_of(row.values.get(column), separator)
-    except ValueError as problem:
-        raise InputError(f"{_place(row, path)}: column {column!r} {problem}") from None
-
-
-def _marked(numbers: list[int], count: int) -> npt.NDArray[np.int64]:
-    marks = np.zeros(count, dtype=np.int64)
-    marks[numbers] = 1
-    return marks
-
-
 def _place(row: Row, path: Path) -> str:
     return f"{path}, row {row.number} (line {row.line})"
-
-
-def _known(label: str, row: Row, index: Mapping[str, int], renamed: Mapping[str, str], path: Path) -> str:
-    """The label as the models have it."""
-    label = renamed.get(label, label) if label not in index else label
-    if label not in index:
-        place = _place(row, path)
-        known = ", ".join(list(index)[:10])
-        shown = repr(label) if len(label) <= SHOWN_CHARACTERS else f"a label of {len(label)} characters"
-        raise InputError(f"{place}: {shown} is none of the models' labels, which are {known}")
-    return label
 
 
 def _text(value: object) -> str:

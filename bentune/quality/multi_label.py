@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.scores import THRESHOLD, probabilities
+from bentune.bundle.targets.many_labels import THRESHOLD, sigmoid
 from bentune.quality.bootstrap import Floats, Interval, Ints, check_settings, interval
-from bentune.quality.calibration import Calibration, decision_gaps, reliability
+from bentune.quality.calibration import Calibration, decision_gaps, decision_reliability
 from bentune.quality.classification import BINS, Classification, ClassMetrics, PairedDifference, check_labels
 from bentune.quality.ranking import areas
 
@@ -84,7 +84,7 @@ def classification(
         average_precision=overall(lambda metrics: metrics.macro_precision) if has.any() else None,
         calibration=Calibration(
             error=overall(lambda metrics: metrics.calibration_error),
-            bins=reliability(rows.scores, gold, bins),
+            bins=decision_reliability(rows.scores, gold, bins),
         ),
         per_class={label: of_label(index) for index, label in enumerate(labels)},
         confusion=[],
@@ -142,7 +142,7 @@ class _Rows:
         if not np.isin(gold, (0, 1)).all():
             raise InputError("the gold labels must be 0 or 1 for each row and label")
         exact = logits.astype(np.float64)
-        scores = np.asarray(probabilities(exact, multi_label=True), dtype=np.float64)  # type: ignore[arg-type]
+        scores = np.asarray(sigmoid(exact), dtype=np.float64)
         return cls(exact, scores, gold.astype(np.bool_))
 
 

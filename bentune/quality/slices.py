@@ -8,22 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from bentune.bundle.files import Frozen
-from bentune.bundle.scores import NO_LABEL, answers, differ
+from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import CompareSettings, Difference
-from bentune.quality import multi_label as multilabel
 from bentune.quality.bootstrap import Floats
-from bentune.quality.classification import PairedDifference, paired
 from bentune.quality.labelled import Labelled
-from bentune.quality.noninferiority import interval, p_value
+from bentune.quality.quality import Logits, Mask
+from bentune.quality.registry import quality_of
 
-LABEL, LENGTH = "label", "characters"
+LENGTH = "characters"
 MOST_VALUES = 20
 OTHERS = "(others)"
-Mask = npt.NDArray[np.bool_]
-Logits = npt.NDArray[np.float32]
 
 FROZEN_LEVEL = 2
 """It was named before anybody looked, so it is not one of many, and doubt there counts more than bad luck."""
@@ -32,8 +28,9 @@ FROZEN_LEVEL = 2
 class Slice(Frozen):
     """Candidate minus served in the rows where `by` is `value`.
 
-    `accuracy` is a share with one-sided limits. `worse_p` is McNemar's exact test for that the candidate is worse,
-    `margin_p` the test for that it loses the margin or more; both are one-sided and after Holm. `vetoes` when it is
+    `difference` is of the metric that decides, a share with one-sided limits, `others` are those of other metrics.
+    `worse_p` tests that the candidate is worse, `margin_p` that it loses the margin or more; both are one-sided and
+    after Holm. `vetoes` when it is
     significantly worse, and by more than the margin, where for one that is `frozen` FROZEN_LEVEL times alpha, without
     Holm, is significant; `non_inferior` when it is shown to lose less.
     """
@@ -43,9 +40,8 @@ class Slice(Frozen):
     rows: int
     gained: int
     lost: int
-    accuracy: Difference
-    macro_f1: Difference
-    log_loss: Difference
+    difference: Difference
+    others: dict[str, Difference]
     worse_p: float
     margin_p: float
     non_inferior: bool
@@ -53,81 +49,62 @@ class Slice(Frozen):
     frozen: bool = False
 
 
-def masks(rows: Labelled, labels: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
-    """(column, value, bool [rows]) of each slice: the labels, quarters of length, and the values of columns."""
-    one_each = rows.gold.ndim == 1
-    has: Mask = rows.gold[:, None] == np.arange(len(labels)) if one_each else rows.gold.astype(np.bool_)
-    without = np.asarray(~has.any(axis=1), dtype=np.bool_)
-    for label, inside in (*zip(labels, has.T, strict=True), (NO_LABEL, without)):
-        if inside.any():
-            yield LABEL, label, inside
+def masks(rows: Labelled, target: Target, columns: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
+    """Yield (column, value, bool [rows]) of each slice: what rows have, quarters of length, and values of columns."""
+    yield from quality_of(target).groups(rows.gold, target)
     lengths = [len(text) + len(pair or "") for text, pair in rows.texts]
-    yield from _quarters(LENGTH, np.array(lengths, dtype=np.float64))
+    yield from quarters(LENGTH, np.array(lengths, dtype=np.float64))
     for column in columns:
         yield from by_column(column, rows.values[column])
 
 
 def compare_slices(
-    rows: Labelled,
-    candidate: Logits,
-    served: Logits,
-    labels: Sequence[str],
-    settings: CompareSettings,
+    rows: Labelled, candidate: Logits, served: Logits, target: Target, settings: CompareSettings
 ) -> list[Slice]:
-    """Every slice; `candidate` and `served` are the two models' logits, float32 [rows, labels]."""
-    from scipy.stats import binom
-
-    multi_label = rows.gold.ndim > 1
-    right, was_right = (~differ(answers(logits, multi_label=multi_label), rows.gold) for logits in (candidate, served))
-    found = list(masks(rows, labels, settings.slices))
+    """Compare the two models, whose logits are float32 [rows, labels], in every slice."""
+    quality, margin = quality_of(target), settings.margin / 100
+    found = list(masks(rows, target, settings.slices))
     there = {(by, value) for by, value, _ in found}
     # Whatever else its column has: neither among the rare values nor in a quarter.
     frozen = [one for one in settings.frozen.items() if one not in there]
     found += [(by, value, np.array([one == value for one in rows.values[by]])) for by, value in frozen]
-    margin = settings.margin / 100
-    gained = [int((mask & right & ~was_right).sum()) for _, _, mask in found]
-    lost = [int((mask & ~right & was_right).sum()) for _, _, mask in found]
-    counts = [int(mask.sum()) for _, _, mask in found]
-    alone = [float(binom.sf(c - 1, b + c, 0.5)) for b, c in zip(gained, lost, strict=True)]
+    contests = [quality.contest(candidate[mask], served[mask], rows.gold[mask], target) for _, _, mask in found]
+    alone = [contest.worse() for contest in contests]
     worse = _holm(alone)
-    inferior = _holm([p_value(b, c, n, margin) for b, c, n in zip(gained, lost, counts, strict=True)])
+    inferior = _holm([contest.inferior(margin) for contest in contests])
     slices = []
-    for number, (by, value, mask) in enumerate(found):
-        difference, low, high = interval(gained[number], lost[number], counts[number], settings.alpha)
+    for number, ((by, value, mask), contest) in enumerate(zip(found, contests, strict=True)):
+        difference = contest.difference(settings.alpha)
         firm = settings.frozen.get(by) == value
-        others = _paired(candidate[mask], served[mask], rows.gold[mask], settings)
+        others = quality.paired(
+            served[mask],
+            candidate[mask],
+            rows.gold[mask],
+            target,
+            resamples=settings.resamples,
+            confidence=1 - 2 * settings.alpha,
+            seed=settings.seed,
+        ).metrics
         slices.append(
             Slice(
                 by=by,
                 value=value,
-                rows=counts[number],
-                gained=gained[number],
-                lost=lost[number],
-                accuracy=Difference(value=difference, low=low, high=high),
-                macro_f1=Difference.model_validate(others.macro_f1.model_dump()),
-                log_loss=Difference.model_validate(others.log_loss.model_dump()),
+                rows=contest.rows,
+                gained=contest.gained,
+                lost=contest.lost,
+                difference=difference,
+                others={
+                    name: Difference.model_validate(change.model_dump()) for name, change in list(others.items())[1:]
+                },
                 worse_p=worse[number],
                 margin_p=inferior[number],
                 non_inferior=inferior[number] <= settings.alpha,
-                vetoes=difference < -margin
+                vetoes=difference.value < -margin
                 and (worse[number] <= settings.alpha or (firm and alone[number] <= FROZEN_LEVEL * settings.alpha)),
                 frozen=firm,
             )
         )
     return slices
-
-
-def _paired(
-    candidate: Logits, served: Logits, gold: npt.NDArray[np.int64], settings: CompareSettings
-) -> PairedDifference:
-    return (multilabel.paired if gold.ndim > 1 else paired)(
-        served,
-        candidate,
-        gold,
-        resamples=settings.resamples,
-        confidence=1 - 2 * settings.alpha,
-        seed=settings.seed,
-    )
 
 
 def _holm(p_values: Sequence[float]) -> list[float]:
@@ -142,7 +119,7 @@ def by_column(column: str, values: Sequence[str]) -> Iterator[tuple[str, str, Ma
     counts = Counter(values)
     numbers = _numbers(values) if len(counts) > MOST_VALUES else None
     if numbers is not None:
-        yield from _quarters(column, numbers)
+        yield from quarters(column, numbers)
         return
     shown = [value for value, _ in counts.most_common(MOST_VALUES)]
     for value in shown:
@@ -159,8 +136,8 @@ def _numbers(values: Sequence[str]) -> Floats | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
-def _quarters(by: str, numbers: Floats) -> Iterator[tuple[str, str, Mask]]:
-    """Up to four parts of like size."""
+def quarters(by: str, numbers: Floats) -> Iterator[tuple[str, str, Mask]]:
+    """Yield up to four parts of like size."""
     edges = np.quantile(numbers, [0.25, 0.5, 0.75])
     place = np.searchsorted(edges, numbers, side="left")
     for quarter in np.unique(place).tolist():

@@ -42,9 +42,10 @@ from rollout.load.knee import SCHEMA_VERSION as CAPACITY_SCHEMA
 from rollout.load.knee import Capacity
 from rollout.load.slo import Objective
 from rollout.server.server import STOP_TIMEOUT_S
-from service.engine.memory import WAITING_INPUT, WAITING_TOKEN
+from service.engine.memory import WAITING_INPUT
 from service.scheduling.scheduler import DEADLINE_SHARE
 from service.settings import Settings
+from service.tasks.task import WAITING_TOKEN
 
 SCHEMA_VERSION = 1
 WINDOW_S = 60.0

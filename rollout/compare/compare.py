@@ -10,10 +10,8 @@ from pydantic import ValidationError
 from bentune.bundle.errors import BentuneError, BundleError, InputError
 from bentune.bundle.manifest import Bundle, Columns, write_json
 from bentune.bundle.record_verdict import add_verdict
-from bentune.bundle.scores import differ
 from bentune.bundle.seen_rows import SeenRows
-from bentune.bundle.verdict import MAX_MARGIN, CompareSettings, Difference, Verdict
-from bentune.quality.calibration import reliability
+from bentune.bundle.verdict import MAX_MARGIN, CompareSettings, Verdict
 from bentune.quality.labelled import (
     LABEL,
     Labelled,
@@ -23,9 +21,9 @@ from bentune.quality.labelled import (
     trained_on,
     without_copies,
 )
-from bentune.quality.noninferiority import interval, mcnemar
+from bentune.quality.registry import quality_of
 from bentune.quality.slices import compare_slices
-from rollout.compare.answers import decided, flips_of, logits_of, metric_of, metrics_of
+from rollout.compare.answers import flips_of
 from rollout.compare.decision import Comparison, LeftOut, SideReport, decide
 from rollout.compare.latency import Runs, run_both
 from rollout.compare.models import Side, open_side, size_of
@@ -122,7 +120,7 @@ def _write(out: Path, found: Comparison, rows: Labelled) -> None:
 
 
 def _require_comparable(candidate: Side, served: Side) -> None:
-    new, old = set(candidate.labels), set(served.labels)
+    new, old = set(candidate.target.labels), set(served.target.labels)
     if new != old:
         only = [
             f"only {side.judged.tag} has {', '.join(map(repr, sorted(labels)[:10]))}"
@@ -130,9 +128,9 @@ def _require_comparable(candidate: Side, served: Side) -> None:
             if labels
         ]
         raise InputError(f"the sides do not have the same labels: {'; '.join(only)}; retrain on one set of labels")
-    if candidate.multi_label != served.multi_label:
+    if candidate.target.kind != served.target.kind:
         raise InputError(
-            f"one of {candidate.judged.tag} and {served.judged.tag} gives a text one label and the other any number; "
+            f"{candidate.judged.tag} gives a text {candidate.target.gives}, {served.judged.tag} {served.target.gives}; "
             "only models of one kind can be compared"
         )
     if candidate.pairs != served.pairs:
@@ -196,11 +194,10 @@ def _rows(
     every = read_labelled(
         data,
         _columns_of(sides),
-        sides[0].labels,
+        sides[0].target,
         slices=settings.slices,
         renamed=_renamed(sides[0].bundle),
         label_column=label_column,
-        multi_label=sides[0].multi_label,
         separator=_separator(sides[0].bundle),
         most=settings.max_rows,
     )
@@ -227,22 +224,16 @@ def _judged(
     sides: tuple[Side, Side], rows: Labelled, runs: Runs, settings: CompareSettings, left_out: LeftOut
 ) -> Comparison:
     candidate, served = sides
-    labels, gold = candidate.labels, rows.gold
-    right, was_right = (~differ(decided(scores, gold), gold) for scores in (runs.candidate, runs.served))
-    gained, lost = int((right & ~was_right).sum()), int((~right & was_right).sum())
-    value, low, high = interval(gained, lost, len(rows), settings.alpha)
-    difference = Difference(value=value, low=low, high=high)
-    test = mcnemar(gained, lost, len(rows))
-    logits = logits_of(runs.candidate, gold), logits_of(runs.served, gold)
-    slices = compare_slices(rows, *logits, labels, settings)
+    target, quality = candidate.target, quality_of(candidate.target)
+    logits = target.logits(runs.candidate), target.logits(runs.served)
+    contest = quality.contest(*logits, rows.gold, target)
+    slices = compare_slices(rows, *logits, target, settings)
     judged_speed = candidate.live == served.live
-    decision, reasons, needed = decide(
-        test, len(rows), difference, slices, runs.latency if judged_speed else None, settings
-    )
+    decision, reasons, needed = decide(contest, quality.words, slices, runs.latency if judged_speed else None, settings)
     if left_out.trusted:
         reasons.append(f"that the rows are new to {' and '.join(left_out.trusted)} was not checked, but vouched for")
     sizes = size_of(candidate), size_of(served)
-    tables = [reliability(scores, gold, settings.calibration_bins) for scores in (runs.candidate, runs.served)]
+    tables = [quality.reliability(one, rows.gold, target, settings.calibration_bins) for one in logits]
     reports = [
         SideReport(
             judged=side.judged,
@@ -263,16 +254,17 @@ def _judged(
             served=served.judged,
             rows=len(rows),
             data_fingerprint=rows.fingerprint(),
-            metric=metric_of(gold),
+            metric=quality.words.metric,
             margin=settings.margin / 100,
             confidence=1 - 2 * settings.alpha,
-            difference=difference,
+            difference=contest.difference(settings.alpha),
             rows_needed=needed,
             earlier=len(candidate.bundle.verdicts()) if candidate.bundle else 0,
         ),
         settings=settings,
-        metrics=metrics_of(runs.candidate, runs.served, gold, labels, settings),
-        mcnemar=test,
+        metrics=quality.compared(*logits, rows.gold, target, settings),
+        test=contest.test(),
+        words=quality.words,
         slices=slices,
         candidate=reports[0],
         served=reports[1],
@@ -280,6 +272,6 @@ def _judged(
         throughput=runs.throughput,
         judged_speed=judged_speed,
         size=sizes[0] / sizes[1] if sizes[0] and sizes[1] else None,
-        flips=flips_of(rows, runs.candidate, runs.served, labels, settings.examples),
+        flips=flips_of(rows, *logits, target, settings.examples),
         left_out=left_out,
     )

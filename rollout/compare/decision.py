@@ -13,23 +13,13 @@ from pydantic import Field
 from bentune.bundle.files import Frozen
 from bentune.bundle.verdict import CompareSettings, Decision, Difference, Judged, Verdict
 from bentune.quality.calibration import Bin
-from bentune.quality.noninferiority import McNemar, rows_needed
+from bentune.quality.quality import Contest, Metric, PairedTest, Words
 from bentune.quality.slices import Slice
 from rollout.compare.latency import Ratio, Speed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SHOWN_SLICES = 3
 """Of those that veto, the worst; all are in the list of slices."""
-
-
-class Metric(Frozen):
-    """A metric of both sides, and candidate minus served."""
-
-    name: str
-    candidate: float
-    served: float
-    difference: Difference
-    higher_is_better: bool
 
 
 class SideReport(Frozen):
@@ -80,7 +70,8 @@ class Comparison(Frozen):
     verdict: Verdict
     settings: CompareSettings
     metrics: list[Metric]
-    mcnemar: McNemar
+    test: PairedTest
+    words: Words
     slices: list[Slice]
     candidate: SideReport
     served: SideReport
@@ -93,36 +84,33 @@ class Comparison(Frozen):
 
 
 def decide(
-    mcnemar: McNemar,
-    rows: int,
-    difference: Difference,
+    contest: Contest,
+    words: Words,
     slices: Sequence[Slice],
     latency: Ratio | None,
     settings: CompareSettings,
 ) -> tuple[Decision, list[str], int | None]:
-    """The decision, why, and how many rows it takes in all; `latency` is None where it is not judged.
-
-    `difference` is of accuracy, with the one-sided limits of the non-inferiority test.
-    """
-    margin = settings.margin / 100
+    """Return the decision, why, and how many rows it takes in all; `latency` is None where it is not judged."""
+    margin, rows = settings.margin / 100, contest.rows
+    difference, test = contest.difference(settings.alpha), contest.test()
     shown = difference.low > -margin
-    vetoes = _vetoes(slices, latency, settings)
-    summary = _summary(difference, settings, shown=shown)
+    vetoes = _vetoes(slices, latency, words, settings)
+    summary = _summary(difference, words, settings, shown=shown)
     if vetoes:
         return Decision.HOLD, [summary, *vetoes], None
     if shown:
         return Decision.PROMOTE, [summary, _no_vetoes(slices, latency, settings)], None
-    if mcnemar.p_value <= 2 * settings.alpha and difference.value <= -margin:
+    if test.p_value <= 2 * settings.alpha and difference.value <= -margin:
         return (
             Decision.HOLD,
             [
                 summary,
-                f"it is worse for sure: it alone is wrong in {mcnemar.lost} rows, what is served alone "
-                f"in {mcnemar.gained} (McNemar's exact p {probability(mcnemar.p_value)})",
+                f"it is worse for sure: it alone is wrong in {test.lost} rows, what is served alone "
+                f"in {test.gained} ({test.name} {probability(test.p_value)})",
             ],
             None,
         )
-    needed = rows_needed(mcnemar.gained, mcnemar.lost, rows, margin=margin, alpha=settings.alpha, power=settings.power)
+    needed = contest.rows_needed(margin=margin, alpha=settings.alpha, power=settings.power)
     equally_good = f"a candidate as good as what is served is promoted with a probability of {settings.power:.0%}"
     if needed <= rows:
         return (
@@ -130,7 +118,7 @@ def decide(
             [summary, f"more rows are not the answer: with {needed:,} rows {equally_good}, and here are {rows:,}"],
             None,
         )
-    disagreed = mcnemar.gained + mcnemar.lost
+    disagreed = test.gained + test.lost
     return (
         Decision.NEED_MORE_ROWS,
         [
@@ -152,20 +140,21 @@ def probability(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
 
 
-def _summary(difference: Difference, settings: CompareSettings, *, shown: bool) -> str:
-    unit = "point" if settings.margin == 1 else "points"
+def _summary(difference: Difference, words: Words, settings: CompareSettings, *, shown: bool) -> str:
+    unit = words.one_unit if settings.margin == 1 else words.unit
     return (
-        f"accuracy changed by {points(difference.value)} points, at worst by {points(difference.low)} "
+        f"{words.changed} {points(difference.value)} {words.unit}, at worst by {points(difference.low)} "
         f"({1 - settings.alpha:.0%} limit): a loss of {settings.margin:g} {unit} or more "
         f"is {'ruled out' if shown else 'certain' if difference.high <= -settings.margin / 100 else 'not ruled out'}"
     )
 
 
-def _vetoes(slices: Sequence[Slice], latency: Ratio | None, settings: CompareSettings) -> list[str]:
-    vetoing = sorted((one for one in slices if one.vetoes), key=lambda one: one.accuracy.value)
+def _vetoes(slices: Sequence[Slice], latency: Ratio | None, words: Words, settings: CompareSettings) -> list[str]:
+    vetoing = sorted((one for one in slices if one.vetoes), key=lambda one: one.difference.value)
     said = [
-        f"{'frozen and ' * one.frozen}worse where {one.by} is {one.value}: by {points(one.accuracy.value)} points in "
-        f"{one.rows:,} rows ({one.lost} lost, {one.gained} gained; exact p {probability(one.worse_p)} after Holm)"
+        f"{'frozen and ' * one.frozen}worse where {one.by} is {one.value}: by {points(one.difference.value)} "
+        f"{words.unit} in {one.rows:,} rows ({one.lost} lost, {one.gained} gained; "
+        f"exact p {probability(one.worse_p)} after Holm)"
         for one in vetoing[:SHOWN_SLICES]
     ]
     if len(vetoing) > SHOWN_SLICES:

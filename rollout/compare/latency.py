@@ -79,7 +79,7 @@ def run_both(
         side.score(alone[0])
     answers, block_s = _in_turns(sides, blocks, rng, advance)
     _, alone_s = _in_turns(sides, alone, rng, advance)
-    order = [served.labels.index(label) for label in candidate.labels]
+    order = [served.target.index[label] for label in candidate.target.labels]
     sizes = np.array([len(one) for one in blocks])
     speeds = [
         Speed(

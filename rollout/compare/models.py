@@ -1,7 +1,6 @@
 """The two sides of a comparison: a bundle that is scored in this process, or a live service that is asked over HTTP."""
 
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,8 @@ from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle
 from bentune.bundle.plan import model_file
-from bentune.bundle.processor import IMAGES
-from bentune.bundle.scores import Prediction
 from bentune.bundle.store import find_bundle
+from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import Judged
 from bentune.quality.bootstrap import Floats
 from rollout.compare.scorer import BundleScorer
@@ -25,6 +23,7 @@ from rollout.server.live import Info, parse_info
 from rollout.server.target import DEADLINE_HEADER, address_of, is_address
 from service.engine.providers import available
 from service.engine.runtime import choose
+from service.tasks.registry import task_class
 
 Text: TypeAlias = tuple[str, str | None]
 
@@ -33,15 +32,15 @@ MAX_ANSWER_BYTES = 64_000_000
 TIMEOUT_S = 60.0
 TRIES = 5
 MAX_WAIT_S = 30.0
-SUM_TOLERANCE = 1e-3
+COMPARED = ("text", "pair")
+"""Kinds of inputs, as /info names them, whose rows a comparison knows by their texts."""
 
 
 class Side(Protocol):
     """What is asked of either side. `bundle` is what is scored, or the live service's own where it is found here."""
 
     judged: Judged
-    labels: list[str]
-    multi_label: bool
+    target: Target
     pairs: bool
     bundle: Bundle | None
     variant: str
@@ -54,7 +53,7 @@ class Side(Protocol):
         ...
 
     def score(self, texts: Sequence[Text]) -> Floats:
-        """Probabilities, float64 [texts, labels], in the order of `labels`."""
+        """Return scores, float64 [texts, labels], in the order of the target's labels."""
         ...
 
 
@@ -91,10 +90,9 @@ class BundleSide:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle: Bundle | None = bundle
         self.judged = Judged(tag=bundle.tag, content=bundle.content)
-        if bundle.manifest.task == IMAGES:
-            raise _of_images(bundle.tag)
-        self.labels = bundle.manifest.labels
-        self.multi_label = bundle.manifest.multi_label
+        if not task_class(bundle.manifest.task).comparable:
+            raise _not_comparable(bundle.tag)
+        self.target = bundle.manifest.target
         self.pairs = bundle.manifest.columns.text_pair is not None
         runtime, _ = choose(bundle.plan, describe(), available())
         self.variant, self.provider = runtime.variant, runtime.provider
@@ -102,13 +100,13 @@ class BundleSide:
 
     def score(self, texts: Sequence[Text]) -> Floats:
         """As `Side.score`."""
-        answers = self._scorer.score(texts)
-        return _as_array(answers, self.labels, self.judged.tag, multi_label=self.multi_label)
+        return _read(self.target, self._scorer.score(texts), self.judged.tag)
 
 
-def _of_images(name: str) -> InputError:
-    # Its training rows are known by their pixels, and a comparison knows rows by their texts.
-    return InputError(f"{name} classifies images, and versions of these cannot be compared yet: compare their reports")
+def _not_comparable(name: str) -> InputError:
+    return InputError(
+        f"{name} takes no texts, and versions of such models cannot be compared yet: compare their reports"
+    )
 
 
 @dataclass(frozen=True)
@@ -128,22 +126,22 @@ class LiveSide:
         answer = self._ask("GET", "/info", None, MAX_INFO_BYTES)
         info = parse_info(Info, address, answer.content)
         self.judged = Judged(tag=info.tag, content=info.content, address=address)
-        self.labels, self.multi_label = info.labels, info.multi_label
-        if info.inputs == "image":
-            raise _of_images(address)
+        self.target = info.target
+        if info.inputs not in COMPARED:
+            raise _not_comparable(address)
         self.pairs = info.inputs == "pair"
         self.variant, self.provider = info.plan.variant, info.plan.provider
         self.most_texts = info.limits.max_inputs
         self.bundle = _stored(self.judged)
         if self.bundle is not None:
-            self.labels = self.bundle.manifest.labels
+            self.target = self.bundle.manifest.target
             self._require_itself(self.bundle)
 
     def _require_itself(self, bundle: Bundle) -> None:
         """The golden rows of the bundle that /info names must get their scores: a verdict rests on who was asked."""
         scores = self.score([(row.text, row.text_pair) for row in bundle.golden])
         for number, (row, found) in enumerate(zip(bundle.golden, scores, strict=True)):
-            differences = [float(np.abs(found - np.asarray(variant)).max()) for variant in row.scores.values()]
+            differences = [self.target.distance(found, np.asarray(variant)) for variant in row.scores.values()]
             if not any(difference <= row.tolerance for difference in differences):
                 raise BentuneError(
                     f"{self._address}: /info names {bundle.tag}, but golden row {number} of that is off by "
@@ -165,7 +163,7 @@ class LiveSide:
             raise BentuneError(f"{self._address}: its answer is not JSON") from None
         if not isinstance(predictions, list) or len(predictions) != len(texts):
             raise BentuneError(f"{self._address}: the answer to {len(texts)} texts is not a list of as many")
-        return _as_array(predictions, self.labels, self._address, multi_label=self.multi_label)
+        return _read(self.target, predictions, self._address)
 
     def _ask(self, method: str, path: str, body: Any, most_bytes: int) -> _Answer:
         for _ in range(TRIES):
@@ -202,20 +200,9 @@ def _stored(judged: Judged) -> Bundle | None:
     return bundle if bundle.content == judged.content else None
 
 
-def _as_array(
-    answers: Sequence[Sequence[Prediction]], labels: Sequence[str], name: str, *, multi_label: bool
-) -> Floats:
-    """Float64 [rows, labels]. Raises BentuneError unless every row has a probability for every label."""
-    index = {label: number for number, label in enumerate(labels)}
-    scores = np.full((len(answers), len(labels)), math.nan)
+def _read(target: Target, answers: Any, name: str) -> Floats:
+    """Float64 [rows, labels]. Raises BentuneError unless every row has a plausible score for every label."""
     try:
-        for row, answer in enumerate(answers):
-            for one in answer:
-                scores[row, index[one["label"]]] = float(one["score"])
-    except (KeyError, TypeError, ValueError, IndexError):
-        raise BentuneError(f"{name}: an answer is not a list of the labels that it names, with their scores") from None
-    # Written so that NaN, of a label that is missing, is wrong as well.
-    shared = multi_label or (np.abs(scores.sum(axis=1) - 1) < SUM_TOLERANCE).all()
-    if not (shared and (scores >= 0).all() and (scores <= 1 + SUM_TOLERANCE).all()):
-        raise BentuneError(f"{name}: an answer has not a probability for each of its {len(labels)} labels")
-    return scores
+        return target.read(answers)
+    except ValueError as problem:
+        raise BentuneError(f"{name}: {problem}") from None

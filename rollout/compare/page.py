@@ -58,7 +58,7 @@ def page_of(found: Comparison, texts: Mapping[int, tuple[str, str | None]]) -> s
         verdict=found.verdict,
         notes=notes(found),
         numbers=numbers(found),
-        slices=[(slice_numbers(one), axis.bar(one.accuracy), one.vetoes) for one in found.slices],
+        slices=[(slice_numbers(one), axis.bar(one.difference), one.vetoes) for one in found.slices],
         axis=axis,
         whole=axis.bar(found.verdict.difference),
         points=points,
@@ -72,7 +72,7 @@ def page_of(found: Comparison, texts: Mapping[int, tuple[str, str | None]]) -> s
 
 def _axis(difference: Difference, margin: float, slices: Sequence[Slice]) -> Axis:
     """Wide enough for the whole and for every slice's value; intervals of small slices may be cut."""
-    values = [difference.low, difference.high, *(one.accuracy.value for one in slices)]
+    values = [difference.low, difference.high, *(one.difference.value for one in slices)]
     return Axis(span=max(LEAST_SPAN, 2 * margin, 1.2 * max(abs(value) for value in values)), margin=margin)
 
 

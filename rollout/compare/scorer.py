@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle
-from bentune.bundle.scores import Prediction
+from bentune.bundle.targets.target import Prediction
 from service.engine.predictor import Predictor
 
 

@@ -4,9 +4,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from bentune.bundle.verdict import Decision, Difference
+from bentune.quality.quality import Metric
 from bentune.quality.slices import Slice
-from rollout.compare.answers import SUBSET_ACCURACY
-from rollout.compare.decision import Comparison, Metric, SideReport, points, probability
+from rollout.compare.decision import Comparison, SideReport, points, probability
 from rollout.compare.latency import Ratio
 
 COLORS = {Decision.PROMOTE: "green", Decision.HOLD: "red", Decision.NEED_MORE_ROWS: "yellow"}
@@ -37,8 +37,8 @@ def verdict_lines(found: Comparison) -> list[str]:
 def notes(found: Comparison) -> list[str]:
     """What else there is to know of the rows, in words."""
     said = []
-    if found.verdict.metric == SUBSET_ACCURACY:
-        said.append("a row is right where all of its labels are, and none too many: that is what accuracy is here")
+    if found.words.note:
+        said.append(found.words.note)
     if found.left_out.copies:
         said.append(f"left out: {found.left_out.copies:,} rows with the text of an earlier row")
     if found.left_out.trained:
@@ -52,7 +52,7 @@ def notes(found: Comparison) -> list[str]:
 
 def numbers(found: Comparison) -> list[tuple[str, str, str, str]]:
     """(what, candidate, served, change) of everything that is not a slice."""
-    test, new, old = found.mcnemar, found.candidate, found.served
+    test, new, old = found.test, found.candidate, found.served
     size = f"{found.size:.2f} times" if found.size else NOT_SAID
     p = f"exact p {probability(test.p_value)}"
     speeds = f"{new.speed.texts_per_s:.1f}", f"{old.speed.texts_per_s:.1f}"
@@ -74,7 +74,7 @@ def slice_numbers(one: Slice) -> tuple[str, str, str, str, str, str]:
         f"{one.by}: {one.value}",
         f"{one.rows:,}",
         f"+{one.gained} −{one.lost}",
-        _points(one.accuracy),
+        _points(one.difference),
         probability(one.worse_p).removeprefix("= "),
         says,
     )

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import numpy as np
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import Bundle, GoldenRow
+from bentune.bundle.targets.target import Target
 
 LOOKS = 3
 """So many connections in a row must meet the version: behind a Service each may reach another pod."""
@@ -78,7 +80,7 @@ def _wrong_rows(url: str, bundle: Bundle, pause: Callable[[float], None]) -> str
     wrong = []
     for number, row in enumerate(bundle.golden):
         try:
-            differences = _differences(url, row, bundle.manifest.labels, pause)
+            differences = _differences(url, row, bundle.manifest.target, pause)
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             wrong.append(f"row {number}: {type(error).__name__}")
             continue
@@ -89,7 +91,7 @@ def _wrong_rows(url: str, bundle: Bundle, pause: Callable[[float], None]) -> str
     return f"{len(wrong)} of {len(bundle.golden)} golden rows are answered wrongly: {wrong[0]}" if wrong else ""
 
 
-def _differences(url: str, row: GoldenRow, labels: list[str], pause: Callable[[float], None]) -> list[float]:
+def _differences(url: str, row: GoldenRow, target: Target, pause: Callable[[float], None]) -> list[float]:
     """The largest difference of a score from what the bundle expects, in probability, for each of its variants."""
     inputs: Any = row.text if row.text_pair is None else [row.text, row.text_pair]
     for _ in range(TRIES):
@@ -97,11 +99,8 @@ def _differences(url: str, row: GoldenRow, labels: list[str], pause: Callable[[f
         if answer.status_code not in BUSY:
             break
         pause(_wait_s(answer))
-    scores = {one["label"]: float(one["score"]) for one in answer.raise_for_status().json()}
-    return [
-        max(abs(scores[label] - expected) for label, expected in zip(labels, variant, strict=True))
-        for variant in row.scores.values()
-    ]
+    scores = target.read([answer.raise_for_status().json()])[0]
+    return [target.distance(scores, np.asarray(variant)) for variant in row.scores.values()]
 
 
 def _wait_s(answer: httpx.Response) -> float:

@@ -1,12 +1,14 @@
 """What a service says at /info of what it serves, as typed values: a stranger may have written it."""
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import Name, Sha256
 from bentune.bundle.plan import Variant
+from bentune.bundle.targets.registry import target_in
+from bentune.bundle.targets.target import Target
 
 MAX_LABELS = 100_000
 
@@ -47,10 +49,19 @@ class Info(Identity):
     """All that a comparison needs of it."""
 
     inputs: Literal["text", "pair", "image"]
-    labels: list[str] = Field(min_length=2, max_length=MAX_LABELS)
-    multi_label: bool = False
+    target: Target
     plan: PlanInfo
     limits: LimitsInfo
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_target(cls, said: Any) -> Any:
+        if not isinstance(said, dict) or isinstance(said.get("target"), Target):
+            return said
+        labels = said.get("labels")
+        if isinstance(labels, list) and len(labels) > MAX_LABELS:
+            raise ValueError(f"it has more than {MAX_LABELS} labels")
+        return said | {"target": target_in(said)}
 
 
 Part = TypeVar("Part", bound=Identity)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from bentune.bundle.manifest import GoldenRow
 from service.engine.predictor import Predictor
 
@@ -23,17 +21,12 @@ class Replay:
 
 
 def replay(predictor: Predictor, golden: list[GoldenRow], key: str) -> Replay:
-    """Score every golden row alone and compare each label's probability with what the bundle expects under `key`."""
+    """Score every golden row alone and compare its scores with what the bundle expects under `key`."""
     largest, failed = 0.0, []
     for number, row in enumerate(golden):
-        tokens = predictor.tokenizer.encode(row.text, row.text_pair, truncate=True)
-        scores = predictor.probabilities(predictor.logits([tokens]))[0]
-        expected = row.scores.get(key, [])
-        difference = (
-            float(np.abs(scores - np.asarray(expected, dtype=np.float32)).max())
-            if len(expected) == len(scores)
-            else float("inf")
-        )
+        encoded = predictor.task.encoder.encode(row.text, row.text_pair, truncate=True)
+        scores = predictor.scores(predictor.logits([encoded]))[0]
+        difference = predictor.task.difference(scores, row.scores.get(key, []))
         # Written so that a NaN fails too.
         if not difference <= row.tolerance:
             failed.append(number)

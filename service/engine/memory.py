@@ -4,19 +4,17 @@ A process that outgrows its limit is killed in the middle of its requests, so bo
 """
 
 import logging
-import math
 from pathlib import Path
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import describe, memory_limit_bytes
-from bentune.bundle.manifest import Bundle, ImageLimits
+from bentune.bundle.manifest import Bundle
 from bentune.bundle.plan import model_file
-from bentune.bundle.processor import ImageSettings
 from service.engine.providers import available
 from service.engine.runtime import Runtime, choose
 from service.scheduling.queue import QueueLimits
 from service.settings import Settings
-from service.tasks.image import PIXEL_BYTES
+from service.tasks.registry import task_class
 
 logger = logging.getLogger("bentoml.bentune")
 
@@ -30,8 +28,8 @@ WORK, WORK_SLOTS = 1.15, 2
 """What batches add, on so many slots as it was measured with."""
 SLOT_TOKEN = 60_000
 """Bytes that a batch on one more slot adds for each of its tokens: 30 MB were seen for 512."""
-WAITING_INPUT, WAITING_TOKEN = 65_536, 48
-"""Bytes of what waits: a connection with its request, and a token's id."""
+WAITING_INPUT = 65_536
+"""Bytes of a waiting connection with its request."""
 
 
 def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
@@ -40,8 +38,7 @@ def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
     # A text that is longer than the budget runs alone.
     tokens = max(runtime.token_budget, bundle.manifest.limits.max_tokens)
     more = max(runtime.slots - WORK_SLOTS, 0) * tokens * SLOT_TOKEN
-    if isinstance(bundle.manifest.limits, ImageLimits):
-        more += bundle.manifest.limits.max_pixels * PIXEL_BYTES
+    more += task_class(bundle.manifest.task).encoding_bytes(bundle)
     return round(WORK * (PROCESSES + WEIGHTS * weights * runtime.copies)) + more
 
 
@@ -68,14 +65,6 @@ def require_memory(bundle: Bundle, settings: Settings, root: Path = Path("/")) -
         raise InputError(why)
 
 
-def _waiting_token(bundle: Bundle) -> int:
-    """Bytes of a token of what waits: an id, or of an image its share of the pixel values, float32."""
-    if not isinstance(bundle.processor, ImageSettings):
-        return WAITING_TOKEN
-    height, width = bundle.processor.shape
-    return math.ceil(3 * 4 * height * width / bundle.manifest.limits.max_tokens)
-
-
 def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Path = Path("/")) -> QueueLimits:
     """How much may wait: what the settings say or, where the memory limit leaves room for less, so much less.
 
@@ -83,7 +72,9 @@ def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Pat
     logged.
     """
     limit = allowed_bytes(settings, root)
-    most = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * _waiting_token(bundle)
+    most = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * task_class(
+        bundle.manifest.task
+    ).waiting_token_bytes(bundle)
     room = most if limit is None else limit - needed_bytes(bundle, runtime)
     share = min(max(room / most, 0.0), 1.0)
     tokens = max(int(share * settings.queue_tokens), min(bundle.manifest.limits.max_tokens, settings.queue_tokens))

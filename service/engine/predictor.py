@@ -1,4 +1,4 @@
-"""Runs a classifier with ONNX Runtime: the code that serves, scores files, and is proven by `verify`."""
+"""Predictor of one bundle on ONNX Runtime: the code that serves, scores files, and is proven by `verify`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,11 @@ import numpy.typing as npt
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import Bundle
 from bentune.bundle.plan import model_file
-from bentune.bundle.scores import Prediction, probabilities, ranked
+from bentune.bundle.targets.target import Floats, Prediction
 from service.engine.providers import available, open_session
 from service.engine.runtime import choose
-from service.tasks.encoder import Encoded, Encoder, Feed, encoder_of, feed
+from service.tasks.registry import task_of
+from service.tasks.task import Encoded, Feed, Task
 
 Logits = npt.NDArray[np.float32]
 
@@ -27,64 +28,49 @@ class Session:
         self._inputs = [node.name for node in self._session.get_inputs()]
 
     def run(self, batch: Feed) -> Logits:
-        """Logits, float32 [rows, labels], of padded inputs; inputs that the graph does not take are left out."""
+        """Return logits, float32 [rows, labels], of a batch; inputs that the graph does not take are left out."""
         logits: Logits = self._session.run(["logits"], {name: batch[name] for name in self._inputs})[0]
         return logits
 
 
 class Predictor:
-    """Tokenizer or image processor, session and labels of one classifier."""
+    """Task and session of one model."""
 
-    def __init__(
-        self,
-        tokenizer: Encoder,
-        session: Session,
-        labels: Sequence[str],
-        token_budget: int = 2048,
-        *,
-        multi_label: bool = False,
-    ) -> None:
-        """`token_budget` bounds the padded tokens of a batch in `score`."""
-        self.tokenizer = tokenizer
+    def __init__(self, task: Task, session: Session, token_budget: int = 2048) -> None:
+        """Take a task and a session; `token_budget` bounds the padded tokens of a batch in `score`."""
+        self.task = task
         self.session = session
-        self.labels = list(labels)
         self.token_budget = token_budget
-        self.multi_label = multi_label
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, cpu: Cpu) -> Self:
-        """What the plan chose for `cpu`, on all of its cores, a batch at a time."""
+        """Open what the plan chose for `cpu`, on all of its cores, a batch at a time."""
         runtime, _ = choose(bundle.plan, cpu, available())
-        return cls(
-            encoder_of(bundle),
-            Session(bundle.root / model_file(runtime.variant), runtime.provider, cpu.cores),
-            bundle.manifest.labels,
-            runtime.token_budget,
-            multi_label=bundle.manifest.multi_label,
-        )
+        session = Session(bundle.root / model_file(runtime.variant), runtime.provider, cpu.cores)
+        return cls(task_of(bundle), session, runtime.token_budget)
 
     def logits(self, batch: Sequence[Encoded]) -> Logits:
-        """Logits, float32 [rows, labels], of one padded batch, in the order of the labels."""
-        return self.session.run(feed(batch, self.tokenizer.settings))
+        """Return the outputs of one batch, float32 [rows, labels], in the order of the labels."""
+        return self.session.run(self.task.collate(batch))
 
-    def probabilities(self, logits: Logits) -> Logits:
-        """Of each label, float32 [rows, labels]: they sum to 1 unless a row may have any number of labels."""
-        return probabilities(logits, multi_label=self.multi_label)
+    def scores(self, logits: Logits) -> Floats:
+        """Return the scores of outputs, float32 [rows, labels]."""
+        return self.task.target.scores(logits)
 
     def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
-        """Predictions of many texts, pairs or images, best label first, in their order; long texts are truncated.
+        """Predict many inputs, best label first, in their order; what is too long is cut.
 
-        Texts of like length share a batch. Raises RequestError for what is no image, where the model takes images.
+        Inputs of like length share a batch. Raises RequestError for what is no image, where the model takes images.
         """
         tokens = [
-            self.tokenizer.encode(text, pair, truncate=True, field=f"input {row}")
+            self.task.encoder.encode(text, pair, truncate=True, field=f"input {row}")
             for row, (text, pair) in enumerate(texts)
         ]
         results: list[list[Prediction]] = [[] for _ in texts]
         for rows in batches_by_length([len(row) for row in tokens], self.token_budget):
             logits = self.logits([tokens[row] for row in rows])
-            for row, scores, by in zip(rows, self.probabilities(logits), logits, strict=True):
-                results[row] = ranked(scores, self.labels, by=by)
+            for row, scores, by in zip(rows, self.scores(logits), logits, strict=True):
+                results[row] = self.task.target.ranked(scores, by=by)
         return results
 
 

@@ -1,5 +1,6 @@
 """Corrects the OpenAPI page that BentoML makes: it shows one branch of each union, and errors that we never answer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from bentune.bundle.errors import REQUEST_ERRORS, ClientGone, Overloaded
@@ -9,19 +10,10 @@ JSON = "application/json"
 SCHEMAS = "#/components/schemas/"
 
 
-# One image, or the files of a form, each under any name.
-UPLOADS = {
-    "image/*": {"schema": {"type": "string", "format": "binary"}},
-    "multipart/form-data": {
-        "schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
-    },
-}
-
-
-def corrected(spec: dict[str, Any], *, images: bool = False) -> dict[str, Any]:
+def corrected(spec: dict[str, Any], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The page with all shapes of /predict, the table of `bentune/bundle/errors.py`, and /info; changes `spec`.
 
-    A model of `images` takes files as well.
+    `body` is the OpenAPI content of bodies that /predict takes beside JSON.
     """
     spec["openapi"] = "3.1.0"  # pydantic writes schemas of this version
     schemas: dict[str, Any] = {}
@@ -36,7 +28,7 @@ def corrected(spec: dict[str, Any], *, images: bool = False) -> dict[str, Any]:
     }
     spec["components"] = {"schemas": schemas}
     predict = spec["paths"]["/predict"]["post"]
-    content = _content("PredictRequest") | (UPLOADS if images else {})
+    content = _content("PredictRequest") | dict(body or {})
     predict["requestBody"] = {"required": True, "content": content}
     predict["responses"] = {
         "200": {"description": "Best label first", "content": _content("PredictResponse")}

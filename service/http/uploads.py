@@ -6,7 +6,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from bentune.bundle.errors import InvalidRequest, TooLarge
-from service.tasks.image import data_url
+from service.tasks.images import data_url
 
 MULTIPART = "multipart/form-data"
 

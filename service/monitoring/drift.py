@@ -2,12 +2,12 @@
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from bentune.bundle.baseline import Baseline
+from bentune.bundle.baseline import Baseline, Binned
 
 # The index costs some microseconds: it is computed for every so many inputs, and in between nothing but counts change.
 STEP = 50
@@ -38,26 +38,24 @@ class Drift:
     def __init__(self, baseline: Baseline, show: Callable[[str, float], None]) -> None:
         """`show` is given each feature's index, the first time when the window is full: fewer inputs prove nothing."""
         self._window = baseline.window
-        self._length_edges = baseline.token_length.edges
-        self._confidence_edges = baseline.confidence.edges
+        self._edges = {name: one.edges if isinstance(one, Binned) else None for name, one in baseline.features.items()}
         self._expected = {name: np.array(one.counts) for name, one in baseline.features.items()}
         self._counts = [[0] * len(one.counts) for one in baseline.features.values()]
-        self._newest: deque[tuple[int, int, int]] = deque()
+        self._newest: deque[list[int]] = deque()
         self._show = show
         self._unseen = 0
 
-    def answered(self, tokens: int, label: int, confidence: float) -> None:
-        """An input of so many tokens got this label, by its number, with this probability."""
-        lengths, labels, confidences = self._counts
-        new = bisect_right(self._length_edges, tokens), label, bisect_right(self._confidence_edges, confidence)
+    def answered(self, features: Mapping[str, float]) -> None:
+        """Count one answer by the value of each feature: a number that is binned, or the place of a bin."""
+        new = [
+            int(features[name]) if edges is None else bisect_right(edges, features[name])
+            for name, edges in self._edges.items()
+        ]
         if len(self._newest) == self._window:
-            old = self._newest.popleft()
-            lengths[old[0]] -= 1
-            labels[old[1]] -= 1
-            confidences[old[2]] -= 1
-        lengths[new[0]] += 1
-        labels[new[1]] += 1
-        confidences[new[2]] += 1
+            for counts, bin_ in zip(self._counts, self._newest.popleft(), strict=True):
+                counts[bin_] -= 1
+        for counts, bin_ in zip(self._counts, new, strict=True):
+            counts[bin_] += 1
         self._newest.append(new)
         self._unseen += 1
         if self._unseen >= STEP and len(self._newest) == self._window:

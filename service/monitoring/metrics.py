@@ -102,11 +102,12 @@ class Metrics(Observer):
                 gauge.set(value)
         self._shown = now
 
-    def predicted(self, labels: Sequence[str], confidence: float) -> None:
-        """One answer goes out, with these labels; `confidence` is the probability of the likeliest label."""
+    def predicted(self, labels: Sequence[str], confidence: float | None) -> None:
+        """Count one answer with these labels; `confidence` is the probability of the likeliest label, if it has one."""
         for label in labels:
             self.predictions_total.labels(label).inc()
-        self.confidence.observe(confidence)
+        if confidence is not None:
+            self.confidence.observe(confidence)
 
     def drifted(self, feature: str, index: float) -> None:
         """The newest inputs have this population stability index."""

@@ -7,13 +7,16 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import to_json
 
 from bentune.bundle.files import Frozen
 from bentune.bundle.seen_rows import row_key
+from bentune.bundle.targets.many_labels import ManyLabels
+from bentune.bundle.targets.one_label import OneLabel
+from bentune.bundle.targets.registry import TARGETS
 from service.http.requests import Row
 from service.monitoring.log_files import LogFiles
 
@@ -34,8 +37,9 @@ class LoggedPrediction(Frozen):
     """One line of the log, an input with its answer.
 
     `key` is `row_key` in hex and `characters` the length of the texts, which are there themselves only where the server
-    was told to keep them. `tokens` is what the model saw, special tokens included; `scores` has each label's
-    probability. With `multi_label` these are of labels that do not exclude each other, and `label` is the likeliest.
+    was told to keep them. `tokens` is what the model saw, special tokens included; `scores` has each label's score and
+    `label` the best one. `target` is the kind of the model's target, left out where an input has one label; older lines
+    say `multi_label`.
     """
 
     time: datetime
@@ -46,10 +50,32 @@ class LoggedPrediction(Frozen):
     tokens: int = Field(ge=1)
     truncated: bool
     label: Short
-    scores: dict[Short, Annotated[float, Field(ge=0, le=1.000001)]] = Field(min_length=2)
-    multi_label: bool | None = None
+    scores: dict[Short, Annotated[float, Field(allow_inf_nan=False)]] = Field(min_length=1)
+    target: str | None = None
     text: str | None = None
     text_pair: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of the target."""
+        return self.target or OneLabel.kind
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, entries: Any) -> Any:
+        if not isinstance(entries, dict) or "multi_label" not in entries:
+            return entries
+        rest = {name: value for name, value in entries.items() if name != "multi_label"}
+        return rest | ({"target": ManyLabels.kind} if entries["multi_label"] else {})
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Self:
+        if self.kind not in TARGETS:
+            raise ValueError(f"target is none of {', '.join(TARGETS)}")
+        low, high = TARGETS[self.kind].bounds
+        if not all(low <= score <= high for score in self.scores.values()):
+            raise ValueError(f"a score is not from {low:g} to {high:g}")
+        return self
 
 
 class Kept(NamedTuple):
@@ -96,7 +122,7 @@ class PredictionLog:
         scores: dict[str, float],
         model: str,
         content: str,
-        multi_label: bool = False,
+        target: str = OneLabel.kind,
     ) -> None:
         """Hand a line to the writer; where it cannot follow, the line is lost and counted."""
         text, text_pair = kept.row or (None, None)
@@ -110,7 +136,7 @@ class PredictionLog:
             truncated=truncated,
             label=max(scores, key=scores.__getitem__),
             scores=scores,
-            multi_label=multi_label or None,
+            target=target if target != OneLabel.kind else None,
             text=text,
             text_pair=text_pair,
         )

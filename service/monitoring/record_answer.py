@@ -1,24 +1,23 @@
-"""What becomes of an answer beside the answer itself: it is counted, compared with the baseline, and maybe logged."""
+"""Record of each answer: metrics, drift, prediction log."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from bentune.bundle.manifest import Bundle
-from bentune.bundle.scores import Floats, best_label, given_labels
+from bentune.bundle.targets.target import Floats
 from service.http.requests import Row
 from service.monitoring.drift import Drift
 from service.monitoring.metrics import Metrics
 from service.monitoring.prediction_log import OUTCOMES, Kept, PredictionLog
 from service.settings import Settings
-from service.tasks.encoder import Encoded
+from service.tasks.task import Encoded, Task
 
 
-class Outcomes:
-    """Those of one process."""
+class Recorder:
+    """Recorder of one process's answers."""
 
-    def __init__(self, bundle: Bundle, settings: Settings, metrics: Metrics) -> None:
-        self._labels, self._model, self._content = bundle.manifest.labels, bundle.tag, bundle.content
-        self._multi_label = bundle.manifest.multi_label
+    def __init__(self, bundle: Bundle, task: Task, settings: Settings, metrics: Metrics) -> None:
+        self._task, self._model, self._content = task, bundle.tag, bundle.content
         self._metrics = metrics
         self._drift = Drift(bundle.baseline, metrics.drifted)
         for name, histogram in bundle.baseline.features.items():
@@ -40,18 +39,19 @@ class Outcomes:
         log = self._log
         return [None] * len(rows) if log is None else [log.keep(row) for row in rows]
 
-    def answered(self, tokens: Encoded, scores: Floats, kept: Kept | None) -> None:
-        """An input gets these probabilities, float32 [labels]."""
-        confidence = float(scores.max())
-        self._metrics.predicted(given_labels(scores, self._labels, multi_label=self._multi_label), confidence)
-        self._drift.answered(len(tokens), best_label(scores, multi_label=self._multi_label), confidence)
+    def answered(self, encoded: Encoded, scores: Floats, kept: Kept | None) -> None:
+        """Record the scores of one input, float32 [labels]."""
+        observed = self._task.observe(encoded, scores)
+        self._metrics.predicted(observed.labels, observed.confidence)
+        self._drift.answered(observed.features)
         if kept is not None and self._log is not None:
+            target = self._task.target
             self._log.put(
                 kept,
-                tokens=len(tokens),
-                truncated=tokens.truncated,
-                scores=dict(zip(self._labels, scores.tolist(), strict=True)),
-                multi_label=self._multi_label,
+                tokens=len(encoded),
+                truncated=encoded.truncated,
+                scores=dict(zip(target.labels, scores.tolist(), strict=True)),
+                target=target.kind,
                 model=self._model,
                 content=self._content,
             )

@@ -1,1 +1,1 @@
-"""Tasks of the service: what one input is, how it is encoded, and how it is answered."""
+"""Tasks of the service: one input read, encoded, batched and answered."""

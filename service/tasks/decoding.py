@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bentune.bundle.errors import DeadlineExceeded, Overloaded, TooLarge
 from service.http.requests import Row, field_of
-from service.tasks.image import ImageEncoder, Pixels
+from service.tasks.images import ImageEncoder, Pixels
 
 TOGETHER = 4
 """Of the largest images, as many as one request may hold, in pixels: a file of few bytes may have them all."""
@@ -16,7 +16,9 @@ RETRY_AFTER_S = 1.0
 
 
 class Decoder:
-    """Images become pixel values one at a time, in the order of their requests."""
+    """Decoder of requests' images: one at a time, in the order of their requests."""
+
+    watched = True
 
     def __init__(self, encoder: ImageEncoder, most_waiting: int) -> None:
         """At most `most_waiting` images wait; a request of more is taken when no other waits."""
@@ -26,11 +28,13 @@ class Decoder:
         self._thread = ThreadPoolExecutor(1, "decode")
         self._waiting = 0
 
-    async def encode(self, rows: Sequence[Row], *, single: bool, deadline: float) -> list[Pixels]:
-        """Pixel values of each image, by `deadline` on the clock `time.monotonic`; on cancellation the rest is left.
+    async def encode(self, rows: Sequence[Row], *, truncate: bool, single: bool, deadline: float) -> list[Pixels]:
+        """Decode each image by `deadline` on the clock `time.monotonic`; on cancellation the rest is left.
 
-        Raises Overloaded, DeadlineExceeded, and for what an image is InvalidRequest and TooLarge.
+        An image is never cut, whatever `truncate` is. Raises Overloaded, DeadlineExceeded, and for what an image is
+        InvalidRequest and TooLarge.
         """
+        del truncate
         if self._waiting and self._waiting + len(rows) > self._most_waiting:
             raise Overloaded(f"{self._waiting} images wait to be decoded: try again later", RETRY_AFTER_S)
         stop = threading.Event()

@@ -27,6 +27,7 @@ def test_its_features_have_the_names_of_the_metrics() -> None:
         "confidence": 0.4,
     }
     assert Baseline.model_validate_json(baseline.model_dump_json()) == baseline
+    assert baseline.model_dump(mode="json") == content()
 
 
 @pytest.mark.parametrize(
@@ -35,13 +36,13 @@ def test_its_features_have_the_names_of_the_metrics() -> None:
         ({"rows": 9}, "token_length counts 8 rows, not 9"),
         ({"window": 10**9}, "window"),
         ({"window": 0}, "window"),
-        ({"label": {"counts": [8], "threshold": 1}}, "label.counts"),
-        ({"label": {"counts": [9, -1], "threshold": 1}}, "label.counts.1"),
-        ({"label": {"counts": [4, 4], "threshold": 0}}, "label.threshold"),
-        ({"label": {"counts": [0] * 10_001, "threshold": 1}}, "label.counts"),
+        ({"label": {"counts": [8], "threshold": 1}}, "label.counted.counts"),
+        ({"label": {"counts": [9, -1], "threshold": 1}}, "label.counted.counts.1"),
+        ({"label": {"counts": [4, 4], "threshold": 0}}, "label.counted.threshold"),
+        ({"label": {"counts": [0] * 10_001, "threshold": 1}}, "label.counted.counts"),
         ({"confidence": {"counts": [4, 4], "edges": [0.5, 0.9], "threshold": 1}}, "2 edges are not those of 2 bins"),
         ({"confidence": {"counts": [4, 2, 2], "edges": [0.9, 0.5], "threshold": 1}}, "the edges do not rise"),
-        ({"confidence": {"counts": [4, 4], "edges": [float("nan")], "threshold": 1}}, "confidence.edges.0"),
+        ({"confidence": {"counts": [4, 4], "edges": [float("nan")], "threshold": 1}}, "confidence.binned.edges.0"),
         ({"other": 1}, "other"),
     ],
 )

@@ -20,6 +20,7 @@ from bentune.bundle.manifest import (
     Columns,
     FileEntry,
     GoldenRow,
+    ImageLimits,
     Limits,
     Manifest,
     open_bundle,
@@ -28,17 +29,19 @@ from bentune.bundle.manifest import (
     write_json,
 )
 from bentune.bundle.plan import Entry, Plan
+from bentune.bundle.processor import ImageSettings
 from bentune.bundle.seen_rows import RowFilter, SeenRows, labelled_key, row_key
+from bentune.bundle.targets.many_labels import ManyLabels
+from bentune.bundle.targets.one_label import OneLabel
 
 ZEROS = "0" * 64
-BASELINE = Baseline(
-    rows=2,
-    window=100,
-    looks_a_month=4320,
-    token_length=Binned(counts=[1, 1], edges=[5], threshold=0.2),
-    label=Histogram(counts=[1, 1], threshold=0.2),
-    confidence=Binned(counts=[0, 2], edges=[0.5], threshold=0.2),
-)
+LABELS = ["dog", "Kätzchen"]
+FEATURES = {
+    "token_length": Binned(counts=[1, 1], edges=[5], threshold=0.2),
+    "label": Histogram(counts=[1, 1], threshold=0.2),
+    "confidence": Binned(counts=[0, 2], edges=[0.5], threshold=0.2),
+}
+BASELINE = Baseline(rows=2, window=100, looks_a_month=4320, features=FEATURES)
 SEEN = SeenRows(
     trained=RowFilter.of([row_key("a dog")]),
     held_out=RowFilter.of([row_key("a cat")]),
@@ -59,7 +62,7 @@ def manifest(**more: Any) -> Manifest:
         "created_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         "task": "text-classification",
         "columns": Columns(text="text"),
-        "labels": ["dog", "Kätzchen"],
+        "labels": LABELS,
         "limits": Limits(max_tokens=16),
         "base_model": BaseModelInfo(source="package:x/y", sha256=ZEROS),
         "method": {"kind": "lora", "rank": 8},
@@ -160,7 +163,7 @@ def test_any_manifest_comes_back_equal(
     root = fill(tmp_path_factory.mktemp("any") / "bundle")
     base = BaseModelInfo(source=source, sha256=ZEROS)
     counted = Histogram(counts=[2] + [0] * (len(labels) - 1), threshold=0.2)
-    write_json(root / "baseline.json", BASELINE.model_copy(update={"label": counted}))
+    write_json(root / "baseline.json", BASELINE.model_copy(update={"features": FEATURES | {"label": counted}}))
     sealed = seal(root, manifest(method=method, labels=labels, base_model=base))
     assert open_bundle(root).manifest == sealed
 
@@ -310,8 +313,8 @@ def test_an_unknown_schema_is_told_before_its_unknown_keys(root: Path) -> None:
 
 
 def test_an_unknown_key_is_refused_and_named(root: Path) -> None:
-    edit_manifest(root, lambda content: content["limits"].update(max_pixels=3))
-    with pytest.raises(BundleError, match=r"manifest\.json: limits\.max_pixels: Extra inputs"):
+    edit_manifest(root, lambda content: content["limits"].update(max_words=3))
+    with pytest.raises(BundleError, match=r"manifest\.json: limits\.Limits\.max_words: Extra inputs"):
         open_bundle(root)
 
 
@@ -494,7 +497,18 @@ def test_a_recipe_that_is_none_is_empty(root: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ({"label": Histogram(counts=[1, 1, 0], threshold=0.2)}, "counts 3 labels, not 2"),
+        (
+            {"features": FEATURES | {"label": Histogram(counts=[1, 1, 0], threshold=0.2)}},
+            "counts 3 labels, not 2",
+        ),
+        (
+            {"features": {"token_length": FEATURES["token_length"]}},
+            "has the histograms token_length, not confidence, label, token_length",
+        ),
+        (
+            {"features": FEATURES | {"length": FEATURES["label"]}},
+            "has the histograms token_length, label, confidence, length, not confidence, label, token_length",
+        ),
         ({"rows": 3}, "token_length counts 2 rows, not 3"),
         ({"window": 10**9}, "window: Input should be less than"),
     ],
@@ -509,8 +523,18 @@ def test_a_baseline_that_does_not_fit_the_model_is_refused(root: Path, wrong: di
 def test_what_says_nothing_of_any_number_of_labels_is_spelled_as_before(root: Path) -> None:
     seal(root, manifest())
     written = json.loads((root / "manifest.json").read_text())
-    assert "multi_label" not in written
-    assert open_bundle(root).manifest.multi_label is False
+    assert list(written)[:8] == [
+        "schema_version",
+        "name",
+        "version",
+        "created_at",
+        "task",
+        "columns",
+        "labels",
+        "limits",
+    ]
+    assert not written.keys() & {"multi_label", "target"}
+    assert open_bundle(root).manifest.target == OneLabel(labels=LABELS)
 
 
 def test_any_number_of_labels_is_said_and_counts_inputs_without_one(root: Path) -> None:
@@ -518,6 +542,27 @@ def test_any_number_of_labels_is_said_and_counts_inputs_without_one(root: Path) 
     with pytest.raises(BundleError, match="counts 2 labels, not 3"):
         open_bundle(root)
     label = Histogram(counts=[1, 0, 1], threshold=0.2)
-    write_json(root / "baseline.json", BASELINE.model_copy(update={"label": label}))
+    write_json(root / "baseline.json", BASELINE.model_copy(update={"features": FEATURES | {"label": label}}))
     seal(root, manifest(multi_label=True))
-    assert open_bundle(root).manifest.multi_label is True
+    written = json.loads((root / "manifest.json").read_text())
+    assert list(written)[5:9] == ["columns", "labels", "multi_label", "limits"]
+    assert (written["labels"], written["multi_label"]) == (LABELS, True)
+    assert open_bundle(root).manifest.target == ManyLabels(labels=LABELS)
+
+
+def test_a_target_of_no_kind_that_is_known_is_refused(root: Path) -> None:
+    written = json.loads((root / "manifest.json").read_text())
+    (root / "manifest.json").write_text(json.dumps(written | {"target": {"kind": "span"}}))
+    with pytest.raises(BundleError, match="manifest.json: content: .*the target is none of one_label, many_labels"):
+        open_bundle(root)
+
+
+def test_limits_say_which_settings_the_processor_has(root: Path) -> None:
+    images = manifest(limits=ImageLimits(max_tokens=5, max_pixels=9))
+    seal(root, images)
+    with pytest.raises(BundleError, match="settings.json: "):
+        open_bundle(root)
+    write_json(root / "processor/settings.json", {"size": [8, 8]})
+    seal(root, images)
+    opened = open_bundle(root)
+    assert (opened.manifest.limits, opened.processor) == (images.limits, ImageSettings(size=(8, 8)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bentune.quality.calibration import ece, ece_difference, reliability
+from bentune.quality.calibration import decision_ece_difference, decision_reliability, ece, ece_difference, reliability
 
 
 def scores_of(confidence: list[float]) -> np.ndarray:
@@ -38,3 +38,27 @@ def test_the_same_answers_differ_by_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     scores, gold = scores_of([0.6, 0.7, 0.9, 0.9]), np.array([0, 1, 0, 0])
     found = ece_difference(scores, scores, gold, bins=10, resamples=100, confidence=0.9, seed=0)
     assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_with_many_labels_every_decision_counts_by_its_own_confidence() -> None:
+    # Sure of 0.9, 0.6, 0.9 and 0.6; of the decisions the one for the second label of the first row is wrong.
+    scores, gold = np.array([[0.9, 0.6], [0.1, 0.4]]), np.array([[1, 0], [0, 0]])
+    table = decision_reliability(scores, gold, bins=5)
+    assert [one.rows for one in table] == [0, 0, 2, 0, 2]
+    assert (table[2].confidence, table[2].accuracy) == (pytest.approx(0.6), 0.5)
+    assert (table[4].confidence, table[4].accuracy) == (pytest.approx(0.9), 1.0)
+    assert ece(table) == pytest.approx(0.1)
+
+
+def test_a_difference_of_decisions_is_of_the_same_rows() -> None:
+    rng = np.random.default_rng(0)
+    gold = (rng.random((1500, 2)) < 0.8).astype(np.int64)
+    honest, boastful = np.full((1500, 2), 0.8), np.full((1500, 2), 0.95)
+    options = {"bins": 10, "resamples": 300, "confidence": 0.9, "seed": 1}
+    found = decision_ece_difference(boastful, honest, gold, **options)
+    assert 0.1 < found.low <= found.value <= found.high
+    assert found.value == pytest.approx(
+        ece(decision_reliability(boastful, gold, 10)) - ece(decision_reliability(honest, gold, 10))
+    )
+    same = decision_ece_difference(honest, honest, gold, **options)
+    assert (same.value, same.low, same.high) == (0, 0, 0)

@@ -10,10 +10,12 @@ import pytest
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import Columns
 from bentune.bundle.seen_rows import RowFilter, SeenRows, row_key
+from bentune.bundle.targets.many_labels import ManyLabels
+from bentune.bundle.targets.one_label import OneLabel
 from bentune.quality.labelled import Labelled, odds, read_labelled, refuse_trained, trained_on, without_copies
 
 TEXT = Columns(text="text")
-LABELS = ["cat", "5"]
+TARGET = OneLabel(labels=["cat", "5"])
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
@@ -22,7 +24,7 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
 
 
 def read(path: Path, **more: Any) -> Labelled:
-    return read_labelled(path, more.pop("columns", TEXT), LABELS, **more)
+    return read_labelled(path, more.pop("columns", TEXT), more.pop("target", TARGET), **more)
 
 
 def seen_rows(keys: list[bytes], *before: list[bytes]) -> SeenRows:
@@ -46,6 +48,21 @@ def test_rows_with_labels_as_they_are_served_and_values_of_slices(tmp_path: Path
     assert rows.keys == [row_key("a"), row_key("b"), row_key("c")]
 
 
+def test_rows_with_any_number_of_labels(tmp_path: Path) -> None:
+    tags = ManyLabels(labels=["cat", "5"])
+    path = write(
+        tmp_path / "rows.jsonl",
+        {"text": "a", "label": ["cat", 5]},
+        {"text": "b", "label": []},
+        {"text": "c", "label": "feline; 5"},
+    )
+    rows = read(path, target=tags, renamed={"feline": "cat"}, separator=";")
+    assert rows.gold.tolist() == [[1, 1], [0, 0], [1, 1]]
+    assert rows.gold.dtype == np.int64
+    with pytest.raises(InputError, match="column 'label' is a text: write a JSON list"):
+        read(path, target=tags)
+
+
 def test_pairs(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", {"one": "a", "two": "b", "label": "cat"})
     rows = read(path, columns=Columns(text="one", text_pair="two"))
@@ -56,9 +73,13 @@ def test_pairs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "more", "said"),
     [
-        ({"text": "a", "label": "dog"}, {}, r"row 0 \(line 1\): 'dog' is none of the models' labels, which are cat, 5"),
-        ({"text": "a", "label": "secret " * 20}, {}, "a label of 139 characters is none"),
-        ({"text": "a"}, {}, "column 'label' has no label"),
+        (
+            {"text": "a", "label": "dog"},
+            {},
+            r"row 0 \(line 1\): column 'label' has 'dog', which is none of the models' labels, which are cat, 5",
+        ),
+        ({"text": "a", "label": "secret " * 20}, {}, "a label of 139 characters, which is none"),
+        ({"text": "a"}, {}, "column 'label' has no label; fill it in, or name another with --label-column"),
         ({"text": "a", "label": True}, {}, "column 'label' has no label"),
         ({"text": "a", "label": "cat"}, {"slices": ["text"]}, "'text' holds the texts"),
         ({"text": "a", "label": "cat", "yeer": 1}, {"slices": ["year"]}, "no row has the column 'year'.*mean 'yeer'"),

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.scores import probabilities
+from bentune.bundle.targets.many_labels import sigmoid
 from bentune.quality.multi_label import classification, paired
 
 
@@ -35,7 +35,7 @@ def test_values_are_those_of_scikit_learn(seed: int, rows: int, labels: int) -> 
     logits, gold = sample(seed, rows, labels)
     names = [f"label-{number}" for number in range(labels)]
     found, predicted = classification(logits, gold, names, resamples=20), (logits > 0).astype(int)
-    scores = probabilities(logits.astype(np.float64), multi_label=True)
+    scores = sigmoid(logits.astype(np.float64))
     assert found.accuracy.value == pytest.approx(accuracy_score(gold, predicted))
     assert found.hamming_loss is not None
     assert found.hamming_loss.value == pytest.approx(hamming_loss(gold, predicted))

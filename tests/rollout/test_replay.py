@@ -9,12 +9,15 @@ from scipy.stats import binomtest
 
 from bentune.bundle.errors import BundleError, InputError
 from bentune.bundle.manifest import open_bundle
-from bentune.bundle.scores import Prediction
+from bentune.bundle.targets.many_labels import ManyLabels
+from bentune.bundle.targets.one_label import OneLabel
+from bentune.bundle.targets.target import Prediction
 from rollout.compare.scorer import BundleScorer
 from rollout.replay import Rate, disagreement, read_log, require_same_labels, summary
 from service.monitoring.log_files import LogFiles
 from service.monitoring.prediction_log import LoggedPrediction
 
+TARGET = OneLabel(labels=["cat", "dog"])
 FIRST = f"predictions-{1:020d}-7.jsonl"
 
 
@@ -63,7 +66,7 @@ def test_what_changed_is_counted_by_label_and_the_surest_come_first() -> None:
     rows = [logged(name) for name in "abcdef"] + [logged("g", "dog"), logged("h", "dog", 0.6)]
     candidate = Candidate(a=("dog", 0.7), b=("dog", 0.99), c=("cat", 0.9), h=("cat", 1.0))
     told: list[int] = []
-    found = disagreement(candidate, rows, told.append)
+    found = disagreement(candidate, rows, told.append, TARGET)
     # g is a cat for this candidate as well.
     assert (found.rate.flips, found.rate.rows) == (4, 8)
     assert {label: (rate.flips, rate.rows) for label, rate in found.by_label.items()} == {"cat": (2, 6), "dog": (2, 2)}
@@ -77,7 +80,7 @@ def test_what_changed_is_counted_by_label_and_the_surest_come_first() -> None:
 
 def test_of_many_flips_the_ten_surest_are_kept_whatever_their_order() -> None:
     rows = [logged(f"t{number}", score=0.5 + (number * 37 % 600) / 1500) for number in range(600)]
-    found = disagreement(Candidate(**{f"t{n}": ("dog", 0.99) for n in range(600)}), rows, lambda _: None)
+    found = disagreement(Candidate(**{f"t{n}": ("dog", 0.99) for n in range(600)}), rows, lambda _: None, TARGET)
     assert found.rate.flips == 600
     surest = sorted((row.scores["cat"] for row in rows), reverse=True)[:10]
     assert [flip.logged.scores["cat"] for flip in found.flips] == surest
@@ -147,17 +150,31 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_label_that_is_new_counts_and_another_model_is_refused() -> None:
-    found = disagreement(Candidate(a=("horse", 0.9)), [logged("a"), logged("b")], lambda _: None)
+    found = disagreement(Candidate(a=("horse", 0.9)), [logged("a"), logged("b")], lambda _: None, TARGET)
     assert found.to == {("cat", "horse"): 1}
     assert max(found.moved) == pytest.approx(0.8), "horse has 0.9 and cat 0.1"
-    require_same_labels([logged("a")], ["cat", "horse"])
-    with pytest.raises(BundleError, match="the candidate has the labels good, the log has cat, dog"):
-        require_same_labels([logged("a")], ["good"])
+    require_same_labels([logged("a")], OneLabel(labels=["cat", "horse"]))
+    with pytest.raises(BundleError, match="the candidate has the labels good, bad, the log has cat, dog"):
+        require_same_labels([logged("a")], OneLabel(labels=["good", "bad"]))
+
+
+def test_a_log_of_another_kind_of_model_is_refused() -> None:
+    tags = ManyLabels(labels=["cat", "dog"])
+    several = logged("a", target="many_labels")
+    require_same_labels([several], tags)
+    with pytest.raises(
+        BundleError, match="gives an input one label, the log is of a model that gives any number of labels"
+    ):
+        require_same_labels([several], TARGET)
+    with pytest.raises(
+        BundleError, match="gives an input any number of labels, the log is of a model that gives one label"
+    ):
+        require_same_labels([several, logged("b")], tags)
 
 
 def test_the_summary_holds_texts_only_where_they_are_asked_for(tmp_path: Path) -> None:
     log = read_log(write(tmp_path / "log", [logged("a secret"), logged("b"), b"{}\n"]), pairs=False, most=10)
-    found = disagreement(Candidate(**{"a secret": ("dog", 0.7)}), log.rows, lambda _: None)
+    found = disagreement(Candidate(**{"a secret": ("dog", 0.7)}), log.rows, lambda _: None, TARGET)
     said = summary(found, log, "pets:2", texts=False)
     assert "secret" not in str(said)
     assert (said["candidate"], said["answered_by"], said["rows"], said["flips"]) == ("pets:2", {"pets:1": 2}, 2, 1)
@@ -177,6 +194,6 @@ def test_the_same_version_agrees_with_itself(tiny_bundle: Path, tmp_path: Path) 
         files.append(
             logged(row.text).model_copy(update={"label": best, "scores": scores}).model_dump_json().encode() + b"\n"
         )
-    found = disagreement(scorer, read_log(tmp_path, pairs=False, most=100).rows, lambda _: None)
+    found = disagreement(scorer, read_log(tmp_path, pairs=False, most=100).rows, lambda _: None, bundle.manifest.target)
     assert (found.rate.flips, found.rate.rows) == (0, 12)
     assert found.moved[-1] < 1e-4

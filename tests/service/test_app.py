@@ -1,4 +1,4 @@
-"""The classifier behind the routes: one process, no HTTP server, and a model that computes when the test says so."""
+"""The application behind the routes: one process, no HTTP server, and a model that computes when the test says so."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import Bundle, open_bundle
 from bentune.bundle.plan import CPU, Plan
 from service import app
-from service.app import TextClassifier
+from service.app import Application
 from service.engine import engine, memory
 from service.engine.engine import Engine
 from service.engine.golden import Replay
@@ -29,7 +29,9 @@ from service.engine.predictor import Predictor
 from service.engine.runtime import Runtime
 from service.http.requests import Incoming, rows_of
 from service.settings import Settings
-from service.tasks.text import Tokens
+from service.tasks import task
+from service.tasks.text import INLINE_CHARACTERS
+from service.tasks.tokenizer import Tokens
 
 SECRET = "Xq7SECRETq7X"
 LONG = "cat " * 30  # the tiny model takes 24 tokens
@@ -56,7 +58,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 class Rig:
-    """A classifier, its metrics, and a gate: while it is shut, every batch waits in its slot's thread."""
+    """An application, its metrics, and a gate: while it is shut, every batch waits in its slot's thread."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class Rig:
         limits: dict[str, Any],
     ) -> None:
         changed = replace(bundle, plan=Plan(**plan))
-        self.classifier = TextClassifier(changed, Settings(**limits))
+        self.application = Application(changed, Settings(**limits))
         self.registry = registry
         self.gate = threading.Event()
         self.gate.set()
@@ -74,15 +76,15 @@ class Rig:
         self.batches: list[list[Tokens]] = []
 
     def start(self) -> None:
-        self.classifier.start()
-        for predictor in self.predictors if self.classifier.ready else []:
+        self.application.start()
+        for predictor in self.predictors if self.application.ready else []:
             predictor.logits = self._watched(predictor.logits)  # type: ignore[method-assign]
 
     @property
     def engine(self) -> Engine:
-        assert self.classifier.proven is not None
-        assert self.classifier.proven.engine is not None
-        return self.classifier.proven.engine
+        assert self.application.proven is not None
+        assert self.application.proven.engine is not None
+        return self.application.proven.engine
 
     @property
     def predictors(self) -> list[Predictor]:
@@ -110,11 +112,11 @@ class Rig:
         return holder
 
     async def waiting(self, count: int) -> None:
-        while self.classifier.scheduler is None or self.classifier.scheduler.waiting_items != count:
+        while self.application.scheduler is None or self.application.scheduler.waiting_items != count:
             await asyncio.sleep(0.001)
 
     async def send(self, inputs: Any, *, headers: dict[str, str] | None = None, **more: Any) -> Response:
-        return await self.classifier.answer(Caller({"inputs": inputs} | more, headers).incoming())
+        return await self.application.answer(Caller({"inputs": inputs} | more, headers).incoming())
 
     async def ask(self, inputs: Any, **more: Any) -> Any:
         response = await self.send(inputs, **more)
@@ -188,7 +190,7 @@ def pytest_close(predictions: Sequence[Any]) -> list[dict[str, Any]]:
 def test_top_k_and_raw_scores(make: Callable[..., Rig]) -> None:
     async def test() -> None:
         rig = make()
-        tokens = rig.classifier.tokenizer.encode("a cat", truncate=True)
+        tokens = rig.application.task.encoder.encode("a cat", truncate=True)
         logits = rig.predictors[0].logits([tokens])[0]
         raw = await rig.ask("a cat", raw_scores=True)
         assert [p["score"] for p in raw] == pytest.approx(sorted(logits.tolist(), reverse=True))
@@ -252,7 +254,7 @@ def test_a_text_without_any_token_is_invalid(make: Callable[..., Rig], monkeypat
 
     async def test() -> None:
         rig = make()
-        monkeypatch.setattr(rig.classifier.tokenizer, "encode", lambda *_, **__: Tokens([], [], truncated=False))
+        monkeypatch.setattr(rig.application.task.encoder, "encode", lambda *_, **__: Tokens([], [], truncated=False))
         assert error_of(await rig.send(["  "])) == (
             422,
             "Validation",
@@ -310,8 +312,8 @@ def test_the_callers_deadline_ends_the_wait(make: Callable[..., Rig]) -> None:
         holder = await rig.busy()
         late = await rig.send("cat", headers={"X-Request-Timeout-Ms": "20"})
         assert error_of(late)[:2] == (504, "Timeout")
-        assert rig.classifier.scheduler is not None
-        assert rig.classifier.scheduler.waiting_items == 0
+        assert rig.application.scheduler is not None
+        assert rig.application.scheduler.waiting_items == 0
         rig.gate.set()
         assert (await holder).status_code == 200
         assert len(rig.batches) == 1, "the late one was never computed"
@@ -334,7 +336,7 @@ def test_the_servers_deadline_ends_the_wait_however_much_the_caller_asks_for(mak
 def test_a_body_that_does_not_come_is_not_waited_for(make: Callable[..., Rig]) -> None:
     async def test() -> None:
         rig = make(request_timeout_ms=30)
-        response = await rig.classifier.answer(Caller({}, sends=False).incoming())
+        response = await rig.application.answer(Caller({}, sends=False).incoming())
         assert error_of(response) == (504, "Timeout", "the deadline passed before the body was here")
         assert rig.count("rejected_total", reason="deadline") == 1
 
@@ -344,9 +346,9 @@ def test_a_body_that_does_not_come_is_not_waited_for(make: Callable[..., Rig]) -
 def test_the_deadline_counts_from_the_arrival_not_from_the_body(make: Callable[..., Rig]) -> None:
     async def test() -> None:
         rig = make()
-        assert rig.classifier.scheduler is not None
+        assert rig.application.scheduler is not None
         caller = Caller({"inputs": "cat"}, {"X-Request-Timeout-Ms": "5000"})
-        prompt, submit = caller.receive, rig.classifier.scheduler.submit
+        prompt, submit = caller.receive, rig.application.scheduler.submit
         asked_for_body: list[float] = []
         deadlines: list[float] = []
 
@@ -360,8 +362,8 @@ def test_the_deadline_counts_from_the_arrival_not_from_the_body(make: Callable[.
             return await submit(items, deadline=deadline)
 
         caller.receive = late  # type: ignore[method-assign]
-        rig.classifier.scheduler.submit = watched  # type: ignore[method-assign]
-        assert (await rig.classifier.answer(caller.incoming())).status_code == 200
+        rig.application.scheduler.submit = watched  # type: ignore[method-assign]
+        assert (await rig.application.answer(caller.incoming())).status_code == 200
         assert asked_for_body[0] + 4 < deadlines[0] <= asked_for_body[0] + 5
 
     run(test())
@@ -379,7 +381,7 @@ def test_texts_are_forgotten_once_they_are_tokens(make: Callable[..., Rig], monk
             kept.extend([request, rows])
             return rows, single
 
-        monkeypatch.setattr(app, "rows_of", watched)
+        monkeypatch.setattr(task, "rows_of", watched)
         holder = await rig.busy()
         waiting = asyncio.create_task(rig.ask("cat"))
         await rig.waiting(1)
@@ -400,7 +402,7 @@ def test_a_client_that_leaves_while_it_waits_costs_no_compute(make: Callable[...
         rig = make()
         holder = await rig.busy()
         caller = Caller({"inputs": ["cat", "cow"]})
-        answer = asyncio.create_task(rig.classifier.answer(caller.incoming()))
+        answer = asyncio.create_task(rig.application.answer(caller.incoming()))
         await rig.waiting(2)
         caller.left.set()
         assert error_of(await answer)[:2] == (499, "Cancelled")
@@ -418,7 +420,7 @@ def test_a_client_that_leaves_while_it_computes_frees_the_slot_for_the_next(make
         rig = make()
         rig.gate.clear()
         caller = Caller({"inputs": "cat"})
-        answer = asyncio.create_task(rig.classifier.answer(caller.incoming()))
+        answer = asyncio.create_task(rig.application.answer(caller.incoming()))
         while not rig.entered.is_set():
             await asyncio.sleep(0.001)
         caller.left.set()
@@ -434,7 +436,7 @@ def test_a_client_that_leaves_while_it_sends_is_counted(make: Callable[..., Rig]
         rig = make()
         caller = Caller({}, sends=False)
         caller.left.set()
-        assert error_of(await rig.classifier.answer(caller.incoming()))[0] == 499
+        assert error_of(await rig.application.answer(caller.incoming()))[0] == 499
         assert rig.count("rejected_total", reason="cancelled") == 1
 
     run(test())
@@ -476,7 +478,7 @@ def test_an_answered_request_leaves_no_task_behind(make: Callable[..., Rig]) -> 
 def test_logits_that_are_no_numbers_fail_alone(make: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         rig = make()
-        bad = rig.classifier.tokenizer.encode(f"{SECRET} cat", truncate=True).ids
+        bad = rig.application.task.encoder.encode(f"{SECRET} cat", truncate=True).ids
         honest = rig.predictors[0].logits
 
         def logits(batch: Sequence[Tokens]) -> Any:
@@ -511,7 +513,7 @@ def test_an_unexpected_error_is_an_answer_of_the_table_and_its_message_is_not_lo
         def broken(text: str, *_: object, **__: object) -> Tokens:
             raise RuntimeError(f"cannot encode {text}")
 
-        monkeypatch.setattr(rig.classifier.tokenizer, "encode", broken)
+        monkeypatch.setattr(rig.application.task.encoder, "encode", broken)
         status, kind, message = error_of(await rig.send(SECRET))
         assert (status, kind) == (500, "Backend")
         assert SECRET not in message
@@ -531,10 +533,10 @@ def test_an_unexpected_error_is_an_answer_of_the_table_and_its_message_is_not_lo
 def test_before_its_start_it_is_not_ready(make: Callable[..., Rig]) -> None:
     async def test() -> None:
         rig = make(started=False)
-        assert not rig.classifier.ready
+        assert not rig.application.ready
         assert error_of(await rig.send("cat"))[:2] == (503, "Unhealthy")
         assert rig.count("rejected_total", reason="not_ready") == 1
-        await rig.classifier.stop()
+        await rig.application.stop()
 
     run(test())
 
@@ -548,12 +550,12 @@ def test_golden_rows_with_other_scores_keep_it_from_ever_being_ready(
     ]
 
     async def test() -> None:
-        classifier = TextClassifier(replace(bundle, golden=wrong), Settings())
-        classifier.start()
-        assert not classifier.ready
-        response = await classifier.answer(Caller({"inputs": "cat"}).incoming())
+        application = Application(replace(bundle, golden=wrong), Settings())
+        application.start()
+        assert not application.ready
+        response = await application.answer(Caller({"inputs": "cat"}).incoming())
         assert error_of(response)[:2] == (503, "Unhealthy")
-        golden = classifier.info()["golden"]
+        golden = application.info()["golden"]
         assert (golden["rows"], golden["failed"]) == (12, 2)
         assert golden["largest_difference"] > 0.1
 
@@ -577,11 +579,11 @@ def test_every_session_that_will_serve_is_replayed(
         return Replay(rows=12, largest_difference=0.0, failed=[3] if len(replayed) == 2 else [])
 
     monkeypatch.setattr(engine, "replay", replay)
-    rig.classifier.start()
+    rig.application.start()
     # The slots share a session unless each has threads of its own; the last is the one with every core.
     given = [session_threads(predictor) for predictor in replayed]
     assert given == ([1, 2] if threads == 1 else [2, 2, 4])
-    assert not rig.classifier.ready, "one of them failed"
+    assert not rig.application.ready, "one of them failed"
 
 
 def session_threads(predictor: Predictor) -> int:
@@ -614,7 +616,7 @@ def test_slots_and_threads_follow_the_plan_within_the_cores(
     cores(visible)
     rig = make(plan)
     assert [session_threads(predictor) for predictor in rig.predictors] == [threads] * slots
-    shown = rig.classifier.info()["plan"]
+    shown = rig.application.info()["plan"]
     assert (shown["slots"], shown["threads"], shown["fallbacks"]) == (slots, threads, {})
     assert (rig.engine.wide and session_threads(rig.engine.wide)) == wide
 
@@ -625,13 +627,13 @@ def test_info_tells_what_the_memory_limit_left_of_the_queue(
     limit = needed_bytes(bundle, Runtime("fp32", CPU, 1, 1, 1024)) + 512 * 65_536 + 65_536 * 48
     monkeypatch.setattr(memory, "memory_limit_bytes", lambda root: limit)
     rig = make()
-    shown = rig.classifier.info()["limits"]
+    shown = rig.application.info()["limits"]
     assert (shown["queue_inputs"], shown["queue_tokens"]) == (pytest.approx(512, abs=1), pytest.approx(65_536, abs=70))
 
 
 def test_info_tells_what_is_served(make: Callable[..., Rig], bundle: Bundle) -> None:
     rig = make({"token_budget": 77, "padding_bound": 0.5}, max_inputs=5, max_body_bytes=2048, request_timeout_ms=1500)
-    info = rig.classifier.info()
+    info = rig.application.info()
     manifest = bundle.manifest
     assert info | {"evidence": None, "golden": None} == {
         "name": manifest.name,
@@ -682,7 +684,7 @@ def test_stop_finishes_what_was_accepted_and_refuses_the_rest(make: Callable[...
         holder = await rig.busy()
         accepted = [asyncio.create_task(rig.send(text)) for text in ("cat", "cow")]
         await rig.waiting(2)
-        stop = asyncio.create_task(rig.classifier.stop())
+        stop = asyncio.create_task(rig.application.stop())
         await asyncio.sleep(0)
         assert error_of(await rig.send("late"))[:2] == (503, "Unhealthy")
         assert rig.count("rejected_total", reason="shutting_down") == 1
@@ -699,7 +701,7 @@ def test_stop_does_not_wait_for_ever(make: Callable[..., Rig]) -> None:
         holder = await rig.busy()
         waiting = asyncio.create_task(rig.send("cat"))
         await rig.waiting(1)
-        await rig.classifier.stop()
+        await rig.application.stop()
         assert [error_of(await task)[0] for task in (holder, waiting)] == [503, 503]
         rig.gate.set()
 
@@ -715,19 +717,19 @@ def test_much_text_is_tokenized_beside_the_event_loop_and_little_on_it(
     async def test() -> None:
         rig = make()
         threads: list[int] = []
-        real = rig.classifier.tokenizer.encode
+        real = rig.application.task.encoder.encode
 
         def encode(*arguments: Any, **more: Any) -> Tokens:
             threads.append(threading.get_ident())
             return real(*arguments, **more)
 
-        monkeypatch.setattr(rig.classifier.tokenizer, "encode", encode)
-        await rig.ask("a" * app.INLINE_CHARACTERS, truncate=True)
+        monkeypatch.setattr(rig.application.task.encoder, "encode", encode)
+        await rig.ask("a" * INLINE_CHARACTERS, truncate=True)
         assert threads == [threading.get_ident()]
-        await rig.ask(["a" * app.INLINE_CHARACTERS, "b"], truncate=True)
+        await rig.ask(["a" * INLINE_CHARACTERS, "b"], truncate=True)
         assert threads[1:] == [threads[1]] * 2
         assert threads[1] != threading.get_ident()
-        refused = await rig.send(["a " * app.INLINE_CHARACTERS, "b"])
+        refused = await rig.send(["a " * INLINE_CHARACTERS, "b"])
         assert error_of(refused)[0] == 413
 
     run(test())

@@ -175,7 +175,11 @@ def pair_server(share_bundle: Callable[..., str], serve: Serve, tiny_bundle: Pat
                 text=first,
                 text_pair=second,
                 label=scores[0]["label"],
-                scores={FP32_SCORES: [p["score"] for label in predictor.labels for p in scores if p["label"] == label]},
+                scores={
+                    FP32_SCORES: [
+                        p["score"] for label in predictor.task.target.labels for p in scores if p["label"] == label
+                    ]
+                },
                 tolerance=1e-3,
             )
             for (first, second), scores in zip(PAIRS, predictor.score(PAIRS), strict=True)

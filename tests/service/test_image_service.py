@@ -1,4 +1,4 @@
-"""The classifier of images behind the routes: uploads, base64, limits, and what is counted of them."""
+"""The application of images behind the routes: uploads, base64, limits, and what is counted of them."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from tiny_images import SIDES, picture, png
 
 from bentune.bundle.manifest import open_bundle
-from service.app import TextClassifier
+from service.app import Application
 from service.http.requests import Incoming
 from service.settings import Settings
 
@@ -27,7 +27,7 @@ Ask = Callable[[httpx.Request], Response]
 
 @pytest.fixture
 def ask(image_bundle: Path, registry: prometheus_client.CollectorRegistry) -> Ask:
-    """Send a request as a client would write it, to a classifier of its own."""
+    """Send a request as a client would write it, to an application of its own."""
     settings = Settings(max_inputs=3, max_body_bytes=20_000)
 
     def send(sent: httpx.Request) -> Response:
@@ -41,15 +41,15 @@ def ask(image_bundle: Path, registry: prometheus_client.CollectorRegistry) -> As
             raise AssertionError
 
         async def answer() -> Response:
-            classifier = TextClassifier(open_bundle(image_bundle), settings)
-            classifier.start()
-            assert classifier.ready
+            application = Application(open_bundle(image_bundle), settings)
+            application.start()
+            assert application.ready
             raw = [(name.lower().encode(), value.encode()) for name, value in sent.headers.items()]
             scope = {"type": "http", "method": "POST", "path": "/predict", "headers": raw, "query_string": b""}
             try:
-                return await asyncio.wait_for(classifier.answer(Incoming(Request(scope, receive))), 20)
+                return await asyncio.wait_for(application.answer(Incoming(Request(scope, receive))), 20)
             finally:
-                await classifier.stop()
+                await application.stop()
 
         return asyncio.run(answer())
 
@@ -126,6 +126,6 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(ask: Ask) -
 
 
 def test_info_says_what_it_takes(image_bundle: Path, registry: prometheus_client.CollectorRegistry) -> None:
-    info = TextClassifier(open_bundle(image_bundle), Settings()).info()
+    info = Application(open_bundle(image_bundle), Settings()).info()
     assert (info["task"], info["inputs"]) == ("image-classification", "image")
     assert (info["limits"]["max_pixels"], info["limits"]["max_tokens"]) == (25_000_000, 5)

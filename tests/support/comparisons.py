@@ -5,9 +5,10 @@ from typing import Any
 
 from bentune.bundle.verdict import CompareSettings, Decision, Difference, Judged, Verdict
 from bentune.quality.calibration import Bin
-from bentune.quality.noninferiority import McNemar
+from bentune.quality.one_label import OneLabelQuality
+from bentune.quality.quality import Metric, PairedTest
 from bentune.quality.slices import Slice
-from rollout.compare.decision import Comparison, Flip, Flips, LeftOut, Metric, SideReport
+from rollout.compare.decision import Comparison, Flip, Flips, LeftOut, SideReport
 from rollout.compare.latency import Ratio, Speed
 
 NASTY = "<script>alert('x')</script>"
@@ -38,9 +39,8 @@ def comparison(**verdict: Any) -> Comparison:
         rows=40,
         gained=1,
         lost=2,
-        accuracy=LOSS,
-        macro_f1=none,
-        log_loss=none,
+        difference=LOSS,
+        others={"macro_f1": none, "log_loss": none},
         worse_p=0.4,
         margin_p=0.6,
         non_inferior=False,
@@ -69,7 +69,8 @@ def comparison(**verdict: Any) -> Comparison:
             Metric(name="accuracy", candidate=0.9, served=0.92, difference=LOSS, higher_is_better=True),
             Metric(name="log loss", candidate=0.3, served=0.25, difference=none, higher_is_better=False),
         ],
-        mcnemar=McNemar(gained=1, lost=2, p_value=1.0),
+        test=PairedTest(name="McNemar's exact p", gained=1, lost=2, p_value=1.0),
+        words=OneLabelQuality.words,
         slices=[part],
         candidate=side(candidate, 90_000_000),
         served=side(served, None),

@@ -13,7 +13,8 @@ def worse(bundle: Path, place: Path) -> Path:
     """A copy whose labels changed places, so that it is wrong in what the other is right."""
     shutil.copytree(bundle, place)
     manifest = open_bundle(place).manifest
-    seal(place, manifest.model_copy(update={"labels": manifest.labels[1:] + manifest.labels[:1]}))
+    turned = manifest.target.model_copy(update={"labels": manifest.labels[1:] + manifest.labels[:1]})
+    seal(place, manifest.model_copy(update={"target": turned}))
     return place
 
 

@@ -11,12 +11,10 @@ import pyarrow.parquet as pq
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import ROWS, write_json
-from bentune.bundle.processor import IMAGES
 from bentune.bundle.seen_rows import RowFilter, SeenRows
 from training.data.duplicates.exact import same_texts
 from training.data.duplicates.near import NOBODY, Near, find_near, sketch
 from training.data.label_errors import find_doubtful
-from training.data.label_order import label_order
 from training.data.reading.pool import POOL, Indices, Mask, Part
 from training.data.reading.reading import Reading, read_sources
 from training.data.report import REPORT
@@ -26,16 +24,14 @@ from training.pipeline.previous_version import open_parent, require_alike, requi
 from training.pipeline.stage import Context, Reporter, Summary
 from training.recipe.data import DataSettings
 from training.recipe.recipe import Recipe
-from training.recipe.refused import without_text_rules
-from training.sources.files import open_sources
-from training.sources.images import open_image_sources
-from training.tasks.rows import label_column
+from training.tasks.registry import task_of
+from training.tasks.rows import labels_in
+from training.tasks.saved import TARGET
+from training.tasks.targets.label_order import label_order
 
 HELD_OUT = "held_out.jsonl"
 POOL_FILE = "pool.parquet"
 SHOWN_LABELS = 20
-MOST_LABELS = 2000
-"""Of rows with any number of labels: each row has a mark for each of them."""
 
 
 def run(context: Context) -> Summary:
@@ -50,24 +46,23 @@ def run(context: Context) -> Summary:
     train on, fewer than two labels, a new name in `data.labels` for a label that no row has, and data that does not go
     with the parent.
     """
-    recipe = without_text_rules(context.recipe) if context.recipe.task == IMAGES else context.recipe
-    data, work = recipe.data, context.work
+    task = task_of(context.recipe)
+    recipe = task.as_read(context.recipe)
+    data, work, target = recipe.data, context.work, task.target(recipe.data)
     parent = open_parent(recipe.parent) if recipe.parent is not None else None
     if parent is not None:
         require_alike(parent, recipe)
-    images = recipe.task == IMAGES
-    sources = open_image_sources(data, recipe.carried) if images else open_sources(data, recipe.carried)
+    sources = task.sources(data, recipe.carried)
     where = sources[0].name
     seen = parent.rows() if parent is not None else None
-    reading = read_sources(sources, data, work / POOL_FILE, context.report, images=images)
+    reading = read_sources(sources, data, task, work / POOL_FILE, context.report)
     pool = reading.pool
     kept_for = same_texts(pool, seen.labelled if seen is not None else None)
     _require_usable(reading, kept_for, [source.name for source in sources])
     order = pool.order()
     everything = Part(pool, order[kept_for[order] == order])
     _require_renamed(data, reading, where)
-    labels = label_order(everything.label_counts)
-    _require_labels_to_tell(labels, where, multi_label=data.multi_label)
+    labels = target.order(everything.label_counts, where)
     known = Known.of(everything, seen)
     near = _near(everything, known, data, context.report)
     left_out = near.kept != NOBODY if data.near_duplicates.action == "remove" else np.zeros(len(pool), dtype=np.bool_)
@@ -87,6 +82,9 @@ def run(context: Context) -> Summary:
         continued = {
             "parent": {"tag": parent.tag, "content": parent.content, **_continued(split, recipe.compare.max_rows)}
         }
+    gold = {name: labels_in(work / f"{name}.parquet") for name in parts}
+    labels_a_row = {name: found for name, own in gold.items() if (found := target.labels_a_row(own)) is not None}
+    write_json(work / TARGET, target.target(labels, gold["train"]).wire())
     rows_print = fingerprint(key for part in parts.values() for key in part.whole_keys())
     told = RowReport(reading, kept_for, near, split, recipe)
     report = told.report(rows_print, labels, [source.name for source in sources])
@@ -100,35 +98,13 @@ def run(context: Context) -> Summary:
         "labels": labels,
         "rows": {name: len(part) for name, part in parts.items()},
         "rows_by_label": {name: part.label_counts for name, part in parts.items()},
-        "labels_a_row": _labels_a_row(parts, work) if data.multi_label else None,
+        "labels_a_row": labels_a_row or None,
         "dropped": told.dropped(),
         "cleaned": told.cleaned(),
         "read": report.rows_read,
         "split": report.split.model_dump(mode="json"),
     }
     return doubtful.without_removed(summary)
-
-
-def _require_labels_to_tell(labels: list[str], where: str, *, multi_label: bool) -> None:
-    if len(labels) < 2:
-        found = f"only the label {labels[0]!r}" if labels else "no label"
-        raise InputError(f"data.source: {where} has {found}; a classifier needs two")
-    if multi_label and len(labels) > MOST_LABELS:
-        raise InputError(
-            f"data.source: {where} has {len(labels):,} labels, and with data.multi_label there may be {MOST_LABELS:,}: "
-            "is data.columns.label the right column? Merge rare ones with data.labels"
-        )
-
-
-def _labels_a_row(parts: Iterable[str], work: Path) -> dict[str, dict[str, float]]:
-    """For each part how many labels a row has in the mean, and the number of rows without one."""
-    found = {}
-    for name in parts:
-        batches = pq.ParquetFile(work / f"{name}.parquet").iter_batches(columns=["label"])
-        tables = (pa.Table.from_batches([batch]) for batch in batches)
-        sizes = np.concatenate([label_column(table).sum(axis=1) for table in tables])
-        found[name] = {"mean": float(sizes.mean()), "without": int((sizes == 0).sum())}
-    return found
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:
@@ -215,27 +191,18 @@ def _require_renamed(data: DataSettings, reading: Reading, where: str) -> None:
 
 
 def _write(part: Part, labels: list[str], file: Path) -> None:
-    """With a column `label`: its number, or where rows have any number of them a 0 or 1 for each of the labels."""
-    known = [[labels.index(label) for label in one if label in labels] for one in part.pool.label_sets()]
-    kind: pa.DataType = pa.list_(pa.int8(), len(labels)) if part.pool.multi_label else pa.int64()
-    with pq.ParquetWriter(file, POOL.append(pa.field("label", kind))) as writer:
-        for table, rows in part.pool.tables(part.rows):
-            chosen = [known[label] for label in part.pool.label_ids[rows]]
-            if part.pool.multi_label:
-                marks = np.zeros((len(rows), len(labels)), dtype=np.int8)
-                for mark, numbers in zip(marks, chosen, strict=True):
-                    mark[numbers] = 1
-                column = pa.FixedSizeListArray.from_arrays(pa.array(marks.ravel()), len(labels))
-            else:
-                column = pa.array([numbers[0] if numbers else -1 for numbers in chosen], pa.int64())
-            writer.write_table(table.append_column("label", column))
+    """Write the texts of a part, and the column `label` as the target has it."""
+    pool, target = part.pool, part.pool.target
+    with pq.ParquetWriter(file, POOL.append(pa.field("label", target.column_type(labels)))) as writer:
+        for table, rows in pool.tables(part.rows):
+            given = [pool.labels[label] for label in pool.label_ids[rows]]
+            writer.write_table(table.append_column("label", target.column(given, labels)))
 
 
 def _write_held_out(split: Split, recipe: Recipe, file: Path) -> None:
     """At most compare.max_rows of them, drawn with the seed: more than that are no comparison."""
     part, names, most = split.parts["test"], recipe.data.columns, recipe.compare.max_rows
     pool = part.pool
-    given = pool.label_sets()
     sets = {int(row): name for name in ("reference", "relabelled") for row in getattr(split, name).rows}
     if most < len(part):
         part = part.take(np.random.default_rng(recipe.seed).choice(len(part), most, replace=False))
@@ -245,6 +212,6 @@ def _write_held_out(split: Split, recipe: Recipe, file: Path) -> None:
                 line = json.loads(values["also"] or "{}") | {names.text: values["text"]}
                 if names.text_pair is not None:
                     line[names.text_pair] = values["text_pair"]
-                label = given[pool.label_ids[row]]
-                line |= {"label": label if pool.multi_label else label[0], "set": sets.get(row, "fresh")}
+                label = pool.target.written(pool.labels[pool.label_ids[row]])
+                line |= {"label": label, "set": sets.get(row, "fresh")}
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")

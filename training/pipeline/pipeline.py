@@ -12,7 +12,6 @@ from typing import Any
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import describe
-from bentune.bundle.processor import IMAGES
 from service.engine.providers import available
 from training.pipeline.follow import call
 from training.pipeline.run_dir import RunDir, explain_full_disk
@@ -20,6 +19,7 @@ from training.pipeline.stage import MODULES, Context, Reporter, Summary
 from training.pipeline.workers import team
 from training.recipe.file import digest
 from training.recipe.recipe import Recipe
+from training.tasks.registry import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
     if stage.name == "train" and recipe.evaluate.ordinal:
         # Or it would be refused when all is trained. The stage itself does not depend on it.
         labels = importlib.import_module("training.tasks.saved").labels_of(inputs["data"])
-        importlib.import_module("training.data.label_order").ranks_of(labels)
+        importlib.import_module("training.tasks.targets.label_order").ranks_of(labels)
     worth_keeping = getattr(module, "worth_keeping", None)
     with (
         run.working(stage.name, key, keep=stage.resumable and not force, worth_keeping=worth_keeping) as work,
@@ -258,10 +258,7 @@ def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
 def _outside(stage: Stage, recipe: Recipe) -> list[str]:
     """What a stage depends on that no stage wrote: the rows, the parent, the base model, the hardware."""
     if stage.name == "data":
-        module = importlib.import_module(
-            "training.sources.images" if recipe.task == IMAGES else "training.sources.files"
-        )
-        digests: list[str] = module.source_digests(recipe.data, recipe.carried)
+        digests = task_of(recipe).source_digests(recipe.data, recipe.carried)
         return [*digests, *_parent(recipe)]
     if stage.name == "train":
         teacher = _teacher(recipe)

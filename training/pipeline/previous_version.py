@@ -12,6 +12,7 @@ from bentune.bundle.manifest import Bundle, open_bundle, sha256_file
 from bentune.bundle.seen_rows import MOST_BEFORE
 from training.pipeline.run_dir import RunDir
 from training.recipe.recipe import Recipe
+from training.tasks.registry import target_of
 
 ARTIFACTS = "artifacts.json"
 SHOWN = 5
@@ -39,8 +40,8 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
     manifest = parent.manifest
     if manifest.task != recipe.task:
         raise InputError(f"task: {recipe.task} cannot continue {parent.tag}, whose task is {manifest.task}")
-    if manifest.multi_label != recipe.data.multi_label:
-        has = "any number of labels" if manifest.multi_label else "one label"
+    if manifest.target.kind != target_of(recipe).kind:
+        has = manifest.target.gives
         raise InputError(f"data.multi_label: rows of {parent.tag} have {has}, and so must those of what continues it")
     if (manifest.columns.text_pair is None) != (recipe.data.columns.text_pair is None):
         takes = "single texts" if manifest.columns.text_pair is None else "pairs of texts"

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from bentune.bundle.baseline import Baseline, Binned, Histogram
-from bentune.bundle.scores import best_label, probabilities
+from bentune.bundle.targets.target import Target
 from service.monitoring.drift import Counts, stability_index
 from training.tasks.logits import Logits
 
@@ -28,26 +28,31 @@ RESAMPLES = 200_000
 MOST_AT_ONCE = 2_000_000
 
 
-def baseline(lengths: Sequence[int], logits: Logits, seed: int, *, multi_label: bool = False) -> Baseline:
+def baseline(lengths: Sequence[int], logits: Logits, seed: int, target: Target) -> Baseline:
     """Of rows with so many tokens, which got `logits`, float32 [rows, labels]."""
     bins = min(MOST_BINS, max(2, len(lengths) // ROWS_A_BIN))
     inner = np.linspace(0, 1, bins + 1)[1:-1]
-    tokens, scores = np.array(lengths), probabilities(logits, multi_label=multi_label)
-    confidence = scores.max(axis=-1).astype(np.float64)
+    tokens, observed = np.array(lengths), [target.observe(row).features for row in target.scores(logits)]
+    generator = np.random.default_rng(seed)
+    features: dict[str, Histogram] = {"token_length": _binned(tokens, np.ceil(np.quantile(tokens, inner)), generator)}
+    for name in target.features:
+        values = np.array([features_of[name] for features_of in observed], dtype=np.float64)
+        if name == "label":
+            labels = np.bincount(values.astype(np.int64), minlength=len(target.counted))
+            features[name] = Histogram(counts=labels.tolist(), threshold=threshold(labels, WINDOW, generator))
+        elif name == "confidence":
+            features[name] = _binned(values, _confidence_edges(values, inner), generator)
+        else:
+            features[name] = _binned(values, np.quantile(values, inner), generator)
+    return Baseline(rows=len(tokens), window=WINDOW, looks_a_month=LOOKS_A_MONTH, features=features)
+
+
+def _confidence_edges(confidence: npt.NDArray[np.float64], inner: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Quantiles as multiples of LOG_ODDS in log-odds."""
     with np.errstate(divide="ignore"):
         odds = np.log(confidence) - np.log1p(-confidence)
     snapped = np.round(np.quantile(np.clip(odds, -MOST_LOG_ODDS, MOST_LOG_ODDS), inner) / LOG_ODDS) * LOG_ODDS
-    generator = np.random.default_rng(seed)
-    best = [best_label(row, multi_label=multi_label) for row in scores]
-    labels = np.bincount(best, minlength=logits.shape[1] + multi_label)
-    return Baseline(
-        rows=len(tokens),
-        window=WINDOW,
-        looks_a_month=LOOKS_A_MONTH,
-        token_length=_binned(tokens, np.ceil(np.quantile(tokens, inner)), generator),
-        label=Histogram(counts=labels.tolist(), threshold=threshold(labels, WINDOW, generator)),
-        confidence=_binned(confidence, 1 / (1 + np.exp(-snapped)), generator),
-    )
+    return np.asarray(1 / (1 + np.exp(-snapped)), dtype=np.float64)
 
 
 def _binned(values: npt.NDArray[np.generic], edges: npt.NDArray[np.float64], generator: np.random.Generator) -> Binned:

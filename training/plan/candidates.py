@@ -10,7 +10,7 @@ import onnx
 from bentune.bundle.plan import CPU, FP32, Check
 from service.engine.predictor import Session
 from service.engine.providers import available
-from service.tasks.encoder import Encoded, feed
+from service.tasks.task import Encoded
 from training.plan.checks import Sample, check, logits_alone
 from training.plan.fusion import with_bias
 from training.plan.variants import BUILDERS, Feed, node_groups, prepared
@@ -36,7 +36,8 @@ class Trial:
     def feeds(self, model: onnx.ModelProto) -> list[Feed]:
         """Calibration inputs of the graph, a row each."""
         names = [value.name for value in model.graph.input]
-        return [{name: feed([row], self.sample.settings)[name] for name in names} for row in self.calibration]
+        collate = self.sample.encoder.collate
+        return [{name: collate([row])[name] for name in names} for row in self.calibration]
 
     def logits(self, model: Path, provider: str, advance: Advance) -> tuple[Session, np.ndarray]:
         """A session of `model`, and its logits of every held-out row alone, float32 [rows, labels]."""

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from bentune.bundle.plan import Entry
-from bentune.bundle.scores import Floats
+from bentune.bundle.targets.target import Floats
 from service.engine.engine import Engine
 from service.engine.runtime import Runtime
 from service.scheduling.queue import QueueLimits
 from service.scheduling.scheduler import Observer, Scheduler
-from service.tasks.encoder import Encoded, Encoder
+from service.tasks.task import Encoded, Task
 
 CLIENTS_PER_SLOT = 16
 LONE_ROWS = 20
@@ -47,14 +47,12 @@ class _Padding(Observer):
         self.padded_tokens += padded_tokens
 
 
-def measure(
-    model: Path, runtime: Runtime, tokenizer: Encoder, traffic: Traffic, padding_bound: float, seconds: float
-) -> Entry:
+def measure(model: Path, runtime: Runtime, task: Task, traffic: Traffic, padding_bound: float, seconds: float) -> Entry:
     """Load `model`, keep every slot busy for `seconds`, then send texts one after the other.
 
     CLIENTS_PER_SLOT closed-loop clients a slot, one text each; nothing is counted in the first fifth of the time.
     """
-    engine = Engine(model, runtime, tokenizer, [])
+    engine = Engine(model, runtime, task)
     padding = _Padding()
     texts_per_second, lone_s = asyncio.run(_run(engine, runtime, traffic, padding_bound, seconds, padding))
     return Entry(

@@ -17,7 +17,7 @@ from bentune.bundle.manifest import GoldenRow, write_json
 from bentune.bundle.plan import FP32, Check, Entry, Plan, model_file, scores_key
 from service.engine.predictor import Predictor, Session
 from service.engine.runtime import Runtime
-from service.tasks.encoder import Encoder
+from service.tasks.task import Task
 from training.pipeline.stage import Context, Summary
 from training.plan.baseline import baseline
 from training.plan.candidates import Trial, candidates
@@ -26,10 +26,11 @@ from training.plan.contention import Clocks, taken
 from training.plan.report import checks_table, draw_pareto, entries_table, markdown, verdict
 from training.plan.search import search, steps
 from training.plan.speed import Traffic, measure
-from training.prove.exported import encoded, served_encoder
+from training.prove.exported import encoded, served_task
 from training.prove.golden import rounded
 from training.tasks.base import quiet
 from training.tasks.rows import RowFile, Rows, open_rows
+from training.tasks.saved import target_in
 
 
 def run(context: Context) -> Summary:
@@ -41,19 +42,20 @@ def run(context: Context) -> Summary:
     quiet()
     recipe, inputs, report = context.recipe, context.inputs, context.report
     settings, cpu = recipe.plan, describe()
-    tokenizer = served_encoder(inputs["export"], recipe)
+    target = target_in(inputs["data"])
+    task = served_task(inputs["export"], recipe, target)
     held_out = _some(open_rows(inputs["data"] / "test.parquet"), settings.rows, recipe.seed)
     # Not rows that accuracy is compared on: the scales of int8 would know them.
     training = _some(open_rows(inputs["data"] / "train.parquet"), settings.calibration_rows, recipe.seed)
-    sample = Sample(encoded(held_out, tokenizer), held_out.labels, tokenizer.settings)
-    trial = Trial(sample, encoded(training, tokenizer), settings, cpu.cores, recipe.seed)
+    sample = Sample(encoded(held_out, task.encoder), held_out.labels, task.encoder, target)
+    trial = Trial(sample, encoded(training, task.encoder), settings, cpu.cores, recipe.seed)
     with report.task("building and checking variants", (1 + len(settings.variants)) * len(held_out)) as advance:
         checks, models = candidates(inputs["export"] / model_file(FP32), context.work / "tried", trial, advance)
     report.say(checks_table(checks))
     if all(found.problem for found in checks):
         raise GateError("plan", f"plan: nothing may be served, not even fp32: {checks[0].problem}")
     before = Clocks.read()
-    entries = _measured(context, cpu, checks, models, tokenizer, sample)
+    entries = _measured(context, cpu, checks, models, task, sample)
     best, others = entries[0], taken(before, Clocks.read(), cpu.cores)
     plan = Plan(
         variant=best.variant,
@@ -70,32 +72,30 @@ def run(context: Context) -> Summary:
     session = Session(models[best.variant], best.provider, 1, cpu.cores)
     logits = logits_alone(session, sample, cpu.cores, lambda _: None)
     lengths = [len(row) for row in sample.tokens]
-    seen = baseline(lengths, logits, recipe.seed, multi_label=recipe.data.multi_label)
+    seen = baseline(lengths, logits, recipe.seed, target)
     write_json(context.work / "baseline.json", seen)
-    _write(context, plan, models, tokenizer)
+    _write(context, plan, models, task)
     report.say(entries_table(plan))
     report.say(escape(verdict(plan)))
     return best.model_dump(mode="json")
 
 
 def _measured(
-    context: Context, cpu: Cpu, checks: list[Check], models: dict[str, Path], tokenizer: Encoder, sample: Sample
+    context: Context, cpu: Cpu, checks: list[Check], models: dict[str, Path], task: Task, sample: Sample
 ) -> list[Entry]:
     recipe = context.recipe
     traffic = Traffic(sample.tokens, recipe.seed)
     with context.report.task("measuring ways of running", steps(checks, cpu.cores)) as advance:
 
         def one(runtime: Runtime) -> Entry:
-            entry = measure(
-                models[runtime.variant], runtime, tokenizer, traffic, Plan().padding_bound, recipe.plan.seconds
-            )
+            entry = measure(models[runtime.variant], runtime, task, traffic, Plan().padding_bound, recipe.plan.seconds)
             advance(1)
             return entry
 
         return search(checks, cpu.cores, one)
 
 
-def _write(context: Context, plan: Plan, models: dict[str, Path], tokenizer: Encoder) -> None:
+def _write(context: Context, plan: Plan, models: dict[str, Path], task: Task) -> None:
     work = context.work
     (work / "model").mkdir()
     for variant in sorted(plan.variants - {FP32}):
@@ -106,7 +106,7 @@ def _write(context: Context, plan: Plan, models: dict[str, Path], tokenizer: Enc
     for variant, provider in sorted({(entry.variant, entry.provider) for entry in plan.measured}):
         directory = context.inputs["export"] if variant == FP32 else work
         session = Session(directory / model_file(variant), provider, 1)
-        predictor = Predictor(tokenizer, session, [], multi_label=context.recipe.data.multi_label)
+        predictor = Predictor(task, session)
         golden = _with_scores(golden, predictor, scores_key(variant, provider))
     (work / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8")
     draw_pareto(plan, work / "pareto.png")
@@ -118,8 +118,8 @@ def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> lis
     """The rows with what `predictor` gives them under `key`; what is there already, verify's fp32, stays."""
     rows = []
     for row in golden:
-        tokens = predictor.tokenizer.encode(row.text, row.text_pair, truncate=True)
-        scores = rounded(predictor.probabilities(predictor.logits([tokens]))[0])
+        one = predictor.task.encoder.encode(row.text, row.text_pair, truncate=True)
+        scores = rounded(predictor.scores(predictor.logits([one]))[0])
         rows.append(row.model_copy(update={"scores": {key: scores} | row.scores}))
     return rows
 

@@ -11,8 +11,9 @@ from training.prove.temperature import FILE, Temperature, fit_temperature, fold
 from training.tasks.base import quiet
 from training.tasks.classifier import load_classifier
 from training.tasks.logits import one_batch, torch_logits
+from training.tasks.registry import target_of
 from training.tasks.rows import read_rows
-from training.tasks.saved import processor_in
+from training.tasks.saved import processor_in, target_in
 
 
 def run(context: Context) -> Summary:
@@ -23,7 +24,8 @@ def run(context: Context) -> Summary:
     model, tokenizer = load_classifier(merged), processor_in(merged)
     with context.report.task("fitting the temperature", len(rows)) as advance:
         logits, ids = torch_logits(model, tokenizer, rows, context.recipe.max_tokens, advance)
-    fitted = fit_temperature(logits, rows.labels)
+    target = target_in(context.inputs["data"])
+    fitted = fit_temperature(logits, rows.labels, target_of(context.recipe), target)
     shortest = np.array([min(range(len(rows)), key=lambda row: len(ids[row]))])
     one = one_batch(tokenizer, rows.take(shortest), context.recipe.max_tokens)
     fitted = fitted.model_copy(update={"layer": fold(model, one, fitted.temperature)})

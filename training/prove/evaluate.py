@@ -1,22 +1,17 @@
 """Stage `evaluate`: the base model with a fresh head and the tuned one, on the same held-out rows."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bentune.bundle.manifest import write_json
-from bentune.bundle.processor import IMAGES
-from bentune.bundle.scores import NO_LABEL, answers, differ, probabilities
-from bentune.quality import classification as quality
-from bentune.quality import multi_label as multilabel
-from bentune.quality.bootstrap import Interval
-from bentune.quality.calibration import ece_difference
-from bentune.quality.classification import Classification, PairedDifference
+from bentune.bundle.targets.target import Target
+from bentune.quality.calibration import Calibration
+from bentune.quality.quality import Quality, Report
+from bentune.quality.registry import quality_of
 from bentune.quality.slices import by_column
-from training.data.label_order import ranks_of
 from training.pipeline.stage import Context, Summary
 from training.prove.evaluation import EXCERPT, FILE, SMALL, Changed, Compressed, Evaluation, Mistake, Scaled, Slice
 from training.prove.evaluation_table import changed_table, metrics_table, slices_table
@@ -26,8 +21,10 @@ from training.prove.temperature import Temperature
 from training.tasks.base import quiet
 from training.tasks.carried import Carried, read_carried
 from training.tasks.logits import Logits, logits_of
+from training.tasks.registry import task_of
 from training.tasks.rows import Rows, read_rows
-from training.tasks.saved import labels_of, tokenizer_of
+from training.tasks.saved import labels_of, target_in, tokenizer_of
+from training.tasks.targets.label_order import ranks_of
 from training.train.methods import load_same_base, load_tuned
 
 
@@ -51,8 +48,9 @@ def run(context: Context) -> Summary:
         "confidence": settings.confidence,
         "seed": recipe.seed,
     }
-    # An image is shown by where it comes from.
-    shown = replace(rows, texts=carried.origins) if recipe.task == IMAGES else rows
+    target = target_in(context.inputs["data"])
+    quality = quality_of(target)
+    shown = task_of(recipe).shown(rows, carried.origins)
     with context.report.task("evaluating", 2 * len(rows)) as advance:
         base = load_same_base(recipe, labels, trained)
         before = logits_of(base, tokenizer, rows, recipe.max_tokens, advance)
@@ -61,19 +59,22 @@ def run(context: Context) -> Summary:
     if temperature is not None:
         after = plain / np.float32(temperature.temperature)
     larger = larger_models(recipe, trained, rows, labels, context.report)
-    classification, paired = _metrics_of(rows)
+    judged = _Judged(rows, shown, carried, target, quality, measure | bootstrap)
+    tuned = judged.measure(after)
     evaluation = Evaluation(
-        base=classification(before, rows.labels, labels, **measure, **bootstrap),
-        tuned=classification(after, rows.labels, labels, **measure, **bootstrap),
-        difference=paired(before, after, rows.labels, **bootstrap),
-        changed=_changed(before, after, shown, labels, settings.examples),
-        mistakes=_mistakes(after, shown, carried, labels, settings.mistakes),
-        slices=_slices(after, rows, carried, labels, measure | bootstrap),
-        temperature=_scaled(temperature, plain, after, rows, labels, measure | bootstrap) if temperature else None,
+        target=target.kind,
+        headline=quality.report.tiles[0],
+        base=judged.measure(before),
+        tuned=tuned,
+        difference=quality.paired(before, after, rows.labels, target, **bootstrap),
+        changed=judged.changed(before, after, settings.examples),
+        mistakes=judged.mistakes(after, settings.mistakes),
+        slices=judged.slices(after),
+        temperature=judged.scaled(temperature, plain, after) if temperature else None,
         compressed={
             name: Compressed(
-                metrics=classification(logits, rows.labels, labels, **measure, **bootstrap),
-                difference=paired(logits, after, rows.labels, **bootstrap),
+                metrics=judged.measure(logits),
+                difference=quality.paired(logits, after, rows.labels, target, **bootstrap),
             )
             for name, logits in larger.items()
         },
@@ -83,30 +84,10 @@ def run(context: Context) -> Summary:
     if evaluation.slices:
         context.report.say(slices_table(evaluation.slices))
     context.report.say(changed_table(evaluation.changed))
-    accuracy = {"base": evaluation.base.accuracy.model_dump(), "tuned": evaluation.tuned.accuracy.model_dump()}
-    accuracy |= {name: one.metrics.accuracy.model_dump() for name, one in evaluation.compressed.items()}
-    return accuracy | {"rows": len(rows)}
-
-
-def _metrics_of(rows: Rows) -> tuple[Callable[..., Classification], Callable[..., PairedDifference]]:
-    module = multilabel if rows.labels.ndim > 1 else quality
-    return module.classification, module.paired
-
-
-def _probabilities(logits: Logits, rows: Rows) -> npt.NDArray[np.float64]:
-    exact: Any = logits.astype(np.float64)
-    return np.asarray(probabilities(exact, multi_label=rows.labels.ndim > 1), dtype=np.float64)
-
-
-def _answers(logits: Logits, rows: Rows) -> npt.NDArray[Any]:
-    return answers(logits, multi_label=rows.labels.ndim > 1)
-
-
-def _named(answer: Any, labels: list[str]) -> str:
-    """The label of this number, or all that are marked, as people read them."""
-    if np.ndim(answer) == 0:
-        return labels[int(answer)]
-    return ", ".join(labels[number] for number in np.flatnonzero(answer)) or NO_LABEL
+    headline = {"base": evaluation.base, "tuned": tuned}
+    headline |= {name: one.metrics for name, one in evaluation.compressed.items()}
+    values = {name: found.metrics[evaluation.headline].model_dump() for name, found in headline.items()}
+    return values | {"rows": len(rows)}
 
 
 def _temperature(context: Context) -> Temperature | None:
@@ -115,94 +96,86 @@ def _temperature(context: Context) -> Temperature | None:
     return Temperature.model_validate_json((context.inputs["calibrate"] / TEMPERATURE).read_bytes())
 
 
-def _scaled(
-    temperature: Temperature, plain: Logits, scaled: Logits, rows: Rows, labels: list[str], options: dict[str, Any]
-) -> Scaled:
-    before = _metrics_of(rows)[0](plain, rows.labels, labels, **options)
-    bootstrap = {name: options[name] for name in ("bins", "resamples", "confidence", "seed")}
-    new, old = (_probabilities(logits, rows) for logits in (scaled, plain))
-    return Scaled(
-        temperature=temperature.temperature,
-        rows=temperature.rows,
-        before=before.calibration,
-        log_loss_before=before.log_loss,
-        brier_before=before.brier,
-        error=ece_difference(new, old, rows.labels, **bootstrap),
-    )
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The test rows, as they are measured and `shown`, and what measures them."""
 
+    rows: Rows
+    shown: Rows
+    carried: Carried
+    target: Target
+    quality: Quality
+    options: dict[str, Any]
 
-def _slices(after: Logits, rows: Rows, carried: Carried, labels: list[str], options: dict[str, Any]) -> list[Slice]:
-    found = []
-    for column, values in carried.values.items():
-        for by, value, inside in by_column(column, values):
-            gold = rows.labels[inside]
-            metrics = _metrics_of(rows)[0](after[inside], gold, labels, **options)
-            present = gold.any(axis=0).sum() if gold.ndim > 1 else len(np.unique(gold))
-            found.append(
-                Slice(
-                    by=by,
-                    value=value,
-                    rows=metrics.rows,
-                    small=metrics.rows < SMALL,
-                    accuracy=metrics.accuracy,
-                    macro_f1=_times(metrics.macro_f1, len(labels) / max(1, present)),
-                    log_loss=metrics.log_loss,
-                    mean_absolute_error=metrics.mean_absolute_error,
-                    calibration_error=metrics.calibration.error,
-                )
+    def measure(self, logits: Logits, inside: Any = slice(None)) -> Report:
+        return self.quality.measure(logits[inside], self.rows.labels[inside], self.target, **self.options)
+
+    def scaled(self, temperature: Temperature, plain: Logits, scaled: Logits) -> Scaled:
+        """What the temperature changed."""
+        before = self.measure(plain).metrics
+        bootstrap = {name: self.options[name] for name in ("bins", "resamples", "confidence", "seed")}
+        gold, target = self.rows.labels, self.target
+        return Scaled(
+            temperature=temperature.temperature,
+            rows=temperature.rows,
+            before=Calibration(
+                error=before["calibration_error"],
+                bins=self.quality.reliability(plain, gold, target, self.options["bins"]),
+            ),
+            log_loss_before=before["log_loss"],
+            brier_before=before["brier"],
+            error=self.quality.calibration_change(scaled, plain, gold, target, **bootstrap),
+        )
+
+    def slices(self, after: Logits) -> list[Slice]:
+        """The tuned model on each value of the columns to slice by."""
+        return [
+            Slice(
+                by=by,
+                value=value,
+                rows=int(inside.sum()),
+                small=bool(inside.sum() < SMALL),
+                metrics=self.quality.of_slice(self.measure(after, inside), self.rows.labels[inside]),
             )
-    return found
+            for column, values in self.carried.values.items()
+            for by, value, inside in by_column(column, values)
+        ]
+
+    def mistakes(self, after: Logits, most: int) -> list[Mistake]:
+        """The wrong answers, the worst first."""
+        answered, found = self.target.answers(after), self.quality.wrong(after, self.rows.labels, self.target)
+        wrong = np.flatnonzero(found.wrong)
+        worst = wrong[np.argsort(-found.severity[wrong], kind="stable")][:most]
+        return [
+            Mistake(
+                text=self.shown.texts[row][:EXCERPT],
+                origin=self.carried.origins[row],
+                gold=self.target.spell(self.rows.labels[row]),
+                predicted=self.target.spell(answered[row]),
+                confidence=_one(found.confidence, row),
+                gold_score=_one(found.gold_score, row),
+            )
+            for row in worst.tolist()
+        ]
+
+    def changed(self, before: Logits, after: Logits, most: int) -> list[Changed]:
+        """Rows whose answer changed, right ones and then at most half as many wrong ones."""
+        old, new = self.target.answers(before), self.target.answers(after)
+        found = self.quality.wrong(after, self.rows.labels, self.target)
+        changed = sorted(np.flatnonzero(self.target.differ(old, new)).tolist(), key=lambda row: -float(found.severity[row]))
+        wrong = [row for row in changed if found.wrong[row]][: most // 2]
+        right = [row for row in changed if not found.wrong[row]][: most - len(wrong)]
+        return [
+            Changed(
+                text=self.shown.texts[row][:EXCERPT],
+                gold=self.target.spell(self.rows.labels[row]),
+                base=self.target.spell(old[row]),
+                tuned=self.target.spell(new[row]),
+                confidence=_one(found.confidence, row),
+            )
+            for row in [*right, *wrong]
+        ]
 
 
-def _times(one: Interval, factor: float) -> Interval:
-    return Interval(value=one.value * factor, low=one.low * factor, high=one.high * factor)
-
-
-def _mistakes(after: Logits, rows: Rows, carried: Carried, labels: list[str], most: int) -> list[Mistake]:
-    answered, (confidence, gold_score) = _answers(after, rows), _sureness(after, rows)
-    wrong = np.flatnonzero(differ(answered, rows.labels))
-    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    return [
-        Mistake(
-            text=rows.texts[row][:EXCERPT],
-            origin=carried.origins[row],
-            gold=_named(rows.labels[row], labels),
-            predicted=_named(answered[row], labels),
-            confidence=float(confidence[row]),
-            gold_score=float(gold_score[row]),
-        )
-        for row in surest.tolist()
-    ]
-
-
-def _sureness(after: Logits, rows: Rows) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """How sure the model is of its answer to each row, and what it gives the right one, each float64 [rows].
-
-    Of any number of labels it is that of the surest wrong decision on one; where none is wrong of the surest of all.
-    """
-    scores, gold = _probabilities(after, rows), rows.labels
-    if gold.ndim == 1:
-        return scores.max(axis=-1), scores[np.arange(len(gold)), gold]
-    decided = np.maximum(scores, 1 - scores)
-    wrong = _answers(after, rows) != gold
-    sure = np.where(wrong.any(axis=1), np.where(wrong, decided, 0).max(axis=1), decided.max(axis=1))
-    return sure, np.where(wrong.any(axis=1), 1 - sure, sure)
-
-
-def _changed(before: Logits, after: Logits, rows: Rows, labels: list[str], most: int) -> list[Changed]:
-    old, new = _answers(before, rows), _answers(after, rows)
-    confidence, _ = _sureness(after, rows)
-    is_wrong = differ(new, rows.labels)
-    changed = sorted(np.flatnonzero(differ(old, new)), key=lambda row: -float(confidence[row]))
-    wrong = [row for row in changed if is_wrong[row]][: most // 2]
-    right = [row for row in changed if not is_wrong[row]][: most - len(wrong)]
-    return [
-        Changed(
-            text=rows.texts[row][:EXCERPT],
-            gold=_named(rows.labels[row], labels),
-            base=_named(old[row], labels),
-            tuned=_named(new[row], labels),
-            confidence=float(confidence[row]),
-        )
-        for row in [*right, *wrong]
-    ]
+def _one(values: npt.NDArray[np.float64] | None, row: int) -> float | None:
+    return None if values is None else float(values[row])

@@ -1,12 +1,15 @@
 """evaluation.json: what was measured on the held-out rows, of the base model and of the tuned one."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, SerializeAsAny, model_validator
 
 from bentune.bundle.files import Frozen
 from bentune.bundle.verdict import Difference
 from bentune.quality.bootstrap import Interval
 from bentune.quality.calibration import Calibration
-from bentune.quality.classification import Classification, PairedDifference
+from bentune.quality.quality import Paired, Report
+from bentune.quality.registry import QUALITIES
 
 FILE = "evaluation.json"
 EXCERPT = 300
@@ -16,7 +19,7 @@ SMALL = 30
 
 
 class Changed(Frozen):
-    """A row whose answer changed; `confidence` is the tuned model's in its answer.
+    """A row whose answer changed; `confidence` is the tuned model's in its answer, None where answers have none.
 
     Where rows have any number of labels `gold` and the answers name all of a row's, and `confidence` is in the surest
     decision on one of them, the surest wrong one where one is wrong; so it is in a Mistake.
@@ -26,7 +29,7 @@ class Changed(Frozen):
     gold: str
     base: str
     tuned: str
-    confidence: float
+    confidence: float | None
 
 
 class Mistake(Frozen):
@@ -36,25 +39,21 @@ class Mistake(Frozen):
     origin: str
     gold: str
     predicted: str
-    confidence: float
-    gold_score: float
+    confidence: float | None
+    gold_score: float | None
 
 
 class Slice(Frozen):
-    """The tuned model on the rows in which the column `by` has this value.
+    """The tuned model on the rows in which the column `by` has this value: `metrics` are those that a slice shows.
 
-    `macro_f1` is the mean over the labels that have a gold row here. `small` when there are fewer than SMALL rows.
+    `small` when there are fewer than SMALL rows.
     """
 
     by: str
     value: str
     rows: int
     small: bool
-    accuracy: Interval
-    macro_f1: Interval
-    log_loss: Interval
-    mean_absolute_error: Interval | None
-    calibration_error: Interval
+    metrics: dict[str, Interval]
 
 
 class Scaled(Frozen):
@@ -75,21 +74,40 @@ class Scaled(Frozen):
 class Compressed(Frozen):
     """A larger model that the tuned one was made from, and what changed from it to the tuned one."""
 
-    metrics: Classification
-    difference: PairedDifference
+    metrics: SerializeAsAny[Report]
+    difference: SerializeAsAny[Paired]
 
 
 class Evaluation(Frozen):
     """The whole file. `tuned` is the model as it is served: calibrated where the recipe asks for that.
 
-    `mistakes` are the most confident ones, the surest first.
+    `target` is the kind of the target, `headline` the metric that decides. `mistakes` are the worst, the worst first.
     """
 
-    base: Classification
-    tuned: Classification
-    difference: PairedDifference
+    target: str
+    headline: str
+    base: SerializeAsAny[Report]
+    tuned: SerializeAsAny[Report]
+    difference: SerializeAsAny[Paired]
     changed: list[Changed]
     mistakes: list[Mistake]
     slices: list[Slice]
     temperature: Scaled | None = None
     compressed: dict[str, Compressed] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_reports(cls, entries: Any) -> Any:
+        """Read each report as that of the target."""
+        if not isinstance(entries, dict) or isinstance(entries.get("tuned"), Report):
+            return entries
+        if (quality := QUALITIES.get(str(entries.get("target")))) is None:
+            raise ValueError(f"target is none of {', '.join(QUALITIES)}")
+        read, change = quality.report.model_validate, quality.paired_report.model_validate
+        found = entries | {name: read(entries.get(name)) for name in ("base", "tuned")}
+        found["difference"] = change(entries.get("difference"))
+        found["compressed"] = {
+            name: {"metrics": read(one["metrics"]), "difference": change(one["difference"])}
+            for name, one in dict(entries.get("compressed", {})).items()
+        }
+        return found

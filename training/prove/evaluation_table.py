@@ -1,27 +1,14 @@
 """The evaluation for people: metrics before and after, slices, and rows whose answer changed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
 from bentune.quality.bootstrap import Interval
-from bentune.quality.classification import Classification
+from bentune.quality.classification import ClassMetrics
+from bentune.quality.quality import Report
 from training.prove.evaluation import SMALL, Changed, Evaluation, Slice
-
-METRICS: dict[str, Callable[[Classification], Interval | None]] = {
-    "accuracy": lambda found: found.accuracy,
-    "macro_f1": lambda found: found.macro_f1,
-    "micro_f1": lambda found: found.micro_f1 if found.hamming_loss else None,
-    "hamming_loss": lambda found: found.hamming_loss,
-    "average_precision": lambda found: found.average_precision,
-    "mcc": lambda found: found.mcc,
-    "roc_auc": lambda found: found.roc_auc,
-    "mean_absolute_error": lambda found: found.mean_absolute_error,
-    "log_loss": lambda found: found.log_loss,
-    "brier": lambda found: found.brier,
-    "calibration error": lambda found: found.calibration.error,
-}
 
 
 def metrics_table(evaluation: Evaluation) -> Table:
@@ -39,15 +26,15 @@ def metrics_table(evaluation: Evaluation) -> Table:
         unscaled = {
             "log_loss": scaled.log_loss_before,
             "brier": scaled.brier_before,
-            "calibration error": scaled.before.error,
+            "calibration_error": scaled.before.error,
         }
-    for name, metric in METRICS.items():
-        values = [metric(side) for side in sides.values()]
-        if any(value is not None for value in values):
-            shown = [*values, unscaled.get(name)] if evaluation.temperature else values
-            table.add_row(name, *map(_cell, shown))
-    for label, found in tuned.per_class.items():
-        cells = [evaluation.base.per_class[label], found]
+    metrics = {side: report.metrics for side, report in sides.items()}
+    for name in dict.fromkeys(name for found in metrics.values() for name in found):
+        values = [found.get(name) for found in metrics.values()]
+        shown = [*values, unscaled.get(name)] if evaluation.temperature else values
+        table.add_row(name, *map(_cell, shown))
+    for label, found in per_class(tuned).items():
+        cells = [per_class(evaluation.base)[label], found]
         table.add_row(
             f"  {escape(label)} ({found.support})",
             *(f"P {cell.precision.value:.2f}  R {cell.recall.value:.2f}" for cell in cells),
@@ -57,19 +44,22 @@ def metrics_table(evaluation: Evaluation) -> Table:
 
 def slices_table(slices: Sequence[Slice]) -> Table:
     """A line a slice, in the order of the columns."""
-    ordinal = any(one.mean_absolute_error is not None for one in slices)
     table = Table(title="the tuned model by column")
-    names = ("column", "value", "rows", "accuracy", "macro_f1", "calibration error")
-    for name in (*names, *(["mean_absolute_error"] if ordinal else [])):
-        table.add_column(name, justify="left" if name in names[:2] else "right")
+    metrics = list(dict.fromkeys(name for one in slices for name in one.metrics))
+    for name in ("column", "value", "rows", *metrics):
+        table.add_column(name, justify="left" if name in ("column", "value") else "right")
     for one in slices:
-        cells = [one.accuracy, one.macro_f1, one.calibration_error]
-        cells += [one.mean_absolute_error] if one.mean_absolute_error is not None else []
+        cells = [one.metrics.get(name) for name in metrics]
         rows = f"{one.rows} (few)" if one.small else str(one.rows)
         table.add_row(escape(one.by), escape(one.value), rows, *map(_cell, cells), style="dim" if one.small else "")
     if any(one.small for one in slices):
         table.caption = f"few: under {SMALL} rows, which say little"
     return table
+
+
+def per_class(report: Report) -> dict[str, ClassMetrics]:
+    """Return the metrics of each label; nothing of a report without labels."""
+    return getattr(report, "per_class", {})
 
 
 def changed_table(changed: Sequence[Changed]) -> Table:

@@ -9,30 +9,26 @@ from optimum.exporters.onnx import main_export
 
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import sha256_file
-from bentune.bundle.processor import IMAGES
 from training.pipeline.stage import Context, Summary
-from training.prove.exported import TOKENIZER, write_settings
 from training.tasks.base import quiet
+from training.tasks.registry import task_of
 from training.tasks.saved import finished, processor_in
 
-TASKS = {"text-classification": "text-classification", IMAGES: "image-classification"}
 ONNX = "model/fp32.onnx"
 
 
 def run(context: Context) -> Summary:
     """Write model/fp32.onnx, processor/ and config.json. Raises BentuneError when the exporter fails."""
     quiet()
-    work, merged = context.work, finished(context.inputs) / "model"
+    work, merged, task = context.work, finished(context.inputs) / "model", task_of(context.recipe)
     exported = work / "optimum"
     with context.report.task("exporting to ONNX", None):
-        _export(merged, exported, TASKS[context.recipe.task])
+        _export(merged, exported, task.onnx_task)
     (work / "model").mkdir()
     (exported / "model.onnx").rename(work / ONNX)
     (exported / "config.json").rename(work / "config.json")
     (work / "processor").mkdir()
-    if context.recipe.task != IMAGES:
-        (exported / "tokenizer.json").rename(work / TOKENIZER)
-    write_settings(processor_in(merged), work)
+    task.write_processor(processor_in(merged), exported, work)
     shutil.rmtree(exported)
     return {"onnx_sha256": sha256_file(work / ONNX), "onnx_bytes": (work / ONNX).stat().st_size}
 

@@ -1,15 +1,14 @@
 """The parity chain: one point of it compared with the one before, with the verdict in words."""
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel
 from rich.table import Table
 
-from bentune.bundle.scores import answers, differ
+from bentune.bundle.targets.target import Target
+from training.tasks.digest import digest
 
 if TYPE_CHECKING:  # the report reads hops, and does not wait for torch
     from training.tasks.logits import Logits
@@ -48,18 +47,13 @@ class Hop(BaseModel):
     problems: list[str]
 
 
-def compare(
-    hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed: int, *, multi_label: bool = False
-) -> Hop:
-    """Compare two neighbours of the chain; `problems` says in words what is out of bounds.
-
-    With `multi_label` a row flips where one of its labels crosses the threshold.
-    """
+def compare(hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed: int, target: Target) -> Hop:
+    """Compare two neighbours of the chain; `problems` says in words what is out of bounds."""
     same_shape = before.logits.shape == after.logits.shape
     difference = np.abs(before.logits - after.logits) if same_shape else np.full(1, np.inf)
     flips = len(before.logits)
     if same_shape:
-        flips = int(differ(*(answers(one.logits, multi_label=multi_label) for one in (before, after))).sum())
+        flips = int(target.differ(*(target.answers(one.logits) for one in (before, after))).sum())
     largest = float(difference.max())
     other_tokens = sum(a != b for a, b in zip(before.token_ids, after.token_ids, strict=True))
     problems = []
@@ -112,8 +106,3 @@ def hop_table(hops: list[Hop]) -> Table:
 
 def _short(difference: float | None) -> str:
     return "not finite" if difference is None else f"{difference:.2g}"
-
-
-def digest(value: Any) -> str:
-    """sha256 of the canonical JSON of a value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

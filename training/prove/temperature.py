@@ -9,15 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
-from bentune.bundle.scores import answers, differ
+from bentune.bundle.targets.target import Target
 from training.tasks.logits import Logits
+from training.tasks.rows import Labels
+from training.tasks.targets.target import TrainingTarget
 
 FILE = "temperature.json"
 MOST = 20.0
@@ -38,25 +38,20 @@ class Temperature(Frozen):
     problem: str = ""
 
 
-def fit_temperature(logits: Logits, gold: npt.NDArray[np.int64]) -> Temperature:
-    """The temperature with the least log loss; `logits` are float32 [rows, labels], `gold` int64 [rows].
+def fit_temperature(logits: Logits, gold: Labels, training: TrainingTarget, target: Target) -> Temperature:
+    """Find the temperature with the least log loss; `logits` are float32 [rows, labels], `gold` as the target has it.
 
-    Where rows have any number of labels `gold` is int64 [rows, labels], and the loss that of every decision.
     Where every row is right, or the answers say nothing, the loss falls all the way to the end of the range: then it is
     left at 1, for these rows do not tell how sure the model may be.
     """
 
     def loss(logarithm: float) -> float:
-        scaled = logits.astype(np.float64) / math.exp(logarithm)
-        if gold.ndim > 1:
-            return float(np.logaddexp(0, np.where(gold > 0, -scaled, scaled)).mean())
-        return float(-log_softmax(scaled, axis=1)[np.arange(len(gold)), gold].mean())
+        return training.log_loss(logits.astype(np.float64) / math.exp(logarithm), gold)
 
     end = math.log(MOST)
     best = float(minimize_scalar(loss, bounds=(-end, end), method="bounded", options={"xatol": 1e-7}).x)
     problem = ""
-    answered = answers(logits, multi_label=gold.ndim > 1)
-    if end - abs(best) < 1e-3 or not differ(answered, gold).any():
+    if end - abs(best) < 1e-3 or not target.differ(target.answers(logits), gold).any():
         best = 0.0
         problem = f"{len(gold)} validation rows tell no temperature from {1 / MOST:g} to {MOST:g}; more may help"
     return Temperature(

@@ -18,9 +18,10 @@ from bentune.bundle.errors import GateError
 from bentune.bundle.hardware import visible_cores
 from bentune.bundle.manifest import write_json
 from bentune.bundle.plan import CPU, FP32, model_file
+from bentune.bundle.targets.target import Target
 from service.engine.predictor import Predictor, Session, batches_by_length
 from training.pipeline.stage import Context, Summary
-from training.prove.exported import encoded, exported_digest, ids_of, processor_digest, served_encoder
+from training.prove.exported import encoded, ids_of, served_task
 from training.prove.golden import golden_rows
 from training.prove.parity import Hop, Stop, compare, hop_table
 from training.prove.temperature import FILE as TEMPERATURE
@@ -29,8 +30,9 @@ from training.recipe.recipe import Recipe
 from training.tasks.base import quiet
 from training.tasks.classifier import load_classifier
 from training.tasks.logits import Logits, torch_logits
+from training.tasks.registry import task_of
 from training.tasks.rows import Rows, open_rows
-from training.tasks.saved import config_labels, labels_of, processor_in, tokenizer_of
+from training.tasks.saved import config_labels, labels_of, processor_in, target_in, tokenizer_of
 from training.train.methods import load_tuned
 
 BATCH_TOKENS = 2048
@@ -39,7 +41,7 @@ BATCH_TOKENS = 2048
 def run(context: Context) -> Summary:
     """Write parity.json and golden.jsonl. Raises GateError with the name of the first failing hop."""
     quiet()
-    recipe = context.recipe
+    recipe, target = context.recipe, target_in(context.inputs["data"])
     everything = open_rows(context.inputs["data"] / "test.parquet")
     chosen = np.random.default_rng(recipe.seed).permutation(len(everything))[: recipe.verify.rows]
     rows = everything.take(np.sort(chosen))
@@ -50,7 +52,7 @@ def run(context: Context) -> Summary:
         with _blamed_on("merge"):
             merged = finished = _saved("merged", recipe, context.inputs["merge"] / "model", rows, advance)
         bounds, hops = recipe.verify, list[Hop]()
-        judged = partial(compare, flips_allowed=bounds.label_flips, multi_label=recipe.data.multi_label)
+        judged = partial(compare, flips_allowed=bounds.label_flips, target=target)
         hops.append(judged("merge", trained, merged, bounds.merge_tolerance))
         if (calibrated := context.inputs.get("calibrate")) is not None:
             with _blamed_on("calibrate"):
@@ -58,7 +60,7 @@ def run(context: Context) -> Summary:
                 finished = _saved("calibrated", recipe, calibrated / "model", rows, advance)
             hops.append(judged("calibrate", divided, finished, bounds.calibrate_tolerance))
         with _blamed_on("export"):
-            predictor = served(exported, recipe)
+            predictor = served(exported, recipe, target)
             alone = _onnx("fp32 ONNX", predictor, recipe, exported, rows, advance, token_budget=1)
         with _blamed_on("batch"):
             batched = _onnx("fp32 ONNX in batches", predictor, recipe, exported, rows, advance, BATCH_TOKENS)
@@ -72,21 +74,16 @@ def run(context: Context) -> Summary:
             raise GateError(
                 hop.hop, f"verify: the hop `{hop.hop}` ({hop.before} -> {hop.after}): " + "; ".join(hop.problems)
             )
-    golden = golden_rows(rows, alone, bounds.golden_rows, bounds.golden_tolerance, multi_label=recipe.data.multi_label)
+    golden = golden_rows(rows, alone, bounds.golden_rows, bounds.golden_tolerance, target)
     (context.work / "golden.jsonl").write_text(
         "".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8"
     )
     return {hop.hop: hop.largest_difference for hop in hops} | {"rows": len(rows)}
 
 
-def served(exported: Path, recipe: Recipe) -> Predictor:
-    """The service's predictor on the exported files."""
-    return Predictor(
-        served_encoder(exported, recipe),
-        Session(exported / model_file(FP32), CPU, visible_cores()),
-        config_labels(exported),
-        multi_label=recipe.data.multi_label,
-    )
+def served(exported: Path, recipe: Recipe, target: Target) -> Predictor:
+    """Open the service's predictor on the exported files."""
+    return Predictor(served_task(exported, recipe, target), Session(exported / model_file(FP32), CPU, visible_cores()))
 
 
 @contextlib.contextmanager
@@ -104,13 +101,13 @@ def _blamed_on(hop: str) -> Iterator[None]:
 def _trained(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
     labels, tokenizer = labels_of(directory), tokenizer_of(directory)
     logits, ids = torch_logits(load_tuned(recipe, labels, directory), tokenizer, rows, recipe.max_tokens, advance)
-    return Stop("trained", logits, ids, labels, processor_digest(tokenizer))
+    return Stop("trained", logits, ids, labels, task_of(recipe).digest(tokenizer))
 
 
 def _saved(name: str, recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
     model, tokenizer = load_classifier(directory), processor_in(directory)
     logits, ids = torch_logits(model, tokenizer, rows, recipe.max_tokens, advance)
-    return Stop(name, logits, ids, config_labels(directory), processor_digest(tokenizer))
+    return Stop(name, logits, ids, config_labels(directory), task_of(recipe).digest(tokenizer))
 
 
 def _divided(merged: Stop, calibrated: Path) -> Stop:
@@ -127,7 +124,7 @@ def _onnx(
     advance: Callable[[int], None],
     token_budget: int,
 ) -> Stop:
-    tokens = encoded(rows, predictor.tokenizer)
+    tokens = encoded(rows, predictor.task.encoder)
     parts: list[Logits] = []
     order: list[int] = []
     for batch in batches_by_length([len(row) for row in tokens], token_budget):
@@ -135,4 +132,4 @@ def _onnx(
         order += batch
         advance(len(batch))
     logits = np.concatenate(parts)[np.argsort(order)]
-    return Stop(name, logits, ids_of(tokens), predictor.labels, exported_digest(exported, recipe))
+    return Stop(name, logits, ids_of(tokens), config_labels(exported), task_of(recipe).exported_digest(exported))

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
-from bentune.bundle.scores import NO_LABEL
+from bentune.bundle.targets.target import NO_LABEL
 from training.recipe.clean_settings import CleanSettings, NearDuplicateSettings
 from training.recipe.section import Fraction, Section
 

@@ -11,8 +11,7 @@ from training.recipe.compression import DistillSettings, PruneSettings
 from training.recipe.data import ColumnNames, DataSettings
 from training.recipe.evaluate import EvaluateSettings
 from training.recipe.method import LEARNING_RATES, FullMethod, LoraMethod, Method
-from training.recipe.multi_label import problem_of
-from training.recipe.refused import refuse_others
+from training.recipe.refused import known_tasks, refuse_for_target, refuse_others
 from training.recipe.search import SearchSettings
 from training.recipe.section import Section
 from training.recipe.train import TrainSettings
@@ -58,7 +57,7 @@ class Recipe(Section):
     """A whole run."""
 
     name: Name = Field(description="of the model; by default the recipe file's")
-    task: Literal["text-classification", "image-classification"] = Field(description="what the model does")
+    task: str = Field(description="what the model does")
     model: str = Field(min_length=1, description="base model: hub name, local path, or package:NAME/path")
     data: DataSettings
     max_tokens: int = Field(default=256, ge=4, description="longer texts are cut, in training and serving")
@@ -79,10 +78,17 @@ class Recipe(Section):
 
     @field_validator("train", "distill", "evaluate", "search")
     @classmethod
-    def _any_number_of_labels(cls, section: Asked, info: ValidationInfo) -> Asked:
-        if "data" in info.data and info.data["data"].multi_label and (problem := problem_of(section)):
-            raise ValueError(problem)
+    def _of_the_target(cls, section: Asked, info: ValidationInfo) -> Asked:
+        if {"data", "task"} <= info.data.keys():
+            refuse_for_target(info.data["task"], info.data["data"], section)
         return section
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, task: str) -> str:
+        if task not in known_tasks():
+            raise ValueError(f"Input should be {' or '.join(map(repr, known_tasks()))}")
+        return task
 
     @field_validator("calibrate")
     @classmethod
@@ -97,8 +103,8 @@ class Recipe(Section):
     def _of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
         """What has no meaning for this task is refused, and not left without an effect."""
         name = str(info.field_name)
-        if value != cls.model_fields[name].default:
-            refuse_others(info.data.get("task"), name, value)
+        if "task" in info.data and value != cls.model_fields[name].default:
+            refuse_others(info.data["task"], name, value)
         return value
 
     @field_validator("evaluate")

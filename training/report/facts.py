@@ -16,7 +16,7 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.plan import Plan
 from bentune.bundle.verdict import Verdict
 from bentune.quality.bootstrap import Interval
-from bentune.quality.classification import Classification, PairedDifference
+from bentune.quality.quality import Paired, Report
 from training.data.report import REPORT, DataReport
 from training.pipeline.run_dir import RECORD, StageRecord
 from training.prove.evaluation import FILE, Compressed, Evaluation
@@ -135,12 +135,11 @@ def compressed(tested: Evaluation, larger: Compressed) -> list[Change]:
     return list(_changes(larger.metrics, larger.difference, tested.tuned))
 
 
-def _changes(other: Classification, difference: PairedDifference, tuned: Classification) -> Iterator[Change]:
-    for key in type(tuned).model_fields:
-        one, own = getattr(other, key), getattr(tuned, key)
-        if isinstance(one, Interval) and isinstance(own, Interval):
-            yield Change(key, one, own, getattr(difference, key, None))
-    yield Change("calibration_error", other.calibration.error, tuned.calibration.error, None)
+def _changes(other: Report, difference: Paired, tuned: Report) -> Iterator[Change]:
+    before, changed = other.metrics, difference.metrics
+    for key, own in tuned.metrics.items():
+        if key in before:
+            yield Change(key, before[key], own, changed.get(key))
 
 
 def spelled(key: str) -> str:

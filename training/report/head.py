@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.plan import FP32, Plan
-from bentune.bundle.processor import IMAGES
 from training.plan.contention import MOST_TAKEN
 from training.plan.report import short_provider
 from training.recipe.recipe import Recipe
 from training.report.facts import Facts, spelled
 from training.report.shapes import TrainingFacts
+from training.tasks.registry import target_of, task_of
 
 LEAST_SHOWN = 0.001
 """Below this share zeros are chance, not pruning."""
@@ -30,10 +30,12 @@ def tiles_of(facts: Facts) -> list[Tile]:
     """What a reader wants to know first."""
     tiles = []
     if facts.evaluation:
-        for name in ("accuracy", "macro_f1"):
-            base, tuned = (getattr(one, name) for one in (facts.evaluation.base, facts.evaluation.tuned))
-            interval = f"{tuned.low:.1%} to {tuned.high:.1%}; before {base.value:.1%}"
-            tiles.append(Tile(f"{spelled(name)}, held out", f"{tuned.value:.1%}", interval))
+        report = facts.evaluation.tuned
+        for name in type(report).tiles:
+            base, tuned = (one.metrics[name] for one in (facts.evaluation.base, report))
+            form = ".1%" if name in type(report).shares else ".3f"
+            interval = f"{tuned.low:{form}} to {tuned.high:{form}}; before {base.value:{form}}"
+            tiles.append(Tile(f"{spelled(name)}, held out", f"{tuned.value:{form}}", interval))
     elif facts.training:
         tiles.append(Tile("mean training loss", f"{facts.training.loss:.3f}", f"{facts.training.steps:,} steps"))
     if facts.training:
@@ -48,8 +50,7 @@ def tiles_of(facts: Facts) -> list[Tile]:
     if facts.plan and facts.plan.measured:
         best = facts.plan.measured[0]
         note = f"{best.variant} on {short_provider(best.provider)}, {best.slots} x {best.threads} threads"
-        many = "images" if facts.recipe.task == IMAGES else "texts"
-        tiles.append(Tile(f"{many} a second", f"{best.texts_per_second:,.0f}", note))
+        tiles.append(Tile(f"{task_of(facts.recipe).nouns} a second", f"{best.texts_per_second:,.0f}", note))
     return tiles
 
 
@@ -79,8 +80,8 @@ def what_of(facts: Facts, revision: str) -> list[tuple[str, str]]:
     settings = recipe.method.model_dump(mode="json", exclude={"name"})
     method = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items())
     rows = [("task", recipe.task), ("base model", recipe.model)]
-    if recipe.data.multi_label:
-        rows.append(("labels of a row", "any number; accuracy counts rows with all of theirs and none too many"))
+    if note := target_of(recipe).note:
+        rows.append(("labels of a row", note))
     if training:
         rows.append(("its sha256", training.base_sha256))
         if training.base != recipe.model:
@@ -90,8 +91,8 @@ def what_of(facts: Facts, revision: str) -> list[tuple[str, str]]:
         count = training.parameters
         rows.append(("weights", f"{count.trainable:,} of {count.total:,} trained"))
         rows += _training(training, recipe)
-    if recipe.task != IMAGES:
-        rows.append(("longest text", f"{recipe.max_tokens} tokens; what is longer is cut"))
+    if bound := task_of(recipe).bound(recipe.max_tokens):
+        rows.append((f"longest {task_of(recipe).noun}", bound))
     sources = ", ".join(recipe.data.sources)
     rows.append(("rows from", sources + (f": {recipe.data.query}" if recipe.data.query else "")))
     if data:
@@ -180,12 +181,7 @@ def commands_of(facts: Facts, revision: str, recipe_file: str) -> str:
 
 def request_of(recipe: Recipe) -> str:
     """The command that asks the served model for an answer to one input of the recipe's task."""
-    sent = (
-        "-F file=@image.png"
-        if recipe.task == IMAGES
-        else "-H 'Content-Type: application/json' -d '{\"inputs\": \"a text\"}'"
-    )
-    return f"curl -s http://localhost:3000/predict {sent}"
+    return f"curl -s http://localhost:3000/predict {task_of(recipe).request}"
 
 
 def _start(training: TrainingFacts | None) -> str:

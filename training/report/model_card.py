@@ -10,19 +10,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.processor import IMAGES
 from bentune.quality.bootstrap import Interval
 from training.prove.evaluation import Evaluation
+from training.prove.evaluation_table import per_class
 from training.recipe.recipe import Recipe
 from training.report.facts import Facts, spelled
 from training.report.head import request_of, served_of
 from training.report.shapes import DataFacts, TrainingFacts
 from training.report.tables import metrics_of
 from training.sources.locate import PACKAGE, locate
+from training.tasks.registry import target_of, task_of
 
 CARD = "README.md"
-EVALUATED = {"accuracy": "accuracy", "macro_f1": "f1"}
-"""The metrics in the metadata, by the names that the hub has for them."""
 
 
 def model_card(facts: Facts) -> str:
@@ -30,7 +29,8 @@ def model_card(facts: Facts) -> str:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     recipe, tested = facts.recipe, facts.evaluation
-    measured = {key: getattr(tested.tuned, key).value for key in EVALUATED} if tested else {}
+    named = type(tested.tuned).hub if tested else {}
+    measured = {key: tested.tuned.metrics[key].value for key in named} if tested else {}
     rows_from = _line(", ".join(map(public_name, recipe.data.sources)))
     results = [
         EvalResult(
@@ -38,7 +38,7 @@ def model_card(facts: Facts) -> str:
             dataset_type=rows_from,
             dataset_name=rows_from,
             dataset_split="test",
-            metric_type=EVALUATED[key],
+            metric_type=named[key],
             metric_name=spelled(key),
             metric_value=round(value, 6),
         )
@@ -51,7 +51,7 @@ def model_card(facts: Facts) -> str:
         library_name="onnx",
         pipeline_tag=recipe.task,
         tags=["bentune", "onnx", recipe.method.name],
-        metrics=list(EVALUATED.values()) if tested else None,
+        metrics=list(named.values()) or None,
         eval_results=results or None,
     )
     body = "\n\n".join(_body(facts))
@@ -97,17 +97,10 @@ def _body(facts: Facts) -> Iterator[str]:
         f"{escaped(public_name(recipe.model))}{_smaller(recipe)}."
     )
     yield "## Intended use"
-    images = recipe.task == IMAGES
-    one, many = ("image", "images") if images else ("text", "texts")
-    bound = "" if images else f" Texts are cut after {recipe.max_tokens} tokens."
-    given = (
-        f"Give any number of its labels, those whose probability is above one half, to {many} like those that it was "
-        f"trained on. It knows no other labels, and a {one} that gets none may still be about something."
-        if recipe.data.multi_label
-        else f"Give one of its labels, with the probability of each, to {many} like those that it was trained on. It "
-        f"knows no other labels: every {one} gets one, however foreign it is."
-    )
-    yield f"{given}{bound}"
+    task = task_of(recipe)
+    bound = task.bound(recipe.max_tokens)
+    longest = f" The longest {task.noun} has {bound}." if bound else ""
+    yield f"{target_of(recipe).use(task.noun, task.nouns)}{longest}"
     yield "## How to use it"
     yield f"```sh\nbentune serve {recipe.name}\n{request_of(recipe)}\n```"
     if data:
@@ -171,15 +164,16 @@ def _evaluation(tested: Evaluation) -> Iterator[str]:
         yield (
             f"Its probabilities were calibrated: a temperature of {scaled.temperature:.3f}, fitted on {scaled.rows:,} "
             f"validation rows, brought the calibration error from {_bounds(scaled.before.error)} to "
-            f"{_bounds(tested.tuned.calibration.error)}."
+            f"{_bounds(tested.tuned.metrics['calibration_error'])}."
         )
-    yield _table(
-        ("label", "rows", "precision", "recall", "F1"),
-        [
-            (escaped(label), f"{one.support:,}", *map(_bounds, (one.precision, one.recall, one.f1)))
-            for label, one in tested.tuned.per_class.items()
-        ],
-    )
+    if labels := per_class(tested.tuned):
+        yield _table(
+            ("label", "rows", "precision", "recall", "F1"),
+            [
+                (escaped(label), f"{one.support:,}", *map(_bounds, (one.precision, one.recall, one.f1)))
+                for label, one in labels.items()
+            ],
+        )
 
 
 def _served(facts: Facts) -> Iterator[str]:
@@ -202,7 +196,7 @@ def _limits(tested: Evaluation | None) -> Iterator[str]:
         "another time, they say nothing.",
         "Whatever is unfair in the labels of those rows, it has learned.",
     ]
-    seen = [(label, one) for label, one in tested.tuned.per_class.items() if one.support] if tested else []
+    seen = [(label, one) for label, one in per_class(tested.tuned).items() if one.support] if tested else []
     if seen:
         label, worst = min(seen, key=lambda item: item[1].recall.value)
         limits.append(

@@ -10,10 +10,11 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bentune.bundle.processor import IMAGES
+from bentune.quality.calibration import Calibration
 from training.data.report import DataReport
 from training.plan.report import CHECK_COLUMNS, ENTRY_COLUMNS, check_cells, entry_cells, verdict
 from training.prove.evaluation import Evaluation
+from training.prove.evaluation_table import per_class
 from training.recipe.data import RowLimits
 from training.recipe.file import spelled_out
 from training.recipe.rows_settings import AugmentSettings, Balance
@@ -29,6 +30,7 @@ from training.report.tables import (
     seen_rows,
     trial_rows,
 )
+from training.tasks.registry import task_of
 
 TEMPLATE = "page.html"
 STYLES = (("bentune.quality", "page.css"), ("training.report", "templates/page.css"))
@@ -85,15 +87,17 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
     learning = curves(training.curve, training.best_step) if training else []
     again = curves(training.pruned.curve, training.pruned.best_step, "pruned-") if training and training.pruned else []
     seen = seen_rows(training, facts.recipe.train.augment) if training else []
-    images = facts.recipe.task == IMAGES  # which have no length, and whose labels are not judged
+    task = task_of(facts.recipe)
+    confusion = getattr(tested.tuned, "confusion", None) if tested else None
+    calibration = getattr(tested.tuned, "calibration", None) if tested else None
     there = {
         "data": facts.data,
         "search": facts.search,
         "seen": seen,
         "learning": learning,
         "before-after": tested,
-        "confusion": tested and tested.tuned.confusion,
-        "calibration": tested,
+        "confusion": confusion,
+        "calibration": calibration,
         "slices": tested and tested.slices,
         "mistakes": tested and tested.mistakes,
         "parity": facts.parity,
@@ -105,14 +109,20 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
         EFFECTS=EFFECTS,
         style=Markup("".join(_file(*style) for style in STYLES)),  # noqa: S704 (our own files)
         facts=facts,
-        images=images,
+        lengths_shown=task.lengths,
+        sliced=list(dict.fromkeys(name for one in tested.slices for name in one.metrics)) if tested else [],
+        shares=type(tested.tuned).shares if tested else frozenset(),
+        task=task,
+        matrix=confusion,
+        calibration=calibration,
+        labels_of_report=per_class(tested.tuned) if tested else {},
         tiles=tiles_of(facts),
         cautions=cautions_of(facts, missing, revision),
         contents=[(name, title) for name, title in TITLES.items() if there.get(name, True)],
         what=what_of(facts, revision),
         split=_split(facts.rows, facts.recipe.data.rows) if facts.rows else "",
-        lengths=lengths(facts.rows) if facts.rows and not images else [],
-        length_rows=length_rows(facts.rows) if facts.rows and not images else [],
+        lengths=lengths(facts.rows) if facts.rows and task.lengths else [],
+        length_rows=length_rows(facts.rows) if facts.rows and task.lengths else [],
         duplicates=duplicate_rows(facts.rows) if facts.rows else [],
         labels=label_rows(facts.data) if facts.data else [],
         learning=learning,
@@ -123,8 +133,8 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
         views=_views(facts.recipe.train.augment),
         trials=trial_rows(facts.search, facts.recipe) if facts.search else [],
         metrics=metrics_of(tested) if tested else None,
-        reliability=_reliability(tested) if tested else None,
-        confusion=confusion_of(tested.tuned) if tested else None,
+        reliability=_reliability(tested, calibration) if tested and calibration else None,
+        confusion=confusion_of(tested.tuned.labels, confusion) if tested and confusion else None,
         verdict=verdict(plan).splitlines() if plan and plan.measured else [],
         pareto=pareto(plan) if plan and plan.measured else None,
         check_columns=CHECK_COLUMNS,
@@ -191,10 +201,10 @@ def _views(augment: AugmentSettings) -> str:
     return ", ".join(way for way, taken in ways.items() if taken)
 
 
-def _reliability(tested: Evaluation) -> Plot:
+def _reliability(tested: Evaluation, calibration: Calibration) -> Plot:
     if tested.temperature is None:
-        return reliability({"this model": tested.tuned.calibration.bins}, RELIABLE)
-    models = {"after": tested.tuned.calibration.bins, "before": tested.temperature.before.bins}
+        return reliability({"this model": calibration.bins}, RELIABLE)
+    models = {"after": calibration.bins, "before": tested.temperature.before.bins}
     return reliability(models, f"{RELIABLE}, before and after the temperature")
 
 

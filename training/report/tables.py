@@ -8,7 +8,6 @@ from operator import getitem
 from typing import Any, NamedTuple
 
 from bentune.quality.bootstrap import Interval
-from bentune.quality.classification import Classification
 from training.data.report import DataReport, Pair
 from training.prove.evaluation import Evaluation
 from training.recipe.recipe import Recipe
@@ -22,7 +21,6 @@ MOST_LABELS = 12
 """A confusion matrix of more has no room for its numbers on a phone: it is drawn, and its worst cells are listed."""
 MOST_PAIRS = 10
 MOST_TRIALS = 20
-SHARES = frozenset({"accuracy", "macro_f1", "micro_f1", "calibration_error"})
 
 
 class LabelRow(NamedTuple):
@@ -118,9 +116,9 @@ def metrics_of(tested: Evaluation) -> Metrics:
     names = {"teacher": "teacher", "dense": "before pruning"}
     larger = {names.get(name, name): compressed(tested, one) for name, one in tested.compressed.items()}
     columns = [compared(tested), *larger.values()]
-    rows = []
+    rows, shares = [], type(tested.tuned).shares
     for one in zip(*columns, strict=True):
-        percent = one[0].key in SHARES
+        percent = one[0].key in shares
         changes = [_change(other.change, percent=percent) if other.change else "" for other in one]
         rows.append(MetricRow(spelled(one[0].key), percent, [*(other.other for other in one), one[0].tuned], changes))
     return Metrics(["before", *larger, "after"], list(larger), rows)
@@ -192,9 +190,8 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def confusion_of(tuned: Classification) -> Confusion:
-    """Of the tuned model."""
-    labels, matrix = tuned.labels, tuned.confusion
+def confusion_of(labels: list[str], matrix: list[list[int]]) -> Confusion:
+    """Return the confusion matrix of the tuned model, or its plot where there are many labels."""
     cells = [
         (label, [(count, count / max(sum(row), 1)) for count in row])
         for label, row in zip(labels, matrix, strict=False)

@@ -1,17 +1,17 @@
 """The rows that trials train on and are measured on: all of them training rows of the run."""
 
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import write_json
-from training.data.split.stratify import stratified
 from training.recipe.recipe import Recipe
+from training.tasks.registry import target_of
 from training.tasks.rows import label_column
-from training.tasks.saved import labels_of
+from training.tasks.saved import TARGET, labels_of
 
 
 def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict[str, int]]:
@@ -24,7 +24,7 @@ def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict
     names = ("train", "validation")
     if not (data / "validation.parquet").is_file():
         table = pq.read_table(data / "train.parquet")
-        apart = _apart(label_column(table), recipe.search.validation, recipe.seed)
+        apart = target_of(recipe).draw_gold(label_column(table), recipe.search.validation, recipe.seed)
         if not apart.any() or apart.all():
             raise InputError(
                 f"search.validation: {recipe.search.validation} of {len(apart)} training rows leaves no row on one "
@@ -34,18 +34,6 @@ def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict
         for name, chosen in zip(names, (~apart, apart), strict=True):
             pq.write_table(table.filter(pa.array(chosen)), directory / f"{name}.parquet")
         write_json(directory / "labels.json", labels_of(data))
+        shutil.copyfile(data / TARGET, directory / TARGET)
         data = directory
     return data, {name: pq.read_metadata(data / f"{name}.parquet").num_rows for name in names}
-
-
-def _apart(labels: np.ndarray, share: float, seed: int) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """As many rows of each label as its share says; one row at least stays to train on."""
-    if labels.ndim > 1:
-        rows, of_label = np.nonzero(labels)
-        return stratified(rows, of_label, len(labels), share, seed)
-    generator = np.random.default_rng(seed)
-    apart = np.zeros(len(labels), dtype=np.bool_)
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        apart[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
-    return apart

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bentune.bundle.errors import InvalidRequest, TooLarge
 from bentune.bundle.processor import MOST_PIXELS
-from service.tasks.image import DATA_URL, data_url, decoded, open_image
+from service.tasks.images import DATA_URL, data_url, decoded, open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MOST_BYTES = 20_000_000

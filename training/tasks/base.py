@@ -22,9 +22,10 @@ from training.pipeline.fingerprints import base_files_digest
 from training.recipe.recipe import Recipe
 from training.sources.hub import offline, why_not
 from training.sources.locate import locate
-from training.tasks.classifier import MODELS, takes_images
+from training.tasks.classifier import auto_model, loads
 from training.tasks.image.processor import FILE as PREPROCESSOR
 from training.tasks.image.processor import ImageProcessor
+from training.tasks.registry import target_of, task_of
 from training.tasks.student import with_fewer_layers
 
 MERGE_FIRST = "merge it into its base model first, and give the merged model"
@@ -81,7 +82,7 @@ def load_image_processor(recipe: Recipe) -> ImageProcessor:
     """The base model's image processor. Raises InputError when it has none, or one that cannot be served."""
     place, options = _place(recipe.model)
     config = _config(recipe)
-    if not takes_images(config):
+    if not loads(config, task_of(recipe)):
         raise InputError(
             f"model: {recipe.model} is a {config.model_type}, which classifies no images; choose one that does, as ViT"
         )
@@ -104,12 +105,12 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
     names = dict(enumerate(labels))
     set_seed(recipe.seed)
     try:
-        model, info = MODELS[recipe.task].from_pretrained(
+        model, info = auto_model(task_of(recipe)).from_pretrained(
             place,
             num_labels=len(names),
             id2label=names,
             label2id={label: index for index, label in names.items()},
-            problem_type=f"{'multi' if recipe.data.multi_label else 'single'}_label_classification",
+            problem_type=target_of(recipe).problem_type,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             dtype=torch.float32,

@@ -1,36 +1,31 @@
-"""Which of transformers' classes a classifier is of, told by its config alone: one of texts, or one of images."""
+"""Transformers' class of a model with its head: that of the recipe's task, or for saved models the config's."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+import transformers
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
-from bentune.bundle.processor import IMAGES
-
-MODELS: dict[str, Any] = {
-    "text-classification": AutoModelForSequenceClassification,
-    IMAGES: AutoModelForImageClassification,
-}
+from training.tasks.registry import TASKS
+from training.tasks.task import Task
 
 
-def takes_images(config: PretrainedConfig) -> bool:
-    """Whether a model of this config classifies images."""
-    return type(config) in AutoModelForImageClassification._model_mapping
+def auto_model(task: Task) -> Any:
+    """Return transformers' class that loads models of a task."""
+    return getattr(transformers, task.auto_model)
+
+
+def loads(config: PretrainedConfig, task: Task) -> bool:
+    """Return whether the task's class loads a model of this config."""
+    return type(config) in auto_model(task)._model_mapping
 
 
 def load_classifier(directory: Path) -> PreTrainedModel:
-    """A classifier that a stage saved, in float32."""
-    from transformers import AutoConfig
-
+    """Load a model that a stage saved, in float32, with the class of the first task that loads its config."""
     config = AutoConfig.from_pretrained(directory)
-    task = IMAGES if takes_images(config) else "text-classification"
-    model: PreTrainedModel = MODELS[task].from_pretrained(
+    task = next(task for task in TASKS.values() if loads(config, task))
+    model: PreTrainedModel = auto_model(task).from_pretrained(
         directory, config=config, use_safetensors=True, dtype=torch.float32
     )
     return model

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +16,17 @@ PART = 10_000
 """Rows whose texts are in memory at once, of files that may have any number."""
 
 Indices = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]
+"""One entry a row: int64 [rows], int64 [rows, labels] with 1 for each that a row has, or float64 [rows]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Texts, or pairs where `pairs` is not None, with their labels, int64 [rows].
-
-    Where rows have any number of labels these are int64 [rows, labels], 1 for each that a row has.
-    """
+    """Texts, or pairs where `pairs` is not None, with their labels as the target has them."""
 
     texts: list[str]
     pairs: list[str] | None
-    labels: npt.NDArray[np.int64]
+    labels: Labels
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -56,7 +55,7 @@ class StoredRows(Protocol):
     """Rows whose labels are in memory, and whose texts need not be."""
 
     @property
-    def labels(self) -> npt.NDArray[np.int64]:
+    def labels(self) -> Labels:
         """Of all rows, as `Rows` has them."""
 
     @property
@@ -78,7 +77,7 @@ class RowFile:
 
     file: Path
     paired: bool
-    labels: npt.NDArray[np.int64] = field(repr=False)
+    labels: Labels = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -116,14 +115,20 @@ def read_rows(file: Path) -> Rows:
     return joined(open_rows(file).parts())
 
 
-def label_column(table: pa.Table | pa.RecordBatch) -> npt.NDArray[np.int64]:
-    """The labels as `Rows` has them."""
+def label_column(table: pa.Table | pa.RecordBatch) -> Labels:
+    """Return the labels as `Rows` has them."""
     column = table["label"]
     if not pa.types.is_fixed_size_list(column.type):
-        return np.asarray(column.to_numpy(), dtype=np.int64)
+        return np.asarray(column.to_numpy())
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     marks = whole.flatten().to_numpy().astype(np.int64)
     return np.asarray(marks.reshape(-1, column.type.list_size))
+
+
+def labels_in(file: Path) -> Labels:
+    """Read the labels of one split."""
+    with pq.ParquetFile(file) as stored:
+        return label_column(stored.read(columns=["label"]))
 
 
 def joined(parts: Iterable[Rows]) -> Rows:

@@ -6,15 +6,24 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from bentune.bundle.targets.registry import target_in as target_of_entries
+from bentune.bundle.targets.target import Target
 from training.tasks.image.processor import FILE as PREPROCESSOR
 from training.tasks.image.processor import ImageProcessor
 from training.tasks.logits import Processor
+
+TARGET = "target.json"
 
 
 def labels_of(trained: Path) -> list[str]:
     """The labels that the train stage learned, in the order of the logits."""
     labels: list[str] = json.loads((trained / "labels.json").read_text(encoding="utf-8"))
     return labels
+
+
+def target_in(directory: Path) -> Target:
+    """Read the target that the data stage wrote, or the train stage copied."""
+    return target_of_entries(json.loads((directory / TARGET).read_text(encoding="utf-8")))
 
 
 def processor_in(directory: Path) -> Processor:

@@ -1,7 +1,7 @@
 """Stage `train`: fine-tunes the base model on the training rows and saves the adapter or the model."""
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -12,20 +12,18 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from bentune.bundle.manifest import write_json
-from bentune.bundle.processor import IMAGES
 from training.pipeline.previous_version import open_parent, weights_of
 from training.pipeline.provenance import training_hardware
 from training.pipeline.stage import Context, Reporter, Summary
 from training.pipeline.workers import place, team
 from training.recipe.recipe import Recipe
-from training.tasks.base import base_digest, load_base, load_image_processor, load_tokenizer, quiet
-from training.tasks.image.processor import ImageProcessor
+from training.tasks.base import base_digest, load_base, quiet
 from training.tasks.image.rows import ImageRows
-from training.tasks.labels import Loss
 from training.tasks.logits import Logits, Processor
-from training.tasks.rows import Rows, joined, open_rows
-from training.tasks.saved import labels_of
-from training.tasks.text.tokenized import tokenized
+from training.tasks.registry import task_of
+from training.tasks.rows import open_rows
+from training.tasks.saved import TARGET, labels_of
+from training.tasks.targets.losses import Loss
 from training.train.compress import pruning
 from training.train.compress.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
 from training.train.compress.pruning import dense_summary, prune_and_tune, require_prunable
@@ -82,6 +80,7 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
         save_tuned(ready.model, recipe.method, work)
         summary = {**ready.summary, **_went(fitted, context.report)}
     write_json(work / "labels.json", ready.labels)
+    shutil.copyfile(context.inputs["data"] / TARGET, work / TARGET)
     if recipe.prune is not None:
         pruned = prune_and_tune(
             recipe,
@@ -110,9 +109,9 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     recipe, work, data = context.recipe, context.work, context.inputs["data"]
     require_shardable(recipe)
     require_deepspeed(recipe)
-    labels = labels_of(data)
+    labels, task = labels_of(data), task_of(recipe)
     start = _start(recipe, data.parents[2])
-    tokenizer = load_image_processor(start) if recipe.task == IMAGES else load_tokenizer(start)
+    tokenizer = task.processor(start)
     tokenizer.save_pretrained(work / "tokenizer")  # before it is used, which would leave its mark
     base = load_base(start, labels)
     digest = base_digest(start, base.model)
@@ -125,16 +124,17 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
         f"{recipe.method.name}: {parameters.trainable:,} of {parameters.total:,} weights are trained "
         f"({parameters.trainable / parameters.total:.1%})"
     )
-    seen = training_rows(open_rows(data / "train.parquet"), recipe.train, len(labels), recipe.seed)
+    target = task.target(recipe.data)
+    seen = training_rows(open_rows(data / "train.parquet"), recipe.train, target, len(labels), recipe.seed)
     given = len(seen.given)
     if len(seen) != given or seen.perturbed:
         context.report.say(f"training sees {len(seen)} rows of {given}, {seen.perturbed} of them perturbed")
     validation = None
     with context.report.task("preparing the rows", None):
-        rows = _inputs(seen.parts(), tokenizer, recipe, work / TOKENS / "train.arrow")
+        rows = task.dataset(seen.parts(), tokenizer, recipe.max_tokens, work / TOKENS / "train.arrow")
         if (data / "validation.parquet").is_file():
             held_back = open_rows(data / "validation.parquet").parts()
-            validation = _inputs(held_back, tokenizer, recipe, work / TOKENS / "validation.arrow")
+            validation = task.dataset(held_back, tokenizer, recipe.max_tokens, work / TOKENS / "validation.arrow")
     if isinstance(rows, ImageRows):
         rows = rows.augmented(recipe.train.augment, recipe.seed)
     loss, distilled = seen.loss, Summary()
@@ -156,16 +156,6 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
         **distilled,
     }
     return Ready(model, tokenizer, labels, rows, validation, loss, summary)
-
-
-def _inputs(parts: Iterable[Rows], processor: Processor, recipe: Recipe, file: Path) -> Dataset | ImageRows:
-    if isinstance(processor, ImageProcessor):
-        return ImageRows(joined(parts), processor)
-    if not team().leads:
-        return Dataset.from_file(team().agree(None))
-    rows = tokenized(parts, processor, recipe.max_tokens, file)
-    team().agree(str(file.resolve()))
-    return rows
 
 
 def _went(fitted: Fitted, report: Reporter) -> Summary:

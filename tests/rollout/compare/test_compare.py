@@ -12,6 +12,7 @@ from tiny import Quiet, sentences
 
 from bentune.bundle.errors import BundleError, InputError
 from bentune.bundle.manifest import EVIDENCE, open_bundle, seal, write_json
+from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.verdict import CompareSettings, Decision
 from rollout.compare.compare import compare, require_extra
 from rollout.compare.decision import Comparison
@@ -39,7 +40,7 @@ def judge(candidate: Path | str, served: Path | str, data: Path, **more: Any) ->
 def test_a_bundle_against_itself_is_promoted(bundle: Path, tiny_bundle: Path, rows: Path, tmp_path: Path) -> None:
     found = judge(bundle, tiny_bundle, rows, out=tmp_path / "out")
     assert found.verdict.decision is Decision.PROMOTE
-    assert (found.mcnemar.gained, found.mcnemar.lost) == (0, 0)
+    assert (found.test.gained, found.test.lost) == (0, 0)
     assert found.verdict.rows == 120
     assert found.verdict.candidate == found.verdict.served
     assert found.size == 1
@@ -60,7 +61,7 @@ def test_a_worse_one_is_held_and_its_texts_are_in_the_page_only(
     bad = worse(bundle, tmp_path / "worse")
     found = judge(bad, tiny_bundle, rows, out=tmp_path / "out")
     assert found.verdict.decision is Decision.HOLD
-    assert found.flips.lost == found.mcnemar.lost > 80
+    assert found.flips.lost == found.test.lost > 80
     assert found.verdict.difference.high < -0.5
     assert [one.vetoes for one in found.slices] == [True] * len(found.slices)
     example = found.flips.lost_examples[0]
@@ -139,21 +140,21 @@ def test_labels_that_the_recipe_renamed(bundle: Path, tiny_bundle: Path, rows: P
     given = tmp_path / "given.jsonl"
     given.write_text(rows.read_text().replace('"animal"', '"beast"'))
     assert judge(bundle, tiny_bundle, given).verdict.rows == 120
-    with pytest.raises(InputError, match="'beast' is none of the models' labels"):
+    with pytest.raises(InputError, match="has 'beast', which is none of the models' labels"):
         judge(tiny_bundle, bundle, given)
 
 
 def test_other_labels_are_named(bundle: Path, tiny_bundle: Path, rows: Path) -> None:
     manifest = open_bundle(bundle).manifest
-    seal(bundle, manifest.model_copy(update={"labels": ["animal", "food", "gear"]}))
+    seal(bundle, manifest.model_copy(update={"target": OneLabel(labels=["animal", "food", "gear"])}))
     with pytest.raises(InputError, match=r"only tiny:\S+ has 'gear'; only tiny:\S+ has 'tool'"):
         judge(bundle, tiny_bundle, rows)
 
 
 def test_the_same_labels_in_another_order_are_the_same_model(bundle: Path, tiny_bundle: Path, rows: Path) -> None:
     with open_side(str(worse(tiny_bundle, bundle.parent / "worse"))) as bad, open_side(str(tiny_bundle)) as good:
-        assert set(bad.labels) == set(good.labels)
-        assert bad.labels != good.labels
+        assert set(bad.target.labels) == set(good.target.labels)
+        assert bad.target.labels != good.target.labels
         np.testing.assert_array_equal(bad.score([("a cat", None)]), good.score([("a cat", None)]))
 
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from bentune.bundle.verdict import CompareSettings, Decision, Difference
-from bentune.quality.noninferiority import interval, mcnemar
+from bentune.quality.one_label import OneLabelQuality, Proportions
 from bentune.quality.slices import Slice
 from rollout.compare.decision import decide
 from rollout.compare.latency import Ratio
 
 SETTINGS = CompareSettings()
+WORDS = OneLabelQuality.words
 SAME_SPEED = Ratio(value=1.02, low=0.9, high=1.2, pairs=100)
 
 
@@ -21,9 +22,8 @@ def slice_of(*, vetoes: bool) -> Slice:
         rows=80,
         gained=0,
         lost=9,
-        accuracy=Difference(value=-0.1125, low=-0.19, high=-0.06),
-        macro_f1=none,
-        log_loss=none,
+        difference=Difference(value=-0.1125, low=-0.19, high=-0.06),
+        others={"macro_f1": none, "log_loss": none},
         worse_p=0.004,
         margin_p=1,
         non_inferior=False,
@@ -40,15 +40,8 @@ def judge(
     latency: Ratio | None = SAME_SPEED,
     settings: CompareSettings = SETTINGS,
 ) -> tuple[Decision, str, int | None]:
-    value, low, high = interval(gained, lost, rows, settings.alpha)
-    decision, reasons, needed = decide(
-        mcnemar(gained, lost, rows),
-        rows,
-        Difference(value=value, low=low, high=high),
-        [slice_of(vetoes=vetoes)],
-        latency,
-        settings,
-    )
+    contest = Proportions(gained, lost, rows)
+    decision, reasons, needed = decide(contest, WORDS, [slice_of(vetoes=vetoes)], latency, settings)
     return decision, "\n".join(reasons), needed
 
 
@@ -84,7 +77,7 @@ def test_need_more_rows_says_how_many() -> None:
 def test_hold_when_it_is_worse_for_sure() -> None:
     decision, said, needed = judge(2, 30, 500)
     assert (decision, needed) == (Decision.HOLD, None)
-    assert "it alone is wrong in 30 rows, what is served alone in 2" in said
+    assert "it alone is wrong in 30 rows, what is served alone in 2 (McNemar's exact p < 0.0001)" in said
 
 
 def test_few_rows_that_are_worse_by_chance_are_not_the_end() -> None:
@@ -102,8 +95,7 @@ def test_hold_when_an_equally_good_one_would_have_passed() -> None:
 
 def test_the_worst_of_many_slices_are_named() -> None:
     slices = [slice_of(vetoes=True).model_copy(update={"value": f"s{n}"}) for n in range(5)]
-    none = Difference(value=0, low=-0.001, high=0.001)
-    _, reasons, _ = decide(mcnemar(0, 0, 3000), 3000, none, slices, None, SETTINGS)
+    _, reasons, _ = decide(Proportions(0, 0, 3000), WORDS, slices, None, SETTINGS)
     assert sum("worse where" in reason for reason in reasons) == 3
     assert reasons[-1] == "2 more of the 5 slices are worse"
 
@@ -115,9 +107,8 @@ def test_a_slice_vetoes() -> None:
 
 
 def test_a_frozen_slice_vetoes_and_is_called_that() -> None:
-    none = Difference(value=0, low=-0.001, high=0.001)
     one = slice_of(vetoes=True).model_copy(update={"by": "set", "value": "reference", "frozen": True})
-    decision, reasons, _ = decide(mcnemar(0, 0, 3000), 3000, none, [one], None, SETTINGS)
+    decision, reasons, _ = decide(Proportions(0, 0, 3000), WORDS, [one], None, SETTINGS)
     assert decision is Decision.HOLD
     assert reasons[-1].startswith("frozen and worse where set is reference: by -11.25 points in 80 rows (9 lost")
 

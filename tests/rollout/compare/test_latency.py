@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.verdict import Judged
 from bentune.quality.bootstrap import Floats
 from rollout.compare.latency import ratio, run_both
@@ -19,14 +20,14 @@ class Counting:
 
     def __init__(self, name: str, labels: list[str], turns: list[str], most_texts: int = 1000) -> None:
         self.judged = Judged(tag=name, content=name)
-        self.labels, self.turns, self.most_texts = labels, turns, most_texts
+        self.target, self.turns, self.most_texts = OneLabel(labels=labels), turns, most_texts
         self.lists: list[list[str]] = []
 
     def score(self, texts: list[Text]) -> Floats:
         self.turns.append(self.judged.tag)
         self.lists.append([text for text, _ in texts])
         first = np.array([float(text) for text, _ in texts])
-        column = self.labels.index("yes")
+        column = self.target.index["yes"]
         scores = np.empty((len(texts), 2))
         scores[:, column], scores[:, 1 - column] = first, 1 - first
         return scores

@@ -13,7 +13,7 @@ from http_server import serving
 
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.manifest import open_bundle
-from bentune.bundle.scores import Prediction
+from bentune.bundle.targets.target import Prediction
 from rollout.compare import models as sides
 from rollout.compare.models import open_side, size_of
 from rollout.compare.scorer import BundleScorer
@@ -80,7 +80,7 @@ def test_a_bundle_by_tag_and_by_directory(tiny_tag: str, tiny_bundle: Path) -> N
         assert by_tag.judged.tag == tiny_tag
         assert (by_tag.live, by_tag.pairs) == (False, False)
         assert size_of(by_tag) == sum(file.stat().st_size for file in tiny_bundle.glob("model/fp32.onnx*"))
-        best = [by_tag.labels[column] for column in scores.argmax(axis=1)]
+        best = [by_tag.target.labels[column] for column in scores.argmax(axis=1)]
         assert best == ["animal", "food", "tool"]
 
 
@@ -184,5 +184,5 @@ def test_versions_of_an_image_classifier_are_not_compared(image_bundle: Path, se
     """Trained rows are known by their pixels there: looked up by its text, each would pass for a new one."""
     service.info |= {"inputs": "image"}
     for name in (str(image_bundle), address):
-        with pytest.raises(InputError, match="classifies images, and versions of these cannot be compared yet"):
+        with pytest.raises(InputError, match="takes no texts, and versions of such models cannot be compared yet"):
             open_side(name).__enter__()

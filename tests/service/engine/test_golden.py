@@ -10,18 +10,19 @@ import pytest
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import GoldenRow, open_bundle
 from bentune.bundle.plan import scores_key
-from bentune.bundle.scores import probabilities
+from bentune.bundle.targets.one_label import OneLabel, softmax
 from service.engine.golden import Replay, replay
 from service.engine.predictor import Predictor
+from service.tasks.text_classification import TextClassification
 
 
 class Fixed(Predictor):
     """Gives the same logits whatever it reads, and remembers what that was."""
 
     def __init__(self, logits: Sequence[float]) -> None:
-        self.tokenizer = self  # type: ignore[assignment]
+        labels = [f"l{number}" for number in range(len(logits))]
+        self.task = TextClassification(self, OneLabel(labels=labels))  # type: ignore[arg-type]
         self.fixed = np.array([logits], dtype=np.float32)
-        self.multi_label = False
         self.read: list[tuple[str, str | None, bool]] = []
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool) -> str:
@@ -60,7 +61,7 @@ def test_rows_out_of_tolerance_are_numbered_and_the_largest_difference_told() ->
 
 
 def test_every_label_counts_not_only_the_best() -> None:
-    scores = probabilities(np.array([5.0, 1.0, 0.0], dtype=np.float32)).tolist()
+    scores = softmax(np.array([5.0, 1.0, 0.0], dtype=np.float32)).tolist()
     assert replay(Fixed([5.0, 1.0, 0.0]), [row(*scores, tolerance=1e-5)], KEY).passed
     swapped = [scores[0], scores[2], scores[1]]
     assert replay(Fixed([5.0, 1.0, 0.0]), [row(*swapped, tolerance=0.005)], KEY).failed == [0]

@@ -18,6 +18,7 @@ from bentune.bundle.manifest import open_bundle
 from bentune.bundle.plan import Entry, Plan
 from service.engine import predictor as predictor_module
 from service.engine.predictor import Predictor, Session, batches_by_length
+from service.tasks.registry import task_of
 
 ONE_CORE = Cpu(model="a test", isa=(), cores=1)
 WORDS = "cat dog horse bread cheese hammer saw the a is near under with 1 2 3 unknownword".split()
@@ -67,7 +68,7 @@ def test_logits_are_those_of_onnxruntime(
 ) -> None:
     texts = sentences(12)
     for batch in [*([text] for text in texts), texts]:
-        got = predictor.logits([predictor.tokenizer.encode(text, truncate=True) for text in batch])
+        got = predictor.logits([predictor.task.encoder.encode(text, truncate=True) for text in batch])
         assert got.dtype == np.float32
         assert got == pytest.approx(ask_directly(direct, tokenizer, batch), abs=1e-6)
 
@@ -76,9 +77,9 @@ def test_logits_of_pairs_are_those_of_onnxruntime(
     predictor: Predictor, direct: ort.InferenceSession, tokenizer: Tokenizer
 ) -> None:
     pairs = list(zip(sentences(8, seed=1), sentences(8, seed=2), strict=True))
-    got = predictor.logits([predictor.tokenizer.encode(*pair, truncate=True) for pair in pairs])
+    got = predictor.logits([predictor.task.encoder.encode(*pair, truncate=True) for pair in pairs])
     assert got == pytest.approx(ask_directly(direct, tokenizer, pairs), abs=1e-6)
-    swapped = predictor.logits([predictor.tokenizer.encode(second, first, truncate=True) for first, second in pairs])
+    swapped = predictor.logits([predictor.task.encoder.encode(second, first, truncate=True) for first, second in pairs])
     assert np.abs(got - swapped).max() > 1e-3, "the order within a pair matters"
 
 
@@ -87,7 +88,7 @@ def test_scores_keep_the_order_of_the_texts_however_they_are_batched(
     predictor: Predictor, direct: ort.InferenceSession, tokenizer: Tokenizer, token_budget: int
 ) -> None:
     texts = sentences(40)
-    batching = Predictor(predictor.tokenizer, predictor.session, predictor.labels, token_budget)
+    batching = Predictor(predictor.task, predictor.session, token_budget)
     results = batching.score([(text, None) for text in texts])
     assert len(results) == 40
     for text, result in zip(texts, results, strict=True):
@@ -120,8 +121,8 @@ def test_inputs_that_the_graph_does_not_take_are_left_out(tiny_bundle: Path, tmp
     )
     bundle = open_bundle(tiny_bundle)
     session = Session(tmp_path / "sum.onnx", "CPUExecutionProvider", 1)
-    small = Predictor(Predictor.from_bundle(bundle, ONE_CORE).tokenizer, session, ["a", "b"])
-    tokens = small.tokenizer.encode("cat dog", truncate=True)
+    small = Predictor(task_of(bundle), session)
+    tokens = small.task.encoder.encode("cat dog", truncate=True)
     assert small.logits([tokens]).tolist() == [[sum(tokens.ids)]]
 
 

@@ -1,15 +1,16 @@
-"""What the page says of uploads; the rest of it is asked of a server in test_http.py."""
-
-from typing import Any
+"""Uploads on the page; the rest of it is asked of a server in test_http.py."""
 
 from service.http.openapi import corrected
+from service.tasks.image_classification import ImageClassification
+from service.tasks.task import Task
+from service.tasks.text_classification import TextClassification
 
 
-def body(**options: Any) -> set[str]:
-    spec = corrected({"paths": {"/predict": {"post": {}}}}, **options)
+def body(task: type[Task]) -> set[str]:
+    spec = corrected({"paths": {"/predict": {"post": {}}}}, task.body)
     return set(spec["paths"]["/predict"]["post"]["requestBody"]["content"])
 
 
 def test_only_a_model_of_images_takes_files() -> None:
-    assert body() == {"application/json"}
-    assert body(images=True) == {"application/json", "image/*", "multipart/form-data"}
+    assert body(TextClassification) == {"application/json"}
+    assert body(ImageClassification) == {"application/json", "image/*", "multipart/form-data"}

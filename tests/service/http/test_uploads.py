@@ -8,7 +8,7 @@ import pytest
 
 from bentune.bundle.errors import InvalidRequest, RequestError, TooLarge
 from service.http.uploads import is_upload, uploaded
-from service.tasks.image import decoded
+from service.tasks.images import decoded
 
 PNG = b"\x89PNG of a test"
 

@@ -18,9 +18,11 @@ def baseline(window: int = 100) -> Baseline:
         rows=60,
         window=window,
         looks_a_month=4320,
-        token_length=Binned(counts=[20, 20, 20], edges=[10, 20], threshold=0.3),
-        label=Histogram(counts=[30, 30, 0], threshold=0.3),
-        confidence=Binned(counts=[10, 20, 30], edges=[0.5, 0.9], threshold=0.3),
+        features={
+            "token_length": Binned(counts=[20, 20, 20], edges=[10, 20], threshold=0.3),
+            "label": Histogram(counts=[30, 30, 0], threshold=0.3),
+            "confidence": Binned(counts=[10, 20, 30], edges=[0.5, 0.9], threshold=0.3),
+        },
     )
 
 
@@ -58,8 +60,8 @@ def shown_by(inputs: list[tuple[int, int, float]], window: int = 100) -> list[di
         shown[-1][feature] = index
 
     drift = Drift(baseline(window), show)
-    for one in inputs:
-        drift.answered(*one)
+    for length, label, confidence in inputs:
+        drift.answered({"confidence": confidence, "token_length": length, "label": label, "of no baseline": 1.0})
     return shown
 
 

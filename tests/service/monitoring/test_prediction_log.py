@@ -152,6 +152,8 @@ def test_closing_writes_what_waits_and_closing_a_log_that_hangs_ends(
         {"scores": {}},
         {"characters": -1},
         {"more": 1},
+        {"target": "span"},
+        {"multi_label": True, "more": 1},
         {"time": "yesterday"},
     ],
 )
@@ -160,3 +162,22 @@ def test_a_line_that_it_did_not_write_is_not_read(wrong: dict[str, Any]) -> None
     LoggedPrediction.model_validate(good)
     with pytest.raises(ValidationError):
         LoggedPrediction.model_validate(good | wrong)
+
+
+def test_the_kind_of_the_target_is_told_unless_an_input_has_one_label(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    for target in ("one_label", "many_labels"):
+        kept = rig.log.keep(("a text", None))
+        assert kept is not None
+        rig.log.put(kept, **ABOUT, target=target)
+    assert [(line.target, line.kind) for line in rig.lines()] == [(None, "one_label"), ("many_labels",) * 2]
+    first, second = b"".join(path.read_bytes() for path in log_files(tmp_path)).splitlines()
+    assert b"target" not in first
+    assert b'"target":"many_labels"' in second
+
+
+@pytest.mark.parametrize(("older", "kind"), [({}, "one_label"), ({"multi_label": False}, "one_label")])
+def test_a_line_of_an_older_version_is_read(older: dict[str, Any], kind: str) -> None:
+    line = {"time": "2026-01-02T03:04:05Z", "key": "0" * 32, "characters": 3, "label": "dog"} | ABOUT
+    assert LoggedPrediction.model_validate(line | older).kind == kind
+    assert LoggedPrediction.model_validate(line | {"multi_label": True}).kind == "many_labels"

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from bentune.bundle.targets.OLD import probabilities
 from scipy.stats import chi2
 
-from bentune.bundle.scores import probabilities
 from service.monitoring.drift import stability_index
 from training.plan.baseline import FEATURES, LOOKS_A_MONTH, baseline, threshold
 

@@ -10,7 +10,7 @@ import pytest
 
 from bentune.bundle.manifest import open_bundle
 from bentune.bundle.plan import CPU, FP32, Check
-from service.tasks.text import TextTokenizer
+from service.tasks.tokenizer import TextTokenizer
 from training.plan import candidates as module
 from training.plan.candidates import MOST_SPARED, NARROWLY, Trial, candidates
 from training.plan.checks import Sample

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bentune.bundle.manifest import ProcessorSettings
 from bentune.bundle.plan import Check
-from service.tasks.text import Tokens
+from bentune.bundle.processor import ProcessorSettings
+from service.tasks.tokenizer import Tokens
 from training.plan.checks import Sample, batch_dependence, check, logits_alone, paired_loss
 from training.recipe.recipe import PlanSettings
 

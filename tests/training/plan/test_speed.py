@@ -12,7 +12,7 @@ from bentune.bundle.manifest import open_bundle
 from bentune.bundle.plan import CPU, FP32, Entry
 from service.engine.predictor import Predictor
 from service.engine.runtime import Runtime
-from service.tasks.text import TextTokenizer, Tokens
+from service.tasks.tokenizer import TextTokenizer, Tokens
 from training.plan.speed import CLIENTS_PER_SLOT, LONE_ROWS, Traffic, measure
 from training.tasks.rows import read_rows
 

@@ -13,12 +13,13 @@ from command import ask
 
 from bentune.bundle.baseline import Baseline
 from bentune.bundle.hardware import Cpu, describe
-from bentune.bundle.manifest import GoldenRow, ProcessorSettings, open_bundle
+from bentune.bundle.manifest import GoldenRow, open_bundle
 from bentune.bundle.plan import CPU, FP32, Plan, model_file, scores_key
+from bentune.bundle.processor import ProcessorSettings
 from service.engine.golden import replay
 from service.engine.predictor import Predictor, Session
 from service.engine.providers import available
-from service.tasks.text import TextTokenizer
+from service.tasks.tokenizer import TextTokenizer
 from training.plan.baseline import baseline
 from training.plan.search import first_round
 from training.plan.variants import BUILDERS

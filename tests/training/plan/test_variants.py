@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from bentune.bundle.manifest import open_bundle
-from service.tasks.text import TextTokenizer, Tokens, pad
+from service.tasks.tokenizer import TextTokenizer, Tokens, pad
 from training.plan.fusion import separated
 from training.plan.variants import BUILDERS, WEIGHTED, Feed, node_groups, prepared
 from training.tasks.rows import read_rows

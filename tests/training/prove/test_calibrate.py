@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from bentune.bundle.targets.OLD import probabilities
 from command import ask
 from safetensors.numpy import load_file, save_file
 from tiny import Quiet, sentences, write_csv, write_recipe
@@ -17,7 +18,6 @@ from tiny import Quiet, sentences, write_csv, write_recipe
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import GoldenRow
 from bentune.bundle.plan import CPU, FP32, scores_key
-from bentune.bundle.scores import probabilities
 from training.pipeline.pipeline import run_stage
 from training.pipeline.run_dir import RunDir
 from training.prove.evaluation import Evaluation

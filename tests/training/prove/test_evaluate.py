@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bentune.bundle.targets.OLD import probabilities
 from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error
 from tiny import sentences
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.scores import probabilities
 from training.data import stage as data
 from training.prove import evaluate
 from training.prove.evaluation import EXCERPT, SMALL, Evaluation

@@ -12,7 +12,8 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bentune.bundle.errors import BentuneError
-from bentune.bundle.manifest import ProcessorSettings, sha256_file
+from bentune.bundle.manifest import sha256_file
+from bentune.bundle.processor import ProcessorSettings
 from training.prove import export
 from training.prove.exported import write_settings
 from training.prove.verify import served

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from bentune.bundle.manifest import ImageLimits, Limits
-from service.tasks.image import ImageEncoder
-from service.tasks.text import TextTokenizer
+from service.tasks.images import ImageEncoder
+from service.tasks.tokenizer import TextTokenizer
 from training.prove.exported import encoded, exported_digest, ids_of, limits_of, processor_digest, served_encoder
 from training.recipe.file import load_recipe
 from training.tasks.rows import read_rows

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from bentune.bundle.targets.OLD import probabilities
 
-from bentune.bundle.scores import probabilities
 from training.prove import golden as held_out
 from training.prove.golden import golden_rows
 from training.prove.parity import Stop

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny_images import picture, png
 
-from service.tasks.image import data_url, decoded
+from service.tasks.images import data_url, decoded
 from training.sources import image_files
 from training.sources.image_files import checked_image, file_of, image_of
 

@@ -13,7 +13,7 @@ import pytest
 from tiny_images import SIDES, picture, png, write_images
 
 from bentune.bundle.errors import InputError
-from service.tasks.image import decoded
+from service.tasks.images import decoded
 from training.data import stage as data_stage
 from training.pipeline.stage import Context
 from training.recipe.data import DataSettings

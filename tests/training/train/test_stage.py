@@ -20,7 +20,7 @@ from bentune.bundle.errors import BentuneError
 from training.pipeline.stage import Context, Summary
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
-from training.tasks.labels import cross_entropy
+from training.tasks.targets.losses import cross_entropy
 from training.train import stage as train
 from training.train.fit import fit as fitting
 from training.train.fit import watch

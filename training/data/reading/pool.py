@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bentune.bundle.labels import labels_in
 from bentune.bundle.seen_rows import labelled_key
+from training.tasks.targets.target import TrainingTarget
 
 POOL = pa.schema([("text", pa.string()), ("text_pair", pa.string()), ("origin", pa.string()), ("also", pa.string())])
 CHUNK_ROWS = 1000
@@ -48,11 +48,12 @@ class Pool:
     """Checked rows of all sources, as arrays with a place for each; `file` has their texts in the same order.
 
     `keys` and `text_keys` are uint64 [rows, 2], in the order of their bytes. `label_ids` are places in `labels`, which
-    are sorted; with `multi_label` each of these spells the labels of a row, and is treated as one label: rows whose
-    labels are not all the same differ. `groups` (64-bit hashes) and `times` are there if the recipe splits by them.
+    are sorted; each of these is what the target read of a row, and is treated as one label: rows whose labels are not
+    all the same differ. `groups` (64-bit hashes) and `times` are there if the recipe splits by them.
     """
 
     file: Path
+    target: TrainingTarget
     labels: list[str]
     keys: Keys
     text_keys: Keys
@@ -63,14 +64,13 @@ class Pool:
     groups: npt.NDArray[np.uint64] | None = None
     times: npt.NDArray[np.float64] | None = None
     chunk_rows: int = CHUNK_ROWS
-    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def label_sets(self) -> list[list[str]]:
-        """For each of `labels` the labels that a row with it has: itself, or those that it spells."""
-        return [labels_in(label) if self.multi_label else [label] for label in self.labels]
+        """Return for each of `labels` the labels that a row with it has."""
+        return [self.target.names(label) for label in self.labels]
 
     def tables(self, rows: Indices) -> Iterator[tuple[pa.Table, Indices]]:
         """These rows as they are in the file, a chunk at a time, with the number of each."""
@@ -101,9 +101,9 @@ class Pool:
 class PoolWriter:
     """Takes rows one by one, writes their texts, and becomes a Pool in the end."""
 
-    def __init__(self, file: Path, chunk_rows: int = CHUNK_ROWS, *, multi_label: bool = False) -> None:
-        """`chunk_rows` are in memory at a time, here and where the pool is read."""
-        self._file, self._multi_label = file, multi_label
+    def __init__(self, file: Path, target: TrainingTarget, chunk_rows: int = CHUNK_ROWS) -> None:
+        """Open the file; `chunk_rows` are in memory at a time, here and where the pool is read."""
+        self._file, self._target = file, target
         self._chunk_rows = chunk_rows
         self._writer = pq.ParquetWriter(file, POOL)
         self._chunk: list[CheckedRow] = []
@@ -147,6 +147,7 @@ class PoolWriter:
         ranks = np.argsort(np.argsort(np.array(list(self._labels), dtype=object)))
         return Pool(
             file=self._file,
+            target=self._target,
             labels=labels,
             keys=_halves(self._keys),
             text_keys=_halves(self._text_keys),
@@ -157,7 +158,6 @@ class PoolWriter:
             groups=np.frombuffer(self._groups, dtype=np.uint64) if self._groups else None,
             times=np.frombuffer(self._times, dtype=np.float64) if self._times else None,
             chunk_rows=self._chunk_rows,
-            multi_label=self._multi_label,
         )
 
     def _flush(self) -> None:
@@ -189,6 +189,11 @@ class Part:
     def label_ids(self) -> npt.NDArray[np.int32]:
         """The label of each row, as its place in the pool's labels."""
         return self.pool.label_ids[self.rows]
+
+    @property
+    def label_names(self) -> list[str]:
+        """The pool's labels."""
+        return self.pool.labels
 
     @property
     def groups(self) -> npt.NDArray[np.uint64]:

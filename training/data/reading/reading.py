@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.labels import labels_of, spelled
 from bentune.bundle.seen_rows import row_key
 from training.data.reading.cleaning import clean
 from training.data.reading.pool import CHUNK_ROWS, CheckedRow, Pool, PoolWriter
@@ -17,8 +17,9 @@ from training.data.reading.tally import Tally
 from training.data.reading.times import Kind, moment
 from training.pipeline.stage import Reporter
 from training.recipe.data import DataSettings, label_text
-from training.sources.image_files import IMAGES_AT_ONCE, checked_image
 from training.sources.raw import Raw, Source
+from training.tasks.targets.target import TrainingTarget
+from training.tasks.task import Task
 
 MOST_CHARACTERS = 100
 MOST_BAD_ROWS = 5
@@ -52,7 +53,8 @@ class _Reader:
     """Makes a checked row of each raw one."""
 
     data: DataSettings
-    images: bool = False
+    task: Task
+    target: TrainingTarget
     given_labels: set[str] = field(default_factory=set)
     time_kind: Kind | None = None
 
@@ -61,45 +63,38 @@ class _Reader:
         data, names = self.data, self.data.columns
         if raw.problem:
             raise _BadRow(raw.problem)
-        if self.images:
-            text, content = _image(raw.text)
-            pair = None
-        else:
-            text = content = self._text(names.text, raw.text, raw.origin, tally)
-            pair = self._text(names.text_pair, raw.text_pair, raw.origin, tally) if names.text_pair else None
+        try:
+            found = self.task.read(raw, names, partial(self._text, origin=raw.origin, tally=tally))
+        except ValueError as problem:
+            raise _BadRow(str(problem)) from None
         label = self._label(raw.label)
         group = _group(data.split.group, raw.group) if data.split.group else None
         time = self._time(data.split.time, raw.time) if data.split.time else None
         also = json.dumps({name: _scalar(value) for name, value in raw.also.items()}) if raw.also else None
         return CheckedRow(
-            text=text,
-            text_pair=pair,
+            text=found.text,
+            text_pair=found.text_pair,
             label=label,
             origin=raw.origin,
             also=also,
-            key=row_key_with_label(content, pair or "", label),
+            key=row_key_with_label(found.content, found.text_pair or "", label),
             # The same text twice could be in training and held out at once.
-            text_key=row_key(content, pair),
+            text_key=row_key(found.content, found.text_pair),
             source=number,
             group=group,
             time=time,
         )
 
     def _label(self, given: object) -> str:
-        """The label by its new name, or all of a row's as one text."""
-        column, renamed = self.data.columns.label, self.data.labels
-        if not self.data.multi_label:
-            name = _label(column, given)
-            self.given_labels.add(name)
-            return renamed.get(name, name)
+        """The label, or all of a row's, as one text."""
         try:
-            names = labels_of(given, self.data.label_separator)
+            label, names = self.target.read(given)
         except ValueError as problem:
-            raise _BadRow(f"column {column!r} {problem}") from None
-        self.given_labels.update(names)
-        return spelled(renamed.get(name, name) for name in names)
+            raise _BadRow(f"column {self.data.columns.label!r} {problem}") from None
+        self.given_labels |= names
+        return label
 
-    def _text(self, column: str, given: object, origin: str, tally: Tally) -> str:
+    def _text(self, column: str, given: object, *, origin: str, tally: Tally) -> str:
         if not isinstance(given, str):
             raise _BadRow(f"column {column!r} is not a text ({type(given).__name__})")
         text = given.strip()
@@ -134,17 +129,15 @@ class _Reader:
         return number
 
 
-def read_sources(
-    sources: Sequence[Source], data: DataSettings, file: Path, report: Reporter, *, images: bool = False
-) -> Reading:
-    """Read all rows; their texts, or `images` as data URLs, go to `file`.
+def read_sources(sources: Sequence[Source], data: DataSettings, task: Task, file: Path, report: Reporter) -> Reading:
+    """Read all rows; their texts, or images as data URLs, go to `file`.
 
     Raises InputError for rows that cannot be used, unless data.invalid_rows leaves them out.
     """
-    reader, tallies = _Reader(data, images), [Tally() for _ in sources]
-    chunk_rows = IMAGES_AT_ONCE if images else CHUNK_ROWS
+    target = task.target(data)
+    reader, tallies = _Reader(data, task, target), [Tally() for _ in sources]
     rows_read = [0] * len(sources)
-    writing = PoolWriter(file, chunk_rows, multi_label=data.multi_label)
+    writing = PoolWriter(file, target, task.rows_at_once)
     with writing as writer, report.task("reading rows", None) as advance:
         for number, source in enumerate(sources):
             for row in _usable(source, number, reader, tallies[number], rows_read):
@@ -185,27 +178,9 @@ def _usable(source: Source, number: int, reader: _Reader, tally: Tally, rows_rea
         )
 
 
-def _image(given: object) -> tuple[str, str]:
-    try:
-        return checked_image(given)
-    except ValueError as error:
-        raise _BadRow(str(error)) from None
-
-
 def row_key_with_label(*parts: str) -> bytes:
     """16 bytes for the texts and the label of a row, as they are written."""
     return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
-
-
-def _label(column: str, label: object) -> str:
-    if not isinstance(label, str | int | float) or not label_text(label):
-        raise _BadRow(f"column {column!r} has no label ({type(label).__name__})")
-    # NaN is what pandas writes where there is none.
-    if isinstance(label, float) and not math.isfinite(label):
-        raise _BadRow(f"column {column!r} has no label ({label})")
-    if SURROGATE.search(str(label)):
-        raise _BadRow(f"column {column!r} holds half of a surrogate pair")
-    return label_text(label)
 
 
 def _group(column: str, given: object) -> int:

@@ -3,11 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
-from sklearn.model_selection import train_test_split
 
 from bentune.bundle.errors import InputError
-from training.data.reading.pool import Indices, Part
-from training.data.split.stratify import stratified
+from training.data.reading.pool import Part
 from training.recipe.data import SplitSettings
 
 
@@ -18,7 +16,7 @@ def hold_out(part: Part, share: float, split: SplitSettings, seed: int, where: s
     elif split.time is not None:
         chosen = _newest_of_all(part, share, split.time, where)
     else:
-        return _stratified(part, share, seed, where)
+        chosen = part.pool.target.draw(part, share, seed, where)
     return part.take(np.flatnonzero(~chosen)), part.take(np.flatnonzero(chosen))
 
 
@@ -29,11 +27,7 @@ def some_groups(part: Part, share: float, seed: int) -> npt.NDArray[np.bool_]:
     label weighing the same (chi-square distance). StratifiedGroupKFold of scikit-learn knows shares of 1/n only.
     """
     groups, of_row = np.unique(part.groups, return_inverse=True)
-    rows, labels = part.label_pairs()
-    if part.pool.multi_label:  # that a row has no label is one to share as well
-        without = np.setdiff1d(np.arange(len(part)), rows)
-        nothing = labels.max(initial=-1) + 1
-        rows, labels = np.append(rows, without), np.append(labels, np.full(len(without), nothing))
+    rows, labels = part.pool.target.strata(part)
     width = int(labels.max(initial=-1)) + 1
     counts = scipy.sparse.csr_array((np.ones(len(rows)), (of_row[rows], labels)), shape=(len(groups), width))
     counts.sum_duplicates()
@@ -83,23 +77,3 @@ def _newest_of_all(part: Part, share: float, column: str, where: str) -> npt.NDA
     if chosen.all() or not chosen.any():
         raise InputError(f"{where}: {len(part)} rows cannot be split at {share}: one side would be empty")
     return chosen
-
-
-def _stratified(part: Part, share: float, seed: int, where: str) -> tuple[Part, Part]:
-    label, rows = min(part.label_counts.items(), key=lambda item: (item[1], item[0]))
-    if rows < 2:
-        raise InputError(
-            f"{where}: label {label!r} has a single row, and one is needed on each side of the split: "
-            "add rows, merge it into another label with data.labels, or remove it"
-        )
-    if part.pool.multi_label:
-        chosen = stratified(*part.label_pairs(), len(part), share, seed)
-        if chosen.all() or not chosen.any():
-            raise InputError(f"{where}: {len(part)} rows cannot be split at {share}: one side would be empty")
-        return part.take(np.flatnonzero(~chosen)), part.take(np.flatnonzero(chosen))
-    places: Indices = np.arange(len(part))
-    try:
-        kept, held_out = train_test_split(places, test_size=share, random_state=seed, stratify=part.label_ids)
-    except ValueError as error:
-        raise InputError(f"{where}: {len(part)} rows cannot be split at {share}: {error}") from error
-    return part.take(kept), part.take(held_out)

@@ -10,7 +10,6 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import SeenRows
 from training.data.reading.pool import Mask, Part
 from training.data.split.hold_out import hold_out, newest, some_groups
-from training.data.split.stratify import stratified
 from training.recipe.data import DataSettings
 
 FILTERED_AT_ONCE = 50_000
@@ -128,7 +127,7 @@ def _fresh_held_out(
 ) -> Mask:
     """Which of the fresh rows are held out. New rows of a group go to the side that the group is on."""
     if data.split.kind == "label":
-        return _shared(everything, fresh, share, seed)
+        return everything.pool.target.draw_among(everything, fresh, share, seed)
     chosen = np.zeros(len(everything), dtype=np.bool_)
     if data.split.kind == "time":
         places = np.flatnonzero(fresh)
@@ -167,27 +166,6 @@ def require_training_rows(parts: Mapping[str, Part], where: str) -> None:
 def _in(has: Callable[[Sequence[bytes]], Mask], keys: Sequence[bytes]) -> Mask:
     pieces = [has(keys[start : start + FILTERED_AT_ONCE]) for start in range(0, len(keys), FILTERED_AT_ONCE)]
     return np.concatenate([np.zeros(0, dtype=np.bool_), *pieces])
-
-
-def _shared(part: Part, among: Mask, share: float, seed: int) -> Mask:
-    """`share` of each label's rows `among` those of the part: as many as fit, for some labels have a row or two."""
-    if part.pool.multi_label:
-        fresh, drawn = np.flatnonzero(among), np.zeros(len(among), dtype=np.bool_)
-        drawn[fresh] = stratified(*part.take(fresh).label_pairs(), len(fresh), share, seed)
-        return drawn
-    labels = part.label_ids
-    places = {int(label): np.flatnonzero(among & (labels == label)) for label in np.unique(labels)}
-    exact = {label: len(rows) * share for label, rows in places.items()}
-    counts = {label: int(rows) for label, rows in exact.items()}
-    # What rounding left goes to the labels that lost most by it.
-    left = round(int(among.sum()) * share) - sum(counts.values())
-    for label in sorted(exact, key=lambda label: (counts[label] - exact[label], label))[: max(0, left)]:
-        counts[label] += 1
-    chosen = np.zeros(len(labels), dtype=np.bool_)
-    generator = np.random.default_rng(seed)
-    for label, rows in places.items():
-        chosen[generator.permutation(rows)[: counts[label]]] = True
-    return chosen
 
 
 def _some(mask: Mask, most: int, seed: int) -> Mask:

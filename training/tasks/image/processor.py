@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import ImageLimits, write_json
 from bentune.bundle.processor import MOST_PIXELS, ImageSettings
-from service.tasks.image import FloatArray, ImageEncoder, Pixels, decoded, open_image, pixel_values
+from service.tasks.images import FloatArray, ImageEncoder, Pixels, decoded, open_image, pixel_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,6 +1,5 @@
 """Images as torch sees them: decoded when they are asked for, so that only a batch of them is in memory."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from service.tasks.image import FloatArray, Pixels, pixel_values
+from service.tasks.images import FloatArray, pixel_values
 from training.recipe.rows_settings import AugmentSettings
 from training.tasks.image.augment import augmented
 from training.tasks.image.processor import ImageProcessor
@@ -73,11 +72,6 @@ def image_logits(
         with torch.inference_mode():
             values = torch.from_numpy(np.stack([one.values for one in batch])).to(device)
             parts.append(model(pixel_values=values).logits.float().cpu().numpy())
-        seen += [stand_in(one) for one in batch]
+        seen += [one.identity for one in batch]
         advance(len(batch))
     return np.concatenate(parts), seen
-
-
-def stand_in(pixels: Pixels) -> list[int]:
-    """A few numbers that are other ones where a pixel value is another one."""
-    return [int.from_bytes(hashlib.sha256(pixels.values.tobytes()).digest()[:8])]

@@ -13,9 +13,9 @@ from training.pipeline.stage import Reporter, Summary
 from training.pipeline.teacher_files import teacher_digest
 from training.recipe.compression import DistillSettings
 from training.recipe.recipe import Recipe
-from training.tasks.labels import Loss
 from training.tasks.logits import Logits
 from training.tasks.rows import Rows
+from training.tasks.targets.losses import Loss
 from training.train.compress.teacher import open_teacher
 from training.train.fit.rows import TrainingRows
 

@@ -17,7 +17,7 @@ import torch
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from training.tasks.labels import Loss
+from training.tasks.targets.losses import Loss
 from training.tasks.text.tokenized import lengths_of
 
 Scores = npt.NDArray[np.float64]

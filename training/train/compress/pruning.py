@@ -24,7 +24,7 @@ from training.pipeline.workers import place
 from training.recipe.compression import PruneSettings
 from training.recipe.method import FullMethod
 from training.recipe.recipe import Recipe
-from training.tasks.labels import Loss
+from training.tasks.targets.losses import Loss
 from training.train.compress.magnitude import hold_zeros, release, zero_smallest, zeros
 from training.train.compress.structured import layout_of, remove_least_important
 from training.train.fit.fit import fit

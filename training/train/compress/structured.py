@@ -12,7 +12,7 @@ from transformers.pytorch_utils import prune_linear_layer
 
 from bentune.bundle.errors import InputError
 from training.recipe.compression import PruneSettings
-from training.tasks.labels import Loss
+from training.tasks.targets.losses import Loss
 from training.train.compress.importance import Gated, Scores, taylor_scores
 
 KEY = "prune.kind"

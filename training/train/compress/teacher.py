@@ -8,10 +8,10 @@ import numpy as np
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import visible_cores
-from bentune.bundle.manifest import Bundle
+from bentune.bundle.manifest import Bundle, Limits
 from bentune.bundle.plan import CPU, FP32, model_file
 from service.engine.predictor import Predictor, Session, batches_by_length
-from service.tasks.encoder import tokenizer_of as served_tokenizer
+from service.tasks.registry import task_class
 from training.pipeline.teacher_files import KEY, bundle_of
 from training.recipe.recipe import Recipe
 from training.tasks.base import class_names, load_base, load_tokenizer
@@ -70,22 +70,22 @@ def _stored(bundle: Bundle, recipe: Recipe) -> Teacher:
     wanted = (recipe.distill and recipe.distill.max_tokens) or most
     if wanted > most:
         raise InputError(f"distill.max_tokens: {wanted} is more than the {most} that {bundle.tag} takes")
-    predictor = Predictor(
-        served_tokenizer(bundle, wanted),
-        Session(bundle.root / model_file(FP32), CPU, visible_cores()),
-        bundle.manifest.labels,
+    manifest = bundle.manifest
+    task = task_class(manifest.task).open(
+        bundle.root / "processor", bundle.processor, Limits(max_tokens=wanted), manifest.target, manifest.columns
     )
+    predictor = Predictor(task, Session(bundle.root / model_file(FP32), CPU, visible_cores()))
 
     def answer(rows: Rows, advance: Advance) -> Logits:
         pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
-        tokens = [predictor.tokenizer.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]
-        logits = np.empty((len(rows), len(predictor.labels)), dtype=np.float32)
+        tokens = [task.encoder.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]
+        logits = np.empty((len(rows), len(manifest.labels)), dtype=np.float32)
         for batch in batches_by_length([len(row) for row in tokens], TOKEN_BUDGET):
             logits[batch] = predictor.logits([tokens[row] for row in batch])
             advance(len(batch))
         return logits
 
-    return Teacher(predictor.labels, answer)
+    return Teacher(manifest.labels, answer)
 
 
 def _saved(recipe: Recipe, source: str, max_tokens: int) -> Teacher:

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from bentune.bundle.errors import InputError
 from training.pipeline.workers import place
 from training.recipe.recipe import Recipe
-from training.tasks.validation import higher_is_better
+from training.tasks.targets.target import higher_is_better
 from training.train.fit.deepspeed import configuration
 from training.train.fit.precision import precision_for
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,7 @@ from datasets import Dataset
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
+    EvalPrediction,
     PreTrainedModel,
     TrainerCallback,
 )
@@ -28,10 +30,11 @@ from training.recipe.recipe import Recipe
 from training.recipe.train import Precision
 from training.tasks.image.processor import ImageProcessor
 from training.tasks.image.rows import ImageRows, collated
-from training.tasks.labels import Loss, cross_entropy
 from training.tasks.logits import Processor
+from training.tasks.registry import target_of
+from training.tasks.targets.losses import Loss
+from training.tasks.targets.target import TrainingTarget
 from training.tasks.text.tokenized import lengths_of
-from training.tasks.validation import METRICS, validation_metrics
 from training.train.fit import deepspeed
 from training.train.fit.arguments import evaluation_steps, total_steps, training_arguments
 from training.train.fit.fsdp import make_whole, require_same_kind
@@ -40,7 +43,7 @@ from training.train.fit.sampler import LengthSampler
 from training.train.fit.trainer import RowTrainer, is_finished, last_whole_checkpoint, step_of
 from training.train.fit.watch import Watch, finite
 
-CURVE = ("step", "epoch", "learning_rate", "grad_norm", "loss", "eval_loss", *(f"eval_{metric}" for metric in METRICS))
+CURVE = ("step", "epoch", "learning_rate", "grad_norm", "loss", "eval_loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def fit(
     validation: Dataset | ImageRows | None,
     checkpoints: Path,
     report: Reporter,
-    loss: Loss = cross_entropy,
+    loss: Loss,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
     """Train `model` in place on tokenized rows with `labels`; the best checkpoint on `validation` is restored.
@@ -124,11 +127,12 @@ def fit(
             f"the training loss is no longer a number at step {trainer.state.global_step}: lower train.learning_rate "
             f"(it is {recipe.learning_rate:g})"
         )
+    curve_keys = (*CURVE, *(f"eval_{metric}" for metric in target_of(recipe).validation))
     return Fitted(
         steps=trainer.state.global_step,
         resumed_at=resumed_at,
         loss=_mean_loss(history),
-        curve=[{key: entry[key] for key in CURVE if key in entry} for entry in history],
+        curve=[{key: entry[key] for key in curve_keys if key in entry} for entry in history],
         best_step=trainer.state.best_global_step if validation else None,
         stopped_early=trainer.state.global_step < steps,
         precision=precision_for(recipe.train.precision),
@@ -153,7 +157,7 @@ def trainer_of(
         )
     if recipe.train.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise InputError(f"train.gradient_checkpointing: {recipe.model} does not have it; leave it out")
-    sampler = LengthSampler(recipe.train.batch_size, lengths_of(rows), recipe.seed)
+    sampler, target = LengthSampler(recipe.train.batch_size, lengths_of(rows), recipe.seed), target_of(recipe)
     with told(precision_for(recipe.train.precision)):
         arguments = training_arguments(recipe, checkpoints, validate=validation is not None)
         if isinstance(rows, ImageRows):
@@ -163,18 +167,24 @@ def trainer_of(
         trainer = RowTrainer(
             sampler=sampler,
             loss=loss,
+            validation_loss=target.loss(),
             model=model,
             args=arguments,
             train_dataset=rows,
             # In the order of their lengths, for the same reason; the metrics do not depend on it.
             eval_dataset=_by_length(validation),
             data_collator=collated if isinstance(tokenizer, ImageProcessor) else DataCollatorWithPadding(tokenizer),
-            compute_metrics=validation_metrics if validation else None,
+            compute_metrics=partial(validation_metrics, target) if validation else None,
         )
     trainer.remove_callback(PrinterCallback)
     if stopping is not None:
         trainer.add_callback(EarlyStoppingCallback(stopping.patience, stopping.min_delta))
     return trainer
+
+
+def validation_metrics(target: TrainingTarget, prediction: EvalPrediction) -> dict[str, float]:
+    """Return every metric of the validation rows, from what Trainer gives."""
+    return target.validate(np.asarray(prediction.predictions, dtype=np.float64), np.asarray(prediction.label_ids))
 
 
 def _by_length(rows: Dataset | ImageRows | None) -> Dataset | ImageRows | None:

@@ -6,13 +6,13 @@ from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from training.pipeline.stage import Summary
 from training.recipe.rows_settings import AugmentSettings, Balance, Cap
 from training.recipe.train import TrainSettings
-from training.tasks.labels import Loss, WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
-from training.tasks.rows import Indices, Rows, StoredRows, of_size
+from training.tasks.rows import Indices, Labels, Rows, StoredRows, of_size
+from training.tasks.targets.losses import Loss
+from training.tasks.targets.target import TrainingTarget
 from training.tasks.text.augment import perturb
 
 
@@ -31,6 +31,7 @@ class TrainingRows:
     seed: int
     loss: Loss
     weights: list[float] | None
+    target: TrainingTarget
 
     def __len__(self) -> int:
         return len(self.kept) + self.perturbed
@@ -41,9 +42,9 @@ class TrainingRows:
         return sum(map(len, self.copied))
 
     @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """Of all rows, int64 [rows]."""
-        seen: npt.NDArray[np.int64] = self.given.labels[np.concatenate([self.kept, *self.copied])]
+    def labels(self) -> Labels:
+        """The label of each row, as the target has it."""
+        seen: Labels = self.given.labels[np.concatenate([self.kept, *self.copied])]
         return seen
 
     def parts(self) -> Iterator[Rows]:
@@ -56,10 +57,10 @@ class TrainingRows:
 
     def summary(self, labels: list[str]) -> Summary:
         """Counts of what was given and of what is trained on, and the labels' weights where they have some."""
-        counts = {"given": self.given.labels, "trained": self.labels}
+        gold = {"given": self.given.labels, "trained": self.labels}
         by_label = {
-            name: dict(zip(labels, label_counts(numbers, len(labels)).tolist(), strict=True))
-            for name, numbers in counts.items()
+            name: dict(zip(labels, self.target.counts(own, len(labels)).tolist(), strict=True))
+            for name, own in gold.items()
         }
         weights = dict(zip(labels, self.weights, strict=True)) if self.weights is not None else None
         return {"rows": len(self), "perturbed": self.perturbed, "by_label": by_label, "weights": weights}
@@ -80,7 +81,9 @@ class TrainingRows:
         return chain.from_iterable(self.given.parts(numbers) for numbers in self.copied if len(numbers))
 
 
-def training_rows(rows: StoredRows, settings: TrainSettings, labels: int, seed: int) -> TrainingRows:
+def training_rows(
+    rows: StoredRows, settings: TrainSettings, target: TrainingTarget, labels: int, seed: int
+) -> TrainingRows:
     """What to train on in the place of `rows`: nothing but they, the settings and the seed decides.
 
     The first of each kept row is as it is. Where augmentation makes copies, what oversampling repeats is perturbed too.
@@ -90,20 +93,16 @@ def training_rows(rows: StoredRows, settings: TrainSettings, labels: int, seed: 
     repeats = np.ones(len(chosen), dtype=bool)
     repeats[first] = False
     copies = settings.augment.copies
-    weights = label_weights(rows.labels, labels) if settings.balance == "weights" else None
-    loss: Loss = cross_entropy
-    if weights is not None or settings.label_smoothing:
-        tensor = torch.tensor(weights, dtype=torch.float32) if weights is not None else None
-        weighted = WeightedBinaryCrossEntropy if rows.labels.ndim > 1 else WeightedCrossEntropy
-        loss = weighted(tensor, settings.label_smoothing)
+    weights = target.weights(rows.labels, labels) if settings.balance == "weights" else None
     return TrainingRows(
         given=rows,
         kept=chosen[~repeats] if copies else chosen,
         copied=(chosen[repeats] if copies else chosen[:0], np.repeat(chosen, copies)),
         augment=settings.augment,
         seed=seed,
-        loss=loss,
+        loss=target.loss(weights, settings.label_smoothing),
         weights=weights,
+        target=target,
     )
 
 
@@ -121,23 +120,6 @@ def balanced(labels: npt.NDArray[np.int64], balance: Balance, seed: int) -> Indi
     most = max(len(of_label) for of_label in rows)
     repeated = [np.resize(generator.permutation(of_label), most) for of_label in rows]
     return np.sort(np.concatenate(repeated))
-
-
-def label_weights(labels: npt.NDArray[np.int64], count: int) -> list[float]:
-    """All rows by labels x rows of the label, which is scikit-learn's "balanced": over the rows their mean is 1.
-
-    Where rows have any number of labels, what a label's rows count for beside those without it: as much in all. A label
-    that no row or every row has weighs 1.
-    """
-    rows = label_counts(labels, count)
-    if labels.ndim > 1:
-        return [float((len(labels) - own) / own) if 0 < own < len(labels) else 1.0 for own in rows]
-    return [float(len(labels) / (np.count_nonzero(rows) * own)) if own else 0.0 for own in rows]
-
-
-def label_counts(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """How many rows have each of `count` labels, int64 [labels]."""
-    return labels.sum(axis=0) if labels.ndim > 1 else np.bincount(labels, minlength=count)
 
 
 def _texts(texts: list[str], settings: AugmentSettings, generator: np.random.Generator) -> list[str]:

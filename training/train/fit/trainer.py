@@ -12,19 +12,23 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from training.tasks.labels import Loss, cross_entropy
+from training.tasks.targets.losses import Loss
 from training.train.fit import deepspeed
 from training.train.fit import fsdp as sharding
 from training.train.fit.sampler import LengthSampler, SharedBatches
 
 
 class RowTrainer(Trainer):
-    """Draws the training rows with `sampler` and minimizes `loss`, a mean over all rows of an optimizer step."""
+    """Draws the training rows with `sampler` and minimizes `loss`, a mean over all rows of an optimizer step.
 
-    def __init__(self, *, sampler: LengthSampler, loss: Loss, **options: Any) -> None:
+    `validation_loss` is that of validation rows, whatever is minimized.
+    """
+
+    def __init__(self, *, sampler: LengthSampler, loss: Loss, validation_loss: Loss, **options: Any) -> None:
         super().__init__(**options)
         self.sampler = sampler
         self.loss = loss
+        self.validation_loss = validation_loss
         # Trainer then counts the rows of a step, so that one which is computed in unequal parts is a mean over rows.
         self.model_accepts_loss_kwargs = True
 
@@ -60,13 +64,10 @@ class RowTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
-        """Called by Trainer: in training with the number of labels in the whole step, and without for eval_loss.
-
-        That is plain cross-entropy, whatever is minimized.
-        """
+        """Called by Trainer: in training with the number of labels in the whole step, and without for eval_loss."""
         given = {name: values for name, values in inputs.items() if name != "labels"}
         outputs = model(**given)
-        loss = (self.loss if model.training else cross_entropy)(outputs.logits, inputs["labels"], given)
+        loss = (self.loss if model.training else self.validation_loss)(outputs.logits, inputs["labels"], given)
         if num_items_in_batch is not None:
             # Processes take the mean of their gradients, hence times their number.
             share = inputs["labels"].ne(-100).sum() / num_items_in_batch.flatten()[0]

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from bentune.bundle.errors import InputError
 from training.recipe.method import LoraMethod, QloraMethod
 from training.tasks.base import Base
-from training.tasks.classifier import takes_images
 from training.train.methods.tuning import LoadBase, trained_whole, within
 
 ADAPTER = "adapter"
@@ -29,8 +28,8 @@ class Lora:
         # An adapter beside random weights would learn little.
         whole = trained_whole(base)
         config = LoraConfig(
-            # Its wrapper for texts would give a model of images `input_ids`.
-            task_type=None if takes_images(base.model.config) else TaskType.SEQ_CLS,
+            # Its wrapper for texts would give any other model `input_ids`.
+            task_type=TaskType.SEQ_CLS if "input_ids" in base.model.dummy_inputs else None,
             r=self.settings.rank,
             lora_alpha=self.settings.alpha,
             lora_dropout=self.settings.dropout,

@@ -9,7 +9,7 @@ import torch
 from tiny import Quiet
 from tiny_images import SIDES, make_image_model, picture, png
 
-from service.tasks.image import data_url
+from service.tasks.images import data_url
 from training.recipe.recipe import Recipe
 from training.recipe.rows_settings import AugmentSettings
 from training.tasks.base import load_base, load_image_processor

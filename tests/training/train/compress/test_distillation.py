@@ -21,9 +21,9 @@ from training.pipeline.stage import Context
 from training.prove import evaluate
 from training.recipe.compression import DistillSettings
 from training.recipe.file import load_recipe
-from training.tasks.labels import cross_entropy
 from training.tasks.logits import torch_logits
 from training.tasks.rows import read_rows
+from training.tasks.targets.losses import cross_entropy
 from training.train import stage as train
 from training.train.compress import distillation
 from training.train.compress.distillation import ANSWERS, DistillationLoss, ask_teacher, taught

@@ -9,7 +9,7 @@ from architectures import classifier
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from training.tasks.labels import cross_entropy
+from training.tasks.targets.losses import cross_entropy
 from training.train.compress.importance import Gated, taylor_scores
 
 ROWS = [[2, 9, 14, 30, 3], [2, 11, 3], [2, 7, 8, 9, 10, 11, 12, 3]]

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from bentune.bundle.errors import InputError
 from training.prove.export import _export
 from training.recipe.compression import PruneSettings
-from training.tasks.labels import cross_entropy
+from training.tasks.targets.losses import cross_entropy
 from training.train.compress import structured
 from training.train.compress.structured import Removed, _least_heads, layout_of, remove_least_important
 

@@ -15,8 +15,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from training.recipe.rows_settings import AugmentSettings, Cap
 from training.recipe.train import TrainSettings
 from training.tasks import rows as stored
-from training.tasks.labels import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
 from training.tasks.rows import Rows, StoredRows, joined, open_rows
+from training.tasks.targets.losses import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
 from training.tasks.text.augment import perturb
 from training.train.fit.rows import TrainingRows, balanced, label_weights, training_rows
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 
-from bentune.bundle.scores import NO_LABEL
+from bentune.bundle.targets.target import NO_LABEL
 
 
 def labels_of(given: object, separator: str | None = None) -> list[str]:

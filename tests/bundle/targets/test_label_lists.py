@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bentune.bundle.labels import labels_in, labels_of, spelled
+from bentune.bundle.targets.label_lists import labels_in, labels_of, spelled
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from training.data.split.stratify import stratified
+from training.tasks.targets.stratify import stratified
 
 
 @settings(max_examples=100, deadline=None)

@@ -19,10 +19,17 @@ class Loss(Protocol):
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG001
-    """Cross-entropy in nats, every row alike; of any number of labels binary, a mean over these as well."""
-    if labels.dim() > 1:
-        return functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
+    """Return the cross-entropy in nats, every row alike."""
     return functional.cross_entropy(logits.float(), labels)
+
+
+def binary_cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    inputs: Mapping[str, torch.Tensor],  # noqa: ARG001
+) -> torch.Tensor:
+    """Return the binary cross-entropy in nats, a mean over rows and labels."""
+    return functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
 
 
 @dataclass(frozen=True, slots=True)

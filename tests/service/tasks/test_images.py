@@ -15,7 +15,7 @@ from tiny_images import picture, png
 from bentune.bundle.errors import InvalidRequest, TooLarge
 from bentune.bundle.manifest import ImageLimits
 from bentune.bundle.processor import ImageSettings
-from service.tasks.image import ImageEncoder, Pixels, data_url, decoded, open_image, pixel_values, stacked
+from service.tasks.images import ImageEncoder, Pixels, data_url, decoded, open_image, pixel_values
 
 SETTINGS = ImageSettings(size=(8, 8), rescale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 LIMITS = ImageLimits(max_tokens=5, max_pixels=10_000)
@@ -43,7 +43,9 @@ def test_base64_and_data_urls_give_the_same_values() -> None:
     plain = encoder.encode(base64.b64encode(content).decode(), truncate=False)
     assert np.array_equal(plain.values, encoder.encode(data_url(content), truncate=False).values)
     assert (plain.values.dtype, plain.values.shape, len(plain), plain.truncated) == (np.float32, (3, 8, 8), 5, False)
-    assert stacked([plain, plain])["pixel_values"].shape == (2, 3, 8, 8)
+    other = encoder.encode(data_url(png(picture("right", 1))), truncate=False)
+    assert plain.identity == encoder.encode(data_url(content), truncate=False).identity != other.identity
+    assert encoder.collate([plain, plain])["pixel_values"].shape == (2, 3, 8, 8)
 
 
 def test_a_jpeg_and_every_mode_of_eight_bits_become_rgb() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from training.tasks.labels import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
+from training.tasks.targets.losses import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 0.0], [1.0, 1.0, -2.0]])
 LABELS = torch.tensor([0, 2, 1, 2])

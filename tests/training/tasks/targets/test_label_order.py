@@ -7,10 +7,10 @@ import pytest
 from tiny import Quiet
 
 from bentune.bundle.errors import InputError
-from training.data.label_order import label_order, ranks_of
 from training.pipeline.pipeline import run_stage
 from training.pipeline.run_dir import RunDir
 from training.recipe.file import load_recipe
+from training.tasks.targets.label_order import label_order, ranks_of
 
 
 def test_numbers_are_in_numeric_order_and_words_in_that_of_letters() -> None:

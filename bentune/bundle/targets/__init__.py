@@ -1,0 +1,1 @@
+"""Targets: the meaning of a model's outputs, one class for each kind."""

@@ -1,0 +1,120 @@
+"""Target of a classifier whose rows have one label each: softmax, and the likeliest label."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from bentune.bundle.targets.target import Answers, Floats, Observation, Prediction, Replayed, Scores, Target
+
+LEAST = 1e-30
+"""Of a probability, so that its logarithm is finite in float32; the log loss of a row is bounded anyway."""
+TOLERANCE = 1e-3
+SHOWN, SHOWN_CHARACTERS = 10, 40
+"""Most labels in a message, and most characters of one."""
+
+
+def label_text(value: object) -> str:
+    """Return a label as text; 5, 5.0 and "5" are one."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the softmax over the last axis; same shape and dtype, no overflow."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+class OneLabel(Target):
+    """One label a row: scores are probabilities that sum to 1, an answer is a label's number, int64 [rows]."""
+
+    kind: ClassVar = "one_label"
+    gives: ClassVar = "one label"
+    bounds: ClassVar = (0.0, 1.0 + TOLERANCE)
+    features: ClassVar = ("label", "confidence")
+
+    gold_type: ClassVar = np.int64
+
+    labels: list[str] = Field(min_length=2)
+
+    def wire(self) -> dict[str, Any]:
+        """Return its labels alone, as bundles were written before there were other targets."""
+        return {"labels": self.labels}
+
+    def parse(self, value: object, *, separator: str | None, renamed: Mapping[str, str]) -> Any:
+        """Return the number of the row's label."""
+        del separator
+        if value is None or isinstance(value, bool | list | dict):
+            raise ValueError("has no label")
+        return self._number(label_text(value), renamed)
+
+    def _number(self, name: str, renamed: Mapping[str, str]) -> int:
+        """The number of a label, by its own name or its name before it was renamed."""
+        name = name if name in self.index else renamed.get(name, name)
+        if name not in self.index:
+            known = ", ".join(self.labels[:SHOWN])
+            shown = repr(name) if len(name) <= SHOWN_CHARACTERS else f"a label of {len(name)} characters"
+            raise ValueError(f"has {shown}, which is none of the models' labels, which are {known}")
+        return self.index[name]
+
+    def scores(self, logits: Scores) -> Floats:
+        """Return probabilities."""
+        return softmax(logits)
+
+    def logits(self, scores: Scores) -> Floats:
+        """Return log-probabilities, whose softmax are the probabilities again."""
+        return np.log(np.maximum(scores, LEAST)).astype(np.float32)
+
+    def answers(self, logits: Scores) -> Answers:
+        """Return the best label of each row, int64 [rows]."""
+        return np.asarray(logits.argmax(axis=-1))
+
+    def decided(self, scores: Scores) -> Answers:
+        """Return the likeliest label of each row, int64 [rows]."""
+        return np.asarray(scores.argmax(axis=-1))
+
+    def differ(self, one: Answers, other: Answers) -> npt.NDArray[np.bool_]:
+        """Return where the labels are not the same."""
+        return np.asarray(one != other, dtype=np.bool_)
+
+    def sureness(self, scores: Scores) -> npt.NDArray[np.float64]:
+        """Return the probability of the likeliest label."""
+        return np.asarray(scores.max(axis=-1), dtype=np.float64)
+
+    def turns(self, logits: Scores) -> npt.NDArray[np.int64]:
+        """Return the best label of each row."""
+        return np.asarray(logits.argmax(axis=-1), dtype=np.int64)
+
+    def best(self, logits: Scores) -> str:
+        """Return the best label."""
+        return self.labels[int(logits.argmax())]
+
+    def spell(self, answer: Any) -> str:
+        """Return the label's name."""
+        return self.labels[int(answer)]
+
+    def ranked(self, scores: Floats, top_k: int | None = None, *, by: Floats) -> list[Prediction]:
+        """Return the labels with their scores, ties in label order.
+
+        They are ranked by outputs and not by scores: those of two labels may both be 1 in float32.
+        """
+        order = np.argsort(-by, kind="stable")[:top_k]
+        return [{"label": self.labels[index], "score": float(scores[index])} for index in order]
+
+    def observe(self, scores: Floats) -> Observation:
+        """Return the likeliest label and its probability."""
+        best = int(scores.argmax())
+        confidence = float(scores[best])
+        return Observation([self.labels[best]], confidence, {"label": best, "confidence": confidence})
+
+    def replayed(self, logged: Mapping[str, float], scores: Mapping[str, float]) -> Replayed:
+        """Compare the likeliest labels; `moved` is of the probability of the logged one."""
+        before, after = (max(one, key=one.__getitem__) for one in (logged, scores))
+        moved = abs(scores.get(before, 0.0) - logged[before])
+        return Replayed(before, logged[before], after, scores[after], moved, before != after)
+
+    def plausible(self, scores: npt.NDArray[np.float64]) -> bool:
+        """Return whether each row has a probability for each label, and they sum to 1."""
+        return super().plausible(scores) and bool((np.abs(scores.sum(axis=1) - 1) < TOLERANCE).all())

@@ -1,0 +1,68 @@
+"""Quality of multi-label classifiers: a row is right where all of its labels are, and none too many."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bentune.bundle.targets.target import NO_LABEL, Target
+from bentune.bundle.verdict import Difference
+from bentune.quality import multi_label
+from bentune.quality.bootstrap import Floats
+from bentune.quality.calibration import Bin, decision_ece_difference, decision_reliability
+from bentune.quality.one_label import OneLabelQuality, exact
+from bentune.quality.quality import LABEL, Gold, Logits, Mask, Paired, Report, Words
+
+SUBSET_ACCURACY = "subset accuracy"
+
+
+class ManyLabelsQuality(OneLabelQuality):
+    """Any number of labels a row."""
+
+    words: ClassVar = Words(
+        metric=SUBSET_ACCURACY,
+        changed="accuracy changed by",
+        unit="points",
+        one_unit="point",
+        budget="accuracy",
+        note="a row is right where all of its labels are, and none too many: that is what accuracy is here",
+    )
+
+    def measure(self, logits: Logits, gold: Gold, target: Target, **options: Any) -> Report:
+        """Measure one model, as `multi_label.classification` does."""
+        return multi_label.classification(logits, gold, target.labels, **options)
+
+    def paired(
+        self, before: Logits, after: Logits, gold: Gold, target: Target, *, resamples: int, confidence: float, seed: int
+    ) -> Paired:
+        """Measure the change from one model to the other, as `multi_label.paired` does."""
+        del target
+        return multi_label.paired(before, after, gold, resamples=resamples, confidence=confidence, seed=seed)
+
+    def _sureness(self, scores: Floats, logits: Logits, gold: Gold, target: Target) -> tuple[Floats, Floats]:
+        """Return the surest wrong decision of each row; where none is wrong, the surest of all."""
+        decided = np.maximum(scores, 1 - scores)
+        wrong = target.answers(logits) != gold
+        sure = np.where(wrong.any(axis=1), np.where(wrong, decided, 0).max(axis=1), decided.max(axis=1))
+        return sure, np.where(wrong.any(axis=1), 1 - sure, sure)
+
+    def calibration_change(
+        self, candidate: Logits, served: Logits, gold: Gold, target: Target, **options: Any
+    ) -> Difference:
+        """Return the change of the expected calibration error of the decisions."""
+        return decision_ece_difference(exact(candidate, target), exact(served, target), gold, **options)
+
+    def reliability(self, logits: Logits, gold: Gold, target: Target, bins: int) -> list[Bin]:
+        """Return how often decisions on a label are right, by how sure they are."""
+        return decision_reliability(exact(logits, target), gold, bins)
+
+    def _labels_in(self, gold: Gold) -> int:
+        return int(gold.any(axis=0).sum())
+
+    def groups(self, gold: Gold, target: Target) -> Iterator[tuple[str, str, Mask]]:
+        """Yield the rows that have each label, and those that have none."""
+        has = gold.astype(np.bool_)
+        without = np.asarray(~has.any(axis=1), dtype=np.bool_)
+        for label, inside in (*zip(target.labels, has.T, strict=True), (NO_LABEL, without)):
+            if inside.any():
+                yield LABEL, label, inside

@@ -1,0 +1,135 @@
+"""The interface of a task in the service: what one input is, how a batch is made of inputs, how one is answered."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from bentune.bundle.manifest import Bundle, Columns, Limits
+from bentune.bundle.processor import Settings
+from bentune.bundle.targets.target import Floats, Observation, Prediction, Target
+from service.http.requests import PredictRequest, Row, rows_of
+
+Feed: TypeAlias = dict[str, npt.NDArray[Any]]
+"""The inputs of a graph, by name."""
+
+
+WAITING_TOKEN = 48
+"""Bytes of a waiting token of a text: its id in two lists."""
+
+
+class Encoded(Protocol):
+    """One input as the model takes it; its length is its cost in a batch, in tokens."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether it was too long, and cut."""
+
+    @property
+    def identity(self) -> list[int]:
+        """Numbers that are the same for the same encoded input: token ids, or a digest of pixel values."""
+
+    def __len__(self) -> int: ...
+
+
+class Encoder(Protocol):
+    """Processor of the bundle; safe to call from several threads."""
+
+    @property
+    def settings(self) -> Settings:
+        """The bundle's processor settings."""
+
+    def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Encoded:
+        """Encode one text, pair, or image in base64. Raises RequestError, which names `field`."""
+
+    def collate(self, batch: Sequence[Any]) -> Feed:
+        """Return one batch as the graph takes it."""
+
+
+class Intake(Protocol):
+    """Encoder of requests: bounded, and off the event loop where encoding takes long."""
+
+    watched: bool
+    """Whether encoding waits, so that a client which goes away ends it."""
+
+    async def encode(self, rows: Sequence[Row], *, truncate: bool, single: bool, deadline: float) -> Sequence[Encoded]:
+        """Encode the rows of one request by `deadline` on the clock `time.monotonic`. Raises RequestError."""
+        ...
+
+    def close(self) -> None:
+        """End its threads."""
+
+
+class Task(ABC):
+    """One task with the encoder and the target of one bundle."""
+
+    name: ClassVar[str]
+    """The manifest's."""
+    summary: ClassVar[str]
+    """First line of /predict on the API's page."""
+    comparable: ClassVar[bool] = True
+    """Whether versions can be compared: training rows must be known by their texts."""
+    requirements: ClassVar[tuple[str, ...]] = ()
+    """What pip installs in the Bento beside the packages of bentofile.yaml."""
+    body: ClassVar[dict[str, Any]] = {}
+    """OpenAPI content of bodies that /predict takes beside JSON; empty where it takes JSON alone."""
+
+    def __init__(self, encoder: Encoder, target: Target, *, pairs: bool = False) -> None:
+        self.encoder = encoder
+        self.target = target
+        self.pairs = pairs
+
+    @classmethod
+    @abstractmethod
+    def open(cls, root: Path, settings: Settings, limits: Limits, target: Target, columns: Columns) -> Self:
+        """Open the processor in the directory `root`. Raises BundleError when it cannot be read."""
+
+    @classmethod
+    def waiting_token_bytes(cls, bundle: Bundle) -> int:
+        """Return the memory that a waiting token takes, in bytes: a token's id and what holds it."""
+        del bundle
+        return WAITING_TOKEN
+
+    @classmethod
+    def encoding_bytes(cls, bundle: Bundle) -> int:
+        """Return the memory that encoding takes while requests are served, in bytes."""
+        del bundle
+        return 0
+
+    @property
+    @abstractmethod
+    def inputs(self) -> str:
+        """Kind of one input, as /info names it."""
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Limits of one input that /info shows beside `max_tokens`."""
+        return {}
+
+    @abstractmethod
+    def intake(self, most_waiting: int) -> Intake:
+        """Return the encoder of requests, in which at most `most_waiting` inputs wait."""
+
+    def read(self, request: PredictRequest, max_inputs: int) -> tuple[list[Row], bool]:
+        """Return the inputs of a request, and whether it is a single one. Raises InvalidRequest and TooLarge."""
+        return rows_of(request, pairs=self.pairs, max_inputs=max_inputs)
+
+    def collate(self, batch: Sequence[Encoded]) -> Feed:
+        """Return one batch as the graph takes it."""
+        return self.encoder.collate(batch)
+
+    def answer(self, output: Floats, scores: Floats, request: PredictRequest) -> list[Prediction]:
+        """Return the answer to one input, best label first, from its output and scores, each float32 [labels]."""
+        return self.target.ranked(output if request.raw_scores else scores, request.top_k, by=output)
+
+    def difference(self, scores: Floats, expected: Sequence[float]) -> float:
+        """Return the distance of one row's scores from those of a golden row; infinite where they do not fit."""
+        return self.target.distance(scores, np.asarray(expected)) if len(expected) == len(scores) else float("inf")
+
+    def observe(self, encoded: Encoded, scores: Floats) -> Observation:
+        """Return what the metrics count of one answer."""
+        found = self.target.observe(scores)
+        return Observation(found.labels, found.confidence, {"token_length": len(encoded), **found.features})

@@ -1,0 +1,89 @@
+"""Turns text into token ids with the bundle's tokenizer.json, and rows of ids into padded batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from bentune.bundle.errors import BundleError, TooLarge
+from bentune.bundle.processor import ProcessorSettings
+
+IntMatrix = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One input as the model sees it: `ids` and `type_ids` have the same length, special tokens included."""
+
+    ids: list[int]
+    type_ids: list[int]
+    truncated: bool
+
+    @property
+    def identity(self) -> list[int]:
+        """Its token ids."""
+        return self.ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TextTokenizer:
+    """The bundle's tokenizer: the same ids as the Hugging Face tokenizer gave in training (`verify` proves it)."""
+
+    def __init__(self, tokenizer_file: Path, settings: ProcessorSettings, max_tokens: int) -> None:
+        """Read tokenizer.json; what it says about truncation and padding is replaced by ours.
+
+        Raises BundleError when the file is not a tokenizer.
+        """
+        self.settings = settings
+        self.max_tokens = max_tokens
+        try:
+            self._whole = Tokenizer.from_file(str(tokenizer_file))
+            self._cut = Tokenizer.from_file(str(tokenizer_file))
+        except Exception as error:  # the Rust side raises bare Exception
+            raise BundleError(f"{tokenizer_file} is not a tokenizer that this version can read: {error}") from error
+        for tokenizer in (self._whole, self._cut):
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+        special = self._cut.num_special_tokens_to_add(is_pair=False)
+        if max_tokens <= special:  # it would then cut nothing, without a word
+            raise BundleError(f"{tokenizer_file} adds {special} special tokens to a text, max_tokens is {max_tokens}")
+        self._cut.enable_truncation(max_tokens, direction=settings.truncation_side)
+
+    def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Tokens:
+        """Tokens of one text, or of a pair; safe to call from several threads, which it does not hold up.
+
+        Raises TooLarge, which names `field`, when there are more than `max_tokens` and `truncate` is false.
+        """
+        tokenizer = self._cut if truncate else self._whole
+        # `encode` computes the same ids and keeps the interpreter lock: the event loop would stand still meanwhile.
+        (encoding,) = tokenizer.encode_batch_fast([text if text_pair is None else (text, text_pair)])
+        if len(encoding) > self.max_tokens:
+            raise TooLarge(
+                f"{field} must have at most {self.max_tokens} tokens, this one has {len(encoding)}: "
+                "shorten it or set `truncate` to true"
+            )
+        return Tokens(ids=encoding.ids, type_ids=encoding.type_ids, truncated=bool(encoding.overflowing))
+
+    def collate(self, batch: Sequence[Tokens]) -> dict[str, IntMatrix]:
+        """Return the batch as `pad` makes it."""
+        return pad(batch, self.settings)
+
+
+def pad(batch: Sequence[Tokens], settings: ProcessorSettings) -> dict[str, IntMatrix]:
+    """`input_ids`, `attention_mask` and `token_type_ids`, each int64 [rows, longest]."""
+    longest = max(len(tokens) for tokens in batch)
+    shape = (len(batch), longest)
+    ids = np.full(shape, settings.pad_id, dtype=np.int64)
+    type_ids = np.full(shape, settings.pad_type_id, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for row, tokens in enumerate(batch):
+        place = slice(0, len(tokens)) if settings.padding_side == "right" else slice(longest - len(tokens), longest)
+        ids[row, place] = tokens.ids
+        type_ids[row, place] = tokens.type_ids
+        mask[row, place] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": type_ids}

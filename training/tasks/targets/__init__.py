@@ -1,0 +1,1 @@
+"""Targets in training: labels read, split, learned and measured, one class for each kind."""

@@ -1,0 +1,163 @@
+"""The interface of a target in training: what a row's label is, how rows are split by it, and how it is learned.
+
+Nothing heavy is imported here or by the targets when they are imported: a recipe is checked by them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bentune.bundle.errors import InputError
+from bentune.bundle.targets.target import Target
+from training.recipe.data import DataSettings
+from training.recipe.section import Section
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from training.tasks.targets.losses import Loss
+
+Gold = npt.NDArray[Any]
+"""Labels of rows: int64 [rows], int64 [rows, labels] with 1 for each that a row has, or float64 [rows]."""
+Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Logits = npt.NDArray[np.float32]
+
+
+class LabelledRows(Protocol):
+    """Rows to split, with their labels: `label_ids` are places in `label_names`, which are spelled labels."""
+
+    @property
+    def label_ids(self) -> npt.NDArray[np.int32]:
+        """The spelled label of each row."""
+
+    @property
+    def label_names(self) -> list[str]:
+        """Spelled labels."""
+
+    @property
+    def label_counts(self) -> dict[str, int]:
+        """How many rows have each label, the most frequent first."""
+
+    def label_pairs(self) -> tuple[Indices, Indices]:
+        """Return (row, label) of every label that a row has."""
+
+    def __len__(self) -> int: ...
+
+
+class TrainingTarget(ABC):
+    """What a row's label is, and how it is learned."""
+
+    kind: ClassVar[str]
+    """The bundle's target."""
+    problem_type: ClassVar[str]
+    """Name of the problem in a model's config."""
+    validation: ClassVar[tuple[str, ...]]
+    """Metrics of the validation rows."""
+    note: ClassVar[str] = ""
+    """What a row may have, where a reader of a report would not expect it."""
+
+    def use(self, noun: str, nouns: str) -> str:
+        """Return what the model is for, in two sentences of the model card."""
+        return (
+            f"Give one of its labels, with the probability of each, to {nouns} like those that it was trained on. It "
+            f"knows no other labels: every {noun} gets one, however foreign it is."
+        )
+
+    def __init__(self, data: DataSettings) -> None:
+        self.data = data
+
+    def problem_of(self, section: Section | None) -> str:
+        """Return why a section of the recipe does not go with this target, in words; empty where it does."""
+        del section
+        return ""
+
+    @abstractmethod
+    def read(self, value: object) -> tuple[str, set[str]]:
+        """Return a row's label as one text, the same for equal labels, and the names that it was given by.
+
+        Raises ValueError, whose words go on from the name of the column.
+        """
+
+    @abstractmethod
+    def names(self, label: str) -> list[str]:
+        """Return the labels in what `read` gave."""
+
+    @abstractmethod
+    def order(self, labels: Iterable[str], where: str) -> list[str]:
+        """Return the labels of a model in its order. Raises InputError for what no model can learn."""
+
+    @abstractmethod
+    def column(self, spelled: Sequence[str], labels: Sequence[str]) -> "pa.Array":
+        """Return the column `label` of a split's file; a label that is not among `labels` is left out."""
+
+    @abstractmethod
+    def column_type(self, labels: Sequence[str]) -> "pa.DataType":
+        """Return the type of the column."""
+
+    @abstractmethod
+    def written(self, label: str) -> Any:
+        """Return what `read` gave as a row of held_out.jsonl has it."""
+
+    @abstractmethod
+    def target(self, labels: list[str], gold: Gold) -> Target:
+        """Return the bundle's target; `gold` are the labels of the training rows."""
+
+    def labels_a_row(self, gold: Gold) -> dict[str, float] | None:
+        """Return the mean number of labels a row and the rows without one; None where each has one."""
+        del gold
+        return None
+
+    def strata(self, rows: LabelledRows) -> tuple[Indices, Indices]:
+        """Return (row, stratum) of every stratum that a row is in: groups are drawn so that each has its share."""
+        return rows.label_pairs()
+
+    @abstractmethod
+    def draw(self, rows: LabelledRows, share: float, seed: int, where: str) -> Mask:
+        """Draw a share of the rows, the same of each label: bool [rows]. Raises InputError where that cannot be."""
+
+    @abstractmethod
+    def draw_among(self, rows: LabelledRows, among: Mask, share: float, seed: int) -> Mask:
+        """Draw a share of the rows `among`, however few each label has: bool [rows]."""
+
+    @abstractmethod
+    def draw_gold(self, gold: Gold, share: float, seed: int) -> Mask:
+        """Draw a share of training rows, of which each label keeps one at least: bool [rows]."""
+
+    @abstractmethod
+    def counts(self, gold: Gold, labels: int) -> Indices:
+        """Return how many rows have each label, int64 [labels]."""
+
+    @abstractmethod
+    def weights(self, gold: Gold, labels: int) -> list[float]:
+        """Return the weight of each label that balances them."""
+
+    @abstractmethod
+    def loss(self, weights: list[float] | None = None, smoothing: float = 0.0) -> "Loss":
+        """Return the loss to minimize; without weights and smoothing also that of validation."""
+
+    @abstractmethod
+    def validate(self, logits: npt.NDArray[np.float64], gold: Gold) -> dict[str, float]:
+        """Return the metrics of the validation rows."""
+
+    @abstractmethod
+    def log_loss(self, logits: npt.NDArray[np.float64], gold: Gold) -> float:
+        """Return the mean loss of the rows, in nats: what a temperature is fitted by."""
+
+
+def higher_is_better(metric: str) -> bool:
+    """Return whether more of a validation metric is better: of every one but a loss or an error."""
+    return not metric.endswith(("_loss", "_error"))
+
+
+def cannot_split(rows: int, share: float, where: str, why: object) -> InputError:
+    """Return the error of rows that cannot be split."""
+    return InputError(f"{where}: {rows} rows cannot be split at {share}: {why}")
+
+
+def renamed(names: Iterable[str], new: Mapping[str, str]) -> list[str]:
+    """Return labels by their new names."""
+    return [new.get(name, name) for name in names]

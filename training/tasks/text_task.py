@@ -1,0 +1,125 @@
+"""Base of the tasks whose inputs are texts, or pairs of texts."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bentune.bundle.manifest import SETTINGS, Columns, Limits, write_json
+from bentune.bundle.processor import ProcessorSettings
+from training.recipe.data import ColumnNames, DataSettings
+from training.sources.raw import Raw, Source
+from training.tasks.task import Input, ReadText, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+    from training.recipe.recipe import Recipe
+    from training.tasks.logits import Processor
+    from training.tasks.rows import Rows
+
+TOKENIZER = "processor/tokenizer.json"
+ROWS_AT_ONCE = 1000
+
+
+class TextTask(Task):
+    """A task on texts."""
+
+    noun: ClassVar = "text"
+    nouns: ClassVar = "texts"
+    onnx_task: ClassVar = "text-classification"
+    auto_model: ClassVar = "AutoModelForSequenceClassification"
+    rows_at_once: ClassVar = ROWS_AT_ONCE
+    lengths: ClassVar = True
+    request: ClassVar = "-H 'Content-Type: application/json' -d '{\"inputs\": \"a text\"}'"
+    refused: ClassVar[Mapping[str, str]] = {
+        "data.columns.image": "texts have no images",
+        "train.augment.rotation": "texts are not turned",
+        "train.augment.crop": "texts are not cut out",
+        "train.augment.flip": "texts are not mirrored",
+    }
+
+    def sources(self, data: DataSettings, also: Sequence[str] = ()) -> list[Source]:
+        """Open files, folders, databases and hub data sets."""
+        from training.sources.files import open_sources
+
+        return open_sources(data, also)
+
+    def source_digests(self, data: DataSettings, also: Sequence[str] = ()) -> list[str]:
+        """Return the digest of each source."""
+        from training.sources import files
+
+        return files.source_digests(data, also)
+
+    def read(self, raw: Raw, names: ColumnNames, read_text: ReadText) -> Input:
+        """Return the cleaned text or pair."""
+        text = read_text(names.text, raw.text)
+        pair = read_text(names.text_pair, raw.text_pair) if names.text_pair else None
+        return Input(text, pair, text)
+
+    def processor(self, recipe: "Recipe") -> "Processor":
+        """Load the tokenizer."""
+        from training.tasks.base import load_tokenizer
+
+        return load_tokenizer(recipe)
+
+    def dataset(self, parts: "Iterable[Rows]", processor: Any, max_tokens: int, file: Path) -> "Dataset":
+        """Return tokenized rows, which rank 0 alone writes where several processes train."""
+        from datasets import Dataset
+
+        from training.pipeline.workers import team
+        from training.tasks.text.tokenized import tokenized
+
+        if not team().leads:
+            return Dataset.from_file(team().agree(None))
+        rows = tokenized(parts, processor, max_tokens, file)
+        team().agree(str(file.resolve()))
+        return rows
+
+    def columns(self, names: ColumnNames) -> Columns:
+        """Return the columns of the texts."""
+        return Columns(text=names.text, text_pair=names.text_pair)
+
+    def write_processor(self, processor: Any, exported: Path, directory: Path) -> None:
+        """Write tokenizer.json as Optimum saved it, and what it leaves open."""
+        (exported / "tokenizer.json").rename(directory / TOKENIZER)
+        settings = ProcessorSettings(
+            pad_id=processor.pad_token_id,
+            pad_type_id=processor.pad_token_type_id,
+            padding_side=processor.padding_side,
+            truncation_side=processor.truncation_side,
+        )
+        write_json(directory / SETTINGS, settings)
+
+    def limits(self, exported: Path, max_tokens: int) -> Limits:
+        """Return the most tokens."""
+        del exported
+        return Limits(max_tokens=max_tokens)
+
+    def digest(self, processor: "PreTrainedTokenizerBase") -> str:
+        """Return the digest of the tokenizer."""
+        return tokenizer_digest(processor.backend_tokenizer)
+
+    def exported_digest(self, exported: Path) -> str:
+        """Return the digest of tokenizer.json."""
+        from tokenizers import Tokenizer
+
+        return tokenizer_digest(Tokenizer.from_file(str(exported / TOKENIZER)))
+
+    def bound(self, max_tokens: int) -> str:
+        """Return the most tokens."""
+        return f"{max_tokens} tokens; what is longer is cut"
+
+
+def tokenizer_digest(tokenizer: "Tokenizer") -> str:
+    """Return the sha256 of a tokenizer, as it is loaded.
+
+    tokenizer_config.json can change what tokenizer.json says. Truncation and padding are set anew for every call, and
+    saved in whatever state the last call left them.
+    """
+    from training.tasks.digest import digest
+
+    content = json.loads(tokenizer.to_str())
+    return digest({key: value for key, value in content.items() if key not in ("truncation", "padding")})
