@@ -7,7 +7,7 @@ wants that label most. Here to have no label is one too, so that such rows are s
 
 import numpy as np
 
-from training.data.reading.pool import Indices, Mask
+from training.tasks.targets.target import Indices, Mask
 
 
 def stratified(rows: Indices, labels: Indices, count: int, share: float, seed: int) -> Mask:
