@@ -162,7 +162,8 @@ class _Judged:
         """Rows whose answer changed, right ones and then at most half as many wrong ones."""
         old, new = self.target.answers(before), self.target.answers(after)
         found = self.quality.wrong(after, self.rows.labels, self.target)
-        changed = sorted(np.flatnonzero(self.target.differ(old, new)).tolist(), key=lambda row: -float(found.severity[row]))
+        rows = np.flatnonzero(self.target.differ(old, new))
+        changed = rows[np.argsort(-found.severity[rows], kind="stable")].tolist()
         wrong = [row for row in changed if found.wrong[row]][: most // 2]
         right = [row for row in changed if not found.wrong[row]][: most - len(wrong)]
         return [
