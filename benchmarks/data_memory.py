@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.command import Command, json_option, say, show
 from benchmarks.peak import peak_of
-from rollout.load.bench import Part
+from rollout.load.bench import ReportModel
 
 ROWS = 650_000
 LABELS = 5
@@ -29,7 +29,7 @@ CHUNK = 10_000
 MOST_MB = 1500
 
 
-class Measured(Part):
+class Measured(ReportModel):
     """One run of `bentune data`: `peak_mb` is the resident memory of its process, in 10^6 bytes, at its highest."""
 
     form: str
@@ -41,7 +41,7 @@ class Measured(Part):
     left_out: dict[str, int]
 
 
-class DataMemory(Part):
+class DataMemory(ReportModel):
     """All runs."""
 
     runs: list[Measured]

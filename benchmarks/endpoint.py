@@ -16,9 +16,9 @@ from rich.table import Table
 from benchmarks.command import Command, json_option, say, show
 from benchmarks.worker import Worker, serving_with
 from bentune.bundle.errors import BentuneError
-from rollout.load.bench import Part
+from rollout.load.bench import ReportModel
 from rollout.load.bodies import bodies_of, texts_of_golden
-from rollout.load.generator import Target, closed_loop
+from rollout.load.generator import LoadTarget, closed_loop
 from rollout.load.generator import run as run_loop
 from rollout.server.server import START_TIMEOUT_S, free_port, running
 from rollout.server.target import bundle_of
@@ -31,7 +31,7 @@ BARE = "uvicorn and Starlette alone"
 VARIANTS = ("as it comes", "without access log", "without access log and tracing")
 
 
-class Cost(Part):
+class Cost(ReportModel):
     """One server. CPU times are in milliseconds a request: of the whole worker, and of its event loop's thread."""
 
     server: str
@@ -40,7 +40,7 @@ class Cost(Part):
     loop_cpu_ms: float
 
 
-class Endpoint(Part):
+class Endpoint(ReportModel):
     """All servers, the barest first; ours, with the model behind it, last."""
 
     seconds: float
@@ -55,7 +55,7 @@ def run(tag: str, *, seconds: float = 8.0, tell: Callable[[str], None] = say) ->
     texts = texts_of_golden(bundle_of(tag).golden)
     [body] = bodies_of([min(texts, key=lambda text: len(text[0]) + len(text[1] or ""))], batch=1, seed=0)
 
-    def measured(server: str, started: AbstractContextManager[tuple[Target, Worker]]) -> Cost:
+    def measured(server: str, started: AbstractContextManager[tuple[LoadTarget, Worker]]) -> Cost:
         with started as (target, worker):
             run_loop(closed_loop(target, [body], clients=CLIENTS, seconds=WARMUP_S))
             cpu_s, loop_s = worker.cpu_s, worker.loop_cpu_s
@@ -78,22 +78,22 @@ def run(tag: str, *, seconds: float = 8.0, tell: Callable[[str], None] = say) ->
 
 
 @contextmanager
-def _ours(tag: str) -> Iterator[tuple[Target, Worker]]:
+def _ours(tag: str) -> Iterator[tuple[LoadTarget, Worker]]:
     with serving_with(tag, 30_000, {}) as (served, worker):
         yield served.target, worker
 
 
 @contextmanager
-def _empty(variant: str) -> Iterator[tuple[Target, Worker]]:
+def _empty(variant: str) -> Iterator[tuple[LoadTarget, Worker]]:
     # A home of its own: servers of one home share a directory of metrics.
     with tempfile.TemporaryDirectory() as home:
         env = {"EMPTY_VARIANT": variant, "BENTOML_HOME": home}
         with running("empty_service:EmptyService", cwd=HERE, env=env) as url:
-            yield Target(url), Worker.of_this_process()
+            yield LoadTarget(url), Worker.of_this_process()
 
 
 @contextmanager
-def _bare() -> Iterator[tuple[Target, Worker]]:
+def _bare() -> Iterator[tuple[LoadTarget, Worker]]:
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
         process = subprocess.Popen(
@@ -107,7 +107,7 @@ def _bare() -> Iterator[tuple[Target, Worker]]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_until_ready(process, url)
-            yield Target(url), Worker(process.pid)
+            yield LoadTarget(url), Worker(process.pid)
         finally:
             process.terminate()
             process.wait()

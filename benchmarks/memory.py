@@ -18,9 +18,9 @@ from benchmarks.peers import running as peer_running
 from benchmarks.worker import MemoryWatch, Worker, serving_with
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle
-from rollout.load.bench import Part, require_answer
+from rollout.load.bench import ReportModel, require_answer
 from rollout.load.bodies import Text, bodies_of, texts_of_golden
-from rollout.load.generator import Body, Target, closed_loop
+from rollout.load.generator import Body, LoadTarget, closed_loop
 from rollout.load.generator import run as run_loop
 from rollout.server.target import Served, bundle_of
 
@@ -35,18 +35,18 @@ TIMEOUT_MS = 60_000
 NO_LIMIT_S = 86_400.0
 
 
-class Point(Part):
+class MemoryPoint(ReportModel):
     """Resident memory of the worker after so many requests, the warm-up not counted."""
 
     requests: int
     rss_mb: float
 
 
-class Footprint(Part):
+class Footprint(ReportModel):
     """One server: `points` begins with the end of the warm-up; `peak_mb` is the most that was seen."""
 
     server: str
-    points: list[Point]
+    points: list[MemoryPoint]
     peak_mb: float
 
     @computed_field  # type: ignore[prop-decorator]
@@ -56,7 +56,7 @@ class Footprint(Part):
         return max(point.rss_mb for point in self.points) / self.points[0].rss_mb
 
 
-class MemoryReport(Part):
+class MemoryReport(ReportModel):
     """`textbook` is None where it was not measured."""
 
     ours: Footprint
@@ -110,14 +110,14 @@ def run(
 
 def _footprint(
     name: str,
-    target: Target,
+    target: LoadTarget,
     worker: Worker,
     bodies: Sequence[Body],
     warmup: int,
     requests: int,
     tell: Callable[[str], None],
 ) -> Footprint:
-    points: list[Point] = []
+    points: list[MemoryPoint] = []
     with MemoryWatch(worker) as watch:
         done = -warmup
         for part in (warmup, *parts_of(requests, POINTS)):
@@ -125,7 +125,7 @@ def _footprint(
             start = (done + warmup) % len(bodies)
             _send(target, [*bodies[start:], *bodies[:start]], part)
             done += part
-            points.append(Point(requests=done, rss_mb=worker.rss_mb))
+            points.append(MemoryPoint(requests=done, rss_mb=worker.rss_mb))
             tell(f"{name}: {points[-1].rss_mb:.0f} MB after {done} requests")
     return Footprint(server=name, points=points, peak_mb=watch.peak_mb)
 
@@ -146,14 +146,14 @@ def _textbook(run_dir: Path, bundle: Bundle, texts: Sequence[Text], tell: Callab
     with tempfile.TemporaryDirectory() as name:
         model = write_model_directory(run_dir, Path(name) / "model", max_tokens)
         with peer_running(TEXTBOOK, model, max_tokens) as url:
-            target = Target(url.removesuffix(TEXTBOOK.path), TEXTBOOK.path, TIMEOUT_MS / 1000)
+            target = LoadTarget(url.removesuffix(TEXTBOOK.path), TEXTBOOK.path, TIMEOUT_MS / 1000)
             require_answer(Served(TEXTBOOK.name, target, None), bodies[0])
             worker = Worker.of_this_process()
             with MemoryWatch(worker) as watch:
                 _send(target, long_list, 1)
-                listed = Point(requests=0, rss_mb=worker.rss_mb)
+                listed = MemoryPoint(requests=0, rss_mb=worker.rss_mb)
                 _send(target, bodies, PEER_REQUESTS)
-                mixed = Point(requests=PEER_REQUESTS, rss_mb=worker.rss_mb)
+                mixed = MemoryPoint(requests=PEER_REQUESTS, rss_mb=worker.rss_mb)
     tell(f"{TEXTBOOK.name}: {listed.rss_mb:.0f} MB after a list of {LIST}, {mixed.rss_mb:.0f} MB in the end")
     return Footprint(server=TEXTBOOK.name, points=[listed, mixed], peak_mb=watch.peak_mb)
 
@@ -167,7 +167,7 @@ def textbook_bodies(bodies: Sequence[Body]) -> list[Body]:
     ]
 
 
-def _send(target: Target, bodies: Sequence[Body], requests: int) -> None:
+def _send(target: LoadTarget, bodies: Sequence[Body], requests: int) -> None:
     load = run_loop(closed_loop(target, bodies, clients=CLIENTS, seconds=NO_LIMIT_S, requests=requests))
     if not load.ok.all():
         raise BentuneError(f"{target.url}: not every request was answered 200: {load.statuses}")

@@ -31,7 +31,7 @@ LOADED = (
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """What one method did; `accuracy` is on the held-out rows with its interval, `artifact_mb` what training wrote."""
 
     method: str
@@ -47,15 +47,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class MethodMeasurement:
     """`loaded_mb` is the peak of a process that only loads the libraries and the base: the floor of every method's."""
 
-    rows: list[Row]
+    rows: list[MethodRow]
     held_out: int
     loaded_mb: float
 
 
-def measure(recipe: Path, runs: Path, overrides: list[str]) -> Measurement:
+def measure(recipe: Path, runs: Path, overrides: list[str]) -> MethodMeasurement:
     """Train and evaluate each method on the same rows, one after the other, each in a process of its own.
 
     Raises BentuneError when one of them fails.
@@ -69,7 +69,7 @@ def measure(recipe: Path, runs: Path, overrides: list[str]) -> Measurement:
         evaluated, _ = _bentune("evaluate", recipe, runs, chosen)
         accuracy, held_out = evaluated["summary"]["tuned"], evaluated["summary"]["rows"]
         rows.append(
-            Row(
+            MethodRow(
                 method=name,
                 accuracy=accuracy["value"],
                 low=accuracy["low"],
@@ -82,10 +82,10 @@ def measure(recipe: Path, runs: Path, overrides: list[str]) -> Measurement:
             )
         )
         say(f"{name}: accuracy {rows[-1].accuracy:.3f}, {rows[-1].seconds:.0f} s, {peak_mb:.0f} MB")
-    return Measurement(rows, held_out, loaded)
+    return MethodMeasurement(rows, held_out, loaded)
 
 
-def markdown(measurement: Measurement) -> str:
+def markdown(measurement: MethodMeasurement) -> str:
     """The table of docs/methods.md. Seconds are ratios to the first row's: they mean little on another machine."""
     lines = [
         f"| method | accuracy on {measurement.held_out} rows | trained weights | time | peak memory, MB | kept, MB |",

@@ -31,7 +31,7 @@ from rollout.load.bodies import bodies_of, texts_of_golden
 from rollout.load.generator import Body, Load, closed_loop, open_loop
 from rollout.load.generator import run as run_loop
 from rollout.load.latency import Latency
-from rollout.server.scrape import Reading, read_metrics
+from rollout.server.scrape import MetricsReading, read_metrics
 from rollout.server.target import DEADLINE_HEADER, Served, bundle_of
 from service.tasks.registry import task_of
 
@@ -194,14 +194,14 @@ async def _send_and_close(served: Served, body: Body) -> None:
     await writer.wait_closed()
 
 
-def _reading(served: Served) -> Reading:
+def _reading(served: Served) -> MetricsReading:
     reading = read_metrics(served.target.url)
     if reading is None:
         raise BentuneError(f"{served.label}: no metrics")
     return reading
 
 
-def _settled(served: Served) -> Reading:
+def _settled(served: Served) -> MetricsReading:
     """The metrics once nothing waits or computes. Raises BentuneError when that takes longer than a deadline may."""
     ends = time.monotonic() + served.target.timeout_s
     while time.monotonic() < ends:

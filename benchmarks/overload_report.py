@@ -4,7 +4,7 @@ import numpy as np
 from pydantic import computed_field
 from rich.table import Table
 
-from rollout.load.bench import Part
+from rollout.load.bench import ReportModel
 from rollout.load.generator import NO_ANSWER, Floats, Load
 from rollout.load.latency import Latency
 
@@ -22,7 +22,7 @@ MIN_SAMPLES_S = 1.0
 """A queue that drains sooner is not judged: Retry-After is whole seconds, and at least one."""
 
 
-class Check(Part):
+class Promise(ReportModel):
     """One promise: what was measured, its bound in words, and whether it held."""
 
     name: str
@@ -31,7 +31,7 @@ class Check(Part):
     held: bool
 
 
-class RetryHonesty(Part):
+class RetryHonesty(ReportModel):
     """Retry-After of refused requests against the time until all that was accepted before them had its answer.
 
     `ratio` is advertised by true: its 5th, 50th and 95th percentile. `right_share` is within RIGHT_WITHIN.
@@ -44,7 +44,7 @@ class RetryHonesty(Part):
     right_share: float
 
 
-class Memory(Part):
+class Memory(ReportModel):
     """Resident memory of the worker, in MB: before any overload, once the queue was full, then the most, and the last.
 
     What a full queue and its connections take is bounded and kept for the next time; memory that leaks comes after it.
@@ -56,7 +56,7 @@ class Memory(Part):
     after_mb: float
 
 
-class Disconnects(Part):
+class Disconnects(ReportModel):
     """Clients that sent and closed at once: those that the server counted, and texts computed that nobody awaited."""
 
     leavers: int
@@ -64,7 +64,7 @@ class Disconnects(Part):
     computed_for_nobody: int
 
 
-class Saturation(Part):
+class Saturation(ReportModel):
     """Cores that the generator, the server's event loop, and all of the worker (its event loop included) kept busy.
 
     `others` is what everybody else took, the machine's host included: large, the service was not alone.
@@ -76,7 +76,7 @@ class Saturation(Part):
     others: float
 
 
-class Overload(Part):
+class Overload(ReportModel):
     """All that was measured. `queue_tokens` is None where the service's own bound was left."""
 
     tag: str
@@ -115,7 +115,7 @@ class Overload(Part):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[Promise]:
         """What the service promises."""
         retry, memory, gone = self.retry_after, self.memory, self.disconnects
         recovered = self.recovered_p50_ms / self.normal_p50_ms
@@ -123,13 +123,13 @@ class Overload(Part):
         return [
             _at_least("useful throughput / capacity", self.useful_share, MIN_USEFUL),
             _at_least("accepted that kept their deadline", kept, MIN_KEPT),
-            Check(name="5xx and no answer", measured=str(self.failed), bound="0", held=self.failed == 0),
+            Promise(name="5xx and no answer", measured=str(self.failed), bound="0", held=self.failed == 0),
             _at_least(
                 f"Retry-After within a factor of {RIGHT_WITHIN:g}", retry.right_share if retry else None, MIN_RIGHT
             ),
             _at_most("memory at most / once the queue was full", memory.peak_mb / memory.once_full_mb, MAX_GROWTH),
             _at_most("p50 after / before", recovered, MAX_RECOVERED),
-            Check(
+            Promise(
                 name="computed for clients that left",
                 measured=f"{gone.computed_for_nobody} texts of {gone.leavers}, {gone.counted} counted as gone",
                 bound=f"<= {MAX_COMPUTED:.0%}",
@@ -224,13 +224,13 @@ def table_of(result: Overload) -> Table:
     return table
 
 
-def _at_least(name: str, measured: float | None, bound: float) -> Check:
+def _at_least(name: str, measured: float | None, bound: float) -> Promise:
     held = measured is not None and measured >= bound
-    return Check(name=name, measured=_shown(measured), bound=f">= {bound:g}", held=held)
+    return Promise(name=name, measured=_shown(measured), bound=f">= {bound:g}", held=held)
 
 
-def _at_most(name: str, measured: float, bound: float) -> Check:
-    return Check(name=name, measured=_shown(measured), bound=f"<= {bound:g}", held=measured <= bound)
+def _at_most(name: str, measured: float, bound: float) -> Promise:
+    return Promise(name=name, measured=_shown(measured), bound=f"<= {bound:g}", held=measured <= bound)
 
 
 def _shown(value: float | None) -> str:

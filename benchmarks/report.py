@@ -17,7 +17,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class FigureRow:
     """One figure of one case; `held` is None where there is no target."""
 
     case: str
@@ -45,7 +45,7 @@ class Table:
 
     measurement: Measurement
     systems: list[str]
-    rows: list[Row]
+    rows: list[FigureRow]
 
 
 def write(table: Table, directory: Path) -> None:

@@ -11,7 +11,7 @@ import psutil
 
 from benchmarks.peers import PEERS, Peer
 from benchmarks.peers import running as peer_running
-from rollout.load.generator import Body, Target
+from rollout.load.generator import Body, LoadTarget
 from rollout.server.server import running as bento_running
 
 OURS = "bentune"
@@ -23,7 +23,7 @@ class System:
     """One server: where it is asked, how a list of texts is spelled, its labels read, and its processes."""
 
     name: str
-    target: Target
+    target: LoadTarget
     spell: Callable[[Sequence[str]], dict[str, Any]]
     labels: Callable[[Any], list[str]]
     family: list[psutil.Process]
@@ -57,7 +57,7 @@ def start_ours(stack: contextlib.ExitStack, tag: str) -> System:
         stack,
         System(
             OURS,
-            Target(url, "/predict", TIMEOUT_S),
+            LoadTarget(url, "/predict", TIMEOUT_S),
             lambda texts: {"inputs": list(texts), "truncate": True},
             lambda answer: [row[0]["label"] for row in answer],
             _family(before),
@@ -69,7 +69,7 @@ def start_peer(stack: contextlib.ExitStack, peer: Peer, model: Path, max_tokens:
     """Serve the same weights with a peer."""
     before = set(psutil.Process().children(recursive=True))
     url = stack.enter_context(peer_running(peer, model, max_tokens))
-    target = Target(url.removesuffix(peer.path), peer.path, TIMEOUT_S)
+    target = LoadTarget(url.removesuffix(peer.path), peer.path, TIMEOUT_S)
     return _entered(stack, System(peer.name, target, peer.body, peer.labels, _family(before)))
 
 

@@ -21,7 +21,7 @@ from benchmarks.cases import CROWD, Case, cases
 from benchmarks.in_process import InProcess
 from benchmarks.model_directory import write_model_directory
 from benchmarks.peers import PEERS, TEXTBOOK, install
-from benchmarks.report import Cell, Measurement, Row, Table, write
+from benchmarks.report import Cell, FigureRow, Measurement, Table, write
 from benchmarks.systems import OURS, System, start_ours, start_peer
 from benchmarks.texts import Texts, texts_of
 from bentune.bundle.errors import InputError
@@ -75,7 +75,7 @@ def main(
 
 
 def _measure(systems: list[System], texts: Texts, bundle: Bundle, run: Path, rounds: int, seconds: float) -> Table:
-    rows: list[Row] = []
+    rows: list[FigureRow] = []
     ours = systems[0]
     everything = cases(seconds)
     with Progress(transient=True) as progress:
@@ -96,7 +96,7 @@ def _measure(systems: list[System], texts: Texts, bundle: Bundle, run: Path, rou
     memory = {system.name: round(system.rss_mb()) for system in systems}
     ratio = memory[OURS] / memory[TEXTBOOK.name]
     cells = {name: Cell(value=value, ratio=None) for name, value in memory.items()}
-    rows.append(Row("resident memory after all of this", "MB", cells, "below the textbook's", ratio < 1))
+    rows.append(FigureRow("resident memory after all of this", "MB", cells, "below the textbook's", ratio < 1))
     measurement = Measurement(
         cpu=describe(),
         plan={"variant": bundle.plan.variant, "provider": bundle.plan.provider},
@@ -116,7 +116,7 @@ def _load(system: System, case: Case, texts: Texts) -> Load:
         )
 
 
-def _rows(case: Case, loads: dict[str, Load]) -> list[Row]:
+def _rows(case: Case, loads: dict[str, Load]) -> list[FigureRow]:
     rows = []
     for figure in case.figures:
         values = {name: figure.read(load) for name, load in loads.items()}
@@ -127,13 +127,15 @@ def _rows(case: Case, loads: dict[str, Load]) -> list[Row]:
             target = f"{'at least' if figure.higher_is_better else 'at most'} {figure.target} x"
         ratio = cells[OURS].ratio
         held = ratio is not None and figure.held(ratio)
-        rows.append(Row(case.name, figure.name, cells, target, held if target else None))
+        rows.append(FigureRow(case.name, figure.name, cells, target, held if target else None))
     failed = {
         name: sum(n for status, n in load.statuses.items() if status != httpx.codes.OK) for name, load in loads.items()
     }
     if any(failed.values()):
         rows.append(
-            Row(case.name, "failed requests", {n: Cell(value=v, ratio=None) for n, v in failed.items()}, None, None)
+            FigureRow(
+                case.name, "failed requests", {n: Cell(value=v, ratio=None) for n, v in failed.items()}, None, None
+            )
         )
     return rows
 
@@ -146,7 +148,7 @@ def _cell(value: float, reference: float) -> Cell:
 
 def _in_process(
     ours: System, texts: Texts, bundle: Bundle, case: Case, rounds: int, seconds: float, advance: Callable[[], None]
-) -> list[Row]:
+) -> list[FigureRow]:
     """Our own served rate beside the same sessions without HTTP, and one slot beside all: in turns as well."""
     slots = bundle.plan.measured[0].slots
     all_slots, one_slot = InProcess(bundle, slots), InProcess(bundle, 1)
@@ -159,14 +161,14 @@ def _in_process(
             advance()
     rate, most, one = (statistics.median(values) for values in (served, bound, single))
     return [
-        Row(
+        FigureRow(
             "served / in process",
             "texts/s",
             {OURS: Cell(value=round(rate, 1), ratio=rate / most)},
             f"at least 0.85 of {most:.1f}",
             rate / most >= 0.85,
         ),
-        Row(
+        FigureRow(
             f"{slots} slots / 1, in process",
             "texts/s",
             {OURS: Cell(value=round(most, 1), ratio=most / one)},
@@ -176,7 +178,7 @@ def _in_process(
     ]
 
 
-def _accuracy(ours: System, texts: Texts, run: Path, bundle: Bundle) -> Row:
+def _accuracy(ours: System, texts: Texts, run: Path, bundle: Bundle) -> FigureRow:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from training.tasks.logits import torch_logits
@@ -195,7 +197,7 @@ def _accuracy(ours: System, texts: Texts, run: Path, bundle: Bundle) -> Row:
     logits, _ = torch_logits(model, tokenizer, rows, bundle.manifest.limits.max_tokens, lambda _: None)
     torch_accuracy = float((logits.argmax(-1) == rows.labels).mean())
     points = 100 * (served - torch_accuracy)
-    return Row(
+    return FigureRow(
         f"accuracy on {len(texts.rows)} labelled rows",
         "%",
         {

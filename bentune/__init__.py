@@ -1,1 +1,1 @@
-"""The command line of Bentune."""
+"""Command line of Bentune."""

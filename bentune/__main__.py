@@ -1,4 +1,4 @@
-"""`python -m bentune` is the same as `bentune`."""
+"""Entry point of `python -m bentune`."""
 
 from bentune.cli import main
 

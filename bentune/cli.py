@@ -1,4 +1,4 @@
-"""The command line: parses, calls one stage, prints. A stage is imported only when its command runs."""
+"""Entry point of the command line; a stage is imported only when its command runs."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from bentune.commands.retrain import retrain
 from bentune.commands.run import STAGES, run
 from bentune.commands.search import search
 from bentune.commands.serve import serve, smoke
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -33,24 +33,26 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="bentune")
 def cli() -> None:
-    """Fine-tune a transformer, prove every hop to ONNX, serve it as a Bento.
+    """Fine-tune a transformer, prove each conversion step to ONNX, and serve it as a Bento.
 
-    Exit codes: 0 fine, 1 a gate said no, 2 wrong usage or input, 3 something broke, 130 interrupted.
+    Start with `bentune run RECIPE`; `bentune COMMAND --help` describes a command.
+
+    Exit codes: 0 success, 1 refused by a gate, 2 wrong usage or input, 3 unexpected error, 130 interrupted.
     """
 
 
 @cli.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Show versions, the CPU as this process may use it, and what is missing."""
+    """Show versions, CPU, memory and missing packages."""
     from bentune.commands.doctor import examine
 
-    report, findings = Report(as_json=as_json), examine()
+    report, findings = ConsoleReporter(as_json=as_json), examine()
     table = Table("", "found", "note")
     for finding in findings:
         table.add_row(finding.name, finding.value, finding.note, style="" if finding.fine else "yellow")
     if not as_json:
-        Report.page(table)
+        ConsoleReporter.page(table)
     report.result([finding._asdict() for finding in findings])
 
 
@@ -82,7 +84,7 @@ def main() -> None:
 
 
 def _lead_or_follow() -> int:
-    """Of several processes that torchrun or its like started one runs the command, and the others follow it."""
+    """Run the command on rank 0; other processes, as started by torchrun, follow it."""
     from training.pipeline.workers import Team, team
 
     together = team()
@@ -112,7 +114,7 @@ def _exit_code(work: Callable[[], int]) -> int:
 def _explain(error: Exception) -> int:
     match error:
         case click.exceptions.Abort():
-            return _fail("interrupted; the same command goes on from here", 130)
+            return _fail("interrupted; the same command resumes from here", 130)
         case click.ClickException() if "--json" not in sys.argv:
             error.show()
             return error.exit_code

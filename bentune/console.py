@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 PIPE_WIDTH = 120
 
 
-class Report:
-    """Where a command speaks. With `as_json`, people's lines are left out and `result` prints the object."""
+class ConsoleReporter:
+    """Output of a command: lines for people on stderr, or with `as_json` one object on stdout."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -23,13 +23,13 @@ class Report:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """A progress bar to tell how many more steps are done; without a total a spinner."""
+        """Show a progress bar, or a spinner without a total; the yielded function adds steps."""
         with self._bar(description, total) as (progress, bar):
             yield lambda steps: progress.update(bar, advance=steps)
 
     @contextlib.contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A progress bar to tell how many steps are done in all."""
+        """Show a progress bar; the yielded function sets the number of steps done."""
         with self._bar(description, total) as (progress, bar):
             yield lambda steps: progress.update(bar, completed=steps)
 
@@ -42,21 +42,24 @@ class Report:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        # A spinner is only for whoever watches: it leaves nothing behind.
+        # A spinner is for a terminal only: it leaves nothing behind.
         unseen = total is None and not self.console.is_terminal
         with Progress(*columns, console=self.console, transient=total is None, disable=unseen) as progress:
             yield progress, progress.add_task(description, total=total)
 
     def say(self, renderable: Any) -> None:
-        """A line or a table for people."""
+        """Print a line or a table for people, on stderr."""
         self.console.print(renderable)
 
     @staticmethod
     def page(renderable: Any) -> None:
-        """A table that is the command's answer, on stdout, as wide as it needs where nobody watches."""
+        """Print a table that is the command's result, on stdout.
+
+        PIPE_WIDTH wide without a terminal.
+        """
         Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(renderable)
 
     def result(self, value: Any) -> None:
-        """What the command found, for machines."""
+        """Print the command's result as JSON on stdout, with `as_json`."""
         if self.as_json:
             click.echo(json.dumps(value, ensure_ascii=False, default=str))

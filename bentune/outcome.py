@@ -1,4 +1,4 @@
-"""How commands tell what became of a stage: a line or two for people, an object for machines."""
+"""Outcome of a stage as commands print it: lines for people, an object for scripts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from bentune.bundle.errors import GateError
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.tables.data import lines as data_lines
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def exit_code_of(verdict: "Verdict", *, as_json: bool) -> int:
-    """0 for PROMOTE, else 1: for people as a GateError with the reason; for machines without, their object has it."""
+    """Return the exit code of a verdict: 0 for PROMOTE, else 1.
+
+    Without `as_json` raises GateError with the reason instead of returning 1; the JSON object has it already.
+    """
     if verdict.decision == "PROMOTE":
         return 0
     if as_json:
@@ -25,8 +28,8 @@ def exit_code_of(verdict: "Verdict", *, as_json: bool) -> int:
     )
 
 
-def say_outcome(report: Report, outcome: Any) -> None:
-    """Tell people what became of a stage."""
+def say_outcome(report: ConsoleReporter, outcome: Any) -> None:
+    """Print the outcome of a stage for people."""
     done = f"{outcome.seconds:.1f} s" if outcome.redone else "nothing changed"
     report.say(f"[green]✓[/] [bold]{outcome.stage}[/]  {done}  {outcome.directory}")
     if outcome.stage == "data":
@@ -52,7 +55,7 @@ def say_outcome(report: Report, outcome: Any) -> None:
         _say_doubtful(report, outcome.summary["doubtful_labels"], outcome.directory)
 
 
-def _say_doubtful(report: Report, doubtful: dict[str, Any], directory: Path) -> None:
+def _say_doubtful(report: ConsoleReporter, doubtful: dict[str, Any], directory: Path) -> None:
     if not doubtful["first"]:
         if doubtful["accuracy"] is not None and doubtful["not_judged"]:
             report.say(f"  labels were not judged: {doubtful['not_judged']}")
@@ -67,7 +70,7 @@ def _say_doubtful(report: Report, doubtful: dict[str, Any], directory: Path) -> 
 
 
 def outcome_json(outcome: Any) -> dict[str, Any]:
-    """The same for machines."""
+    """Return the outcome of a stage as JSON."""
     return {
         "stage": outcome.stage,
         "directory": str(outcome.directory),

@@ -1,1 +1,1 @@
-"""From bundle to cluster: offline scoring and serving a built Bento. Works on the base install."""
+"""Rollout from bundle to cluster: offline scoring, serving, comparison and release, on the base install."""

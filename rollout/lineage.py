@@ -1,4 +1,4 @@
-"""The versions of a name: what each continues and was made of, what a comparison said of it, and where it is served."""
+"""Lineage of a name: the versions with their parents, inputs, verdicts, and where each is served."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,11 +15,11 @@ from bentune.bundle.manifest import MODULE, Bundle, Parent, open_bundle
 from bentune.bundle.store import stored_at
 from bentune.bundle.verdict import Verdict
 from rollout.release.record import read, served
-from rollout.server.served import asked
+from rollout.server.live import read_identity
 
 
-class Change(Frozen):
-    """One value of the recipe that is not the parent's."""
+class LineageChange(Frozen):
+    """Change of a recipe's value from the parent's."""
 
     key: str
     before: Any
@@ -27,11 +27,12 @@ class Change(Frozen):
 
 
 class Version(Frozen):
-    """One version. `content` is None where the bundle is `missing` from the store, or `damaged`, which says how.
+    """Version of a name.
 
-    `rows` counts rows by part of the split. `more` is how many more there are than the parent had, `changed` what the
-    recipe has otherwise; None without a parent in the store. `accuracy` is on the version's own held-out rows. `served`
-    is where it is served now, `verdicts` what comparisons said of it, the newest last.
+    `content` is None if the bundle is `missing` from the store, or `damaged`, with the damage in words. `rows` counts
+    rows by part of the split. `more` is the difference from the parent's rows and `changed` the difference of the
+    recipes, both None without a parent in the store. `accuracy` is on the version's own test rows. `served` lists where
+    it is served now, and `verdicts` the comparisons, newest last.
     """
 
     tag: str
@@ -44,7 +45,7 @@ class Version(Frozen):
     rows: dict[str, int] = Field(default_factory=dict)
     more: int | None = None
     recipe_digest: str | None = None
-    changed: list[Change] | None = None
+    changed: list[LineageChange] | None = None
     base: str | None = None
     accuracy: float | None = None
     verdicts: list[Verdict] = Field(default_factory=list)
@@ -52,27 +53,28 @@ class Version(Frozen):
 
     @property
     def verdict(self) -> Verdict | None:
-        """The newest, which counts."""
+        """Return the newest verdict, which counts."""
         return self.verdicts[-1] if self.verdicts else None
 
 
 class Lineage(Frozen):
-    """The versions in their order, those that are missing first; and what could not be found out."""
+    """Versions in their order, missing ones first, and the problems found."""
 
     versions: list[Version]
     problems: list[str]
 
 
 def lineage(name: str, addresses: Sequence[str] = (), progress: Callable[[int], None] = lambda _: None) -> Lineage:
-    """Read the versions of `name` in the BentoML model store, and who of them is served where.
+    """Read the versions of `name` in the BentoML model store, and where each is served.
 
-    That is from the record of releases in the BentoML home, and from /info of each of the addresses. Raises InputError
-    when the store has no version of the name.
+    The record of releases in the BentoML home and the /info of each address tell where. Raises InputError when the
+    store has no version of the name.
     """
     places, problems = _served_by_record()
     for address in addresses:
         try:
-            places.setdefault(asked(address), []).append(address)
+            identity = read_identity(address)
+            places.setdefault((identity.tag, identity.content), []).append(address)
         except InputError as error:
             problems.append(str(error))
     bundles: dict[str, Bundle] = {}
@@ -97,7 +99,7 @@ def lineage(name: str, addresses: Sequence[str] = (), progress: Callable[[int], 
         elif known is not None:
             problems.append(f"{tag} continues another {parent.tag} than the one in the store")
     unknown = [
-        f"{tag} is served at {', '.join(at)} and is not in the store here"
+        f"{tag} is served at {', '.join(at)}, but is not in the store here"
         for (tag, content), at in places.items()
         if tag.partition(":")[0] == name and getattr(versions.get(tag), "content", None) != content
     ]
@@ -112,7 +114,7 @@ def _stored(name: str) -> list[tuple[str, Path]]:
     if not models:
         known = sorted({model.tag.name for model in bentoml.models.list() if model.info.module == MODULE})
         has = f"it has {', '.join(known)}" if known else "it is empty: `bentune run RECIPE` makes one"
-        raise InputError(f"{name} is no name in the BentoML model store; {has}")
+        raise InputError(f"{name} is not in the BentoML model store; {has}")
     return [(str(model.tag), Path(model.path)) for model in models]
 
 
@@ -138,7 +140,7 @@ def _version(bundle: Bundle, places: dict[tuple[str, str], list[str]]) -> Versio
 
 
 def _elsewhere(parent: Parent) -> Version:
-    """A parent of another name, which is in the store, or one that was deleted."""
+    """Build the version of a parent of another name or of a deleted one."""
     with suppress(bentoml.exceptions.BentoMLException, ValueError, BundleError):
         bundle = open_bundle(Path(bentoml.models.get(parent.tag).path))
         if bundle.content == parent.content:
@@ -166,7 +168,7 @@ def _accuracy(evidence: dict[str, Any]) -> float | None:
 
 
 def _recipe(bundle: Bundle) -> dict[str, Any]:
-    """The recipe without what differs from version to version by itself."""
+    """Return the recipe without the values that differ in every version."""
     with suppress(RecursionError):
         return _flat({key: value for key, value in bundle.recipe().items() if key != "parent"})
     return {}
@@ -175,7 +177,7 @@ def _recipe(bundle: Bundle) -> dict[str, Any]:
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in section.items():
-        # Labels are renamed by names that may hold dots: they stay together.
+        # Renamed labels may have dots in their names, so that they are not flattened.
         if isinstance(value, dict) and value and key != "labels":
             flat |= _flat(value, f"{prefix}{key}.")
         else:
@@ -183,16 +185,16 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[LineageChange]:
     return [
-        Change(key=key, before=before.get(key), now=now.get(key))
+        LineageChange(key=key, before=before.get(key), now=now.get(key))
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
 
 
 def _served_by_record() -> tuple[dict[tuple[str, str], list[str]], list[str]]:
-    """By (tag, content) where it is served: in each place the last that was released or rolled back to."""
+    """Read from the record where each (tag, content) is served, by the last release or rollback there."""
     problems: list[str] = []
     lines = read(tell=problems.append)
     places: dict[tuple[str, str], list[str]] = {}

@@ -1,10 +1,10 @@
-"""Scores a file offline with the service's own predictor, a JSON line a row, safe to interrupt at any point.
+"""Offline scoring of a file with the service's own predictor, safe to interrupt.
 
-    OUT.jsonl.partial             the lines finished so far; locked while a process writes it
-    OUT.jsonl.partial.meta.json   what they were computed from, so that only the same work is gone on with
-    OUT.jsonl                     the partial under its final name, once every row is in it
+    OUT.jsonl.partial             the finished lines; locked while a process writes it
+    OUT.jsonl.partial.meta.json   the inputs of those lines, so that only the same work is resumed
+    OUT.jsonl                     the partial under its final name, once it has every row
 
-A row is scored once, however often the work is interrupted.
+Each row is scored once, however often the work is interrupted.
 """
 
 import fcntl
@@ -26,21 +26,24 @@ from bentune.bundle.targets.target import Prediction
 
 
 class Scorer(Protocol):
-    """What this module needs of a predictor."""
+    """Predictor of texts or pairs."""
 
     @property
     def digest(self) -> str:
-        """Digest of the bundle: another digest may give other scores."""
+        """Return the digest of the bundle: another digest may give other scores."""
         ...
 
     def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
-        """Score each text, or text and second text of a pair: a list for each, best first. Too long is cut."""
+        """Return predictions of texts or pairs in their order, best label first.
+
+        A text that is too long is truncated.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """`rows` in the output, how many of them an earlier run had finished, and the wall seconds of this run."""
+class PredictSummary:
+    """Rows of the output, rows that an earlier run had finished, and wall seconds of this run."""
 
     rows: int
     resumed_at: int
@@ -49,7 +52,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Guard:
-    """What the lines of a partial depend on; field names are the keys of its meta file."""
+    """Inputs of a partial's lines; field names are the keys of its meta file."""
 
     input_sha256: str
     model_digest: str
@@ -69,18 +72,18 @@ def predict_file(
     chunk_rows: int = 512,
     progress: Callable[[int], None],
     overwrite: bool = False,
-) -> Summary:
-    """Write `{"row": n, "prediction": [{"label": ..., "score": ...}, ...]}` for each row, in the file's order.
+) -> PredictSummary:
+    """Write the predictions of each row as a JSON line, in the file's order.
 
-    Rows are scored and made durable `chunk_rows` at a time. After an interruption of any kind the same call goes on
-    after the last whole line. `progress` is given the number of rows finished in all, those of earlier runs included:
-    once at the start and once a chunk. `overwrite` replaces an existing output, and a partial of other work.
+    A line is `{"row": n, "prediction": [{"label": ..., "score": ...}, ...]}`. Rows are scored and flushed to disk
+    `chunk_rows` at a time. After any interruption, the same call resumes after the last whole line. `progress` is
+    called at the start and after each chunk with the total of finished rows, those of earlier runs included.
+    `overwrite` replaces an existing output, and a partial of other work.
 
     Raises:
         InputError: bad arguments, a bad row, an existing output, a partial that belongs to other work or that another
             process is writing. Chunks before a bad row stay.
         BentuneError: the output cannot be written, or the model gave a score that is no number. Finished chunks stay.
-
     """
     started = time.monotonic()
     partial_path = output_path.with_name(output_path.name + ".partial")
@@ -95,7 +98,7 @@ def predict_file(
     guard = _Guard(_sha256(input_path), scorer.digest, text_column, pair_column, top_k)
 
     with _locked(partial_path) as partial:
-        _refuse_finished(output_path, overwrite)  # again: the process that held the lock may just have finished it
+        _refuse_finished(output_path, overwrite)  # again: the former holder of the lock may have finished it
         resumed_at = done = _resume(partial, partial_path, meta_path, guard, overwrite)
         progress(done)
         for _ in islice(rows, done):
@@ -110,7 +113,7 @@ def predict_file(
             ]
             try:
                 scored = zip(chunk, scorer.score(texts), strict=True)
-            except RequestError as error:  # of an image; inputs are numbered from the first of these rows
+            except RequestError as error:  # of an image; numbered from the first row of the chunk
                 raise InputError(f"{input_path}, rows from {chunk[0].number} on: {error}") from None
             lines = b"".join(_line(row.number, predictions[:top_k]) for row, predictions in scored)
             with _writing(partial_path):
@@ -121,7 +124,7 @@ def predict_file(
             partial_path.replace(output_path)
             meta_path.unlink(missing_ok=True)
             _sync_directory(output_path.parent)
-    return Summary(done, resumed_at, time.monotonic() - started)
+    return PredictSummary(done, resumed_at, time.monotonic() - started)
 
 
 def _refuse_finished(output: Path, overwrite: bool) -> None:
@@ -133,10 +136,10 @@ def _refuse_finished(output: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[FileIO]:
-    """Open a file for appending and hold it alone; it is made where there is none."""
+    """Open a file for appending with an exclusive lock; create it where it is missing."""
     while True:
         try:
-            # Unbuffered: what could not be written must not be tried again when the file is closed.
+            # Unbuffered: a failed write must not be repeated when the file is closed.
             file = path.open("a+b", buffering=0)
         except OSError as error:
             raise InputError(
@@ -149,7 +152,7 @@ def _locked(path: Path) -> Iterator[FileIO]:
                 raise InputError(
                     f"{path}: another process is writing it; wait until it has ended, or give another output"
                 ) from None
-            # Between open and flock its last owner may have renamed it to the output, which is not ours to touch.
+            # Between open and flock, the former owner may have renamed the file to the finished output.
             if _is_at(file, path):
                 yield file
                 return
@@ -163,7 +166,7 @@ def _is_at(file: FileIO, path: Path) -> bool:
 
 
 def _resume(partial: FileIO, path: Path, meta_path: Path, guard: _Guard, overwrite: bool) -> int:
-    """Bring the partial to a state that can be appended to and return how many rows are in it."""
+    """Cut the partial after its last whole line and return its number of rows."""
     try:
         rows, size = _whole_lines(path)
         if rows:
@@ -175,13 +178,16 @@ def _resume(partial: FileIO, path: Path, meta_path: Path, guard: _Guard, overwri
     with _writing(path):
         partial.truncate(size)
         if not rows:
-            # Only now that the partial is empty: a meta file must never vouch for another run's lines.
+            # Only once the partial is empty: a meta file must never describe another run's lines.
             _write_durably(meta_path, json.dumps(asdict(guard), indent=2) + "\n")
     return rows
 
 
 def _whole_lines(path: Path) -> tuple[int, int]:
-    """Count the lines and bytes of a partial up to the last line end, having checked that they are rows 0, 1, 2..."""
+    """Count the lines and bytes of a partial up to its last line end.
+
+    Raises InputError unless they are rows 0, 1, 2...
+    """
     rows = size = 0
     with path.open("rb") as file:
         for line in file:
@@ -230,7 +236,7 @@ def _append(file: FileIO, data: bytes) -> None:
 
 
 def _write_durably(path: Path, text: str) -> None:
-    """Write a whole file or, on any failure, leave what was there."""
+    """Write a file atomically: a failure leaves the former content."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb", buffering=0) as file:
         _append(file, text.encode())
@@ -239,10 +245,10 @@ def _write_durably(path: Path, text: str) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a power cut, as fsync does the bytes in a file."""
+    """Flush a directory, so that its names survive a power cut."""
     directory = os.open(path, os.O_RDONLY)
     try:
-        # Some network file systems refuse this; the names are right there all the same, until the power goes.
+        # Some network file systems refuse this; only a power cut could then lose the name.
         with suppress(OSError):
             os.fsync(directory)
     finally:

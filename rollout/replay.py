@@ -1,4 +1,4 @@
-"""Scores logged traffic with a candidate and says where it disagrees with what was answered, before any pod runs it."""
+"""Replay of logged traffic with a candidate: its disagreement with the logged answers."""
 
 import random
 import statistics
@@ -6,36 +6,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
 from bentune.bundle.errors import BundleError, InputError
 from bentune.bundle.targets.registry import TARGETS
-from bentune.bundle.targets.target import Prediction, Target
+from bentune.bundle.targets.target import Target
+from rollout.predict import Scorer
 from service.monitoring.log_files import log_files
 from service.monitoring.prediction_log import MOST_CHARACTERS, LoggedPrediction
 
-# A line is texts, of at most six bytes a character in JSON, and the scores of many labels.
+# The texts of a line, at most six bytes a character in JSON, and the scores of many labels.
 MOST_LINE_BYTES = 6 * MOST_CHARACTERS + 1_000_000
 CHUNK_ROWS = 256
 SHOWN_FLIPS = 10
 
 
-class Scorer(Protocol):
-    """What this module needs of a predictor."""
-
-    def score(self, texts: list[tuple[str, str | None]]) -> list[list[Prediction]]:
-        """Predictions of texts or pairs, best label first, in their order; too long is cut."""
-        ...
-
-
 @dataclass
 class Logged:
-    """What was read of a log: a uniform sample of the lines that can be scored, and how many there were of each kind.
+    """Uniform sample of a log's usable lines, and the number of lines of each kind.
 
-    `damaged` lines were not written by the service, or not to their end; `redacted` ones hold no text; `other_inputs`
-    are texts where pairs are needed or the other way round.
+    `damaged` lines are incomplete or not written by the service; `redacted` ones have no text; `other_inputs` are texts
+    where the candidate needs pairs, or pairs where it needs texts.
     """
 
     rows: list[LoggedPrediction] = field(default_factory=list)
@@ -46,15 +39,16 @@ class Logged:
 
     @property
     def models(self) -> Counter[str]:
-        """The sampled lines by the version that answered."""
+        """Count the sampled lines by the version that answered."""
         return Counter(row.model for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
-class Flip:
-    """An input that the candidate answers otherwise, `label` after `before`, and how sure each is of its own answer.
+class ChangedAnswer:
+    """Input whose answer changes from `before` to `label`.
 
-    Where an input has any number of labels, an answer names all, and is as sure as the least sure of them.
+    `was_sure` and `confidence` are those of each model in its own answer. A multi-label answer names all labels, and
+    its confidence is that of the least confident one.
     """
 
     logged: LoggedPrediction
@@ -65,25 +59,25 @@ class Flip:
 
     @property
     def certainty(self) -> float:
-        """How sure the less sure of the two is: where both are, one of them is wrong and does not know."""
+        """Return the lower confidence of the two: if it is high, one model is surely wrong."""
         return min(self.was_sure, self.confidence)
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`flips` of `rows`, with Wilson's interval at 95 % (Wilson, JASA 1927, 22:209)."""
+    """Share of changed answers, with Wilson's interval at 95 % (Wilson, JASA 1927, 22:209)."""
 
     flips: int
     rows: int
 
     @property
     def value(self) -> float:
-        """Flips a row."""
+        """Return the changed answers per row."""
         return self.flips / self.rows
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its ends, within 0 and 1."""
+        """Return the ends of the interval, between 0 and 1."""
         z = statistics.NormalDist().inv_cdf(0.975)
         spread = 1 + z * z / self.rows
         centre = (self.value + z * z / (2 * self.rows)) / spread
@@ -93,32 +87,33 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """What a replay found.
+    """Result of a replay.
 
-    `by_label` has the rate among inputs that were answered with a label; `to` the flips by (logged, candidate) labels.
-    `moved` is how far the probability of the logged label moved, absolutely, an entry a row, sorted; of any number of
-    labels that of the one which moved most. `flips` are those that both are surest of, at most ten.
+    `by_label` is the rate among the inputs whose logged answer is that label, `to` the changes by (logged, candidate)
+    label. `moved` is the sorted absolute change of the logged label's probability, one entry a row; for multi-label
+    answers the largest change of any label. `flips` are at most ten, those in which both models are most confident.
     """
 
     rate: Rate
     by_label: dict[str, Rate]
     to: Counter[tuple[str, str]]
     moved: list[float]
-    flips: list[Flip]
+    flips: list[ChangedAnswer]
 
     def moved_at(self, share: float) -> float:
-        """The difference that so large a share of the rows stays below."""
+        """Return the quantile `share` of the absolute changes of probability."""
         return self.moved[min(len(self.moved) - 1, int(share * len(self.moved)))]
 
 
 def read_log(place: Path, *, pairs: bool, most: int) -> Logged:
-    """Read a log's directory, or one file of it, in memory that does not grow with it; keep at most `most` lines.
+    """Read a log's directory or one of its files, and keep a sample of its lines.
 
-    Raises InputError where nothing in it can be scored, with what to do.
+    The sample has at most `most` lines, so that memory does not grow with the log. Raises InputError, with a remedy,
+    where no line can be scored.
     """
     files = _files(place)
     found = Logged()
-    # The same lines are chosen again, so that two candidates are asked the same.
+    # A fixed seed, so that two candidates are compared on the same lines.
     chance = random.Random(0)  # noqa: S311 (a sample, and no secret)
     for line in (line for path in files for line in _lines(path)):
         row = _parsed(line)
@@ -153,14 +148,14 @@ def require_same_labels(rows: list[LoggedPrediction], target: Target) -> None:
 def disagreement(
     scorer: Scorer, rows: list[LoggedPrediction], progress: Callable[[int], None], target: Target
 ) -> Disagreement:
-    """Score each row's texts and compare with what was answered; `progress` is told how many are done.
+    """Score each row's inputs and compare them with the logged answers.
 
-    A label that only one of the two has is one that the other gives a probability of 0.
+    `progress` is called with the rows done. A label that one of the two models lacks has a probability of 0 there.
     """
     asked: Counter[str] = Counter()
     to: Counter[tuple[str, str]] = Counter()
     moved: list[float] = []
-    flips: list[Flip] = []
+    flips: list[ChangedAnswer] = []
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]
         answers = scorer.score([(row.text or "", row.text_pair) for row in chunk])
@@ -170,7 +165,7 @@ def disagreement(
             asked[found.before] += 1
             if found.flipped:
                 to[found.before, found.after] += 1
-                flips.append(Flip(row, found.before, found.was_sure, found.after, found.sure))
+                flips.append(ChangedAnswer(row, found.before, found.was_sure, found.after, found.sure))
         flips = sorted(flips, key=lambda flip: -flip.certainty)[:SHOWN_FLIPS]
         progress(start + len(chunk))
     by_label = {
@@ -181,7 +176,10 @@ def disagreement(
 
 
 def summary(found: Disagreement, log: Logged, tag: str, *, texts: bool) -> dict[str, Any]:
-    """For machines; the most certain flips with their texts only where they are asked for."""
+    """Summarize a replay as JSON.
+
+    The most confident changes include their texts only with `texts`.
+    """
     low, high = found.rate.interval
     return {
         "candidate": tag,
@@ -226,7 +224,10 @@ def _files(place: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file; of one that is too long an empty one, which is damaged."""
+    """Yield the lines of a file.
+
+    One that is too long as an empty line, which counts as damaged.
+    """
     with path.open("rb") as file:
         while line := file.readline(MOST_LINE_BYTES):
             whole = line.endswith(b"\n")
@@ -240,7 +241,7 @@ def _parsed(line: bytes) -> LoggedPrediction | None:
         row = LoggedPrediction.model_validate_json(line)
     except ValidationError:
         return None
-    # What a text may be is what the tokenizer takes.
+    # The service logs no other text: the tokenizer takes none.
     return row if row.label in row.scores and row.text != "" else None
 
 

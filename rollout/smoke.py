@@ -1,4 +1,4 @@
-"""Starts a built Bento, sends held-out rows over HTTP, and reads /info and /metrics: proof that it serves."""
+"""Smoke test of a built Bento: held-out rows over HTTP, /info and /metrics."""
 
 from typing import Any, Protocol
 
@@ -23,17 +23,17 @@ SHOWN_METRICS = (
 SHOWN_CHARACTERS = 60
 
 
-class Report(Protocol):
-    """Where the lines for people go."""
+class LineReporter(Protocol):
+    """Output of lines for people."""
 
     def say(self, renderable: Any) -> None:
         """Print a line or a table."""
 
 
-def smoke(tag: str, rows: int, report: Report) -> dict[str, Any]:
-    """Classify the first golden rows of the Bento's bundle over HTTP.
+def smoke(tag: str, rows: int, report: LineReporter) -> dict[str, Any]:
+    """Start the Bento and send it the first golden rows of its bundle.
 
-    Returns the answers, /info, and the metrics that were shown. Raises BentuneError when a score is not the expected.
+    Returns the answers, /info and the metrics shown. Raises BentuneError when a score is not the expected one.
     """
     bento = find_bento(tag)
     bundle = find_bundle(str(bento.info.all_models[0].tag))

@@ -27,7 +27,7 @@ from service.engine.proven import Proven, logger
 from service.http.requests import Incoming, PredictRequest, Row
 from service.info import info
 from service.monitoring.metrics import Metrics
-from service.monitoring.prediction_log import Kept
+from service.monitoring.prediction_log import SampledInput
 from service.monitoring.record_answer import Recorder
 from service.scheduling.queue import QueueLimits
 from service.scheduling.scheduler import Scheduler
@@ -38,7 +38,7 @@ from service.tasks.task import Encoded
 # Most texts have about five bytes a token: a body of so many bytes has hardly fewer tokens than this makes of it.
 MOST_BYTES_PER_TOKEN = 8
 
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 
 class Application:
@@ -172,7 +172,7 @@ class Application:
         return encoded
 
     def _prediction(
-        self, output: Floats, encoded: Encoded, kept: Kept | None, request: PredictRequest
+        self, output: Floats, encoded: Encoded, kept: SampledInput | None, request: PredictRequest
     ) -> list[Prediction]:
         scores = self.task.target.scores(output)
         self.recorder.answered(encoded, scores, kept)
@@ -192,7 +192,7 @@ class Application:
             self.metrics.plan_fallback.labels(fallback.reason).set(1)
 
 
-async def _unless_gone(work: Coroutine[Any, Any, Found], incoming: Incoming) -> Found:
+async def _unless_gone(work: Coroutine[Any, Any, _Found], incoming: Incoming) -> _Found:
     """Await the answer, but drop the work when the client closes its connection. Raises ClientGone."""
     task = asyncio.current_task()
     if task is None:

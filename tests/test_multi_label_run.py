@@ -21,7 +21,7 @@ from bentune.bundle.manifest import Bundle, open_bundle, seal
 from bentune.bundle.verdict import CompareSettings, Decision
 from rollout.compare.compare import compare
 from rollout.compare.decision import Comparison
-from rollout.compare.scorer import BundleScorer
+from rollout.compare.models import BundleScorer
 from rollout.predict import predict_file
 from rollout.replay import disagreement, read_log, require_same_labels
 from service.app import TextClassifier

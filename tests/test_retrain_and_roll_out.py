@@ -24,7 +24,7 @@ from canary import Analysis, prometheus, scraped, until
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle, open_bundle, seal
 from bentune.bundle.seen_rows import row_key
-from rollout.capacity.round_robin import RoundRobin
+from rollout.capacity.servers import RoundRobin
 from rollout.server.server import free_port, running, serve_command
 from rollout.server.target import serving
 

@@ -1,4 +1,4 @@
-"""The command `bench`: load-tests a running server or a Bento, compares two, or finds what rate one holds."""
+"""Command `bench`: load test of a server or a Bento, comparison of two, or search for a capacity."""
 
 import math
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 
 from bentune.bundle.errors import GateError, InputError
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option, require_place
 
 if TYPE_CHECKING:
@@ -27,26 +27,40 @@ MAX_RATE = 100_000
 @click.command()
 @click.argument("target")
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="CSV, TSV, JSONL or TXT with the texts.")
-@click.option("--text-column", help="Column with the text; by default a Bento's own, or `text`.")
-@click.option("--pair-column", help="Column with the second text, for a model of pairs.")
+@click.option("--text-column", help="Column of the text.  [default: the Bento's own, or text]")
+@click.option("--pair-column", help="Column of the second text, for a model of pairs.")
 @click.option(
-    "--clients", type=click.IntRange(min=1), help=f"Closed loop: requests under way; {DEFAULT_CLIENTS} by default."
+    "--clients", type=click.IntRange(min=1), help=f"Closed loop: requests under way.  [default: {DEFAULT_CLIENTS}]"
 )
 @click.option(
-    "--rate", type=click.FloatRange(0, MAX_RATE, min_open=True), help="Open loop: requests a second, Poisson."
+    "--rate", type=click.FloatRange(0, MAX_RATE, min_open=True), help="Open loop: requests a second, at random times."
 )
-@click.option("--compare", "other", metavar="TARGET", help="A second server, loaded in turns with the first.")
-@click.option("--find-knee", is_flag=True, help="Find the highest rate that holds --slo; writes capacity.json.")
-@click.option("--slo", metavar="P=TIME", help="Objective such as p99=200ms; exit 1 if missed.")
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Texts in a request.")
+@click.option("--compare", "other", metavar="TARGET", help="Second server, loaded in turns with the first.")
+@click.option("--find-knee", is_flag=True, help="Find the highest rate that holds --slo and write capacity.json.")
+@click.option("--slo", metavar="P=TIME", help="Latency objective such as p99=200ms; exit code 1 if missed.")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Texts per request.")
 @click.option(
-    "--seconds", default=15.0, show_default=True, type=click.FloatRange(0.5, MAX_SECONDS), help="To measure, a server."
+    "--seconds",
+    default=15.0,
+    show_default=True,
+    type=click.FloatRange(0.5, MAX_SECONDS),
+    help="Seconds to measure each server.",
 )
 @click.option(
-    "--warmup", default=2.0, show_default=True, type=click.FloatRange(0, MAX_SECONDS), help="Seconds not counted."
+    "--warmup",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, MAX_SECONDS),
+    help="Seconds of load before the measurement.",
 )
-@click.option("--timeout-ms", default=30_000, show_default=True, type=click.IntRange(1, 600_000), help="Of a request.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of arrivals and order.")
+@click.option(
+    "--timeout-ms",
+    default=30_000,
+    show_default=True,
+    type=click.IntRange(1, 600_000),
+    help="Timeout of a request, in ms.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seed of arrivals and order.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Directory for the JSON and the PNG.")
 @json_option
 def bench(
@@ -67,9 +81,10 @@ def bench(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Load-test TARGET: the address of a server, or a Bento, which is started and stopped.
+    """Load-test a server or a Bento.
 
-    Without --input, the held-out rows inside the Bento are sent.
+    TARGET is the address of a server, or a Bento, which is started and stopped. Without --input, the golden rows inside
+    the Bento are sent.
     """
     from rollout.load.bench import Pattern, require_answer
     from rollout.load.bodies import bodies_of
@@ -85,7 +100,7 @@ def bench(
     bodies = bodies_of(texts, batch=batch, seed=seed)
     closed = clients or (None if rate else DEFAULT_CLIENTS)
     pattern = Pattern(clients=closed, rate=rate, seconds=seconds, warmup_s=warmup, seed=seed)
-    report = Report(as_json=as_json)
+    report = ConsoleReporter(as_json=as_json)
     with ExitStack() as stack:
         servers = [stack.enter_context(serving(name, timeout_ms)) for name in (target, other) if name is not None]
         for served in servers:
@@ -97,7 +112,7 @@ def bench(
 
 
 def _bench(
-    report: Report,
+    report: ConsoleReporter,
     servers: "list[Served]",
     bodies: "list[Body]",
     objective: "Objective | None",
@@ -144,7 +159,12 @@ def _bench(
 
 
 def _find_knee(
-    report: Report, served: "Served", bodies: "list[Body]", objective: "Objective", pattern: "Pattern", out: Path | None
+    report: ConsoleReporter,
+    served: "Served",
+    bodies: "list[Body]",
+    objective: "Objective",
+    pattern: "Pattern",
+    out: Path | None,
 ) -> None:
     from bentune.bundle.hardware import describe
     from bentune.bundle.manifest import write_json
@@ -165,7 +185,7 @@ def _find_knee(
 
 
 def _require_numbers(**values: float | None) -> None:
-    """`nan` is in every range that click checks."""
+    """Raise InputError for a value that is nan, which click accepts in any range."""
     for name, value in values.items():
         if value is not None and math.isnan(value):
             raise InputError(f"--{name} is no number; give one")

@@ -1,4 +1,4 @@
-"""The command `capacity`: turns a measured capacity into pods, an autoscaler and their patches, and simulates them."""
+"""Command `capacity`: pods, autoscaler and patches from a measured capacity, and their simulation."""
 
 import math
 import os
@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 
 from bentune.bundle.errors import GateError, InputError
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option, require_place
 
 if TYPE_CHECKING:
@@ -22,27 +22,38 @@ _MEMORY = re.compile(r"[1-9][0-9]{0,14}(?:\.[0-9]{1,3})?(?:Ki|Mi|Gi|Ti|k|M|G|T)?
 
 @click.command()
 @click.argument("capacity_file", metavar="CAPACITY.json", type=click.Path(path_type=Path))
-@click.option("--slo", required=True, metavar="P=TIME", help="Objective, at most as strict as what was measured.")
+@click.option("--slo", required=True, metavar="P=TIME", help="Latency objective, no stricter than the measured one.")
 @click.option(
     "--peak", required=True, type=click.FloatRange(0, MAX_RATE, min_open=True), help="Requests a second at the peak."
 )
 @click.option(
-    "--startup", type=click.FloatRange(0, 3600), help="Seconds until a new pod is ready, if not those measured."
+    "--startup", type=click.FloatRange(0, 3600), help="Seconds until a new pod is ready.  [default: as measured]"
 )
 @click.option(
-    "--traffic", default="daily", show_default=True, metavar="NAME|FILE.csv", help="step, ramp, spike, daily, or a CSV."
+    "--traffic",
+    default="daily",
+    show_default=True,
+    metavar="NAME|FILE.csv",
+    help="Curve of the traffic: step, ramp, spike, daily, or a CSV.",
 )
 @click.option(
-    "--headroom", default=0.8, show_default=True, type=float, help="Share of its capacity a pod is planned at."
+    "--headroom", default=0.8, show_default=True, type=float, help="Share of its capacity that a pod is planned for."
 )
-@click.option("--min", "least", type=click.IntRange(min=1), help="Least pods, instead of those the traffic asks for.")
-@click.option("--cpu", type=click.FloatRange(0, 1024, min_open=True), help="Cores of a pod, if not those measured.")
-@click.option("--memory", help="Memory of a pod, for example 1Gi, if not what was measured.")
+@click.option("--min", "least", type=click.IntRange(min=1), help="Fewest pods.  [default: those for the traffic]")
+@click.option("--cpu", type=click.FloatRange(0, 1024, min_open=True), help="Cores of a pod.  [default: as measured]")
+@click.option("--memory", help="Memory of a pod, for example 1Gi.  [default: as measured]")
 @click.option(
-    "--autoscaler", "scaler", default="hpa", show_default=True, type=click.Choice(["hpa", "keda"]), help="To patch."
+    "--autoscaler",
+    "scaler",
+    default="hpa",
+    show_default=True,
+    type=click.Choice(["hpa", "keda"]),
+    help="Autoscaler to patch.",
 )
-@click.option("--play", metavar="BENTO", help="Play the traffic against real servers of it too, on this machine.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Directory for the files and the PNG.")
+@click.option("--play", metavar="BENTO", help="Also run the traffic against real servers of this Bento here.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Directory for the patches, the JSON and the PNG."
+)
 @json_option
 def capacity(
     capacity_file: Path,
@@ -59,20 +70,22 @@ def capacity(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Size a Deployment and its autoscaler from CAPACITY.json of `bench --find-knee`, and simulate them.
+    """Size pods and an autoscaler, and simulate them.
 
-    Exit 1 when the simulation misses the objective; the files are written nevertheless. --play takes as long as the
-    traffic does: it starts and stops servers by the same rule, each on cores of its own.
+    `bentune bench --find-knee` writes CAPACITY.json, the measured capacity of one pod. The built-in curves of the
+    traffic go up to --peak; a CSV has the columns seconds,rate. The BENTUNE_ settings of the service are read from the
+    environment.
 
-    The traffic's built-in curves go up to --peak; a CSV has the columns seconds,rate. The BENTUNE_ settings of the
-    service are read from the environment.
+    --play takes as long as the traffic: it starts and stops servers as the autoscaler would, each on its own cores.
+
+    Exit code 1 if the simulation misses the objective; the files are written anyway.
     """
     from bentune.bundle.manifest import write_json
     from rollout.capacity.patch import write_patches
     from rollout.capacity.play_bento import play_bento
     from rollout.capacity.pod_model import PodModel
     from rollout.capacity.simulation import simulate
-    from rollout.capacity.sizing import CapacityPlan, Curve, habits, read_capacity, size
+    from rollout.capacity.sizing import CapacityPlan, TrafficSummary, habits, read_capacity, size
     from rollout.capacity.tables import compared_table, outcome_table, sizing_table, warnings
     from rollout.load.slo import parse_objective
     from service.settings import Settings
@@ -99,7 +112,7 @@ def capacity(
     )
     if out is not None:
         require_place(out)
-    report = Report(as_json=as_json)
+    report = ConsoleReporter(as_json=as_json)
     compared = play_bento(play, measured, sizing, curve, settings) if play is not None else None
     outcome, series = simulate(PodModel.of(measured), sizing.scaling, curve, objective, habits(sizing))
     plan = CapacityPlan(
@@ -107,7 +120,7 @@ def capacity(
         model=measured.model,
         measured=measured.objective,
         sizing=sizing,
-        traffic=Curve(name=curve.name, seconds=curve.duration_s, lowest=curve.lowest, highest=curve.highest),
+        traffic=TrafficSummary(name=curve.name, seconds=curve.duration_s, lowest=curve.lowest, highest=curve.highest),
         simulated=outcome,
         played=compared,
     )
@@ -125,7 +138,7 @@ def capacity(
 
         draw_scaling(out / "scaling.png", series, sizing, f"{curve.name}: {because}")
         written.append(out / "scaling.png")
-    # Last, so that where it is, the others are.
+    # Last: where this file exists, the others do too.
     write_json(directory / "capacity-plan.json", plan)
     written.append(directory / "capacity-plan.json")
     report.say(f"[green]✓[/] {escape(', '.join(map(str, written)))}")

@@ -1,11 +1,11 @@
-"""The command `compare`: judges a candidate against what is served, on rows that neither has seen."""
+"""Command `compare`: verdict on a candidate against the served model."""
 
 from pathlib import Path
 
 import click
 from rich.markup import escape
 
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option
 from bentune.outcome import exit_code_of
 
@@ -14,11 +14,13 @@ from bentune.outcome import exit_code_of
 @click.argument("candidate")
 @click.argument("served")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Labelled rows: CSV, TSV or JSONL.")
-@click.option("--label-column", default="label", show_default=True, help="Column with the label.")
-@click.option("--slice", "slices", multiple=True, metavar="COLUMN", help="Also compare by the values of a column.")
-@click.option("--margin", type=float, help="Points of accuracy to lose; by default the recipe's.")
-@click.option("--leave-out-trained", is_flag=True, help="Leave out rows that a side was trained on.")
-@click.option("--trust-rows", is_flag=True, help="Vouch for the rows where a service's bundle is not here.")
+@click.option("--label-column", default="label", show_default=True, help="Column of the label.")
+@click.option(
+    "--slice", "slices", multiple=True, metavar="COLUMN", help="Also compare within each value of this column."
+)
+@click.option("--margin", type=float, help="Allowed loss of accuracy, in points.  [default: the recipe's]")
+@click.option("--leave-out-trained", is_flag=True, help="Drop rows that a model was trained on.")
+@click.option("--trust-rows", is_flag=True, help="Skip the check of rows if a service's bundle is not in the store.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Directory for the JSON and the page.")
 @json_option
 def compare(
@@ -33,14 +35,17 @@ def compare(
     out: Path | None,
     as_json: bool,
 ) -> int:
-    """Judge CANDIDATE against SERVED: each a bundle's tag or directory, or the address of a service.
+    """Compare a candidate with the served model.
 
-    The same rows go through both. Exit code 0 for PROMOTE, 1 for HOLD and NEED MORE ROWS.
+    The same labelled rows go through both, and the verdict decides which to serve. CANDIDATE and SERVED are each a
+    bundle's tag or directory, or the address of a service. The rows must be new to both models.
+
+    Exit code 0 for PROMOTE, 1 for HOLD and NEED MORE ROWS.
     """
     from rollout.compare.compare import compare as compare_sides
     from rollout.compare.tables import tables
 
-    report = Report(as_json=as_json)
+    report = ConsoleReporter(as_json=as_json)
     found = compare_sides(
         candidate,
         served,

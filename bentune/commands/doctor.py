@@ -1,4 +1,4 @@
-"""Looks at what a run and a server need: versions, the CPU as the cgroup shows it, disk, and what is missing."""
+"""Examination of this machine: versions, CPU, memory, disk and missing packages."""
 
 import importlib.metadata
 import importlib.util
@@ -18,7 +18,7 @@ RUN_BYTES = 3_000_000_000
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """Finding of the examination."""
 
     name: str
     value: str
@@ -27,7 +27,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Everything that `bentune doctor` prints."""
+    """Collect the findings of `bentune doctor`."""
     cpu = describe()
     free = shutil.disk_usage(Path.cwd()).free
     memory = memory_limit_bytes()

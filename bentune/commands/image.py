@@ -1,21 +1,23 @@
-"""The command `image`: makes the container image of a Bento."""
+"""Command `image`: container image of a Bento."""
 
 import subprocess
 
 import click
 from rich.markup import escape
 
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option
 
 
 @click.command()
 @click.argument("tag")
-@click.option("--name", help="Of the image; bentune/NAME:VERSION by default.")
-@click.option("--engine", help="docker, podman or buildah; by default the first that answers.")
-@click.option("--base", default="python:3.11-slim", show_default=True, help="Image with Python 3.11 to build upon.")
-@click.option("--revision", help="Source revision for the labels; by default that of the git checkout one is in.")
-@click.option("--only", type=click.Choice(["model", "server"]), help="The model, or the server without it.")
+@click.option("--name", help="Name of the image.  [default: bentune/NAME:VERSION]")
+@click.option("--engine", help="Container engine: docker, podman or buildah.  [default: the first that answers]")
+@click.option("--base", default="python:3.11-slim", show_default=True, help="Base image, with Python 3.11.")
+@click.option("--revision", help="Source revision for the labels.  [default: of the current git checkout]")
+@click.option(
+    "--only", type=click.Choice(["model", "server"]), help="Build only the model's image, or the server's without it."
+)
 @json_option
 def image(
     tag: str,
@@ -26,14 +28,15 @@ def image(
     only: str | None,
     as_json: bool,
 ) -> None:
-    """Make a hardened container image of a Bento, the model in a layer of its own.
+    """Build a container image of a Bento.
 
-    With --only, one of the two images that the component `model-image` of k8s/ puts together again.
+    The image is hardened and has the model in its own layer. With --only, build one of the two images that the
+    component `model-image` of k8s/ combines.
     """
     from bentune.bundle.store import find_bento
     from rollout.image.bento_image import build_image, find_engine
 
-    report, bento = Report(as_json=as_json), find_bento(tag)
+    report, bento = ConsoleReporter(as_json=as_json), find_bento(tag)
     built = build_image(
         bento,
         name or f"bentune/{bento.tag.name}{f'-{only}' if only else ''}:{bento.tag.version}",

@@ -1,4 +1,4 @@
-"""The command `lineage`: draws the versions of a name as a tree."""
+"""Command `lineage`: tree of the versions of a name."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ import click
 from rich.markup import escape
 from rich.tree import Tree
 
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option
 
 if TYPE_CHECKING:
@@ -18,28 +18,34 @@ SHOWN = 5
 
 @click.command()
 @click.argument("name")
-@click.option("--at", "addresses", multiple=True, metavar="URL", help="Ask this service what it serves; repeatable.")
+@click.option(
+    "--at", "addresses", multiple=True, metavar="URL", help="Address of a service whose version is marked; repeatable."
+)
 @json_option
 def lineage(name: str, addresses: tuple[str, ...], as_json: bool) -> None:
-    """Draw the versions of NAME: data, recipe, parent, verdicts, who is served where."""
+    """Show the versions of a name as a tree.
+
+    Each has its data, recipe and verdicts, and where it is served.
+    """
     from rollout.lineage import lineage as read_lineage
 
-    report = Report(as_json=as_json)
+    report = ConsoleReporter(as_json=as_json)
     with report.task("reading bundles", None) as advance:
         found = read_lineage(name, addresses, advance)
     if not as_json:
-        Report.page(draw(name, found.versions))
+        ConsoleReporter.page(draw(name, found.versions))
     for problem in found.problems:
         report.say(f"[yellow]![/] {escape(problem)}")
     report.result(found.model_dump(mode="json"))
 
 
 def draw(name: str, versions: list["Version"]) -> Tree:
-    """The tree: a version continues the one above it, and what was not gone on with branches off to the right.
+    """Draw the tree of versions.
 
-    Otherwise a year of weekly versions would be a staircase.
+    A version continues the one above it, and abandoned ones branch off to the right: with a branch for each child, a
+    year of weekly versions would be a staircase.
     """
-    tree = Tree(f"[bold]{escape(name)}[/]  a version continues the one above it; branches were not gone on with")
+    tree = Tree(f"[bold]{escape(name)}[/]  a version continues the one above it; branches were not continued")
     known = {version.tag for version in versions}
     children: dict[str | None, list[Version]] = {}
     for version in versions:
@@ -61,7 +67,10 @@ def _trunk(tree: Tree, version: "Version", children: dict["str | None", list["Ve
 
 
 def _weight(version: "Version", children: dict["str | None", list["Version"]]) -> tuple[bool, bool, bool]:
-    """Which child goes on: one that has children itself, else one that is served, else one that may be."""
+    """Rank a child as the continuation.
+
+    One with children comes first, then a served one, then one that may be released.
+    """
     promoted = version.verdict is not None and version.verdict.decision == "PROMOTE"
     return version.tag in children, bool(version.served), promoted
 
@@ -106,7 +115,7 @@ def _model(version: "Version") -> str:
 
 
 def _verdicts(version: "Version") -> list[str]:
-    """The newest first: it is the one that counts."""
+    """List the verdicts, newest first: it is the one that counts."""
     if not version.verdicts:
         return ["verdict none"]
     newest, *earlier = map(_verdict, reversed(version.verdicts))

@@ -1,22 +1,24 @@
-"""The command `predict`: a file, offline."""
+"""Command `predict`: offline scoring of a file."""
 
 from pathlib import Path
 
 import click
 
 from bentune.bundle.errors import InputError
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option
 
 
 @click.command()
 @click.option("--model", "tag", required=True, help="Bundle: NAME, NAME:VERSION, or its directory.")
 @click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="CSV, TSV, JSONL or TXT.")
-@click.option("--output", "output_path", required=True, type=click.Path(path_type=Path), help="JSONL, a line a row.")
-@click.option("--text-column", help="Column with the text; by default the one the model was trained on.")
-@click.option("--pair-column", help="Column with the second text, for a model of pairs.")
-@click.option("--top-k", type=click.IntRange(min=1), help="Only the best labels.")
-@click.option("--overwrite", is_flag=True, help="Replace the output, finished or not.")
+@click.option(
+    "--output", "output_path", required=True, type=click.Path(path_type=Path), help="JSONL with a line a row."
+)
+@click.option("--text-column", help="Column of the text.  [default: that of the training data]")
+@click.option("--pair-column", help="Column of the second text, for a model of pairs.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Write only the K best labels.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output, finished or not.")
 @json_option
 def predict(
     tag: str,
@@ -28,18 +30,21 @@ def predict(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Score a file with the service's own predictor; interrupted, the same command goes on."""
+    """Score a file offline with the service's own predictor.
+
+    After an interruption the same command resumes.
+    """
     from bentune.bundle.rows import read_rows, text_of
     from bentune.bundle.store import find_bundle
-    from rollout.compare.scorer import BundleScorer
+    from rollout.compare.models import BundleScorer
     from rollout.predict import predict_file
 
-    report, bundle = Report(as_json=as_json), find_bundle(tag)
+    report, bundle = ConsoleReporter(as_json=as_json), find_bundle(tag)
     columns = bundle.manifest.columns
     text, pair = text_column or columns.text, pair_column or columns.text_pair
     if pair is not None and columns.text_pair is None:
         raise InputError(f"--pair-column {pair}: {bundle.tag} takes single texts; leave the option out")
-    # Before the first row is scored: a bad one at the end of a long file would cost all the work before it.
+    # Before any scoring: a bad row at the end of a long file would cost all the work before it.
     rows = 0
     for row in read_rows(input_path):
         for column in filter(None, (text, pair)):

@@ -1,4 +1,4 @@
-"""The commands `release` and `rollback`: a version to the cluster, watched, and back."""
+"""Commands `release` and `rollback`: a version to the cluster, and back."""
 
 from pathlib import Path
 from typing import Any
@@ -8,30 +8,32 @@ from rich.markup import escape
 from rich.table import Table
 
 from bentune.bundle.errors import InputError
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option
 
 SHOWN = 12
 
 
-def place_options(command: Any) -> Any:
-    """Where it goes, how it is reached, and how far to go."""
-    for option in (
-        click.option("--overlay", type=click.Path(path_type=Path), help="Directory of the kustomize overlay to write."),
-        click.option("--deployment", help="Without an overlay: the Deployment to patch. With one: which of several."),
-        click.option("--context", help="Of kubectl; by default its own."),
-        click.option("--namespace", "-n", help="By default the overlay's, or else kubectl's own."),
-        click.option("--url", help="Where the Service is reached; by default through kubectl port-forward."),
-        click.option(
-            "--timeout",
-            default=300,
-            show_default=True,
-            type=click.IntRange(min=1),
-            help="Seconds to wait for the next pod to turn ready.",
-        ),
-        click.option("--dry-run", is_flag=True, help="Only print the diff."),
-        click.option("--commit", is_flag=True, help="Only write the overlay, for GitOps to apply."),
-        json_option,
+def target_options(command: Any) -> Any:
+    """Add the options of the target, of the way to reach it, and of how far to go."""
+    for option in reversed(
+        (
+            click.option("--overlay", type=click.Path(path_type=Path), help="Directory of the kustomize overlay."),
+            click.option("--deployment", help="Name of the Deployment to patch, or to pick in --overlay."),
+            click.option("--context", help="Context of kubectl.  [default: the current one]"),
+            click.option("--namespace", "-n", help="Namespace.  [default: the overlay's, else that of the context]"),
+            click.option("--url", help="Address of the Service.  [default: kubectl port-forward]"),
+            click.option(
+                "--timeout",
+                default=300,
+                show_default=True,
+                type=click.IntRange(min=1),
+                help="Longest wait for the next pod to turn ready, in seconds.",
+            ),
+            click.option("--dry-run", is_flag=True, help="Print the diff and change nothing."),
+            click.option("--commit", is_flag=True, help="Write the overlay and do not apply it, for GitOps."),
+            json_option,
+        )
     ):
         command = option(command)
     return command
@@ -39,14 +41,14 @@ def place_options(command: Any) -> Any:
 
 @click.command()
 @click.argument("tag")
-@click.option("--image", help="That holds the bundle and can be pulled by the nodes; best with @sha256:...")
-@click.option("--push", metavar="REPOSITORY", help="Build the image, push it there, and release that.")
-@click.option("--insecure-push", is_flag=True, help="The registry of --push speaks HTTP.")
-@click.option("--engine", help="docker, podman or buildah; by default the first that answers.")
-@click.option("--base", default="python:3.11-slim", show_default=True, help="Image with Python 3.11 to build upon.")
-@click.option("--force", is_flag=True, help="Release it whatever the verdict; needs --reason.")
-@click.option("--reason", default="", help="Why it is forced; recorded.")
-@place_options
+@click.option("--image", help="Image that holds the bundle and that the nodes can pull, best with @sha256:...")
+@click.option("--push", metavar="REPOSITORY", help="Build the image, push it to this repository, and release it.")
+@click.option("--insecure-push", is_flag=True, help="Use plain HTTP for the registry of --push.")
+@click.option("--engine", help="Container engine: docker, podman or buildah.  [default: the first that answers]")
+@click.option("--base", default="python:3.11-slim", show_default=True, help="Base image, with Python 3.11.")
+@click.option("--force", is_flag=True, help="Release against the verdict; needs --reason.")
+@click.option("--reason", default="", help="Reason for --force; it is recorded.")
+@target_options
 def release(
     tag: str,
     image: str | None,
@@ -58,22 +60,24 @@ def release(
     reason: str,
     **options: Any,
 ) -> int:
-    """Bring a promoted version to the cluster, watch it, and undo it when it is no good.
+    """Release a promoted version to a cluster.
 
-    Exit code 1: the verdict forbids it, or the pods did not do and were taken back.
+    The new pods are watched and checked, and the release is undone if they fail.
+
+    Exit code 1: the verdict forbids the release, or the pods failed and the release was undone.
     """
     from bentune.bundle.store import find_bundle
     from rollout.image.push import push_image, push_model
-    from rollout.release.release import allowed
+    from rollout.release.options import ReleaseOptions
+    from rollout.release.release import read_state, require_allowed
     from rollout.release.release import release as run_release
-    from rollout.release.watch_pods import Means
 
-    report, bundle = Report(as_json=options["as_json"]), find_bundle(tag)
+    report, bundle = ConsoleReporter(as_json=options["as_json"]), find_bundle(tag)
 
     if (image is None) == (push is None):
-        raise InputError("say either --image REF, which holds the bundle already, or --push REPOSITORY, to build one")
+        raise InputError("give either --image REF, which holds the bundle already, or --push REPOSITORY, to build one")
     mode = _mode(options)
-    place = _place(options)
+    target = _target(options)
 
     def made(repository: str) -> str:
         def said(line: str) -> None:
@@ -81,36 +85,46 @@ def release(
 
         if mode == "dry-run":
             return f"{repository}:{bundle.manifest.version}"
-        if place.container == "bundle":
+        if target.container == "bundle":
             return push_model(bundle, repository, insecure=insecure_push, tell=said)
         return push_image(bundle.tag, repository, engine=engine, base=base, insecure=insecure_push, tell=said)
 
     listener = _pods(report)
-    means = Means(listener, float(options["timeout"]), options["url"])
+    release_options = ReleaseOptions(listener, float(options["timeout"]), options["url"])
+    state = read_state(target, release_options, mode)
     # Before an image is built for nothing.
-    allowed(place, bundle, means, force=force, reason=reason, mode=mode)
-    image = image or made(push or "")
+    require_allowed(bundle, state, release_options, force=force, reason=reason)
+    if image is None:
+        image = made(push or "")
+        # A build takes minutes, in which somebody else may have released.
+        target = _target(options)
+        state = read_state(target, release_options, mode)
     if "@sha256:" not in image:
-        report.say(f"[yellow]{escape(image)} has no digest: whoever moves the tag changes what new pods run[/]")
+        report.say(f"[yellow]{escape(image)} has no digest: a moved tag changes the image of new pods[/]")
     with listener:
-        outcome = run_release(place, bundle, image, means, force=force, reason=reason, mode=mode)
+        outcome = run_release(
+            target, bundle, image, release_options, state=state, force=force, reason=reason, mode=mode
+        )
     return _end(report, outcome, mode, "released")
 
 
 @click.command()
-@place_options
+@target_options
 def rollback(**options: Any) -> int:
-    """Return to the last version that was released and served, and watch it.
+    """Return to the last released version.
 
-    Exit code 1: the pods of that version did not do.
+    It is the last one that was released and served; its pods are watched.
+
+    Exit code 1: the pods of that version failed.
     """
+    from rollout.release.options import ReleaseOptions
     from rollout.release.release import rollback as run_rollback
-    from rollout.release.watch_pods import Means
 
-    report, mode = Report(as_json=options["as_json"]), _mode(options)
-    place = _place(options)
+    report, mode = ConsoleReporter(as_json=options["as_json"]), _mode(options)
+    target = _target(options)
     with _pods(report) as listener:
-        outcome = run_rollback(place, Means(listener, float(options["timeout"]), options["url"]), mode=mode)
+        release_options = ReleaseOptions(listener, float(options["timeout"]), options["url"])
+        outcome = run_rollback(target, release_options, mode=mode)
     return _end(report, outcome, mode, "rolled back")
 
 
@@ -122,26 +136,26 @@ def _mode(options: dict[str, Any]) -> str:
     return "dry-run" if options["dry_run"] else "commit" if options["commit"] else "apply"
 
 
-def _place(options: dict[str, Any]) -> Any:
+def _target(options: dict[str, Any]) -> Any:
     from rollout.release.kubectl import Kubectl
-    from rollout.release.target import LivePlace, OverlayPlace
+    from rollout.release.target import LiveTarget, OverlayTarget
 
     kubectl = Kubectl(options["context"], options["namespace"])
     if options["overlay"] is not None:
-        return OverlayPlace(options["overlay"], kubectl, options["deployment"])
+        return OverlayTarget(options["overlay"], kubectl, options["deployment"])
     if options["deployment"] is None:
-        raise InputError("say where: --overlay DIRECTORY, or --deployment NAME for one that runs")
-    return LivePlace(options["deployment"], kubectl)
+        raise InputError("give a target: --overlay DIRECTORY, or --deployment NAME for a running one")
+    return LiveTarget(options["deployment"], kubectl)
 
 
-def _pods(report: Report) -> Any:
+def _pods(report: ConsoleReporter) -> Any:
     from bentune.tables.pods import Pods
 
     return Pods(report)
 
 
-def _end(report: Report, outcome: Any, mode: str, done: str) -> int:
-    """A screen of summary, and the exit code."""
+def _end(report: ConsoleReporter, outcome: Any, mode: str, done: str) -> int:
+    """Print the summary and return the exit code."""
     pin, before = outcome.pin, outcome.before
     table = Table(show_header=False, title=_headline(outcome, mode, done))
     table.add_row("version", f"{pin.tag}  content {pin.content[:SHOWN]}")
@@ -170,7 +184,7 @@ def _headline(outcome: Any, mode: str, done: str) -> str:
         return "dry run: nothing was changed" if mode == "dry-run" else "written, not applied: commit it"
     if not outcome.problem:
         return f"{done}"
-    return "undone: what served before serves again" if outcome.undone else "NOT undone: look at it"
+    return "undone: the former version serves again" if outcome.undone else "NOT undone: inspect the pods"
 
 
 def _json(outcome: Any, mode: str) -> dict[str, Any]:

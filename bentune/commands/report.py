@@ -1,4 +1,4 @@
-"""The command `report`: a run's page for people, and the model card."""
+"""Command `report`: page of a run, and the model card."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option, overrides_option, recipe_argument, runs_option
 
 if TYPE_CHECKING:
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from training.report.report import Written
 
 COMPARED = "compare"
-"""Where `retrain` puts its comparison, in the directory of its run."""
+"""Directory of the comparison that `retrain` makes, in the directory of its run."""
 
 
 @click.command(name="report")
 @recipe_argument
-@click.option("--from", "served", metavar="SERVED", help="Of the run of `retrain --from SERVED`.")
-@click.option("--warm-start", is_flag=True, help="Of the run of `retrain --warm-start`.")
+@click.option("--from", "served", metavar="SERVED", help="Report on the run of `retrain --from SERVED`.")
+@click.option("--warm-start", is_flag=True, help="Report on the run of `retrain --warm-start`.")
 @overrides_option
 @runs_option
 @json_option
 def report_command(
     recipe: Path, served: str | None, warm_start: bool, overrides: tuple[str, ...], runs: Path, as_json: bool
 ) -> None:
-    """Write report.html and the model card from what the newest run's stages left; what is not done yet is left out.
+    """Write report.html and the model card of the newest run.
 
-    The recipe.yaml beside a page is of its run, one that `retrain` made too.
+    Stages that have not run are missing in it. The recipe.yaml beside a page is that of its run, also after `retrain`.
     """
-    from rollout.server.served import find_served
+    from rollout.server.live import find_served
     from training.pipeline.pipeline import identity
     from training.pipeline.run_dir import RunDir
     from training.recipe.file import load_recipe
@@ -39,10 +39,10 @@ def report_command(
 
     continued = (f"parent={find_served(served).tag}",) if served else ()
     warm = ("train.warm_start=true",) if warm_start else ()
-    report, given = Report(as_json=as_json), load_recipe(recipe, (*overrides, *warm, *continued)).recipe
+    report, given = ConsoleReporter(as_json=as_json), load_recipe(recipe, (*overrides, *warm, *continued)).recipe
     purpose = identity(given) if given.parent is not None else ""
     if not RunDir.existing(runs, given.name, purpose):
-        purpose = ""  # one that `run` made of a recipe with a parent
+        purpose = ""  # a run that `run` made of a recipe with a parent
     with RunDir.open(runs, given.name, purpose=purpose) as directory:
         written = write_report(given, directory, judgement_of(directory.root))
     say_report(report, written)
@@ -50,7 +50,7 @@ def report_command(
 
 
 def judgement_of(root: Path) -> "Judgement | None":
-    """What `retrain` left of its comparison in the run directory `root`, for the report; None where it left nothing.
+    """Read the comparison of `retrain` from the run directory `root`; None without one.
 
     Raises InputError for a file that no comparison wrote.
     """
@@ -73,8 +73,8 @@ def judgement_of(root: Path) -> "Judgement | None":
     )
 
 
-def say_report(report: Report, written: "Written") -> None:
-    """Tell people where the report is, and what is not in it."""
+def say_report(report: ConsoleReporter, written: "Written") -> None:
+    """Print the paths of the report and the card, and the stages that are missing."""
     report.say(f"report: {escape(str(written.page))}  model card: {escape(str(written.card))}")
     if written.missing:
-        report.say(f"  [yellow]![/] not in it: {', '.join(written.missing)}; `bentune run` does what is missing")
+        report.say(f"  [yellow]![/] missing in it: {', '.join(written.missing)}; `bentune run` runs these stages")

@@ -1,4 +1,4 @@
-"""The command `retrain`: the whole pipeline on from what is served, then the comparison that decides."""
+"""Command `retrain`: the whole pipeline from the served version on, and a comparison with it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import click
 from rich.markup import escape
 
 from bentune.commands.report import COMPARED, judgement_of, say_report
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import exit_code_of, outcome_json, say_outcome
 
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @recipe_argument
-@click.option("--from", "served", required=True, metavar="SERVED", help="What is served: a tag, directory or address.")
-@click.option("--warm-start", is_flag=True, help="Start from the served version's own weights.")
-@click.option("--replan", is_flag=True, help="Measure the runtime plan again, for example when the machine was busy.")
+@click.option(
+    "--from", "served", required=True, metavar="SERVED", help="Served version: a tag, a directory or an address."
+)
+@click.option("--warm-start", is_flag=True, help="Start from the weights of the served version.")
+@click.option("--replan", is_flag=True, help="Measure the runtime plan again, for example after a busy one.")
 @overrides_option
-@click.option("--promoted", type=click.Path(path_type=Path), help="For scripts: the tag is written here if promoted.")
+@click.option(
+    "--promoted", type=click.Path(path_type=Path), help="File for the new tag, written only if promoted; for scripts."
+)
 @run_options
 @json_option
 def retrain(
@@ -36,14 +40,16 @@ def retrain(
     new: bool,
     as_json: bool,
 ) -> int:
-    """Make the next version from all rows, and compare it with SERVED on rows that neither was trained on.
+    """Train and compare the next version.
 
-    What SERVED held out stays held out. Exit code 0 for PROMOTE, 1 for HOLD and NEED MORE ROWS; 0 as well, with nothing
-    made, where neither the rows nor the recipe are others than SERVED's, unless --new asks for it.
+    It is compared with SERVED on rows that are new to both. Test rows of SERVED stay test rows. If neither the rows nor
+    the recipe differ from those of SERVED, nothing is made, unless --new is given.
+
+    Exit code 0 for PROMOTE and if nothing is made, 1 for HOLD and NEED MORE ROWS.
     """
     from rollout.compare.compare import compare, require_extra
     from rollout.compare.tables import tables
-    from rollout.server.served import find_served
+    from rollout.server.live import find_served
     from training.pipeline.pipeline import identity, run_all
     from training.pipeline.previous_version import require_alike, weights_of
     from training.pipeline.run_dir import RunDir
@@ -52,11 +58,11 @@ def retrain(
 
     require_extra()
     if promoted:
-        promoted.unlink(missing_ok=True)  # of a run before: nothing new is nothing to release
-    report, parent = Report(as_json=as_json), find_served(served)
+        promoted.unlink(missing_ok=True)  # of a former run: without a new version there is nothing to release
+    report, parent = ConsoleReporter(as_json=as_json), find_served(served)
     warm = ("train.warm_start=true",) if warm_start else ()
     given = load_recipe(recipe, (*overrides, *warm, f"parent={parent.tag}")).recipe
-    # Before anything is trained: what would only fail afterwards.
+    # Checks of later steps, before anything is trained.
     require_alike(parent, given)
     if given.warm:
         weights_of(parent, given.model, runs)
@@ -73,15 +79,15 @@ def retrain(
         candidate = outcomes[-1].summary["model"]
         found = compare(
             candidate,
-            # The same bundle as what is served, on this machine: live users' requests do not wait for a comparison.
+            # The served bundle on this machine, not the service: a comparison must not delay live requests.
             parent.tag,
             run.stage("data") / "held_out.jsonl",
             report=report,
             slices=["set"],
-            # What the versions before were asked is asked again: gains on new rows do not pay for losses there.
+            # Former test rows veto on their own: gains on new rows must not hide losses there.
             frozen={"set": "reference"},
             out=run.root / COMPARED,
-            # The data stage kept apart what either was trained on: what a filter still claims is its false positive.
+            # The data stage already separated trained rows: what the filters still find is a false positive.
             leave_out_trained=True,
         )
         root, written = run.root, write_report(given, run, judgement_of(run.root))
@@ -102,7 +108,7 @@ def retrain(
 
 
 def _nothing_new(parent: "Bundle", recipe: "Recipe", fingerprint: str) -> bool:
-    """Whether the rows and the recipe are the parent's: by the clock alone no version gets better."""
+    """Return true if the rows and the recipe are the parent's: time alone makes no version better."""
     before = parent.recipe() | {"parent": None}
     return fingerprint == parent.manifest.data_fingerprint and before == recipe.model_dump(mode="json") | {
         "parent": None

@@ -1,4 +1,4 @@
-"""The command `run`, and one for each of its stages."""
+"""Command `run`, and one command for each of its stages."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import click
 from rich.table import Table
 
 from bentune.commands.report import say_report
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import outcome_json, say_outcome
 from bentune.tables.dry_run import dry_run, dry_run_option
 
-force_option = click.option("--force", is_flag=True, help="Do it again even if nothing changed.")
+force_option = click.option("--force", is_flag=True, help="Run the stage even if nothing changed.")
 
 
 @click.command()
@@ -21,16 +21,19 @@ force_option = click.option("--force", is_flag=True, help="Do it again even if n
 @dry_run_option
 @json_option
 def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, dry: bool, as_json: bool) -> None:
-    """Do everything from the data to a built Bento. A second run redoes only what changed."""
+    """Run all stages, from the data to a built Bento.
+
+    A second run repeats only the stages whose inputs changed.
+    """
     if dry:
-        dry_run(recipe, overrides, runs, Report(as_json=as_json), new=new, whole=True)
+        dry_run(recipe, overrides, runs, ConsoleReporter(as_json=as_json), new=new, whole=True)
         return
     from training.pipeline.pipeline import run_all
     from training.pipeline.run_dir import RunDir
     from training.recipe.file import load_recipe
     from training.report.report import write_report
 
-    report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
+    report, loaded = ConsoleReporter(as_json=as_json), load_recipe(recipe, overrides)
     outcomes = []
     with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
         report.say(f"[bold]{loaded.recipe.name}[/]  {directory.root}")
@@ -72,7 +75,7 @@ def _run_stage(
     from training.pipeline.run_dir import RunDir
     from training.recipe.file import load_recipe
 
-    report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides)
+    report, loaded = ConsoleReporter(as_json=as_json), load_recipe(recipe, overrides)
     with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
         outcome = run_stage(name, loaded.recipe, directory, report, force=force)
     say_outcome(report, outcome)
@@ -89,9 +92,12 @@ def _run_stage(
 def train(
     recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, force: bool, dry: bool, as_json: bool
 ) -> None:
-    """Fine-tune the base model; goes on from the last checkpoint."""
+    """Fine-tune the base model.
+
+    Training resumes from the last checkpoint, if there is one.
+    """
     if dry:
-        dry_run(recipe, overrides, runs, Report(as_json=as_json), new=new, whole=False, force=force)
+        dry_run(recipe, overrides, runs, ConsoleReporter(as_json=as_json), new=new, whole=False, force=force)
         return
     _run_stage("train", recipe, overrides, runs, as_json, new=new, force=force)
 
@@ -101,7 +107,7 @@ def train(
 @overrides_option
 @run_options
 @force_option
-@click.option("--explain", "explaining", is_flag=True, help="Only show why the winner won and each loser lost.")
+@click.option("--explain", "explaining", is_flag=True, help="Only show the reasons of the last measurement.")
 @json_option
 def plan(
     recipe: Path,
@@ -112,7 +118,10 @@ def plan(
     explaining: bool,
     as_json: bool,
 ) -> None:
-    """Measure how the model is best run on this CPU without losing accuracy."""
+    """Measure the fastest way to run the model.
+
+    It is measured on this CPU, and must not lose accuracy.
+    """
     if not explaining:
         _run_stage("plan", recipe, overrides, runs, as_json, new=new, force=force)
         return
@@ -120,12 +129,12 @@ def plan(
     from training.plan.report import explanation
     from training.recipe.file import load_recipe
 
-    report = Report(as_json=as_json)
+    report = ConsoleReporter(as_json=as_json)
     with RunDir.open(runs, load_recipe(recipe, overrides).recipe.name, new=False) as directory:
         found, parts = explanation(directory.stage("plan"))
     if not as_json:
         for part in parts:
-            Report.page(part)
+            ConsoleReporter.page(part)
     report.result(found.model_dump(mode="json"))
 
 
@@ -133,12 +142,13 @@ STAGES = (
     _stage("data", "Read, check and split the labelled rows."),
     train,
     _stage("merge", "Fold the adapter into the base weights."),
-    _stage("calibrate", "Fit a temperature and fold it into the merged weights, if the recipe says so."),
-    _stage("evaluate", "Compare the base and the tuned model on the held-out rows."),
+    _stage("calibrate", "Fit a temperature. It is folded into the merged weights, if the recipe asks for it."),
+    _stage("evaluate", "Measure the tuned and the base model. Both are scored on the test rows."),
     _stage("export", "Write the merged model as ONNX."),
     _stage(
-        "verify", "Prove on held-out rows that every hop gives the same answers; exit 1 names the hop that does not."
+        "verify",
+        "Prove that the conversions keep the answers. Exit code 1 names a step that does not, on test rows.",
     ),
-    _stage("package", "Store the bundle in the BentoML model store and build the Bento."),
+    _stage("package", "Store the bundle and build the Bento. The store is the BentoML model store."),
     plan,
 )

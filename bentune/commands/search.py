@@ -1,4 +1,4 @@
-"""The command `search`: tries values of the recipe, and writes the recipe with the best of them."""
+"""Command `search`: search for the best values of a recipe."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 from bentune.options import json_option, overrides_option, recipe_argument, run_options
 from bentune.outcome import say_outcome
 
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 @run_options
 @json_option
 def search(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_json: bool) -> None:
-    """Search for the recipe's `search.values` on validation rows; interrupted, the same command goes on.
+    """Search for the best values of a recipe.
 
-    Held-out rows are never looked at. The best values are in a recipe for `bentune run`.
+    The `search.values` of the recipe are tried on validation rows. Test rows are never used. The best values are
+    written to a recipe for `bentune run`. After an interruption the same command resumes.
     """
     from training.pipeline.pipeline import run_stage
     from training.pipeline.run_dir import RunDir, explain_full_disk
     from training.recipe.file import load_recipe
 
-    report, loaded = Report(as_json=as_json), load_recipe(recipe, overrides).recipe
+    report, loaded = ConsoleReporter(as_json=as_json), load_recipe(recipe, overrides).recipe
     with RunDir.open(runs, loaded.name, new=new) as run, explain_full_disk(run.root):
         report.say(f"[bold]{loaded.name}[/]  {escape(str(run.root))}")
         say_outcome(report, run_stage("data", loaded, run, report))
@@ -47,7 +48,7 @@ def search(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_j
 
 def _table(result: "SearchResult") -> Table:
     rows = result.rows
-    title = f"trained on {rows['train']} rows, measured on {rows['validation']} others; held-out rows were not used"
+    title = f"trained on {rows['train']} rows, measured on {rows['validation']} others; test rows were not used"
     table = Table("trial", result.metric, *result.best.values, "seconds", "", title=title)
     order = sorted(result.trials, key=lambda one: (one.value is None, _rank(one.value, result.direction), one.number))
     for tried in order:

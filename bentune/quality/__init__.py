@@ -1,1 +1,1 @@
-"""Quality of answers: metrics with their intervals, calibration, non-inferiority, slices."""
+"""Quality of predictions: metrics with intervals, calibration, non-inferiority, slices."""

@@ -1,7 +1,7 @@
-"""Bootstrap intervals without keeping the resamples: rows drawn with replacement, of which only counts and sums stay.
+"""Bootstrap intervals from counts and sums, without keeping the resampled rows.
 
-The intervals are percentile bootstrap (Efron and Tibshirani 1993, chapter 13): as many rows as there are, drawn with
-replacement, make one more data set of the same kind, and the spread of a metric over many of those is its interval.
+The intervals are percentile bootstrap (Efron and Tibshirani 1993, chapter 13). A resample draws N of the N rows with
+replacement. The percentiles of a metric over many resamples are the ends of its interval.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from bentune.bundle.files import Frozen
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
-# Rows drawn at a time; each costs about 50 bytes, whatever the numbers of rows and resamples are.
+# Rows drawn at a time. Each costs about 50 bytes, so memory does not grow with the rows or the resamples.
 _DRAWS_PER_BLOCK = 1 << 19
 
 
 class Interval(Frozen):
-    """A metric's value on the rows as they are, and the ends of its interval: low <= value <= high."""
+    """A metric's value on all rows, and the ends of its interval: low <= value <= high."""
 
     value: float
     low: float
@@ -31,10 +31,10 @@ class Interval(Frozen):
 
 @dataclass(frozen=True)
 class Scored:
-    """What the metrics need of each row of one model.
+    """Per-row inputs of one model's metrics.
 
-    `gold` and `predicted` are labels, int64 [rows]; `amounts` float64 [rows, kinds] are what is averaged over the rows;
-    each row adds its `gaps`, float64 [rows], to its bin of confidence, `place`, int64 [rows] and below `bins`.
+    `gold` and `predicted` are label indices, int64 [rows]. `amounts`, float64 [rows, kinds], are averaged over the
+    rows. Each row adds its `gaps`, float64 [rows], to its bin of confidence, `place`, int64 [rows] and below `bins`.
     """
 
     gold: Ints
@@ -48,10 +48,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Counts:
-    """What all the metrics of one model follow from, for one or more samples of the rows.
+    """Counts and sums of one or more samples of the rows, enough for all metrics of one model.
 
-    `support`, `predicted` and `hits` are int64 [samples, labels]: gold rows, predicted rows, and rows where both agree,
-    which are the margins and the diagonal of each sample's confusion matrix. `amounts`, float64 [samples, kinds], and
+    `support`, `predicted` and `hits` are int64 [samples, labels]: gold rows, predicted rows, and rows where both agree.
+    They are the margins and the diagonal of each sample's confusion matrix. `amounts`, float64 [samples, kinds], and
     `gaps`, float64 [samples, bins], are summed.
     """
 
@@ -79,11 +79,11 @@ def count_whole(model: Scored) -> Counts:
 
 
 def resample(models: Sequence[Scored], resamples: int, seed: int) -> list[Counts]:
-    """Draw as many rows as there are, with replacement, `resamples` times, and count each draw for every model."""
+    """Draw all rows with replacement, `resamples` times, and count each draw for every model."""
     rows = len(models[0].gold)
     rng = np.random.default_rng(seed)
     totals = [_nothing(model, resamples) for model in models]
-    # All the draws are one stream, of which every `rows` make a resample. A block ends anywhere in it, so that
+    # All draws are one stream; every `rows` draws make a resample. A block may end inside a resample, so that
     # neither many resamples nor many rows need much memory.
     for start in range(0, resamples * rows, _DRAWS_PER_BLOCK):
         stop = min(start + _DRAWS_PER_BLOCK, resamples * rows)
@@ -101,9 +101,9 @@ def resample(models: Sequence[Scored], resamples: int, seed: int) -> list[Counts
 
 
 def interval(value: np.float64, samples: Floats, confidence: float) -> Interval:
-    """The value with the percentiles of `samples`, float64 [resamples], that `confidence` of them lie between."""
+    """Return the value with its percentile interval from `samples`, float64 [resamples]."""
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # F1 is biased: with few rows, or a low confidence, the middle of the resamples can lie wholly beside the value.
+    # F1 is biased: with few rows or a low confidence, the interval of the resamples can miss the value.
     return Interval(value=float(value), low=float(min(low, value)), high=float(max(high, value)))
 
 

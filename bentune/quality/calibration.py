@@ -1,8 +1,9 @@
-"""Calibration: whether what a classifier is 80 % sure of is right 80 % of the time.
+"""Calibration: the confidence of a classifier against its accuracy.
 
-ECE is the expected calibration error over bins of equal width (Guo et al. 2017): the mean over rows of the distance
-between the mean confidence and the accuracy of their bin. It cannot be negative, so noise makes it too large, the more
-the fewer rows there are; in the difference of two classifiers on the same rows most of that falls out.
+A calibrated classifier is right in 80 % of the rows in which its confidence is 80 %. ECE is the expected calibration
+error over bins of equal width (Guo et al. 2017): the mean over rows of the distance between the mean confidence and the
+accuracy of their bin. It cannot be negative, so noise inflates it, most with few rows. The difference of two
+classifiers on the same rows cancels most of that bias.
 """
 
 import numpy as np
@@ -18,7 +19,10 @@ _CELLS_PER_BLOCK = 1 << 22
 
 
 class Bin(Frozen):
-    """Rows whose confidence is above `low` and at most `high`; both means are None of no rows."""
+    """Rows whose confidence is above `low` and at most `high`.
+
+    Both means are None without rows.
+    """
 
     low: float
     high: float
@@ -28,7 +32,7 @@ class Bin(Frozen):
 
 
 class Calibration(Frozen):
-    """`error` is the expected calibration error, a share; `bins` are the reliability curve."""
+    """Calibration of a classifier: `error` is the ECE, a share, and `bins` the reliability curve."""
 
     error: Interval
     bins: list[Bin]
@@ -64,7 +68,7 @@ def _table(confidence: Floats, right: Mask, bins: int) -> list[Bin]:
 
 
 def ece(table: list[Bin]) -> float:
-    """Expected calibration error of a reliability table, a share."""
+    """Return the expected calibration error of a reliability table, a share."""
     rows = sum(one.rows for one in table)
     gaps = (one.rows * abs((one.confidence or 0.0) - (one.accuracy or 0.0)) for one in table)
     return sum(gaps) / rows
@@ -108,14 +112,14 @@ def _difference(
         sums = np.abs(times.astype(np.float64) @ gaps) / items
         spread += (sums[:, :bins].sum(axis=1) - sums[:, bins:].sum(axis=1)).tolist()
     low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # Of a biased measure the middle of the resamples can lie wholly beside the value.
+    # ECE is biased: the interval of the resamples can miss the value.
     return Difference(value=value, low=float(min(low, value)), high=float(max(high, value)))
 
 
 def decision_gaps(scores: Floats, gold: Mask, bins: int) -> Floats:
-    """Of one of any number of labels: float64 [rows, bins], confidence less being right in the bin of each decision.
+    """Return confidence minus correctness of one label's decisions, float64 [rows, bins].
 
-    `scores` are its probabilities, float64 [rows], `gold` is bool [rows].
+    Each decision is in its bin. `scores` are the label's probabilities, float64 [rows]; `gold` is bool [rows].
     """
     decided = scores > THRESHOLD
     confidence = np.where(decided, scores, 1 - scores)
@@ -123,7 +127,7 @@ def decision_gaps(scores: Floats, gold: Mask, bins: int) -> Floats:
 
 
 def gap_of_each(scores: Floats, gold: Ints, bins: int) -> tuple[Floats, Ints]:
-    """Each row's confidence less whether it is right, float64 [rows], and its bin, int64 [rows]."""
+    """Return each row's confidence minus its correctness, float64 [rows], and its bin, int64 [rows]."""
     confidence = scores.max(axis=1)
     return confidence - (scores.argmax(axis=1) == gold), _bin_of(confidence, bins)
 
@@ -135,6 +139,6 @@ def _in_bins(gap: Floats, place: Ints, bins: int) -> Floats:
 
 
 def _bin_of(confidence: Floats, bins: int) -> Ints:
-    """Int64 [rows]: the bin of each confidence, the upper edge its own."""
+    """Return the bin of each confidence, int64 [rows]; a bin includes its upper edge."""
     found: Ints = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     return found

@@ -1,7 +1,7 @@
-"""How good a classifier is, and how sure that is: metrics from logits, with intervals over the rows.
+"""Metrics of a classifier from its logits, with intervals over the rows.
 
-Point values are scikit-learn's, with zero_division=0, over every label of the label map. The intervals are the
-percentile bootstrap's, but for the areas under the ROC curve: see `bentune.quality.ranking`.
+Point values are scikit-learn's, with zero_division=0, over every label of the label map. The intervals are percentile
+bootstrap, except for the areas under the ROC curve: see `bentune.quality.ranking`.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,14 +31,15 @@ from bentune.quality.ranking import of_classes
 
 BINS = 10
 MOST_CONFUSED = 100
-"""Labels beyond which the confusion matrix, the square of their number, is left out."""
+"""Most labels for which the confusion matrix, quadratic in their number, is kept."""
 
 
 class ClassMetrics(Frozen):
-    """One label's metrics; `support` is the number of its gold rows, and with few of them the intervals say little.
+    """Metrics of one label.
 
-    `roc_auc` is of the label against all others, None where every row has it, or none. The rest is there where rows
-    have any number of labels: see `bentune.quality.multi_label`.
+    `support` is the number of its gold rows; intervals on few rows are unreliable. `roc_auc` compares the label with
+    all others; it is None where every row or no row has the label. The last two are of multi-label classifiers only:
+    see `bentune.quality.multi_label`.
     """
 
     precision: Interval
@@ -53,14 +54,14 @@ class ClassMetrics(Frozen):
 class Classification(Report):
     """A classifier's metrics on labelled rows.
 
-    `micro_f1` is the accuracy, for each row has one label. `mcc` is Matthews' correlation coefficient. `log_loss` is in
-    nats per row; `brier` is the mean squared distance of the probabilities to the truth, summed over the labels, halved
-    where there are two. `roc_auc` is one label against the rest, averaged over the labels, None where that cannot be;
-    `mean_absolute_error` counts ranks between the gold and the predicted label, None of labels that have no order.
-    `confusion` counts rows: one list per gold label, in it one number per predicted label, both in the order of
-    `labels`, as are the keys of `per_class`; it is empty of more than MOST_CONFUSED labels. Where rows have any number
-    of labels, `hamming_loss` and `average_precision` are there, `mcc` and `confusion` are not, and
-    `bentune.quality.multi_label` says what the others mean.
+    `micro_f1` equals the accuracy, because each row has one label. `mcc` is Matthews' correlation coefficient.
+    `log_loss` is in nats per row; `brier` is the mean squared distance of the probabilities to the truth, summed over
+    the labels, halved where there are two. `roc_auc` is one label against the rest, averaged over the labels, and None
+    where it is undefined. `mean_absolute_error` is the distance in ranks between gold and predicted label, None for
+    labels without an order. `confusion` counts rows: one list per gold label with one number per predicted label, both
+    in the order of `labels`, as are the keys of `per_class`; it is empty beyond MOST_CONFUSED labels. A multi-label
+    classifier has `hamming_loss` and `average_precision`, but no `mcc` and no `confusion`;
+    `bentune.quality.multi_label` defines the others.
     """
 
     shares: ClassVar = frozenset({"accuracy", "macro_f1", "micro_f1", "calibration_error"})
@@ -120,12 +121,12 @@ def classification(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Classification:
-    """Measure one classifier.
+    """Compute the metrics of one classifier with their intervals.
 
-    `logits` is float32 [rows, labels], `gold` int64 [rows] with indices into `labels`; `ranks`, int64 [labels], is the
-    place of each label where they have an order. `bins` are those of the calibration. `confidence` is the share of
-    the resamples inside each interval. The bootstrap needs about 30 MB, and 100 bytes for each resample and label,
-    however many rows there are. Equal arguments give equal results. Raises InputError when there are no rows, when
+    `logits` is float32 [rows, labels], `gold` int64 [rows] with indices into `labels`. `ranks`, int64 [labels], is the
+    rank of each label where labels have an order. `bins` is the number of bins of the calibration. `confidence` is the
+    share of the resamples inside each interval. The bootstrap needs about 30 MB, plus 100 bytes for each resample and
+    label, independent of the rows. Equal arguments give equal results. Raises InputError when there are no rows, when
     shapes, label indices or types do not fit together, when a logit is not finite, or for settings out of range.
     """
     check_settings(resamples, confidence, seed)
@@ -189,10 +190,10 @@ def paired(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> PairedDifference:
-    """Measure the difference, after minus before, of two classifiers that saw the same rows.
+    """Compute the metrics of one classifier minus those of another on the same rows.
 
     Both `logits` are float32 [rows, labels], `gold` is int64 [rows]. Each resample draws the same rows for both, so
-    that what makes a row easy or hard for both falls out of the difference. Raises InputError as `classification` does,
+    that the difficulty of a row cancels in the difference. Raises InputError as `classification` does,
     and when the two differ in shape.
     """
     check_settings(resamples, confidence, seed)
@@ -227,7 +228,10 @@ def check_labels(labels: Sequence[str], logits: npt.NDArray[np.float32]) -> None
 
 
 def _check_rows(logits: npt.NDArray[np.float32], gold: Ints, name: str) -> None:
-    """Raise InputError unless metrics can be computed; `name` is what the message calls the logits."""
+    """Raise InputError unless metrics can be computed.
+
+    `name` is what the message calls the logits.
+    """
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise InputError(f"the {name} must be [rows, labels] with at least 2 labels, but their shape is {logits.shape}")
     if gold.shape != logits.shape[:1]:
@@ -254,11 +258,11 @@ def _probabilities(logits: npt.NDArray[np.float32]) -> Floats:
 
 
 def _losses(logits: npt.NDArray[np.float32], gold: Ints) -> Scored:
-    """What accuracy, F1 and log loss need, the only amount, in nats."""
+    """Return the inputs of accuracy, F1 and log loss; the only amount is the loss in nats."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     log_likelihood = shifted[np.arange(len(gold)), gold] - np.log(np.exp(shifted).sum(axis=1))
-    # scikit-learn clips float64 probabilities so, which bounds the loss of a row at 36.04 nats.
+    # As scikit-learn clips float64 probabilities: the loss of a row is at most 36.04 nats.
     epsilon = np.finfo(np.float64).eps
     losses = -np.clip(log_likelihood, np.log(epsilon), np.log1p(-epsilon))
     nothing = np.zeros(0)
@@ -274,7 +278,10 @@ def _losses(logits: npt.NDArray[np.float32], gold: Ints) -> Scored:
 
 
 def _score(logits: npt.NDArray[np.float32], scores: Floats, gold: Ints, ranks: Ints | None, bins: int) -> Scored:
-    """What all metrics need; the amounts are the log loss, Brier's score and, of labels with ranks, their distance."""
+    """Return the inputs of all metrics.
+
+    The amounts are log loss, Brier score and, for ranked labels, the distance in ranks.
+    """
     plain = _losses(logits, gold)
     truth = np.arange(plain.labels) == gold[:, None]
     brier = ((scores - truth) ** 2).sum(axis=1) / (2 if plain.labels == 2 else 1)
@@ -286,7 +293,10 @@ def _score(logits: npt.NDArray[np.float32], scores: Floats, gold: Ints, ranks: I
 
 @dataclass(frozen=True)
 class _Metrics:
-    """The overall metrics, float64 [samples], of which `means` are [samples, kinds]; the others [samples, labels]."""
+    """Metrics of each sample, float64 [samples]; `means` are [samples, kinds].
+
+    `precision`, `recall` and `f1` are [samples, labels].
+    """
 
     accuracy: Floats
     macro_f1: Floats
@@ -299,13 +309,16 @@ class _Metrics:
 
 
 def _metrics(counts: Counts, whole: Counts) -> _Metrics:
-    """Compute the metrics of each sample; `whole` are the counts of all the rows that the samples were drawn from."""
+    """Compute the metrics of each sample.
+
+    `whole` are the counts of all the rows that the samples were drawn from.
+    """
     rows = int(whole.support.sum())
-    # Hits are never more than the rows they are divided by, so that 0/0 becomes 0/1.
+    # A denominator of 0 has 0 hits above it, so that 0/0 becomes 0/1.
     f1 = 2 * counts.hits / np.maximum(counts.predicted + counts.support, 1)
-    # A label none of whose gold rows were drawn has an F1 of 0 that says nothing about the model. Averaged in, such
-    # zeros pull the interval of macro F1 below its value: with two rows a label, by about a seventh. So the mean is
-    # over the labels that were drawn, and the labels that have no gold row at all, always 0, then lower it.
+    # A label without a drawn gold row has an F1 of 0 that says nothing about the model. Averaging such zeros lowers the
+    # interval of macro F1 below its value: with two rows a label, by about a seventh. So the mean is over the drawn
+    # labels, and is then scaled by the share of labels that have a gold row at all.
     with_gold = (whole.support > 0).mean()
     return _Metrics(
         accuracy=counts.hits.sum(axis=1) / rows,
@@ -320,8 +333,11 @@ def _metrics(counts: Counts, whole: Counts) -> _Metrics:
 
 
 def _mcc(counts: Counts, rows: int) -> Floats:
-    """Matthews' correlation of any number of labels (Gorodkin 2004); 0 where all rows have one label."""
+    """Return Matthews' correlation over all labels (Gorodkin 2004).
+
+    0 where all rows have one label.
+    """
     shared = counts.hits.sum(axis=1) * rows - (counts.support * counts.predicted).sum(axis=1)
-    # One root each: their product is beyond int64 from some hundred thousand rows on.
+    # One root each: the product overflows int64 from some hundred thousand rows on.
     gold, predicted = (np.sqrt(rows**2 - (margin**2).sum(axis=1)) for margin in (counts.support, counts.predicted))
     return np.asarray(np.divide(shared, gold * predicted, out=np.zeros(len(shared)), where=gold * predicted > 0))

@@ -1,4 +1,4 @@
-"""Reads the rows to compare on, and leaves out those that say nothing: copies, and rows that a side was trained on."""
+"""Labelled rows of a comparison, without duplicates and rows that a model was trained on."""
 
 import difflib
 import hashlib
@@ -42,7 +42,10 @@ class Labelled:
         return len(self.texts)
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> "Labelled":
-        """The chosen rows, bool [rows]. Raises InputError when there are none."""
+        """Return the rows where `chosen`, bool [rows], is true.
+
+        Raises InputError when there are none.
+        """
         places = np.flatnonzero(chosen).tolist()
         if not places:
             raise InputError(f"{self.path}: no row is left to compare on; give rows that neither side has seen")
@@ -56,7 +59,7 @@ class Labelled:
         )
 
     def fingerprint(self) -> str:
-        """sha256 over the sorted keys of the rows with their labels: the same rows have the same in any order."""
+        """Hash the sorted keys and labels of the rows: equal rows have an equal sha256 in any order."""
         labelled = sorted(key + str(label).encode() for key, label in zip(self.keys, self.gold.tolist(), strict=True))
         return hashlib.sha256(b"".join(labelled)).hexdigest()
 
@@ -74,9 +77,9 @@ def read_labelled(
 ) -> Labelled:
     """Read every row of a CSV, TSV or JSON lines file.
 
-    `renamed` are the recipe's own names of labels; `separator` is between those of a row that may have any number.
-    Raises InputError for a row that cannot be used, more than `most`
-    rows, and a column to slice by that no row has or that holds the texts.
+    `renamed` maps the recipe's own names of labels to the models'; `separator` splits the labels of a multi-label row.
+    Raises InputError for a row that cannot be used, for more than `most` rows, and for a column to slice by that no row
+    has or that holds the texts.
     """
     slices = list(dict.fromkeys(slices))
     if bad := {columns.text, columns.text_pair} & {*slices}:
@@ -109,7 +112,7 @@ def read_labelled(
 
 
 def without_copies(rows: Labelled) -> Labelled:
-    """The first of each text: a row that is there twice would count as two that agree."""
+    """Return the first row of each text: a duplicate would count as two independent rows."""
     first: dict[bytes, int] = {}
     for place, key in enumerate(rows.keys):
         first.setdefault(key, place)
@@ -119,7 +122,7 @@ def without_copies(rows: Labelled) -> Labelled:
 
 
 def trained_on(rows: Labelled, filters: Mapping[str, SeenRows]) -> npt.NDArray[np.bool_]:
-    """Bool [rows]: whether any side was trained on the row."""
+    """Mark the rows that any side was trained on, bool [rows]."""
     seen = np.zeros(len(rows), dtype=bool)
     for one in filters.values():
         seen |= one.trained_on(rows.keys)
@@ -127,7 +130,7 @@ def trained_on(rows: Labelled, filters: Mapping[str, SeenRows]) -> npt.NDArray[n
 
 
 def refuse_trained(rows: Labelled, filters: Mapping[str, SeenRows]) -> None:
-    """Raise InputError that says how many rows which side was trained on, and how sure that is."""
+    """Raise InputError if a side was trained on some of the rows, and name these rows."""
     for name, one in filters.items():
         places = np.flatnonzero(one.trained_on(rows.keys))
         if len(places):
@@ -141,7 +144,7 @@ def refuse_trained(rows: Labelled, filters: Mapping[str, SeenRows]) -> None:
 
 
 def odds(one: SeenRows) -> str:
-    """How often its filters say yes to a new row, in words."""
+    """Format the rate at which the filters take a new row for a trained one."""
     return f"one in {1 / max(one.false_positive_rate, 1e-12):,.0f}"
 
 
@@ -150,7 +153,7 @@ def _place(row: Row, path: Path) -> str:
 
 
 def _text(value: object) -> str:
-    """A value as text; 5, 5.0 and "5" are one."""
+    """Format a value as text; 5, 5.0 and "5" are equal."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 

@@ -1,11 +1,11 @@
-"""Metrics of a classifier whose rows have any number of labels: those of `bentune.quality.classification`.
+"""Metrics of a multi-label classifier, in the types of `bentune.quality.classification`.
 
-A label is predicted where its probability, the sigmoid of its logit, is above THRESHOLD. `accuracy` is then the share
-of rows whose labels are all right and none too many (subset accuracy), `hamming_loss` the share of wrong decisions, one
-for each row and label; `log_loss`, `brier` and the calibration error are means over these decisions, the confidence of
-one being the probability that the classifier gives to what it decides. `average_precision` and `roc_auc` are means over
-the labels that have rows to tell by. Point values are scikit-learn's, with zero_division=0; intervals are the
-percentile bootstrap's over the rows, but for the areas under the ROC curve: see `bentune.quality.ranking`.
+A label is predicted where its probability, the sigmoid of its logit, is above THRESHOLD. `accuracy` is the share of
+rows whose predicted labels are exactly the gold ones (subset accuracy). A decision is one label of one row:
+`hamming_loss` is the share of wrong decisions, and `log_loss`, `brier` and the calibration error are means over
+decisions. The confidence of a decision is the probability of what was decided. `average_precision` and `roc_auc` are
+means over the labels for which they are defined. Point values are scikit-learn's, with zero_division=0. Intervals are
+percentile bootstrap over the rows, except for the areas under the ROC curve: see `bentune.quality.ranking`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,11 +39,11 @@ def classification(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Classification:
-    """Measure one classifier; `logits` are float32 [rows, labels], `gold` int64 [rows, labels], 1 where it has one.
+    """Compute the metrics of one classifier with their intervals.
 
-    The settings are those of `bentune.quality.classification.classification`. Memory grows with rows times labels.
-    Raises InputError when there are no rows, shapes do not fit together, a logit is not finite, or for settings out of
-    range.
+    `logits` are float32 [rows, labels], `gold` int64 [rows, labels], 1 for each label of a row. The settings are those
+    of `bentune.quality.classification.classification`. Memory grows with rows times labels. Raises InputError when
+    there are no rows, shapes do not fit together, a logit is not finite, or for settings out of range.
     """
     check_settings(resamples, confidence, seed)
     rows = _Rows.of(logits, gold, "logits")
@@ -104,9 +104,9 @@ def paired(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> PairedDifference:
-    """The difference, after minus before, of two classifiers on the same rows, which each resample draws for both.
+    """Compute the metrics of one classifier minus those of another on the same rows.
 
-    Shapes and errors are those of `classification`.
+    Each resample draws the same rows for both. Shapes and errors are those of `classification`.
     """
     check_settings(resamples, confidence, seed)
     sides = [_Rows.of(before_logits, gold, "logits before"), _Rows.of(after_logits, gold, "logits after")]
@@ -127,7 +127,7 @@ def paired(
 
 @dataclass(frozen=True)
 class _Rows:
-    """What one classifier says of the rows, and the truth; all [rows, labels]."""
+    """Logits, probabilities and gold labels of one classifier; all [rows, labels]."""
 
     logits: Floats
     scores: Floats
@@ -148,7 +148,10 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Metrics:
-    """Float64 [samples], of which `means` are [samples, 4]; the last five are [samples, labels]."""
+    """Metrics of each sample, float64 [samples].
+
+    `means` are [samples, 4], the last five [samples, labels].
+    """
 
     macro_f1: Floats
     micro_f1: Floats
@@ -163,13 +166,16 @@ class _Metrics:
 
 
 class _Measure:
-    """The metrics of samples of one classifier's rows; with `bins` of 0 without calibration and average precision."""
+    """Metrics of samples of one classifier's rows.
+
+    With `bins` of 0, no calibration and no average precision.
+    """
 
     def __init__(self, rows: _Rows, bins: int) -> None:
         self.rows, self.bins = rows, bins
         self.predicted = rows.scores > THRESHOLD
         wrong = (self.predicted != rows.gold).mean(axis=1)
-        # scikit-learn clips float64 probabilities so, which bounds the loss of a decision at 36.04 nats.
+        # As scikit-learn clips float64 probabilities: the loss of a decision is at most 36.04 nats.
         losses = np.minimum(np.logaddexp(0, np.where(rows.gold, -rows.logits, rows.logits)), -np.log(2.0**-52))
         brier = ((rows.scores - rows.gold) ** 2).mean(axis=1)
         amounts = [wrong == 0, wrong, losses.mean(axis=1), brier]
@@ -177,11 +183,11 @@ class _Measure:
         self.with_gold = rows.gold.any(axis=0).mean()
 
     def whole(self) -> _Metrics:
-        """Of every row once."""
+        """Compute the metrics of all rows."""
         return self._of(np.ones((1, len(self.rows.gold))))
 
     def resampled(self, resamples: int, seed: int) -> _Metrics:
-        """Of so many draws of as many rows with replacement; the same seed draws the same rows."""
+        """Compute the metrics of `resamples` draws with replacement; equal seeds draw equal rows."""
         rows = len(self.rows.gold)
         generator = np.random.default_rng(seed)
         block = max(1, _CELLS_PER_BLOCK // rows)
@@ -192,13 +198,16 @@ class _Measure:
         return _Metrics(*(np.concatenate([getattr(one, part.name) for one in found]) for part in fields(_Metrics)))
 
     def _of(self, times: Floats) -> _Metrics:
-        """`times`, float64 [samples, rows], says how often each sample has each row."""
+        """Compute the metrics of samples.
+
+        `times`, float64 [samples, rows], counts each row in each sample.
+        """
         gold, rows = self.rows.gold, len(self.rows.gold)
         hits, said, there = (
             times @ marks.astype(np.float64) for marks in (gold & self.predicted, self.predicted, gold)
         )
         f1 = _share(2 * hits, said + there)
-        # As for one label a row: a label that no resample drew says nothing there, and would pull the interval down.
+        # As in `classification`: a label without a drawn row says nothing, and its 0 would lower the interval.
         drawn = there > 0
         of_drawn = drawn.sum(axis=1).astype(np.float64)
         ranked, errors = np.zeros_like(f1), np.zeros_like(f1)
@@ -221,16 +230,19 @@ class _Measure:
         )
 
     def _by_label(self, times: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """For each label its average precision, [samples], and the sums of its calibration gaps, [samples, bins]."""
+        """Yield each label's average precision, [samples], and sums of calibration gaps, [samples, bins]."""
         for label in range(self.rows.gold.shape[1] if self.bins else 0):
             scores, gold = self.rows.scores[:, label], self.rows.gold[:, label]
             yield _average_precision(scores, gold, times), times @ decision_gaps(scores, gold, self.bins)
 
 
 def _average_precision(scores: Floats, gold: Mask, times: Floats) -> Floats:
-    """The area under the precision-recall curve as a sum of steps, float64 [samples]; 0 where no row has the label."""
+    """Compute the stepwise area under the precision-recall curve, float64 [samples].
+
+    0 where no row has the label.
+    """
     order = np.argsort(-scores, kind="stable")
-    # A threshold lies below all the rows of a score, and not between two of them.
+    # Rows of equal score lie on the same side of a threshold.
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     sorted_times = times[:, order]
     right = np.cumsum(sorted_times * gold[order], axis=1)[:, ends]
@@ -240,5 +252,5 @@ def _average_precision(scores: Floats, gold: Mask, times: Floats) -> Floats:
 
 
 def _share(over: Floats, under: Floats) -> Floats:
-    """0 where there is nothing to divide by."""
+    """Divide, with 0 where the denominator is 0."""
     return np.asarray(np.divide(over, under, out=np.zeros_like(over), where=under > 0))

@@ -1,10 +1,10 @@
-"""Whether a candidate loses less accuracy than a margin: Tango's score test for paired proportions, and rows it needs.
+"""Non-inferiority of a candidate's accuracy: Tango's score test for paired proportions.
 
-Of `rows` pairs of answers, `gained` are right in the candidate alone and `lost` in the served model alone; the rest
-agree and tell nothing of the difference, (gained - lost) / rows. The test is the score test of Tango (1998, Statistics
-in Medicine 17, 891-908), whose variance is the one under the hypothesis. It is used with a continuity correction of
-half a row: without it, at a margin of one point and 268 rows, 6.8 % of the models that lose one point pass at a level
-of 5 %; with it, never more than the level over the grid of margins, rows and disagreements of the tests.
+Among `rows` pairs of answers, `gained` are right in the candidate alone and `lost` in the served model alone. The other
+pairs agree and say nothing about the difference, (gained - lost) / rows. The test is the score test of Tango (1998,
+Statistics in Medicine 17, 891-908), with the variance under the hypothesis and a continuity correction of half a row.
+Without the correction, at a margin of one point and 268 rows, 6.8 % of the models that lose one point pass at a level
+of 5 %. With it, the tests find no more than the level over their grid of margins, rows and disagreements.
 """
 
 import math
@@ -15,13 +15,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from bentune.quality.bootstrap import Floats
 from bentune.quality.quality import PairedTest
 
-Numbers: TypeAlias = npt.NDArray[np.float64]
-Counts: TypeAlias = float | npt.NDArray[np.integer] | npt.NDArray[np.floating]
+CountLike: TypeAlias = float | npt.NDArray[np.integer] | npt.NDArray[np.floating]
 
 CORRECTION = 0.5
-"""Of a row: gained - lost comes in whole rows."""
+"""Continuity correction in rows: gained - lost is a whole number."""
 MOST_ROWS = 1_000_000_000
 _STEPS = 40
 _EDGE = 1e-9
@@ -37,44 +37,50 @@ def mcnemar(gained: int, lost: int, rows: int) -> PairedTest:
     )
 
 
-def statistic(gained: Counts, lost: Counts, rows: Counts, difference: float, correction: float = 0.0) -> Numbers:
-    """Tango's Z, standard normal when candidate minus served is `difference` (a share, between -1 and 1).
+def statistic(
+    gained: CountLike, lost: CountLike, rows: CountLike, difference: float, correction: float = 0.0
+) -> Floats:
+    """Compute Tango's Z, standard normal when candidate minus served is `difference`.
 
-    `correction` rows are taken off the observed difference. The arguments may be arrays of the same shape.
+    `difference` is a share, between -1 and 1. `correction` rows are subtracted from the observed difference. The
+    arguments may be arrays of the same shape.
     """
     b, c, n = (np.asarray(value, dtype=np.float64) for value in (gained, lost, rows))
-    # The most likely share of lost rows under the hypothesis: a root of a quadratic.
+    # The maximum likelihood estimate of the share of lost rows under the hypothesis: a root of a quadratic.
     linear = -b - c + (2 * n - b + c) * difference
     root = np.sqrt(np.maximum(linear**2 + 8 * n * c * difference * (1 - difference), 0.0))
     share = (root - linear) / (4 * n)
     variance = n * (2 * share + difference * (1 - difference))
-    z: Numbers = (b - c - n * difference - correction) / np.sqrt(np.maximum(variance, 1e-12))
+    z: Floats = (b - c - n * difference - correction) / np.sqrt(np.maximum(variance, 1e-12))
     return z
 
 
 def interval(
     gained: int, lost: int, rows: int, alpha: float, correction: float = CORRECTION
 ) -> tuple[float, float, float]:
-    """The difference with its lower and upper limit; each limit is wrong at most `alpha` of the time."""
+    """Return the difference with its lower and upper limit.
+
+    Each limit is one-sided at level `alpha`.
+    """
     z = NormalDist().inv_cdf(1 - alpha)
     value = (gained - lost) / rows
     low = _root(lambda difference: float(statistic(gained, lost, rows, difference, correction)) - z, value)
-    # The other limit is that of the two models in each other's place.
+    # By symmetry: the upper limit is the lower one with the two models exchanged.
     high = -_root(lambda difference: float(statistic(lost, gained, rows, difference, correction)) - z, -value)
     return value, low, high
 
 
 def p_value(gained: int, lost: int, rows: int, margin: float) -> float:
-    """One-sided p-value for that the candidate loses `margin` (a share) or more."""
+    """Compute the one-sided p-value of losing `margin` (a share) or more."""
     return 1 - NormalDist().cdf(float(statistic(gained, lost, rows, -margin, CORRECTION)))
 
 
 def rows_needed(gained: int, lost: int, rows: int, *, margin: float, alpha: float, power: float) -> int:
-    """How many rows in all promote a candidate that is as good as what is served, with probability `power`.
+    """Compute the total rows that promote an equally good candidate with probability `power`.
 
-    It follows from how often the two disagreed on which is right: by the normal approximation for the difference of
-    two equally good models, at the upper limit of that share at confidence `power` (Clopper and Pearson 1934), so that
-    few rows that agreed by luck do not promise too much.
+    It is the normal approximation for the difference of two equally good models. The share of rows in which only one is
+    right is taken at its upper limit at confidence `power` (Clopper and Pearson 1934), so that a few rows that agreed
+    by luck do not promise too much.
     """
     from scipy.stats import beta
 
@@ -103,7 +109,10 @@ def paired_loss(lost: int, won: int, rows: int) -> tuple[float, float, float]:
 
 
 def _power(rows: int, share: float, margin: float, alpha: float) -> float:
-    """Probability that two equally good models, one of which alone is right in `share` of the rows, pass the test."""
+    """Compute the probability that two equally good models pass.
+
+    In `share` of the rows only one is right.
+    """
     expected = rows * share / 2
     linear = -2 * expected - 2 * rows * margin
     root = math.sqrt(max(linear**2 - 8 * rows * expected * margin * (1 + margin), 0.0))
@@ -113,7 +122,10 @@ def _power(rows: int, share: float, margin: float, alpha: float) -> float:
 
 
 def _root(above: Callable[[float], float], value: float) -> float:
-    """Where a statistic that falls with the difference crosses 0 below the observed `value`; -1 where it does not."""
+    """Find the zero of a decreasing statistic below the observed `value`.
+
+    -1 where there is none.
+    """
     low, high = -1 + _EDGE, max(value, -1 + _EDGE)
     if above(low) < 0:
         return -1.0

@@ -1,4 +1,4 @@
-"""How well scores rank rows: the area under the ROC curve, of each label against the others, and their mean."""
+"""Areas under the ROC curve: each label against the others, and their mean."""
 
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -12,14 +12,14 @@ Mask = npt.NDArray[np.bool_]
 
 
 def areas(scores: Floats, gold: Mask, confidence: float) -> tuple[Interval | None, list[Interval | None]]:
-    """The mean area under the ROC curve, and that of each label; None where all rows have a label, or none has it.
+    """Return the mean area under the ROC curve and each label's.
 
-    `scores` are float64 [rows, labels], `gold` is bool [rows, labels]. The values are those of scikit-learn's
-    roc_auc_score: the share of pairs, one row with the label and one without, that are ranked right, ties counting as
-    half. Each interval is Wald's with the variance of the area's influence on every row (LeDell, Petersen and van der
-    Laan, Electronic Journal of Statistics 2015, 9:1583), which of one label is DeLong's (Biometrics 1988, 44:837); for
-    the mean the influences of the labels are averaged, row by row, for they share the rows. It has no width where every
-    pair is ranked right.
+    None where all rows or no row has the label. `scores` are float64 [rows, labels], `gold` is bool [rows, labels]. The
+    values are those of scikit-learn's roc_auc_score: the share of pairs, one row with the label and one without, that
+    are ranked right, ties counting as half. Each interval is Wald's with the variance of the area's influence on every
+    row (LeDell, Petersen and van der Laan, Electronic Journal of Statistics 2015, 9:1583); for one label that is
+    DeLong's (Biometrics 1988, 44:837). For the mean, the influences of the labels are averaged row by row, because
+    labels share the rows. The interval has no width where every pair is ranked right.
     """
     rows, found, influences = len(gold), list[float | None](), list[Floats]()
     for label in range(scores.shape[1]):
@@ -45,17 +45,20 @@ def areas(scores: Floats, gold: Mask, confidence: float) -> tuple[Interval | Non
 def of_classes(
     scores: Floats, gold: Sequence[int] | npt.NDArray[np.int64], confidence: float
 ) -> tuple[Interval | None, list[Interval | None]]:
-    """The same where each row has one label, `gold` int64 [rows]: one against the rest; of two labels, plain."""
+    """Return the areas of rows with one label each, `gold` int64 [rows].
+
+    Two labels share one area.
+    """
     has = np.arange(scores.shape[1]) == np.asarray(gold)[:, None]
     if scores.shape[1] > 2:
         return areas(scores, has, confidence)
-    # Both labels have the same area; computed once, so that rounding does not make two.
+    # Both labels have the same area: computed once, so that rounding cannot make them differ.
     whole, _ = areas(scores[:, 1:], has[:, 1:], confidence)
     return whole, [whole, whole]
 
 
 def _area(scores: Floats, has: Mask) -> tuple[float, Floats]:
-    """The area, and its influence on each row, float64 [rows]."""
+    """Compute the area and the influence of each row on it, float64 [rows]."""
     beaten = _share_below(scores[has], scores[~has])
     passed = 1 - _share_below(scores[~has], scores[has])
     area = float(beaten.mean())
@@ -66,7 +69,7 @@ def _area(scores: Floats, has: Mask) -> tuple[float, Floats]:
 
 
 def _share_below(scores: Floats, others: Floats) -> Floats:
-    """For each score the share of `others` below it, equal ones counting as half."""
+    """Return for each score the share of `others` below it; equal ones count half."""
     ordered = np.sort(others)
     places = np.searchsorted(ordered, scores, side="left") + np.searchsorted(ordered, scores, side="right")
     return np.asarray(places / (2 * len(others)), dtype=np.float64)

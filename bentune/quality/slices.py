@@ -1,7 +1,7 @@
-"""Parts of the rows in which a candidate may have become worse while the whole hides it: by class, length, or column.
+"""Comparison by slices of the rows: by label, length or column.
 
-Each slice has the same numbers as the whole. As many are tested at once, their one-sided p-values are raised by Holm's
-method (1979): all of them together are wrong no more often than one test would be.
+A candidate may be worse in one slice while the overall numbers hide it. Many slices are tested at once, so that their
+one-sided p-values are corrected by Holm's method (1979), which bounds the chance of any false alarm.
 """
 
 from collections import Counter
@@ -22,10 +22,10 @@ MOST_VALUES = 20
 OTHERS = "(others)"
 
 FROZEN_LEVEL = 2
-"""It was named before anybody looked, so it is not one of many, and doubt there counts more than bad luck."""
+"""A frozen slice is named in advance, so that it needs no correction, and a doubt there counts more."""
 
 
-class Slice(Frozen):
+class SliceDifference(Frozen):
     """Candidate minus served in the rows where `by` is `value`.
 
     `difference` is of the metric that decides, a share with one-sided limits, `others` are those of other metrics.
@@ -60,12 +60,12 @@ def masks(rows: Labelled, target: Target, columns: Sequence[str]) -> Iterator[tu
 
 def compare_slices(
     rows: Labelled, candidate: Logits, served: Logits, target: Target, settings: CompareSettings
-) -> list[Slice]:
+) -> list[SliceDifference]:
     """Compare the two models, whose logits are float32 [rows, labels], in every slice."""
     quality, margin = quality_of(target), settings.margin / 100
     found = list(masks(rows, target, settings.slices))
     there = {(by, value) for by, value, _ in found}
-    # Whatever else its column has: neither among the rare values nor in a quarter.
+    # A frozen value is a slice of its own, also where it is rare or its column is split into quartiles.
     frozen = [one for one in settings.frozen.items() if one not in there]
     found += [(by, value, np.array([one == value for one in rows.values[by]])) for by, value in frozen]
     contests = [quality.contest(candidate[mask], served[mask], rows.gold[mask], target) for _, _, mask in found]
@@ -86,7 +86,7 @@ def compare_slices(
             seed=settings.seed,
         ).metrics
         slices.append(
-            Slice(
+            SliceDifference(
                 by=by,
                 value=value,
                 rows=contest.rows,
@@ -115,7 +115,7 @@ def _holm(p_values: Sequence[float]) -> list[float]:
 
 
 def by_column(column: str, values: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
-    """The commonest values; numbers of which there are many are quartered."""
+    """Yield the most common values of a column, or quartiles of a column with many numbers."""
     counts = Counter(values)
     numbers = _numbers(values) if len(counts) > MOST_VALUES else None
     if numbers is not None:

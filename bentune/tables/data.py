@@ -1,4 +1,4 @@
-"""What became of the rows, as `bentune data` prints it: cleaned, left out, split."""
+"""Tables of the data stage: cleaning, dropped rows and split."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ RULES = {"control_characters": "control characters", "mojibake": "wrongly decode
 
 
 def lines(summary: Mapping[str, Any]) -> Iterator[str | Table]:
-    """A line on the split, and tables of what was done to rows and of each side's labels; `summary` is the stage's."""
+    """Yield the lines and tables of the data stage's `summary`: split, changes of rows, labels."""
     kept = sum(summary["rows"].values())
     yield escape(f"  {summary['read']:,} rows read, {kept:,} used; split {_split(summary['split'])}")
     if summary["cleaned"] or summary["dropped"]:

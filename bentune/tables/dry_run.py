@@ -1,4 +1,4 @@
-"""What `--dry-run` of `run` and `train` prints."""
+"""Tables of `--dry-run` of the commands `run` and `train`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,21 +7,31 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from bentune.console import Report
+from bentune.console import ConsoleReporter
 
 if TYPE_CHECKING:
     from training.dry_run.dry_run import DryRun
     from training.dry_run.estimate import Estimate
 
 dry_run_option = click.option(
-    "--dry-run", "dry", is_flag=True, help="Only estimate time, memory and disk, from a few steps that are measured."
+    "--dry-run", "dry", is_flag=True, help="Only estimate time, memory and disk from a few measured steps."
 )
 
 
 def dry_run(
-    recipe: Path, overrides: tuple[str, ...], runs: Path, report: Report, *, new: bool, whole: bool, force: bool = False
+    recipe: Path,
+    overrides: tuple[str, ...],
+    runs: Path,
+    report: ConsoleReporter,
+    *,
+    new: bool,
+    whole: bool,
+    force: bool = False,
 ) -> None:
-    """Say what a run will take, `whole` or of the train stage alone. Raises InputError when it does not fit."""
+    """Print the estimate of a run, `whole` or of the train stage.
+
+    Raises InputError when it does not fit.
+    """
     from training.dry_run.dry_run import dry_run as look
     from training.pipeline.run_dir import RunDir
     from training.recipe.file import load_recipe
@@ -30,19 +40,19 @@ def dry_run(
     with RunDir.open(runs, loaded.name, new=new) as directory:
         found = look(loaded, directory, report, whole=whole, force=force)
     if not report.as_json:
-        Report.page(_stages(found))
+        ConsoleReporter.page(_stages(found))
         if found.training is not None:
-            Report.page(_training(found.training))
-            Report.page(_room(found, found.training))
+            ConsoleReporter.page(_training(found.training))
+            ConsoleReporter.page(_room(found, found.training))
         for warning in found.warnings:
-            Report.page(f"[yellow]![/] {escape(warning)}")
+            ConsoleReporter.page(f"[yellow]![/] {escape(warning)}")
     report.result(found.model_dump(mode="json"))
 
 
 def _stages(found: "DryRun") -> Table:
     table = Table("stage", "", "last time", title=escape(found.run))
     for stage in found.stages:
-        said = {"done": "nothing changed", "due": "will be done", "goes on": "goes on where it was"}[stage.state]
+        said = {"done": "nothing changed", "due": "will be done", "goes on": "resumes"}[stage.state]
         if stage.stage == "train" and found.training is not None:
             span = found.training.seconds
             said += f": {_spoken(span.expected)} ({_spoken(span.low)} to {_spoken(span.high)})"
@@ -69,7 +79,7 @@ def _room(found: "DryRun", training: "Estimate") -> str:
 
 
 def _spoken(seconds: float) -> str:
-    """As people say it: 12.3 s, 4 min 10 s, 3 h 5 min."""
+    """Format a duration: 12.3 s, 4 min 10 s, 3 h 5 min."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Shows what new pods do: a table that changes where somebody watches, a line for each change elsewhere."""
+"""Display of new pods: a live table on a terminal, a line for each change elsewhere."""
 
 from types import TracebackType
 from typing import Any
@@ -7,18 +7,18 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from bentune.console import Report
-from rollout.release.watch import Pod, Watch
+from bentune.console import ConsoleReporter
+from rollout.release.progress import PodStatus, RolloutProgress
 
 COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 class Pods:
-    """A listener of `rollout.release.release`; a context, for its table must end."""
+    """Listener of a release; a context manager, because its table must end."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ConsoleReporter) -> None:
         self._report = report
-        self._before: dict[str, Pod] = {}
+        self._before: dict[str, PodStatus] = {}
         self._live = Live(console=report.console, auto_refresh=False) if report.console.is_terminal else None
 
     def __enter__(self) -> "Pods":
@@ -33,35 +33,35 @@ class Pods:
             self._live.stop()
 
     def say(self, renderable: Any) -> None:
-        """A line for people, above the table."""
+        """Print a line for people, above the table."""
         self._report.say(renderable)
 
     def diff(self, text: str) -> None:
-        """A unified diff, coloured."""
+        """Print a unified diff in colours."""
         for line in text.splitlines() or ["nothing changes"]:
             colour = COLOURS.get(line[:1])
             self._report.say(f"[{colour}]{escape(line)}[/]" if colour else escape(line))
 
-    def pods(self, watch: Watch) -> None:
-        """What the new pods do now."""
+    def pods(self, progress: RolloutProgress) -> None:
+        """Show the status of the new pods."""
         if self._live:
-            self._live.update(_table(watch), refresh=True)
-        for pod in watch.pods:
+            self._live.update(_table(progress), refresh=True)
+        for pod in progress.pods:
             if self._live is None and self._before.get(pod.name) != pod:
                 self._report.say(f"  {_mark(pod)} {escape(pod.name)}  {_words(pod)}")
-        self._before = {pod.name: pod for pod in watch.pods}
+        self._before = {pod.name: pod for pod in progress.pods}
 
 
-def _table(watch: Watch) -> Table:
+def _table(progress: RolloutProgress) -> Table:
     table = Table(show_header=False, box=None)
-    for pod in watch.pods:
+    for pod in progress.pods:
         table.add_row(_mark(pod), pod.name, _words(pod))
     return table
 
 
-def _mark(pod: Pod) -> str:
+def _mark(pod: PodStatus) -> str:
     return "[red]✗[/]" if pod.trouble else "[green]✓[/]" if pod.ready else "…"
 
 
-def _words(pod: Pod) -> str:
+def _words(pod: PodStatus) -> str:
     return escape(pod.trouble or pod.state)

@@ -1,8 +1,8 @@
-"""The HorizontalPodAutoscaler's algorithm without a cluster or a clock: how many pods their metric asks for.
+"""Algorithm of the HorizontalPodAutoscaler, without a cluster or a clock.
 
-After the Kubernetes documentation, "Horizontal Pod Autoscaling" (algorithm details, configurable scaling behavior), and
-where that is silent after the controller's source (pkg/controller/podautoscaler: replica_calculator.go, horizontal.go).
-A simulation and a run of real processes ask the same class, so that what was simulated is what scales.
+Sources are the Kubernetes documentation, "Horizontal Pod Autoscaling" (algorithm details, configurable scaling
+behavior), and the controller's source (pkg/controller/podautoscaler: replica_calculator.go, horizontal.go). The
+simulation and the run of real processes use the same class, so that both scale alike.
 """
 
 import math
@@ -16,31 +16,31 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
 
 SYNC_S = 15.0
-"""How often the controller looks: --horizontal-pod-autoscaler-sync-period."""
+"""Period of the controller's decisions: --horizontal-pod-autoscaler-sync-period."""
 TOLERANCE = 0.1
-"""A ratio of metric to target this near to 1 changes nothing: --horizontal-pod-autoscaler-tolerance."""
+"""Ratio of metric to target, as distance from 1, that changes nothing: --horizontal-pod-autoscaler-tolerance."""
 
 
 class Policy(Frozen):
-    """Within any `period_s` seconds the pods may change by `value`: so many of them, or so many percent."""
+    """Policy that bounds the change within any `period_s` seconds to `value` pods or percent."""
 
     kind: Literal["Pods", "Percent"]
     value: int = Field(gt=0)
     period_s: int = Field(gt=0, le=1800)
 
     def bound(self, start: int, sign: Literal[1, -1]) -> int:
-        """The most, or with `sign` -1 the fewest, pods to which `start` pods may change."""
+        """Return the most pods to which `start` pods may change, or with `sign` -1 the fewest."""
         if self.kind == "Pods":
             return start + sign * self.value
         changed = start * (1 + sign * self.value / 100)
-        # Upwards it is rounded up, or a small percentage of few pods would never add one.
+        # Growth is rounded up: a small percentage of few pods would otherwise never add one.
         return math.ceil(changed) if sign > 0 else int(changed)
 
 
 class Rules(Frozen):
-    """How fast one direction goes: the widest ("Max") or the narrowest ("Min") of its policies counts.
+    """Rules of one direction: the widest ("Max") or the narrowest ("Min") of its policies applies.
 
-    For `stabilization_s` seconds each recommendation is remembered, and the most cautious one of them is taken.
+    Recommendations are kept for `stabilization_s` seconds, and the most cautious of them applies.
     """
 
     stabilization_s: int = Field(ge=0, le=3600)
@@ -48,14 +48,14 @@ class Rules(Frozen):
     select: Literal["Max", "Min", "Disabled"] = "Max"
 
     def bound(self, current: int, changes: Sequence[tuple[float, int]], now: float, sign: Literal[1, -1]) -> int:
-        """How far `current` pods may change at `now`, after `changes`: when, and by how many pods."""
+        """Return the bound of `current` pods at `now`, after `changes` of (time, pods)."""
         if self.select == "Disabled":
             return current
         bounds = [
             policy.bound(current - sum(change for at, change in changes if at > now - policy.period_s), sign)
             for policy in self.policies
         ]
-        # The widest change upwards is the largest number of pods, downwards the smallest.
+        # The widest change is the largest number of pods upwards, and the smallest downwards.
         bound = max(bounds) if (self.select == "Max") is (sign > 0) else min(bounds)
         return max(bound, current) if sign > 0 else min(bound, current)
 
@@ -67,19 +67,22 @@ SCALE_UP = Rules(
 SCALE_DOWN = Rules(stabilization_s=300, policies=(Policy(kind="Percent", value=100, period_s=15),))
 
 
-class Target(Frozen):
-    """The mean over the pods that one metric is to have, in the metric's unit; a thousandth is its smallest part."""
+class MetricTarget(Frozen):
+    """Target for the mean of one metric over the pods, in the metric's unit, exact to a thousandth."""
 
     metric: str
     mean: float = Field(ge=0.001)
 
 
 class Scaling(Frozen):
-    """One HorizontalPodAutoscaler with metrics of the pods; the defaults are those of autoscaling/v2."""
+    """Settings of a HorizontalPodAutoscaler with metrics of pods.
+
+    The defaults are those of autoscaling/v2.
+    """
 
     min_replicas: int = Field(ge=1)
     max_replicas: int = Field(ge=1)
-    targets: tuple[Target, ...] = Field(min_length=1)
+    targets: tuple[MetricTarget, ...] = Field(min_length=1)
     tolerance: float = Field(default=TOLERANCE, ge=0, lt=1)
     up: Rules = SCALE_UP
     down: Rules = SCALE_DOWN
@@ -92,9 +95,9 @@ class Scaling(Frozen):
 
 
 class Autoscaler:
-    """Says how many pods there should be, and remembers what it said.
+    """Autoscaler with the memory of its recommendations.
 
-    Call `desired` every SYNC_S seconds and do what it says: it counts its answers as done.
+    Call `desired` every SYNC_S seconds and scale to the result: it counts as done.
     """
 
     def __init__(self, scaling: Scaling) -> None:
@@ -105,12 +108,12 @@ class Autoscaler:
     def desired(
         self, now: float, current: int, metrics: Mapping[str, Sequence[float]], *, unready: int = 0, missing: int = 0
     ) -> int:
-        """How many pods there should be at `now`, in seconds on any clock that does not go back.
+        """Return the number of pods to scale to at `now`, in seconds of a monotonic clock.
 
-        `current` is how many were asked for. `metrics` has, by name, a value of each pod that has one; `unready` pods
-        are not yet started, `missing` ones run and say nothing; what shuts down is in none of them. The metric that
-        asks for most pods decides. Without any value nothing changes, and while one metric has none no pod goes.
-        Raises InputError for a number of pods below 0.
+        `current` is the number last scaled to. `metrics` has, by name, the value of each pod that has one. `unready`
+        pods have not started, and `missing` ones run without a metric; pods that shut down are in none of these. The
+        metric that needs most pods decides. Without any value nothing changes, and while one metric has none, no pod is
+        removed. Raises InputError for a number of pods below 0.
         """
         if min(current, unready, missing) < 0:
             raise InputError(f"{current} pods, {unready} unready, {missing} without a metric; none may be below 0")
@@ -124,7 +127,7 @@ class Autoscaler:
     ) -> int:
         scaling = self.scaling
         if current == 0:
-            # Scaled to none by hand, which switches the autoscaler off.
+            # Scaled to 0 by hand, which switches the autoscaler off.
             return 0
         if not scaling.min_replicas <= current <= scaling.max_replicas:
             return min(max(current, scaling.min_replicas), scaling.max_replicas)
@@ -145,7 +148,7 @@ class Autoscaler:
         return self._limited(now, current, self._stabilized(now, current, max(known)))
 
     def _stabilized(self, now: float, current: int, proposed: int) -> int:
-        """Up to the lowest and down to the highest of what was proposed within the windows."""
+        """Limit growth to the lowest and shrinking to the highest proposal within the windows."""
         up, down = self.scaling.up.stabilization_s, self.scaling.down.stabilization_s
         while self._recommended and self._recommended[0][0] <= now - max(up, down):
             self._recommended.popleft()
@@ -169,11 +172,11 @@ class Autoscaler:
 def proposal(
     current: int, values: Sequence[float], target: float, *, tolerance: float, unready: int = 0, missing: int = 0
 ) -> int | None:
-    """The pods that would bring the metric's mean to `target`, before any window or policy; None without a value.
+    """Return the pods that would bring the metric's mean to `target`; None without a value.
 
-    Pods that say nothing never speed a change up: when the others ask for more they count as idle, when the others
-    ask for fewer those without a metric count as being at the target, and where that turns the direction nothing
-    changes.
+    Windows and policies are not applied. Pods without a metric never speed up a change. When the others need more
+    pods, they count as idle; when the others need fewer, they count as being at the target. If that reverses the
+    direction, nothing changes.
     """
     if not values:
         return None
@@ -199,5 +202,5 @@ def _within(ratio: float, tolerance: float) -> bool:
 
 
 def _milli(value: float) -> int:
-    """As the controller counts: whole thousandths, rounded up, less what a float adds."""
+    """Round up to whole thousandths, as the controller does, without the error of the float."""
     return math.ceil(round(value * 1000, 6))

@@ -1,11 +1,11 @@
-"""Draws a simulated curve as a PNG: what comes and what pods hold, the pods, and the latency with its objective."""
+"""Chart of a simulated curve as a PNG: requests, pods, and latency with its objective."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rollout.capacity.simulation import Series
+from rollout.capacity.simulation import SimulationSeries
 from rollout.capacity.sizing import Sizing
 from rollout.load.chart import DPI, require_matplotlib, save
 
@@ -17,8 +17,8 @@ HOUR_S, MINUTE_S = 3600.0, 60.0
 LONG_HOURS = 3
 
 
-def draw_scaling(path: Path, series: Series, sizing: Sizing, title: str) -> None:
-    """Three panels over one time axis. Raises InputError without matplotlib."""
+def draw_scaling(path: Path, series: SimulationSeries, sizing: Sizing, title: str) -> None:
+    """Draw three panels over one time axis. Raises InputError without matplotlib."""
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ def draw_scaling(path: Path, series: Series, sizing: Sizing, title: str) -> None
     times = series.seconds / (HOUR_S if long else MINUTE_S)
     rates, pods, latencies = panels
 
-    rates.plot(times, series.rate, label="requests/s that come")
+    rates.plot(times, series.rate, label="requests/s")
     rates.plot(
         times,
         series.ready * sizing.rate_per_pod,
@@ -42,14 +42,14 @@ def draw_scaling(path: Path, series: Series, sizing: Sizing, title: str) -> None
     rates.fill_between(times, series.refused, color="tab:red", alpha=0.5, step="post", label="refused (429)")
     rates.set(ylabel="requests/s", title=title)
 
-    pods.plot(times, series.wanted, drawstyle="steps-post", label="asked for by the autoscaler")
+    pods.plot(times, series.wanted, drawstyle="steps-post", label="wanted by the autoscaler")
     pods.plot(times, series.ready, color="tab:green", drawstyle="steps-post", label="ready")
     for bound, name in ((sizing.scaling.min_replicas, "least"), (sizing.scaling.max_replicas, "most")):
         pods.axhline(bound, color="tab:gray", linestyle="--", linewidth=0.8, label=f"{name}: {bound}")
     pods.set(ylabel="pods")
 
     shown = np.where(series.latency_ms > 0, series.latency_ms, np.nan)
-    latencies.plot(times, shown, label=f"{sizing.objective.percentile} of what was let in")
+    latencies.plot(times, shown, label=f"{sizing.objective.percentile} of accepted requests")
     latencies.axhline(sizing.objective.limit_ms, color="tab:red", linestyle="--", label=f"objective {sizing.objective}")
     latencies.set_yscale("log")
     latencies.yaxis.set_major_formatter("{x:g}")

@@ -1,32 +1,29 @@
-"""The pods of a simulation: which start, serve and drain, what waits at each, and what they were asked and answered.
+"""Pods of a simulation: their start, service and drain, and the requests that wait at each.
 
-Requests are a flow that is split evenly over the pods that are ready. Pods that became ready together are alike, so
-they are one cohort: a thousand pods cost as much as one.
+Requests are a flow that is split evenly over the ready pods. Pods that became ready together are alike and form one
+cohort, so that a thousand pods cost as much as one.
 
-Only what is scraped is drawn at random, for each pod: one look at its slots sees those that compute at that moment, and
-the autoscaler then scales by a mean of few looks, which costs pods when there are few to average over.
+Only the scraped metrics are random, drawn for each pod: a scrape sees the slots that compute at that moment. The
+autoscaler averages a few scrapes, and with few pods this noise costs pods.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bentune.quality.bootstrap import Floats
 from rollout.capacity.pod_model import PodModel
 
-Floats: TypeAlias = NDArray[np.float64]
-
 BUSY, QUEUE = "bentune_slots_busy_avg", "bentune_queue_requests_avg"
-"""What the autoscaler reads of each pod: means over a window of its busy slots, and of its waiting texts."""
+"""Metrics of each pod for the autoscaler: means over a window of its busy slots, and of its waiting texts."""
 
 
 @dataclass(slots=True)
 class Cohort:
-    """`pods` that are alike: `waiting` requests at each, and how many of the slots of each are `busy` on average.
+    """Cohort of equal pods: `waiting` requests and `busy` slots at each, on average.
 
-    `shown` has what the latest scrapes saw: BUSY and QUEUE of each pod. `busy` is None before the first step.
+    `shown` are the latest scrapes: BUSY and QUEUE of each pod. `busy` is None before the first step.
     """
 
     pods: int
@@ -37,7 +34,7 @@ class Cohort:
 
 @dataclass(slots=True)
 class Draining:
-    """`pods` that take nothing new: `waiting` requests at each, which are served until `ends`, in seconds."""
+    """Pods that take no new requests: `waiting` requests at each are served until `ends`, in seconds."""
 
     pods: int
     waiting: float
@@ -47,7 +44,7 @@ class Draining:
 
 @dataclass(slots=True)
 class Flow:
-    """Of each step and cohort: which step, requests that were let in, the rate at a pod, the wait for its backlog."""
+    """Flow at each step and cohort: step, accepted requests, rate at a pod, and wait for its backlog."""
 
     step: list[int] = field(default_factory=list)
     accepted: list[float] = field(default_factory=list)
@@ -57,11 +54,11 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How pods come and go, in seconds. `room` is how many requests may wait at one pod, the others are refused.
+    """Lifecycle of pods, in seconds.
 
-    A pod takes `startup_s` from the decision until it is ready. One that goes lives on for `linger_s`, and until what
-    waits at it is answered, but at most `grace_s`. Every `scrape_s` its metrics are read, as Prometheus does, and the
-    autoscaler is given their means over `window_s`.
+    `room` requests may wait at one pod, and more are refused. A pod takes `startup_s` from the decision until it is
+    ready. A removed one lives for `linger_s` and until its waiting requests are answered, but at most `grace_s`. Its
+    metrics are scraped every `scrape_s`, as by Prometheus, and the autoscaler reads their means over `window_s`.
     """
 
     startup_s: float
@@ -73,7 +70,10 @@ class Habits:
 
 
 class Fleet:
-    """All pods. Call `advance` once a step, `scale_to` whenever the autoscaler has spoken."""
+    """All pods of a simulation.
+
+    Call `advance` once a step, and `scale_to` after each decision of the autoscaler.
+    """
 
     def __init__(self, pod: PodModel, habits: Habits, replicas: int, step_s: float, seed: int = 0) -> None:
         self.flow = Flow()
@@ -86,23 +86,23 @@ class Fleet:
 
     @property
     def ready(self) -> int:
-        """Pods that take requests."""
+        """Count the pods that take requests."""
         return sum(cohort.pods for cohort in self._ready)
 
     @property
     def starting(self) -> int:
-        """Pods that are asked for and not yet ready."""
+        """Count the pods that are not yet ready."""
         return sum(pods for _, pods in self._starting)
 
     @property
     def waiting(self) -> float:
-        """Requests that were let in and are not answered."""
+        """Count the accepted requests that are not answered yet."""
         return sum(cohort.pods * cohort.waiting for cohort in self._ready) + sum(
             group.pods * group.waiting for group in self._draining
         )
 
     def scrape(self) -> None:
-        """Read the metric of every pod that serves."""
+        """Scrape the metrics of every pod that serves."""
         for cohort in self._ready:
             if cohort.busy is not None:
                 share = min(cohort.busy / self._pod.slots, 1.0)
@@ -110,9 +110,9 @@ class Fleet:
                 cohort.shown.append(np.stack([busy, np.full(cohort.pods, cohort.waiting * self._pod.texts)]))
 
     def metrics(self) -> tuple[dict[str, list[float]], int]:
-        """The mean over the window of what each ready pod showed, and how many pods showed nothing.
+        """Return each ready pod's means over the window, and the number of pods without a scrape.
 
-        A pod that starts runs, without being scraped with success: for the autoscaler its metric is missing.
+        A pod that starts runs without a successful scrape: for the autoscaler its metric is missing.
         """
         values: dict[str, list[float]] = {BUSY: [], QUEUE: []}
         silent = self.starting
@@ -125,7 +125,7 @@ class Fleet:
         return values, silent
 
     def scale_to(self, replicas: int, now: float) -> None:
-        """Start pods, or take some away: as a ReplicaSet does, those that are not ready first, then the youngest."""
+        """Start or remove pods; as in a ReplicaSet, unready pods go first, then the youngest."""
         difference = replicas - self.ready - self.starting
         if difference > 0:
             self._starting.append((now + self._habits.startup_s, difference))
@@ -149,7 +149,7 @@ class Fleet:
                 self._ready.pop()
 
     def advance(self, step: int, now: float, requests: float) -> None:
-        """One step, from `now` on, in which `requests` come."""
+        """Simulate one step from `now` with `requests` arrivals."""
         self._welcome(now)
         ready, most = self.ready, self._pod.ceiling * self._step_s
         self.replica_s += (ready + self.starting + sum(group.pods for group in self._draining)) * self._step_s
@@ -193,7 +193,7 @@ class Fleet:
             self.served += group.pods * answered
         for group in self._draining:
             if group.ends <= now + self._step_s:
-                # The kubelet kills it: what still waited there gets no answer.
+                # The kubelet kills it, and its waiting requests get no answer.
                 self.refused += group.pods * group.waiting
                 group.waiting = 0.0
         self._draining = [
@@ -204,6 +204,6 @@ class Fleet:
 
 
 def _alike(older: Cohort, younger: Cohort) -> bool:
-    """Whether nothing but their age tells two cohorts apart, which each has been shown for a whole window."""
+    """Return true if two cohorts differ only in age: both have a full window and nothing waits."""
     full = older.shown.maxlen == len(older.shown) == len(younger.shown)
     return full and older.waiting == younger.waiting == 0.0

@@ -1,4 +1,4 @@
-"""Writes a sizing as kustomize patches for k8s/base and autoscale-hpa or autoscale-keda: one file an object."""
+"""Kustomize patches of a sizing for k8s/base and its autoscaler, one file an object."""
 
 import math
 import os
@@ -15,14 +15,14 @@ CONTAINER = "model"
 DEPLOYMENT_FILE = "capacity-deployment.yaml"
 HPA, KEDA = "hpa", "keda"
 PROMETHEUS = "http://prometheus-operated.monitoring:9090"
-"""As in the component; a patch replaces the whole list of triggers."""
+"""Same as in the component: a patch replaces the whole list of triggers."""
 FAILURES = 3
 
 
 def write_patches(directory: Path, sizing: Sizing, because: str, scaler: str = HPA) -> list[Path]:
-    """Write both patches into `directory`, each beside its place and renamed there; `because` is a line of comment.
+    """Write both patches into `directory`, each atomically.
 
-    `scaler` is HPA or KEDA.
+    `because` is a line of comment, and `scaler` is HPA or KEDA.
     """
     written = []
     scaled = {HPA: autoscaler, KEDA: scaled_object}[scaler](sizing)
@@ -34,7 +34,10 @@ def write_patches(directory: Path, sizing: Sizing, because: str, scaler: str = H
 
 
 def deployment(sizing: Sizing) -> dict[str, Any]:
-    """Resources and the grace period. No `replicas`: with every apply they would undo the autoscaler's."""
+    """Build the Deployment's patch: resources and grace period.
+
+    It has no `replicas`: each apply would undo the autoscaler's.
+    """
     amounts = {"cpu": quantity(sizing.resources.cpu)}
     if sizing.resources.memory is not None:
         amounts["memory"] = sizing.resources.memory
@@ -56,7 +59,7 @@ def deployment(sizing: Sizing) -> dict[str, Any]:
 
 
 def autoscaler(sizing: Sizing) -> dict[str, Any]:
-    """Bounds, metric and behavior, the defaults too: what was simulated is what is applied."""
+    """Build the HorizontalPodAutoscaler's patch, defaults included, exactly as it was simulated."""
     scaling = sizing.scaling
     return {
         "apiVersion": "autoscaling/v2",
@@ -81,10 +84,10 @@ def autoscaler(sizing: Sizing) -> dict[str, Any]:
 
 
 def scaled_object(sizing: Sizing) -> dict[str, Any]:
-    """The same for KEDA, which divides what Prometheus says of all pods by the threshold.
+    """Build the ScaledObject's patch for KEDA.
 
-    Without Prometheus it keeps as many pods as the peak takes. No result is an error and not a zero, as the component
-    explains.
+    KEDA divides Prometheus's sum over all pods by the threshold. Without Prometheus it keeps the pods of the peak. An
+    empty result is an error, not a zero, as the component explains.
     """
     scaling = sizing.scaling
     return {
@@ -121,7 +124,7 @@ def _within(pods: int, scaling: Scaling) -> int:
 
 
 def quantity(value: float) -> str:
-    """A number as Kubernetes writes it: whole, or in thousandths; a smaller part is rounded up."""
+    """Format a number as Kubernetes does: whole or in thousandths, rounded up."""
     milli = math.ceil(round(value * 1000, 6))
     return str(milli // 1000) if milli % 1000 == 0 else f"{milli}m"
 

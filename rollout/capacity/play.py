@@ -1,8 +1,7 @@
-"""Plays a traffic curve against real servers that the autoscaler starts and stops, and simulates the same beside it.
+"""Run of a traffic curve against real servers under the autoscaler, beside its simulation.
 
-The simulation is checked where a machine can: a few servers behind a proxy, an open loop of requests, and the
-autoscaler of `rollout.capacity.autoscaler` on what the servers' own /metrics show. It is given the start-up time that
-the real servers took.
+It checks the simulation as far as one machine can: a few servers behind a proxy, an open loop of requests, and
+`rollout.capacity.autoscaler` on the servers' own /metrics. The simulation uses the startup time that the servers took.
 """
 
 import asyncio
@@ -20,11 +19,10 @@ from bentune.bundle.files import Frozen
 from rollout.capacity.autoscaler import SYNC_S, Autoscaler, Scaling
 from rollout.capacity.fleet import BUSY, QUEUE, Habits
 from rollout.capacity.pod_model import PodModel
-from rollout.capacity.round_robin import RoundRobin
-from rollout.capacity.servers import Launch
-from rollout.capacity.simulation import STEP_S, Outcome, simulate
+from rollout.capacity.servers import Launch, RoundRobin
+from rollout.capacity.simulation import STEP_S, SimulationOutcome, simulate
 from rollout.capacity.traffic import Traffic
-from rollout.load.generator import OK, Body, Load, Target, open_loop
+from rollout.load.generator import OK, Body, Load, LoadTarget, open_loop
 from rollout.load.slo import Objective
 from rollout.server.scrape import parse
 
@@ -35,11 +33,12 @@ SHOWN = {BUSY: "bentune_slots_busy", QUEUE: "bentune_queue_requests"}
 
 
 class Observed(Frozen):
-    """What came of a curve on real servers. `failed` requests were neither answered 200 nor refused with 429.
+    """Result of a curve on real servers.
 
-    `too_slow` counts answers 200 beyond the objective's limit, `violated_s` the seconds in which more requests than
-    the percentile lets were slow, refused or failed, and `held` says whether all together were not. `replica_hours`
-    count a server from the decision to start it until it is gone. `startup_s` is the mean of what they took.
+    `failed` requests were neither answered 200 nor refused with 429. `too_slow` counts answers 200 beyond the
+    objective's limit. `violated_s` counts the seconds in which more requests than the percentile allows were slow,
+    refused or failed; `held` is true if that is not so for all requests together. `replica_hours` count a server from
+    the decision to start it until it is gone. `startup_s` is the mean startup time.
     """
 
     seconds: float
@@ -57,15 +56,15 @@ class Observed(Frozen):
 
 
 class Compared(Frozen):
-    """The same curve observed and simulated."""
+    """Results of one curve, observed and simulated."""
 
     observed: Observed
-    simulated: Outcome
+    simulated: SimulationOutcome
 
 
 @dataclass(eq=False)
 class _Server:
-    """One server; `ready` and `gone` are times, None before; `shown` has what the latest scrapes saw."""
+    """One server; `ready` and `gone` are times, None before; `shown` are the latest scrapes."""
 
     context: AbstractContextManager[str]
     shown: deque[dict[str, float]]
@@ -77,7 +76,7 @@ class _Server:
 
 
 class _Servers:
-    """All servers that there ever were; those that are ready and wanted are the proxy's."""
+    """All servers of a run, past ones included; the proxy has those that are ready and wanted."""
 
     def __init__(self, launch: Launch, proxy: RoundRobin, habits: Habits) -> None:
         self.all: list[_Server] = []
@@ -87,11 +86,11 @@ class _Servers:
 
     @property
     def serving(self) -> list[_Server]:
-        """The ready ones."""
+        """Return the servers that are ready."""
         return [server for server in self.all if server.wanted and server.ready is not None]
 
     def scale_to(self, replicas: int) -> None:
-        """Start servers, or take away those that are not ready first, then the youngest."""
+        """Start or remove servers; unready ones go first, then the youngest."""
         wanted = [server for server in self.all if server.wanted]
         for _ in range(replicas - len(wanted)):
             looks = max(round(self._habits.window_s / self._habits.scrape_s), 1)
@@ -106,7 +105,7 @@ class _Servers:
         self._publish()
 
     async def settle(self) -> None:
-        """Wait until all that was begun is done. Raises what a server failed with."""
+        """Wait for all starts and stops. Raises the error of a server that failed."""
         while self._work:
             await asyncio.gather(*self._work)
         if self._failures:
@@ -152,9 +151,9 @@ async def play(
     sync_s: float = SYNC_S,
     seed: int = 0,
 ) -> Compared:
-    """Play `traffic` in real time, starting with the least servers, and simulate it with the start-up time they took.
+    """Run `traffic` in real time on real servers, and simulate it with their startup time.
 
-    Raises what a server failed with that did not start. At the end all servers are stopped, whatever happens.
+    Raises the error of a server that did not start. All servers are stopped at the end, also after an error.
     """
     proxy = RoundRobin()
     servers = _Servers(launch, proxy, habits)
@@ -166,7 +165,7 @@ async def play(
             asked = [scaling.min_replicas]
             keeper = asyncio.ensure_future(_keep(servers, Autoscaler(scaling), habits, asked, zero, sync_s))
             try:
-                target = Target(url, path, timeout_s)
+                target = LoadTarget(url, path, timeout_s)
                 loads = await asyncio.gather(*_loads(target, bodies, traffic, zero=zero, seed=seed))
             finally:
                 keeper.cancel()
@@ -193,7 +192,7 @@ async def play(
 async def _keep(
     servers: _Servers, autoscaler: Autoscaler, habits: Habits, asked: list[int], zero: float, sync_s: float
 ) -> None:
-    """Scrape and scale until cancelled; appends to `asked` what the autoscaler said each time."""
+    """Scrape and scale until cancelled, and append each decision of the autoscaler to `asked`."""
     next_scrape, next_look = zero + habits.scrape_s, zero + sync_s
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SCRAPE_TIMEOUT_S)) as session:
         while True:
@@ -215,7 +214,7 @@ async def _keep(
 
 
 async def _scrape(session: aiohttp.ClientSession, server: _Server) -> None:
-    """Note what one server shows; nothing when it does not answer."""
+    """Scrape one server; one that does not answer is skipped."""
     with suppress(aiohttp.ClientError, TimeoutError):
         async with session.get(f"{server.url}/metrics") as answer:
             reading = parse(await answer.read(), time.monotonic())
@@ -224,9 +223,9 @@ async def _scrape(session: aiohttp.ClientSession, server: _Server) -> None:
 
 
 def _loads(
-    target: Target, bodies: Sequence[Body], traffic: Traffic, *, zero: float, seed: int
+    target: LoadTarget, bodies: Sequence[Body], traffic: Traffic, *, zero: float, seed: int
 ) -> list[Coroutine[None, None, tuple[float, Load]]]:
-    """An open loop for each stretch of one rate, each beginning on time whatever is still open of the one before."""
+    """Create an open loop for each stretch of one rate, each of which starts on time."""
 
     async def stretch(start: float, seconds: float, rate: float) -> tuple[float, Load]:
         await asyncio.sleep(max(zero + start - time.monotonic(), 0))

@@ -1,4 +1,4 @@
-"""Plays the traffic of a capacity plan against real servers of a Bento on this machine, beside the simulation of it."""
+"""Run of a capacity plan's traffic against real servers of a Bento on this machine."""
 
 import asyncio
 import os
@@ -24,11 +24,11 @@ def play_bento(
     traffic: Traffic,
     settings: Settings,
 ) -> Compared:
-    """Start and stop servers of the Bento `tag` as the autoscaler of `sizing` says while `traffic` passes in real time.
+    """Run `traffic` in real time against servers of the Bento `tag`, scaled as in `sizing`.
 
-    Each server has cores of its own, as many as a pod of `sizing`, and the requests are the Bento's held-out rows.
-    Raises InputError for an unknown Bento, a curve of more than an hour, and a plan of more servers than this machine
-    has cores for; BentuneError for a server that does not start.
+    Each server has its own cores, as many as a pod of `sizing`, and the requests are the Bento's held-out rows. Raises
+    InputError for an unknown Bento, for a curve of more than an hour, and for a plan with more servers than this
+    machine has cores; BentuneError for a server that does not start.
     """
     bundle = bundle_of(tag)
     if traffic.duration_s > MOST_S:
@@ -52,7 +52,7 @@ def play_bento(
 
 
 def _cores(sizing: Sizing) -> list[set[int]]:
-    """The cores of each server that there may be. Raises InputError where this machine has too few."""
+    """Assign cores to each possible server. Raises InputError where this machine has too few."""
     each, most = max(round(sizing.resources.cpu), 1), sizing.scaling.max_replicas
     mine = sorted(os.sched_getaffinity(0))
     if each * most > len(mine):

@@ -1,19 +1,17 @@
-"""What one pod does at a rate, as the search for its capacity measured it: latencies, and what its metric shows.
+"""Model of one pod at a rate, from the search for its capacity: latencies, and busy slots.
 
-Nothing is fitted: between two rates that were tried lies a straight line. That keeps what no formula knows, such as
-batches that grow with the load, and the waiting that random arrivals cause is in what was measured.
+Nothing is fitted: the model interpolates linearly between the rates that were tried. That keeps effects without a
+formula, such as batches that grow with the load, and the waiting that random arrivals cause.
 """
 
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bentune.bundle.errors import InputError
-from rollout.load.knee import Capacity, Trial
-
-Floats: TypeAlias = NDArray[np.float64]
+from bentune.quality.bootstrap import Floats
+from rollout.load.knee import Capacity, RateTrial
 
 LEVELS = (50.0, 90.0, 99.0, 99.9)
 SAME_RATE = 1e-6
@@ -22,10 +20,11 @@ LEAST_TAIL_MS = 1e-3
 
 @dataclass(frozen=True)
 class PodModel:
-    """One pod. `latencies` has for each of `rates`, ascending, milliseconds at LEVELS, which never fall with the rate.
+    """Model of one pod.
 
-    `knee` is the highest rate that held the objective, `ceiling` what it does at most, both in requests a second.
-    `busy` is how many of its `slots` computed at the knee, on average. A request has `texts` texts.
+    `latencies` has, for each of the ascending `rates`, milliseconds at LEVELS, which never fall with the rate. `knee`
+    is the highest rate that held the objective, and `ceiling` the highest possible one, in requests a second. `busy` of
+    its `slots` computed at the knee, on average. A request has `texts` texts.
     """
 
     rates: Floats
@@ -38,10 +37,11 @@ class PodModel:
 
     @classmethod
     def of(cls, capacity: Capacity) -> Self:
-        """Take it out of capacity.json. Raises InputError when that has no signal of the pod's own metrics.
+        """Build the model from capacity.json.
 
-        Up to the knee only the trials that held count, since the confirming run held at a higher rate: what
-        disturbs a measurement only ever makes it worse. Above the knee all count. Of one rate the mean is taken.
+        Raises InputError when it lacks the pod's own metrics. Up to the knee only the trials that held count, because
+        disturbances only make a measurement worse, and the confirming run held at a higher rate. Above the knee all
+        count. Trials of one rate are averaged.
         """
         slots = slots_of(capacity)
         if capacity.signal is None or slots is None or capacity.signal.slots_busy <= 0:
@@ -61,7 +61,7 @@ class PodModel:
         means = np.array([np.mean(used[rate], axis=0) for rate in rates])
         return cls(
             rates=np.array(rates),
-            # A latency that falls while the rate grows is noise: the worse of the two is kept.
+            # A latency that falls while the rate grows is noise: the higher one is kept.
             latencies=np.maximum.accumulate(np.maximum.accumulate(means, axis=0), axis=1),
             knee=knee,
             ceiling=max(capacity.ceiling_requests_per_s, knee),
@@ -71,7 +71,10 @@ class PodModel:
         )
 
     def busy_slots(self, rate: float) -> float:
-        """What `bentune_slots_busy` shows on average at `rate`: in proportion up to the knee, all at the ceiling."""
+        """Return the mean of `bentune_slots_busy` at `rate`.
+
+        It is proportional up to the knee, and all slots at the ceiling.
+        """
         if rate <= self.knee:
             return self.busy * rate / self.knee
         if rate >= self.ceiling:
@@ -79,10 +82,11 @@ class PodModel:
         return self.busy + (self.slots - self.busy) * (rate - self.knee) / (self.ceiling - self.knee)
 
     def latency_ms(self, rates: Floats, percent: float, wait_ms: Floats | None = None) -> Floats:
-        """The latency in ms at the percentile `percent`; below the lowest tried rate as there.
+        """Return the latency in ms at the percentile `percent`.
 
-        Behind a backlog a request takes `wait_ms` and what one takes alone, unless at its rate it takes longer anyway:
-        what it waits for at that rate was measured, and is not waited for twice.
+        Below the lowest tried rate, that of the lowest. Behind a backlog a request takes `wait_ms` plus the time of a
+        request alone, or the latency at its rate if that is longer: the measured latency already includes waiting,
+        which does not count twice.
         """
         alone = self._quantile(rates, percent)
         if wait_ms is None:
@@ -90,10 +94,10 @@ class PodModel:
         return np.maximum(alone, self._quantile(np.zeros(len(rates)), percent) + wait_ms)
 
     def share_over(self, rates: Floats, limits_ms: Floats, wait_ms: Floats | None = None) -> Floats:
-        """The share of requests that take longer than `limits_ms`, for each pair of a rate and a limit.
+        """Return the share of requests beyond `limits_ms`, for each pair of a rate and a limit.
 
-        Between the measured percentiles, and beyond the last one, the share falls exponentially, as it does behind
-        a queue. For a limit below 0 it is 1. `wait_ms` is as in `latency_ms`.
+        Between the measured percentiles and beyond the last one, the share falls exponentially, as behind a queue. For
+        a limit below 0 it is 1. `wait_ms` is as in `latency_ms`.
         """
         alone = self._share(rates, limits_ms)
         if wait_ms is None:
@@ -120,33 +124,33 @@ class PodModel:
         return np.asarray(10.0 ** -np.minimum(nines, 300.0), np.float64)
 
     def _knots(self, rates: Floats) -> Floats:
-        """Milliseconds at each of _DEPTHS, a row a rate."""
+        """Return milliseconds at each of _DEPTHS, a row a rate."""
         columns = [np.interp(rates, self.rates, self.latencies[:, index]) for index in range(len(LEVELS))]
         return np.stack([np.zeros(len(rates)), *columns], axis=1)
 
 
 def slots_of(capacity: Capacity) -> int | None:
-    """How many batches the pod computed at once, as its /info said."""
+    """Return the number of batches that the pod computed at once, from its /info."""
     slots = _plan(capacity).get("slots")
     return slots if isinstance(slots, int) and slots > 0 else None
 
 
 def threads_of(capacity: Capacity) -> int | None:
-    """How many cores each slot had, as its /info said."""
+    """Return the cores of each slot, from its /info."""
     threads = _plan(capacity).get("threads")
     return threads if isinstance(threads, int) and threads > 0 else None
 
 
-# Each level as the number of nines in it, where an exponential tail is a straight line.
+# Each level as its number of nines, in which an exponential tail is a straight line.
 _DEPTHS: tuple[float, ...] = (0.0, *(float(-np.log10(1 - level / 100)) for level in LEVELS))
 
 
 def _tail(knots: Floats) -> Floats:
-    """Milliseconds for each further nine, as between the last two percentiles."""
+    """Return milliseconds for each further nine, as between the last two percentiles."""
     return np.asarray(np.maximum((knots[:, -1] - knots[:, -2]) / (_DEPTHS[-1] - _DEPTHS[-2]), LEAST_TAIL_MS))
 
 
-def _row(trial: Trial) -> list[float] | None:
+def _row(trial: RateTrial) -> list[float] | None:
     latency = trial.latency_ms
     row = [latency.p50, latency.p90, latency.p99, latency.p99_9]
     return [value for value in row if value is not None] if None not in row else None

@@ -1,12 +1,11 @@
-"""Plays a traffic curve against the autoscaler: what of the objective is missed, and what the pods cost.
+"""Simulation of a traffic curve with the autoscaler: its violations and its cost in pods.
 
-The events are exact: pods that start, turn ready and drain, and the autoscaler's looks at them, which are the real
-algorithm's (`autoscaler`). Between two events requests are a flow, not one event each, because an hour at
-10,000 requests a second has 36 million of them, while a second of flow costs the same at any rate. The flow is no less
-right for it: what random arrivals do to a pod below its ceiling is in its measured latencies (`pod_model`),
-and above its ceiling the backlog grows by what comes and is not served, beside which randomness is small. What waits
-longer than the scheduler lets in (DEADLINE_SHARE of the deadline, or the queue's bound) is
-refused with 429. A test plays the same curve request by request and compares.
+The events of pods (start, ready, drain) and the decisions of the real algorithm (`autoscaler`) are exact. Between two
+events requests are a flow: an hour at 10,000 requests a second has 36 million requests, while a second of flow costs
+the same at any rate. The flow loses little accuracy. Below a pod's ceiling, the effect of random arrivals is in its
+measured latencies (`pod_model`); above the ceiling, the backlog grows by the excess, and randomness is small beside it.
+Requests that would wait longer than the scheduler accepts (DEADLINE_SHARE of the deadline, or the queue's bound) are
+refused with 429. A test simulates the same curve request by request and compares.
 """
 
 from dataclasses import dataclass
@@ -23,16 +22,17 @@ from rollout.load.slo import Objective
 STEP_S = 1.0
 BISECTIONS = 40
 EXACTLY = 1 + 1e-9
-"""At the knee so many are too slow as may be: a float's last digit must not decide."""
+"""Tolerance of the comparison at the knee, where exactly the allowed share is too slow."""
 
 
-class Outcome(Frozen):
-    """What came of a curve. `arrivals` are `served`, `refused` (429, or killed while draining) or `waiting` at the end.
+class SimulationOutcome(Frozen):
+    """Outcome of a simulated curve.
 
-    `too_slow` of those let in took longer than the objective's limit. `held` says whether all requests together, the
-    refused ones counting as too slow, met the objective; `violated_s` counts the seconds that did not, each on its
-    own. `worst_ms` is the highest of each second's percentile. `replica_hours` count a pod from the decision to start
-    it until it is gone; `steady_replica_hours` is what as many pods as the curve ever had would have cost all the time.
+    `arrivals` are `served`, `refused` (429, or killed while draining) or `waiting`. `too_slow` counts accepted requests
+    beyond the objective's limit. `held` is true if all requests together met the objective, refused ones counted as too
+    slow; `violated_s` counts the seconds that did not, each by itself. `worst_ms` is the highest percentile of any
+    second. `replica_hours` count a pod from the decision to start it until it is gone; `steady_replica_hours` is the
+    cost of the highest number of pods for the whole time.
     """
 
     seconds: float
@@ -52,10 +52,10 @@ class Outcome(Frozen):
 
 
 @dataclass(frozen=True)
-class Series:
-    """An entry a step: its start in seconds, requests that come a second, pods asked for and ready, and so on.
+class SimulationSeries:
+    """Series of a simulation, an entry a step: start in seconds, requests a second, pods wanted and ready.
 
-    `latency_ms` is the objective's percentile of what was let in, `refused` requests a second.
+    `latency_ms` is the objective's percentile of accepted requests, and `refused` is in requests a second.
     """
 
     seconds: Floats
@@ -77,10 +77,10 @@ def simulate(
     step_s: float = STEP_S,
     sync_s: float = SYNC_S,
     seed: int = 0,
-) -> tuple[Outcome, Series]:
-    """Play `traffic`, starting with `replicas` ready pods; by default those that hold the metric at the target.
+) -> tuple[SimulationOutcome, SimulationSeries]:
+    """Simulate `traffic` from `replicas` ready pods on.
 
-    The same `seed` gives the same answer.
+    By default they are those that hold the metric at the target. Equal seeds give equal results.
     """
     rates = traffic.steps(step_s)
     steps = len(rates)
@@ -109,7 +109,7 @@ def simulate(
     come = rates * step_s
     allowed = 1 - objective.percent / 100
     missed = slow + refused * step_s
-    outcome = Outcome(
+    outcome = SimulationOutcome(
         seconds=steps * step_s,
         arrivals=float(come.sum()),
         served=fleet.served,
@@ -125,11 +125,13 @@ def simulate(
         most_replicas=int(asked.max()),
         changes=changes,
     )
-    return outcome, Series(np.arange(steps, dtype=np.float64) * step_s, rates, asked, ready, latency_ms, refused)
+    return outcome, SimulationSeries(
+        np.arange(steps, dtype=np.float64) * step_s, rates, asked, ready, latency_ms, refused
+    )
 
 
 def _at_rest(pod: PodModel, scaling: Scaling, rate: float) -> int:
-    """The pods at which the autoscaler would have come to rest."""
+    """Return the pods at which the autoscaler comes to rest."""
     pods, busy = scaling.min_replicas, next(target.mean for target in scaling.targets if target.metric == BUSY)
     while pods < scaling.max_replicas and pod.busy_slots(rate / pods) > busy:
         pods += 1
@@ -137,12 +139,12 @@ def _at_rest(pod: PodModel, scaling: Scaling, rate: float) -> int:
 
 
 def _latencies(pod: PodModel, flow: Flow, objective: Objective, steps: int) -> tuple[Floats, Floats]:
-    """Of each step: the objective's percentile of what was let in, in ms, and how many took longer than its limit."""
+    """Return each step's percentile of the latency, in ms, and its number of requests beyond the limit."""
     step, accepted = np.array(flow.step, np.int64), np.array(flow.accepted)
     rate, wait_ms = np.minimum(flow.rate, pod.ceiling), np.array(flow.wait_s) * 1000
     slow = np.bincount(step, accepted * pod.share_over(rate, np.full(len(rate), objective.limit_ms), wait_ms), steps)
     each_ms = pod.latency_ms(rate, objective.percent, wait_ms)
-    # The percentile of all pods lies between those of the fastest and of the slowest; most steps have one kind of pod.
+    # The percentile over all pods lies between those of the fastest and the slowest; most steps have one cohort.
     low, high = np.full(steps, np.inf), np.zeros(steps)
     np.minimum.at(low, step, each_ms)
     np.maximum.at(high, step, each_ms)

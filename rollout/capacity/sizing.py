@@ -1,25 +1,26 @@
-"""Turns the measured capacity of one pod into numbers for a Deployment and its autoscaler that agree with each other.
+"""Sizing of a Deployment and its autoscaler from the measured capacity of one pod.
 
-The rules, `rate` being what a pod held within the objective (capacity.json: rate_per_pod), in requests a second:
+In these rules `rate` is the rate that a pod held within the objective (capacity.json: rate_per_pod), in requests a
+second:
 
-- at the peak: ceil(peak / (rate x headroom)) pods. At the knee the next burst misses the objective, so no pod is
-  planned to work there.
-- targets: the slots that were busy at the knee, times the headroom. Batches grow with the load, so slots fill faster
-  than the rate does, and the autoscaler holds the pods at the planned rate or below it. But all slots busy is the most
-  that they show, however much too few the pods are; so there is a second one, which only an overload reaches: as many
-  waiting texts as a pod computes within the objective, times the headroom. Not as many as waited at the knee: hardly
-  any do there, and a ratio to hardly any is noise.
-- least pods: those that the lowest rate needs, and those that stand for growth that no new pod comes in time for. New
-  pods serve one reaction late (the metric's window, the autoscaler's next look, the start-up). Where the traffic grows
-  within one reaction beyond what the headroom, less the autoscaler's tolerance, takes up, the pods must be there
-  before. Never fewer than two: one may be evicted.
-- most pods: those at the peak, and those that work off within one more reaction what the start-up left waiting at the
-  fastest growth, however few the least pods are. A pod lets only so much wait; the rest was refused and is gone.
-- memory: what was measured and what may wait, and a fifth more.
-- CPU: request and limit are the cores it was measured with. Slots and threads follow the limit, and with a smaller
-  request the node may promise the same cores to others.
-- grace period: preStop, then the server's wait for open connections, then the drain, then a margin. Each of them may
-  take its time, one after the other.
+- pods at the peak: ceil(peak / (rate x headroom)). No pod is planned to work at the knee, where the next burst misses
+  the objective.
+- targets: first, the slots that were busy at the knee, times the headroom. Batches grow with the load, so that slots
+  fill faster than the rate grows, and the autoscaler holds the pods at the planned rate or below. This metric cannot
+  exceed all slots, however few the pods are. So there is a second target, which only an overload reaches: the texts
+  that a pod computes within the objective, times the headroom, as waiting texts. The waiting texts at the knee would be
+  too few: a ratio to them is noise.
+- fewest pods: those for the lowest rate, and those for growth that new pods are too late for. New pods serve one
+  reaction late (the metric's window, the autoscaler's next decision, the startup). Where the traffic grows within one
+  reaction by more than the headroom, less the autoscaler's tolerance, the pods must be there before. Never fewer than
+  two: one may be evicted.
+- most pods: those at the peak, plus those that work off, within one more reaction, the backlog of the fastest growth,
+  however few the fewest pods are. The backlog of a pod is bounded: further requests were refused.
+- memory: the measured peak and a full queue, plus a fifth.
+- CPU: request and limit are the cores of the measurement. Slots and threads follow the limit, and with a smaller
+  request the node may give the same cores to other pods.
+- grace period: preStop, then the server's wait for open connections, then the drain, then a margin, one after the
+  other.
 """
 
 import math
@@ -31,11 +32,11 @@ from pydantic import Field, JsonValue, ValidationError
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
-from rollout.capacity.autoscaler import SYNC_S, TOLERANCE, Scaling, Target
+from rollout.capacity.autoscaler import SYNC_S, TOLERANCE, MetricTarget, Scaling
 from rollout.capacity.fleet import BUSY, QUEUE, Habits
 from rollout.capacity.play import Compared
 from rollout.capacity.pod_model import Floats, PodModel, threads_of
-from rollout.capacity.simulation import Outcome
+from rollout.capacity.simulation import SimulationOutcome
 from rollout.capacity.traffic import Traffic
 from rollout.load.bench import now
 from rollout.load.knee import SCHEMA_VERSION as CAPACITY_SCHEMA
@@ -49,12 +50,12 @@ from service.tasks.task import WAITING_TOKEN
 
 SCHEMA_VERSION = 1
 WINDOW_S = 60.0
-"""Over which the metric is averaged: one look would see a slot between two batches."""
+"""Window over which the metric is averaged: a single scrape may fall between two batches."""
 FEWEST = 2
 MAX_HEADROOM = 1 / (1 + TOLERANCE)
-"""The autoscaler lets the metric stand as far above its target as its tolerance: with more, that is beyond the knee."""
+"""Highest headroom: the autoscaler tolerates a metric above its target, which beyond this is above the knee."""
 PRE_STOP_S = 5.0
-"""As in k8s/base: the endpoints know by then."""
+"""Same as in k8s/base: by then the endpoints are updated."""
 MARGIN_S = 5.0
 DEFAULT_STARTUP_S = 30.0
 MAX_REPLICAS = 100_000
@@ -62,14 +63,17 @@ MEMORY_MARGIN, MEMORY_STEP_MI = 1.2, 64
 
 
 class Resources(Frozen):
-    """Of one pod, requested and the limit: `cpu` cores; `memory` as Kubernetes writes it, None to leave it as it is."""
+    """Resources of one pod, both request and limit.
+
+    `cpu` is in cores; `memory` is a quantity, None to leave it unchanged.
+    """
 
     cpu: float = Field(gt=0)
     memory: str | None
 
 
 class Shutdown(Frozen):
-    """Seconds that a pod has after the decision that it goes, one after the other; `grace_period_s` is their sum."""
+    """Phases of a pod's shutdown in seconds; `grace_period_s` is their sum."""
 
     pre_stop_s: float
     open_connections_s: float
@@ -79,17 +83,17 @@ class Shutdown(Frozen):
 
 
 class Keda(Frozen):
-    """The same target for KEDA's trigger `prometheus`, which divides a sum by its threshold."""
+    """Target for KEDA's trigger `prometheus`, which divides a sum by its threshold."""
 
     query: str
     threshold: float
 
 
 class Sizing(Frozen):
-    """Everything a Deployment and its autoscaler are given, rates in requests a second.
+    """Sizing of a Deployment and its autoscaler; rates are in requests a second.
 
-    `replicas_at_peak` is the first rule of this module; `reaction_s` is what passes from a change of the traffic until
-    a pod that it asked for serves. `queue_requests` may wait at one pod, more are refused.
+    `replicas_at_peak` follows the first rule of this module. `reaction_s` is the time from a change of the traffic
+    until a new pod serves. `queue_requests` may wait at one pod, and more are refused.
     """
 
     objective: Objective
@@ -106,8 +110,8 @@ class Sizing(Frozen):
     queue_requests: float
 
 
-class Curve(Frozen):
-    """The traffic that was played, in seconds and requests a second."""
+class TrafficSummary(Frozen):
+    """Summary of the traffic, in seconds and requests a second."""
 
     name: str
     seconds: float
@@ -116,7 +120,7 @@ class Curve(Frozen):
 
 
 class CapacityPlan(Frozen):
-    """capacity-plan.json: the sizing, what it rests on, and what a simulation, and what was `played`, showed."""
+    """Content of capacity-plan.json: the sizing, its inputs, and the results of its runs."""
 
     schema_version: int = SCHEMA_VERSION
     created_at: datetime = Field(default_factory=now)
@@ -124,13 +128,13 @@ class CapacityPlan(Frozen):
     model: dict[str, JsonValue] | None
     measured: Objective
     sizing: Sizing
-    traffic: Curve
-    simulated: Outcome
+    traffic: TrafficSummary
+    simulated: SimulationOutcome
     played: Compared | None = None
 
 
 def read_capacity(path: Path) -> Capacity:
-    """Read capacity.json. Raises InputError when it is missing, no such file, or of another version."""
+    """Read capacity.json. Raises InputError when it is missing, invalid, or of another version."""
     try:
         capacity = Capacity.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -147,7 +151,7 @@ def read_capacity(path: Path) -> Capacity:
 
 
 def require_measured(objective: Objective, capacity: Capacity) -> None:
-    """Raises InputError that names both when `objective` asks for more than what was held when it was measured."""
+    """Raise InputError when `objective` is stricter than the measured one, and name both."""
     held = capacity.objective
     if objective.percent > held.percent or objective.limit_ms < held.limit_ms:
         raise InputError(
@@ -169,9 +173,10 @@ def size(
     cpu: float | None = None,
     memory: str | None = None,
 ) -> Sizing:
-    """Apply the rules. `least` pods overrides theirs, as `cpu`, `memory` and `startup_s` do what was measured.
+    """Apply the rules of this module.
 
-    Raises InputError for an objective that was not measured, and for numbers that cannot be.
+    `least` overrides the fewest pods, and `cpu`, `memory` and `startup_s` override the measured values. Raises
+    InputError for an objective that was not measured, and for impossible numbers.
     """
     require_measured(objective, capacity)
     if not 0 < headroom <= MAX_HEADROOM:
@@ -193,8 +198,8 @@ def size(
     fewest = least or fewest
     waiting = min(rate * objective.limit_ms / 1000, queue_requests) * pod.texts
     targets = (
-        Target(metric=BUSY, mean=max(round(pod.busy * headroom, 3), 0.001)),
-        Target(metric=QUEUE, mean=max(math.floor(waiting * headroom), 1)),
+        MetricTarget(metric=BUSY, mean=max(round(pod.busy * headroom, 3), 0.001)),
+        MetricTarget(metric=QUEUE, mean=max(math.floor(waiting * headroom), 1)),
     )
     return Sizing(
         objective=objective,
@@ -216,7 +221,7 @@ def size(
 
 
 def habits(sizing: Sizing) -> Habits:
-    """How the pods of this sizing come and go, for a simulation."""
+    """Return the lifecycle of this sizing's pods, for a simulation."""
     return Habits(
         startup_s=sizing.startup_s,
         window_s=WINDOW_S,
@@ -227,10 +232,10 @@ def habits(sizing: Sizing) -> Habits:
 
 
 class Growth(Frozen):
-    """How a curve outgrows pods that follow it one reaction late, in requests a second and requests.
+    """Growth of a curve beyond pods that follow it one reaction late, in requests a second and requests.
 
-    `overrun` is the highest rate that comes before its pods do; 0 when the headroom takes up all growth. `backlog` is
-    the most that gathers within one reaction, and `before` the rate that the pods were sized for when it did.
+    `overrun` is the highest rate that comes before its pods, 0 when the headroom covers all growth. `backlog` is the
+    largest backlog within one reaction, and `before` the rate that the pods were sized for at that time.
     """
 
     overrun: float
@@ -239,11 +244,11 @@ class Growth(Frozen):
 
     @classmethod
     def of(cls, traffic: Traffic, reaction_s: float, headroom: float) -> "Growth":
-        """Look at every second of a curve, or at 100,000 times of a long one."""
+        """Compute the growth over every second of a curve, or over 100,000 times of a long one."""
         step_s = max(1.0, traffic.duration_s / 100_000)
         times = np.arange(0.0, traffic.duration_s + step_s, step_s)
         rates = traffic.at(times)
-        # At rest the metric stands within the tolerance of its target, perhaps above it.
+        # At rest the metric is within the tolerance of its target, possibly above it.
         held = rates / (headroom * (1 + TOLERANCE))
         later: Floats = rates.copy()
         backlog = np.zeros(len(rates))
@@ -256,12 +261,12 @@ class Growth(Frozen):
         return cls(overrun=overrun, backlog=float(backlog[worst]), before=float(held[worst]))
 
     def pods_before(self, rate: float) -> int:
-        """The pods that were there when the backlog began to grow, of `rate` each."""
+        """Return the pods, of `rate` each, at the time when the backlog began to grow."""
         return max(_pods(self.before, rate), FEWEST)
 
 
 def _pods(rate: float, per_pod: float) -> int:
-    # A float's last digit must not add a pod.
+    # The error of a float must not add a pod.
     pods = math.ceil(round(rate / per_pod, 9))
     if pods > MAX_REPLICAS:
         raise InputError(f"{rate:g} requests/s at {per_pod:g} a pod are {pods} pods, more than {MAX_REPLICAS}")
@@ -269,7 +274,7 @@ def _pods(rate: float, per_pod: float) -> int:
 
 
 def _queue(pod: PodModel, settings: Settings) -> float:
-    """Requests that may wait at a pod: what it serves within the share of the deadline, or what the queue holds."""
+    """Return the requests that may wait at a pod, by its share of the deadline or the queue's size."""
     wait_s = DEADLINE_SHARE * settings.request_timeout_ms / 1000
     return min(pod.ceiling * wait_s, max(settings.queue_inputs // pod.texts, 1))
 
@@ -280,13 +285,16 @@ def _cores(capacity: Capacity) -> float:
     plan = PodModel.of(capacity).slots, threads_of(capacity)
     if plan[1] is None:
         raise InputError(
-            f"{capacity.server} was measured from another machine and does not say its cores; give them with --cpu"
+            f"{capacity.server} was measured from another machine and did not report its cores; give them with --cpu"
         )
     return float(plan[0] * plan[1])
 
 
 def _memory(capacity: Capacity, settings: Settings) -> str | None:
-    """What was measured and what may wait, with a margin, in whole MEMORY_STEP_MI; None where nothing was measured."""
+    """Return the measured memory and a full queue, with a margin, in whole MEMORY_STEP_MI.
+
+    None if not measured.
+    """
     if capacity.memory_bytes is None:
         return None
     waiting = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * WAITING_TOKEN

@@ -1,4 +1,4 @@
-"""A capacity plan as tables for people, and what is doubtful about it."""
+"""Tables of a capacity plan, and the reasons to doubt it."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,14 @@ from rich.table import Table
 
 from rollout.capacity.patch import quantity
 from rollout.capacity.play import Compared, Observed
-from rollout.capacity.simulation import Outcome
+from rollout.capacity.simulation import SimulationOutcome
 from rollout.capacity.sizing import CapacityPlan, Sizing
 
 HOUR_S, MINUTE_S = 3600, 60
 
 
 def sizing_table(plan: CapacityPlan) -> Table:
-    """What the Deployment and its autoscaler are given, and why."""
+    """Build the table of the sizing: each setting and its reason."""
     sizing = plan.sizing
     scaling, shutdown, resources = sizing.scaling, sizing.shutdown, sizing.resources
     table = Table("", "value", "because", title=escape(f"{sizing.peak:g} requests/s at {sizing.objective}"))
@@ -48,7 +48,7 @@ def sizing_table(plan: CapacityPlan) -> Table:
 
 
 def outcome_table(plan: CapacityPlan) -> Table:
-    """What the simulation showed."""
+    """Build the table of the simulation's outcome."""
     outcome, curve = plan.simulated, plan.traffic
     table = Table(
         show_header=False,
@@ -72,11 +72,11 @@ def outcome_table(plan: CapacityPlan) -> Table:
 
 
 def compared_table(compared: Compared, sizing: Sizing) -> Table:
-    """What came of the traffic on real servers, and what was simulated with the start-up time that they took."""
+    """Build the table of the real run beside its simulation."""
     observed, simulated = compared.observed, compared.simulated
     table = Table("", "real", "simulated", title=f"{_duration(observed.seconds)} on real servers")
 
-    def add(name: str, value: Callable[[Observed | Outcome], str]) -> None:
+    def add(name: str, value: Callable[[Observed | SimulationOutcome], str]) -> None:
         table.add_row(name, value(observed), value(simulated))
 
     add("requests", lambda one: f"{one.arrivals:.0f}")
@@ -92,7 +92,7 @@ def compared_table(compared: Compared, sizing: Sizing) -> Table:
 
 
 def warnings(plan: CapacityPlan, *, startup_known: bool) -> list[str]:
-    """What makes the plan doubtful."""
+    """List the reasons to doubt the plan."""
     said = []
     if not startup_known:
         said.append(f"the start-up time was not measured: {plan.sizing.startup_s:g} s are assumed; give --startup")

@@ -1,28 +1,28 @@
-"""A traffic curve: how many requests a second come, and when. Built in, or read from a CSV file."""
+"""Traffic curve in requests a second, built in or from a CSV file."""
 
 import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bentune.bundle.errors import InputError
-
-Floats: TypeAlias = NDArray[np.float64]
+from bentune.quality.bootstrap import Floats
 
 MINUTE, HOUR = 60.0, 3600.0
 QUIET = 0.2
-"""Of the peak: what comes in the quiet hours of the built-in curves."""
+"""Share of the peak in the quiet hours of the built-in curves."""
 MAX_SECONDS = 1_000_000.0
 COLUMNS = ("seconds", "rate")
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Requests a second at points in time, in seconds from 0, straight lines between; two at one time are a jump."""
+    """Requests a second at points in time, in seconds from 0, linear in between.
+
+    Two points at one time are a jump.
+    """
 
     name: str
     seconds: Floats
@@ -30,25 +30,25 @@ class Traffic:
 
     @property
     def duration_s(self) -> float:
-        """How long it is."""
+        """Return the duration in seconds."""
         return float(self.seconds[-1])
 
     @property
     def highest(self) -> float:
-        """The highest rate, in requests a second."""
+        """Return the highest rate, in requests a second."""
         return float(self.rates.max())
 
     @property
     def lowest(self) -> float:
-        """The lowest rate, in requests a second."""
+        """Return the lowest rate, in requests a second."""
         return float(self.rates.min())
 
     def at(self, seconds: Floats) -> Floats:
-        """The rates at these times; at a jump the one after it, beyond the ends those at the ends."""
+        """Return the rates at these times: after a jump at its time, and constant beyond the ends."""
         return np.interp(seconds, self.seconds, self.rates)
 
     def steps(self, step_s: float) -> Floats:
-        """The mean rate of each step of `step_s` seconds; what is left for the last one counts as a whole step."""
+        """Return the mean rate of each step of `step_s` seconds; a rest counts as a whole step."""
         starts = np.arange(0.0, self.duration_s, step_s)
         return self.at(starts + step_s / 2)
 
@@ -87,7 +87,7 @@ def _spike(peak: float) -> list[tuple[float, float]]:
 
 
 def _daily(peak: float) -> list[tuple[float, float]]:
-    """Quietest at the start and the end, the peak after half a day."""
+    """Return a day's curve: quietest at its ends, with the peak in the middle."""
     times = np.linspace(0, 24 * HOUR, 24 * 12 + 1)
     shares = QUIET + (1 - QUIET) * (1 - np.cos(2 * np.pi * times / times[-1])) / 2
     return list(zip(times.tolist(), (shares * peak).tolist(), strict=True))
@@ -97,16 +97,19 @@ BUILT_IN = {"step": _step, "ramp": _ramp, "spike": _spike, "daily": _daily}
 
 
 def built_in(name: str, peak: float) -> Traffic:
-    """The curve `name` whose highest rate is `peak` requests a second. Raises InputError for another name."""
+    """Return the built-in curve `name`, scaled to `peak` requests a second.
+
+    Raises InputError for another name.
+    """
     if name not in BUILT_IN:
         raise InputError(f"the traffic {name!r} is none of {', '.join(BUILT_IN)}; or give a CSV file")
     return _traffic(name, BUILT_IN[name](peak))
 
 
 def read_traffic(path: Path) -> Traffic:
-    """Read a CSV file with the columns `seconds` and `rate` (requests a second), the earliest row first.
+    """Read a CSV file with the columns `seconds` and `rate` (requests a second), earliest row first.
 
-    The curve starts with the first row, whatever second that is. Raises InputError that names the line.
+    The curve starts with the first row, at any second. Raises InputError that names the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -1,1 +1,1 @@
-"""Comparison of two versions on the same rows, and the decision which of them is served."""
+"""Comparison of two versions on the same rows, and the decision between them."""

@@ -1,4 +1,7 @@
-"""Compares a candidate with what is served on the same held-out rows, and writes the verdict into the candidate."""
+"""Comparison of a candidate with the served model on the same held-out rows.
+
+The verdict goes into the candidate.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -28,19 +31,19 @@ from rollout.compare.decision import Comparison, LeftOut, SideReport, decide
 from rollout.compare.latency import Runs, run_both
 from rollout.compare.models import Side, open_side, size_of
 from rollout.load.bench import now
-from rollout.load.out import require_directory
+from rollout.load.chart import require_directory
 
 
-class Report(Protocol):
+class TaskReporter(Protocol):
     """Where progress is shown."""
 
     def task(self, description: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar to tell how many more steps are done."""
+        """Show a progress bar; the yielded function advances it by a number of steps."""
         ...
 
 
 def require_extra() -> None:
-    """Raise InputError, before anything is computed, when what the statistics and the page need is not installed."""
+    """Raise InputError if the packages of the statistics or the page are not installed."""
     try:
         import jinja2  # noqa: F401
         import scipy.stats  # noqa: F401
@@ -54,7 +57,7 @@ def compare(
     served: str,
     data: Path,
     *,
-    report: Report,
+    report: TaskReporter,
     settings: CompareSettings | None = None,
     slices: Sequence[str] = (),
     frozen: Mapping[str, str] | None = None,
@@ -64,15 +67,15 @@ def compare(
     leave_out_trained: bool = False,
     trust_rows: bool = False,
 ) -> Comparison:
-    """Send the rows of `data` through both sides, and judge; each side is a tag, a bundle's directory, or an address.
+    """Compare two models on the rows of `data`.
 
-    `settings` are by default those of the recipe that the candidate was made by; `slices` and `frozen`, {column: value}
-    of slices that veto sooner, come on top of theirs, and `margin`, in points, instead of theirs.
-    The verdict is written into the candidate's bundle unless it is a service, and with `out` comparison.json and
-    comparison.html there. Raises InputError for rows that a side was trained on (unless they are to be left out), for
-    rows that cannot be checked because a service's bundle is not here (unless they are to be trusted), for sides that
-    do not have the same labels, for bad rows, and where no row is in a frozen slice; BundleError; and BentuneError for
-    a service that does not answer.
+    Each is a tag, a bundle's directory, or a service's address. `settings` default to those of the candidate's recipe.
+    `slices` and `frozen`, {column: value} of slices with a stricter veto, are added to them; `margin`, in points,
+    replaces theirs. The verdict is written into the candidate's bundle unless the candidate is a service; with `out`,
+    comparison.json and comparison.html are written there. Raises InputError for rows that a side was trained on (unless
+    `leave_out_trained`), for rows that cannot be checked because a service's bundle is not in the store (unless
+    `trust_rows`), for different labels, for bad rows, and for a frozen slice without rows; BundleError for a bad
+    bundle; and BentuneError for a service that does not answer.
     """
     require_extra()
     if margin is not None and not 0 < margin <= MAX_MARGIN:
@@ -155,14 +158,14 @@ def _settings_of(bundle: Bundle | None) -> CompareSettings:
 
 
 def _renamed(bundle: Bundle | None) -> dict[str, str]:
-    """The recipe's own names of labels, `{given: served}`."""
+    """Return the recipe's renamed labels, `{given: served}`."""
     data = _recipe_of(bundle).get("data")
     labels = data.get("labels") if isinstance(data, dict) else None
     return {str(old): str(new) for old, new in labels.items()} if isinstance(labels, dict) else {}
 
 
 def _separator(bundle: Bundle | None) -> str | None:
-    """What the recipe says is between the labels of a row."""
+    """Return the recipe's separator between the labels of a row."""
     data = _recipe_of(bundle).get("data")
     separator = data.get("label_separator") if isinstance(data, dict) else None
     return separator if isinstance(separator, str) and separator else None

@@ -1,9 +1,9 @@
-"""What a comparison found, and the decision that follows from it, in plain words.
+"""Results of a comparison, and the decision that follows from them, with its reasons.
 
-PROMOTE when the candidate is shown to lose less accuracy than the margin, no slice vetoes, and it is not significantly
-slower than it may be. A slice vetoes by a significant loss beyond the margin, a frozen one by any loss beyond it. Else
-HOLD when it is worse for sure, or when there were already as many rows as would have promoted an equally good
-candidate; else NEED MORE ROWS.
+PROMOTE when the candidate is shown to lose less accuracy than the margin, no slice vetoes, and its latency is not
+significantly above the allowed ratio. A slice vetoes by a significant loss beyond the margin, a frozen one already at a
+weaker significance. Otherwise HOLD when the candidate is significantly worse, or when the rows would have sufficed to
+promote an equally good candidate; otherwise NEED MORE ROWS.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,19 @@ from bentune.bundle.files import Frozen
 from bentune.bundle.verdict import CompareSettings, Decision, Difference, Judged, Verdict
 from bentune.quality.calibration import Bin
 from bentune.quality.quality import Contest, Metric, PairedTest, Words
-from bentune.quality.slices import Slice
+from bentune.quality.slices import SliceDifference
 from rollout.compare.latency import Ratio, Speed
 
 SCHEMA_VERSION = 2
 SHOWN_SLICES = 3
-"""Of those that veto, the worst; all are in the list of slices."""
+"""Most vetoing slices that a reason names, worst first; the report lists all."""
 
 
 class SideReport(Frozen):
-    """One side. `size_bytes` is of the files of the variant that runs, `reliability` its calibration."""
+    """Report on one side.
+
+    `size_bytes` is the size of the running variant's files, `reliability` the calibration curve.
+    """
 
     judged: Judged
     variant: str
@@ -34,7 +37,10 @@ class SideReport(Frozen):
 
 
 class Flip(Frozen):
-    """A row whose answer changed; `row` counts the rows of the file from 0. Its text is in the page only."""
+    """Row whose prediction changed; `row` is its number in the file, from 0.
+
+    Its text is only in the page.
+    """
 
     row: int
     label: str
@@ -45,7 +51,7 @@ class Flip(Frozen):
 
 
 class Flips(Frozen):
-    """How many answers changed, and the most confident examples each way."""
+    """Counts of changed predictions, and the most confident examples of gains and losses."""
 
     gained: int
     lost: int
@@ -55,7 +61,7 @@ class Flips(Frozen):
 
 
 class LeftOut(Frozen):
-    """Rows of the file that were not compared on, and by what filters the trained ones are known, in words."""
+    """Counts of excluded rows, and descriptions of the filters that identify trained rows."""
 
     copies: int
     trained: int
@@ -64,7 +70,10 @@ class LeftOut(Frozen):
 
 
 class Comparison(Frozen):
-    """comparison.json: all that was found. `judged_speed` is false between a bundle and a service: HTTP costs time."""
+    """Content of comparison.json.
+
+    `judged_speed` is false between a bundle and a service, because HTTP costs time.
+    """
 
     schema_version: int = SCHEMA_VERSION
     verdict: Verdict
@@ -72,7 +81,7 @@ class Comparison(Frozen):
     metrics: list[Metric]
     test: PairedTest
     words: Words
-    slices: list[Slice]
+    slices: list[SliceDifference]
     candidate: SideReport
     served: SideReport
     latency: Ratio
@@ -86,7 +95,7 @@ class Comparison(Frozen):
 def decide(
     contest: Contest,
     words: Words,
-    slices: Sequence[Slice],
+    slices: Sequence[SliceDifference],
     latency: Ratio | None,
     settings: CompareSettings,
 ) -> tuple[Decision, list[str], int | None]:
@@ -131,12 +140,12 @@ def decide(
 
 
 def points(share: float) -> str:
-    """A difference of accuracy as people say it."""
+    """Format a difference of accuracy in points."""
     return f"{100 * share:+.2f}"
 
 
 def probability(value: float) -> str:
-    """A p-value as people read it."""
+    """Format a p-value."""
     return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
 
 
@@ -149,7 +158,9 @@ def _summary(difference: Difference, words: Words, settings: CompareSettings, *,
     )
 
 
-def _vetoes(slices: Sequence[Slice], latency: Ratio | None, words: Words, settings: CompareSettings) -> list[str]:
+def _vetoes(
+    slices: Sequence[SliceDifference], latency: Ratio | None, words: Words, settings: CompareSettings
+) -> list[str]:
     vetoing = sorted((one for one in slices if one.vetoes), key=lambda one: one.difference.value)
     said = [
         f"{'frozen and ' * one.frozen}worse where {one.by} is {one.value}: by {points(one.difference.value)} "
@@ -159,7 +170,7 @@ def _vetoes(slices: Sequence[Slice], latency: Ratio | None, words: Words, settin
     ]
     if len(vetoing) > SHOWN_SLICES:
         said.append(f"{len(vetoing) - SHOWN_SLICES} more of the {len(slices)} slices are worse")
-    # Fewer pairs than this say the same way by chance too often for any interval.
+    # Fewer pairs agree by chance too often for an interval at this level.
     enough = latency is not None and 2.0**-latency.pairs <= settings.alpha
     if latency is not None and enough and latency.low > settings.max_latency_ratio:
         said.append(
@@ -169,7 +180,7 @@ def _vetoes(slices: Sequence[Slice], latency: Ratio | None, words: Words, settin
     return said
 
 
-def _no_vetoes(slices: Sequence[Slice], latency: Ratio | None, settings: CompareSettings) -> str:
+def _no_vetoes(slices: Sequence[SliceDifference], latency: Ratio | None, settings: CompareSettings) -> str:
     speed = (
         "the latencies were not judged, as one side is a service and the other is not"
         if latency is None

@@ -1,9 +1,8 @@
-"""Sends the same rows through both sides in turns, and compares how long each took on them.
+"""Answers and speed of both sides of a comparison on the same rows, in turns.
 
-Blocks of rows go through one side and then the other, and which is first is drawn anew for each block: whatever drifts
-on the machine weighs on both alike. A ratio is the Hodges-Lehmann estimate over the logarithms of the pairs' ratios,
-with the interval that the Wilcoxon signed-rank test gives (Hollander, Wolfe and Chicken 2014, section 3.2 and 3.3): a
-pair that met a hiccup of the machine moves it little.
+Each block of rows goes through both sides in random order, so that a drift of the machine affects both alike. A ratio
+is the Hodges-Lehmann estimate over the logarithms of the pairs' ratios, with the interval of the Wilcoxon signed-rank
+test (Hollander, Wolfe and Chicken 2014, sections 3.2 and 3.3): a single disturbed pair moves it little.
 """
 
 import math
@@ -21,13 +20,13 @@ from rollout.compare.models import Side, Text
 
 BLOCK_ROWS = 32
 BLOCKS = 20
-"""As many at least, where there are rows enough: of fewer pairs the interval says nothing."""
+"""Fewest pairs, given enough rows: with fewer, the interval is meaningless."""
 MOST_PAIRS = 2000
-"""Of a ratio: it takes memory for the square of them."""
+"""Most pairs of a ratio, which needs memory for their square."""
 
 
 class Ratio(Frozen):
-    """Candidate by served, with its interval, from `pairs` of measurements."""
+    """Ratio of the candidate to the served model, with its interval, from `pairs` of measurements."""
 
     value: float
     low: float
@@ -36,7 +35,7 @@ class Ratio(Frozen):
 
 
 class Speed(Frozen):
-    """One side: texts a second in blocks, and the latency in milliseconds of a text that comes alone."""
+    """Speed of one side: texts a second in blocks, and the latency of a single text in milliseconds."""
 
     texts_per_s: float
     p50_ms: float
@@ -45,7 +44,10 @@ class Speed(Frozen):
 
 @dataclass(frozen=True)
 class Runs:
-    """What both sides answered, float64 [rows, labels] in the order of the candidate's labels, and how fast."""
+    """Answers and speed of both sides.
+
+    Answers are float64 [rows, labels] in the order of the candidate's labels.
+    """
 
     candidate: Floats
     served: Floats
@@ -66,7 +68,7 @@ def run_both(
 ) -> Runs:
     """Score every text on both sides in blocks, then `latency_rows` of them one by one.
 
-    Both sides have the same labels, in any order. `advance` is told of each row that went through both.
+    Both sides have the same labels, in any order. `advance` is called with the number of rows that both have scored.
     """
     rng = np.random.default_rng(seed)
     sides = (candidate, served)
@@ -74,7 +76,7 @@ def run_both(
     block = max(1, min(BLOCK_ROWS, rows // BLOCKS, *(side.most_texts for side in sides)))
     blocks = [list(texts[start : start + block]) for start in range(0, rows, block)]
     alone = [[texts[place]] for place in rng.permutation(rows)[:latency_rows]]
-    for side in sides:  # what is loaded or allocated at the first call
+    for side in sides:  # warm-up: the first call loads and allocates
         side.score(blocks[0])
         side.score(alone[0])
     answers, block_s = _in_turns(sides, blocks, rng, advance)
@@ -89,7 +91,7 @@ def run_both(
         )
         for side in (0, 1)
     ]
-    whole = sizes == block  # the last block may be a rest
+    whole = sizes == block  # the last block may be smaller
     return Runs(
         candidate=np.vstack(answers[0]),
         served=np.vstack(answers[1])[:, order],
@@ -100,9 +102,9 @@ def run_both(
 
 
 def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64], confidence: float) -> Ratio:
-    """First by second of pairs of positive numbers, float64 [pairs], with a two-sided interval.
+    """Estimate the ratio of pairs of positive numbers, float64 [pairs], with a two-sided interval.
 
-    With too few pairs for the confidence, the interval is all that the pairs span.
+    With too few pairs for the confidence, the interval is the range of the pairs.
     """
     logs = np.log(numerator[:MOST_PAIRS] / denominator[:MOST_PAIRS])
     pairs = len(logs)
@@ -122,7 +124,7 @@ def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float6
 def _in_turns(
     sides: tuple[Side, Side], blocks: Sequence[Sequence[Text]], rng: np.random.Generator, advance: Callable[[int], None]
 ) -> tuple[tuple[list[Floats], list[Floats]], npt.NDArray[np.float64]]:
-    """The answers of both sides, and the seconds that each took for each block, float64 [blocks, 2]."""
+    """Return the answers of both sides, and the seconds of each for each block, float64 [blocks, 2]."""
     answers: tuple[list[Floats], list[Floats]] = ([], [])
     seconds = np.empty((len(blocks), 2))
     for number, block in enumerate(blocks):

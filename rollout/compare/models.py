@@ -1,4 +1,4 @@
-"""The two sides of a comparison: a bundle that is scored in this process, or a live service that is asked over HTTP."""
+"""Models of a comparison: a bundle scored in this process, or a service over HTTP."""
 
 import json
 import time
@@ -15,12 +15,12 @@ from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle
 from bentune.bundle.plan import model_file
 from bentune.bundle.store import find_bundle
-from bentune.bundle.targets.target import Target
+from bentune.bundle.targets.target import Prediction, Target
 from bentune.bundle.verdict import Judged
 from bentune.quality.bootstrap import Floats
-from rollout.compare.scorer import BundleScorer
 from rollout.server.live import Info, parse_info
 from rollout.server.target import DEADLINE_HEADER, address_of, is_address
+from service.engine.predictor import Predictor
 from service.engine.providers import available
 from service.engine.runtime import choose
 from service.tasks.registry import task_class
@@ -37,7 +37,10 @@ COMPARED = ("text", "pair")
 
 
 class Side(Protocol):
-    """What is asked of either side. `bundle` is what is scored, or the live service's own where it is found here."""
+    """Model of a comparison.
+
+    `bundle` is None for a service whose bundle is not in the store.
+    """
 
     judged: Judged
     target: Target
@@ -49,7 +52,7 @@ class Side(Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether it is asked over HTTP."""
+        """Return true for a service over HTTP."""
         ...
 
     def score(self, texts: Sequence[Text]) -> Floats:
@@ -59,9 +62,9 @@ class Side(Protocol):
 
 @contextmanager
 def open_side(name: str) -> Iterator[Side]:
-    """A side by its name: a bundle's tag or directory, or the address of a service that runs.
+    """Open a model by a bundle's tag or directory, or by the address of a running service.
 
-    Raises InputError, BundleError, and BentuneError for a service that does not answer as ours do.
+    Raises InputError, BundleError, and BentuneError for a service that does not answer as a Bentune service does.
     """
     if not is_address(name):
         yield BundleSide(find_bundle(name))
@@ -73,7 +76,10 @@ def open_side(name: str) -> Iterator[Side]:
 
 
 def size_of(side: Side) -> int | None:
-    """Bytes of the files of the variant that runs; None of a service whose bundle is not here."""
+    """Return the bytes of the running variant's files.
+
+    None for a service whose bundle is not in the store.
+    """
     if side.bundle is None:
         return None
     files = side.bundle.manifest.files
@@ -81,8 +87,20 @@ def size_of(side: Side) -> int | None:
     return sum(entry.size for name, entry in files.items() if name.startswith(prefix)) or None
 
 
+class BundleScorer:
+    """Predictor of a bundle's inputs with the variant and provider of its plan, on every core."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.digest = bundle.digest
+        self._predictor = Predictor.from_bundle(bundle, describe())
+
+    def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
+        """Return predictions of texts or pairs in their order, best label first."""
+        return self._predictor.score(texts)
+
+
 class BundleSide:
-    """A bundle, scored as its plan says on this machine's cores."""
+    """Bundle that is scored in this process, as its plan says."""
 
     live = False
     most_texts = 1_000_000
@@ -99,7 +117,7 @@ class BundleSide:
         self._scorer = BundleScorer(bundle)
 
     def score(self, texts: Sequence[Text]) -> Floats:
-        """As `Side.score`."""
+        """Return scores as `Side.score` does."""
         return _read(self.target, self._scorer.score(texts), self.judged.tag)
 
 
@@ -117,7 +135,7 @@ class _Answer:
 
 
 class LiveSide:
-    """A service that runs: texts are posted to it in lists, and it is waited for when it is overloaded."""
+    """Running service over HTTP; an overloaded one is retried after the time it asks for."""
 
     live = True
 
@@ -138,7 +156,7 @@ class LiveSide:
             self._require_itself(self.bundle)
 
     def _require_itself(self, bundle: Bundle) -> None:
-        """The golden rows of the bundle that /info names must get their scores: a verdict rests on who was asked."""
+        """Raise BentuneError unless the golden rows of the bundle named by /info get their scores."""
         scores = self.score([(row.text, row.text_pair) for row in bundle.golden])
         for number, (row, found) in enumerate(zip(bundle.golden, scores, strict=True)):
             differences = [self.target.distance(found, np.asarray(variant)) for variant in row.scores.values()]
@@ -149,7 +167,10 @@ class LiveSide:
                 )
 
     def score(self, texts: Sequence[Text]) -> Floats:
-        """As `Side.score`. A list that is too large for the service is sent in halves."""
+        """Return probabilities as `Side.score` does.
+
+        A list that is too large for the service is sent in halves.
+        """
         inputs = [[text, pair] if pair is not None else text for text, pair in texts]
         answer = self._ask("POST", self._path, {"inputs": inputs, "truncate": True}, MAX_ANSWER_BYTES)
         if answer.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE and len(texts) > 1:
@@ -192,7 +213,7 @@ class LiveSide:
 
 
 def _stored(judged: Judged) -> Bundle | None:
-    """The bundle that a service serves, if the store here has that very one."""
+    """Return the served bundle from the store, or None unless the store's has the same content."""
     try:
         bundle = find_bundle(judged.tag)
     except InputError:

@@ -1,6 +1,6 @@
-"""The page of a comparison: one HTML file that needs no other, for a phone, a screen, or paper.
+"""Page of a comparison: one self-contained HTML file, for a phone, a screen, or paper.
 
-It is the only place where texts of rows are written. All that comes from outside is escaped, and texts are cut.
+It is the only output with texts of rows. All foreign content is escaped, and texts are truncated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from bentune.bundle.verdict import Difference
-from bentune.quality.slices import Slice
+from bentune.quality.slices import SliceDifference
 from rollout.compare.decision import Comparison, Flip, points
 from rollout.compare.tables import notes, numbers, slice_numbers
 
@@ -20,7 +20,7 @@ LEAST_SPAN = 0.02
 
 @dataclass(frozen=True)
 class Bar:
-    """An interval on the axis of the drawing, in percent of its width."""
+    """Bar of an interval, in percent of the axis's width."""
 
     value: float
     low: float
@@ -29,23 +29,23 @@ class Bar:
 
 @dataclass(frozen=True)
 class Axis:
-    """From `-span` to `span`, as shares of accuracy."""
+    """Axis from `-span` to `span`, as shares of accuracy."""
 
     span: float
     margin: float
 
     def at(self, share: float) -> float:
-        """Where a difference is, in percent of the width; what is outside is at the edge."""
+        """Return the position of a difference, in percent of the width; beyond the ends, the end."""
         return 50 + 50 * max(-1.0, min(1.0, share / self.span))
 
     def bar(self, difference: Difference) -> Bar:
-        """Where an interval is."""
+        """Return the bar of an interval."""
         low, high = self.at(difference.low), self.at(difference.high)
         return Bar(value=self.at(difference.value), low=low, width=max(high - low, 0.5))
 
 
 def page_of(found: Comparison, texts: Mapping[int, tuple[str, str | None]]) -> str:
-    """The page as HTML; `texts` are those of the rows by their number, of which the examples' are shown."""
+    """Render the page as HTML; `texts` by row number provides those of the examples."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -70,7 +70,7 @@ def page_of(found: Comparison, texts: Mapping[int, tuple[str, str | None]]) -> s
     )
 
 
-def _axis(difference: Difference, margin: float, slices: Sequence[Slice]) -> Axis:
+def _axis(difference: Difference, margin: float, slices: Sequence[SliceDifference]) -> Axis:
     """Wide enough for the whole and for every slice's value; intervals of small slices may be cut."""
     values = [difference.low, difference.high, *(one.difference.value for one in slices)]
     return Axis(span=max(LEAST_SPAN, 2 * margin, 1.2 * max(abs(value) for value in values)), margin=margin)

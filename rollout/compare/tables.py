@@ -1,11 +1,11 @@
-"""What a comparison found, as tables for people: the verdict and the numbers that decide first."""
+"""Tables of a comparison: the verdict and the deciding numbers first."""
 
 from rich.markup import escape
 from rich.table import Table
 
 from bentune.bundle.verdict import Decision, Difference
 from bentune.quality.quality import Metric
-from bentune.quality.slices import Slice
+from bentune.quality.slices import SliceDifference
 from rollout.compare.decision import Comparison, SideReport, points, probability
 from rollout.compare.latency import Ratio
 
@@ -15,12 +15,12 @@ MEGABYTE = 1e6
 
 
 def tables(found: Comparison) -> list[Table | str]:
-    """The tables in order: sides, metrics, slices; last the verdict, where a terminal shows it."""
+    """Build the tables in order: sides, metrics, slices, and last the verdict."""
     return [_metrics(found), _slices(found), *verdict_lines(found)]
 
 
 def verdict_lines(found: Comparison) -> list[str]:
-    """The decision and why, a line each."""
+    """Return the decision and its reasons, a line each."""
     verdict = found.verdict
     color = COLORS[verdict.decision]
     head = (
@@ -35,7 +35,7 @@ def verdict_lines(found: Comparison) -> list[str]:
 
 
 def notes(found: Comparison) -> list[str]:
-    """What else there is to know of the rows, in words."""
+    """Return remarks on the rows."""
     said = []
     if found.words.note:
         said.append(found.words.note)
@@ -51,7 +51,7 @@ def notes(found: Comparison) -> list[str]:
 
 
 def numbers(found: Comparison) -> list[tuple[str, str, str, str]]:
-    """(what, candidate, served, change) of everything that is not a slice."""
+    """Return (name, candidate, served, change) of all numbers but the slices."""
     test, new, old = found.test, found.candidate, found.served
     size = f"{found.size:.2f} times" if found.size else NOT_SAID
     p = f"exact p {probability(test.p_value)}"
@@ -67,8 +67,8 @@ def numbers(found: Comparison) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def slice_numbers(one: Slice) -> tuple[str, str, str, str, str, str]:
-    """(slice, rows, gained and lost, difference, p, what it says) of one."""
+def slice_numbers(one: SliceDifference) -> tuple[str, str, str, str, str, str]:
+    """Return (slice, rows, gained and lost, difference, p, result) of one slice."""
     says = "vetoes" if one.vetoes else "not worse" if one.non_inferior else "says little"
     return (
         f"{one.by}: {one.value}",
@@ -101,7 +101,7 @@ def _slices(found: Comparison) -> Table:
 def _metric(metric: Metric, found: Comparison) -> list[tuple[str, str, str, str]]:
     difference = metric.difference
     if metric.name == found.verdict.metric:
-        # The interval of the test that decides, and the bootstrap's beside it.
+        # The interval of the deciding test, and the bootstrap's beside it.
         change = f"{_points(found.verdict.difference)} points"
         row = (metric.name, f"{metric.candidate:.2%}", f"{metric.served:.2%}", change)
         return [row, ("  by bootstrap", "", "", f"{_points(difference)} points")]
@@ -134,5 +134,5 @@ def _size(side: SideReport) -> str:
 
 
 def plain(text: str) -> str:
-    """Without what a terminal would obey: slices are named by values of the rows."""
+    """Remove control characters and markup: slices are named by values of the rows."""
     return "".join(character if character.isprintable() else "�" for character in text)

@@ -1,4 +1,4 @@
-"""Builds the container image of a Bento: its packages, its model in a layer of its own, and nothing that builds."""
+"""Container image of a Bento: its packages, its model in its own layer, and no build tools."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ TAIL_LINES = 20
 
 @dataclass(frozen=True)
 class Built:
-    """An image in the engine's own store."""
+    """Image in the engine's own store."""
 
     name: str
     engine: str
@@ -31,12 +31,12 @@ class Built:
 
 
 def find_engine(name: str | None = None) -> str:
-    """The container engine to build with: the one that is asked for, or the first of ENGINES that answers.
+    """Find the container engine: the given one, or the first of ENGINES that answers.
 
     Raises InputError when there is none.
     """
     for engine in [name] if name else ENGINES:
-        # A client without its daemon is no engine.
+        # A client without its daemon cannot build.
         if shutil.which(engine) and subprocess.run([engine, "info"], capture_output=True, check=False).returncode == 0:
             return engine
     wanted = name or ", ".join(ENGINES)
@@ -55,9 +55,9 @@ def build_image(
 ) -> Built:
     """Build the image `name` of `bento` upon `base`, which has Python 3.11 and its venv module.
 
-    `only` is "model", for the model alone in /models, or "server", for the rest, which finds a model in BENTOML_HOME.
-    `revision` is the source revision for the image's labels. `tell` gets what the engine prints, line by line. Raises
-    InputError, BundleError, and BentuneError with the end of the engine's output.
+    `only` is "model" for the model alone in /models, or "server" for the rest, which finds a model in BENTOML_HOME.
+    `revision` is the source revision for the image's labels. `tell` is called with each line of the engine's output.
+    Raises InputError, BundleError, and BentuneError with the end of the engine's output.
     """
     bundle = bundle_of(str(bento.tag))
     with tempfile.TemporaryDirectory(prefix="bentune-image-") as directory:
@@ -78,23 +78,26 @@ def build_image(
 
 
 def write_context(context: Path, bento: Path, bundle: Bundle) -> None:
-    """Write into the empty directory `context` what the Dockerfiles copy, and these. Raises BentuneError."""
+    """Write the Dockerfiles and what they copy into the empty directory `context`.
+
+    Raises BentuneError.
+    """
     for dockerfile in Path(__file__).parent.glob("*.Dockerfile"):
         shutil.copyfile(dockerfile, context / dockerfile.name)
     packages = requirements((bento / "env/python/requirements.txt").read_text(encoding="utf-8"))
     (context / "requirements.txt").write_text("".join(f"{line}\n" for line in packages), encoding="utf-8")
-    # Its own models are in their own layer, and env/ is for BentoML's way of building.
+    # The model has its own layer, and env/ is for BentoML's own builds.
     shutil.copytree(bento, context / "bento", ignore=shutil.ignore_patterns("models", "env", "__pycache__"))
     model = context / "models" / bundle.manifest.name
     shutil.copytree(bundle.root, model / bundle.manifest.version)
     (model / "latest").write_text(bundle.manifest.version, encoding="utf-8")
-    # A store may be private to its owner; the image's user is another.
+    # Readable by all: the image's user does not own the store.
     for path in [context, *context.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def forget_model(description: Path) -> None:
-    """Let a Bento serve the newest version that its store has: the model's image brings one, and the next another."""
+    """Make a Bento serve the newest version of its store: each image of the model brings another."""
     content = yaml.safe_load(description.read_text(encoding="utf-8"))
     content["args"]["model"] = content["args"]["model"].partition(":")[0]
     for service in content["services"]:
@@ -103,9 +106,9 @@ def forget_model(description: Path) -> None:
 
 
 def requirements(text: str) -> list[str]:
-    """The pinned packages of a Bento, without the options: those name the index of whoever built it.
+    """Return the pinned packages of a Bento, without options, which name the index of its builder.
 
-    Raises BentuneError for a line that pins no version: what is installed must be what the Bento was built with.
+    Raises BentuneError for a line without a pinned version: the image must have the versions of the build.
     """
     lines = [line.split(" #")[0].strip() for line in text.splitlines()]
     packages = [line for line in lines if line and not line.startswith(("-", "#"))]
@@ -116,7 +119,10 @@ def requirements(text: str) -> list[str]:
 
 
 def _pinned(line: str) -> bool:
-    """Whether it names one version. A marker compares versions too, but of Python; an address may change."""
+    """Return true if a line pins one version.
+
+    A marker's version is Python's, and an address may change.
+    """
     try:
         requirement = Requirement(line)
     except InvalidRequirement:
@@ -127,7 +133,7 @@ def _pinned(line: str) -> bool:
 def _command(engine: str, name: str, base: str, labels: dict[str, str], context: Path, only: str | None) -> list[str]:
     options = [part for label, value in labels.items() for part in ("--label", f"{label}={value}")]
     command = [engine, "build", "--tag", name, "--build-arg", f"BASE={base}", *options]
-    # One layer a step, kept for the next version: buildah makes a single one unless it is told.
+    # One layer a step, cached for the next version; buildah's default is a single layer.
     if engine != "docker":
         command += ["--layers", "--format", "oci"]
     if only == "server":

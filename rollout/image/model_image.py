@@ -1,4 +1,4 @@
-"""Writes the image of a model alone, as an OCI layout on disk: no container engine, and the same bytes every time."""
+"""Image of a model alone, as a reproducible OCI layout, without a container engine."""
 
 import hashlib
 import io
@@ -17,21 +17,21 @@ from bentune.bundle.manifest import Bundle
 MANIFEST, CONFIG, LAYER = (
     f"application/vnd.oci.image.{kind}" for kind in ("manifest.v1+json", "config.v1+json", "layer.v1.tar")
 )
-# As Go, and so OCI, calls them.
+# Names of architectures in Go, and so in OCI.
 MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 USER = "1034:1034"
 BUSYBOX = "busybox"
 PROGRAM_HEADER, INTERPRETER = 0x38, 3
-"""The size of an entry in an ELF file's table, and the type of the one that names a dynamic loader."""
+"""Size of an entry in an ELF program header table, and type of the entry that names a dynamic loader."""
 
-Object = dict[str, Any]
+_Json = dict[str, Any]
 
 
 def write_model_image(bundle: Bundle, layout: Path, reference: str, *, busybox: Path | None = None) -> str:
-    """Write the OCI layout of an image with the bundle in /models, and `cp` to copy it; returns its digest, sha256:...
+    """Write the OCI layout of an image with the bundle in /models and `cp`, and return its digest, sha256:...
 
-    Two layers: busybox, which stays from version to version, and the model store that `model.Dockerfile` makes.
-    `layout` must be empty or not there, `reference` becomes its tag. Raises InputError without a static busybox.
+    It has two layers: busybox, which is the same for all versions, and the model store, as in `model.Dockerfile`.
+    `layout` must be empty or missing; `reference` becomes its tag. Raises InputError without a static busybox.
     """
     program = busybox or find_busybox()
     blobs = layout / "blobs/sha256"
@@ -51,7 +51,7 @@ def write_model_image(bundle: Bundle, layout: Path, reference: str, *, busybox: 
                 "bentune.content": bundle.content,
             },
         },
-        # Uncompressed, so that a layer's digest is that of its files.
+        # Uncompressed, so that a layer's digest is also that of its tar.
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
     }
     manifest = {
@@ -68,7 +68,7 @@ def write_model_image(bundle: Bundle, layout: Path, reference: str, *, busybox: 
 
 
 def find_busybox() -> Path:
-    """A busybox that needs no libraries. Raises InputError."""
+    """Find a statically linked busybox. Raises InputError."""
     found = shutil.which(BUSYBOX)
     if found is None or not is_static(Path(found)):
         raise InputError(
@@ -79,7 +79,7 @@ def find_busybox() -> Path:
 
 
 def is_static(program: Path) -> bool:
-    """Whether it is a 64-bit little-endian ELF program that asks for no dynamic loader."""
+    """Return true for a 64-bit little-endian ELF program without a dynamic loader."""
     with program.open("rb") as file:
         head = file.read(64)
         if head[:6] != b"\x7fELF\x02\x01" or len(head) < 64:
@@ -101,7 +101,7 @@ def _copier(program: Path) -> Iterator[tuple[tarfile.TarInfo, Path | None]]:
 
 
 def _store(bundle: Bundle) -> Iterator[tuple[tarfile.TarInfo, Path | bytes | None]]:
-    """A BentoML model store with this one version."""
+    """Yield the files of a BentoML model store with this one version."""
     name, version = bundle.manifest.name, bundle.manifest.version
     root = f"models/{name}/{version}"
     for directory in ("models", f"models/{name}", root):
@@ -121,18 +121,18 @@ def _directory(name: str) -> tarfile.TarInfo:
 
 
 def _file(name: str, path: Path, mode: int) -> tarfile.TarInfo:
-    """Root's, and of the year 1970: whoever made it, and when, changes no digest."""
+    """Build a tar entry of root and of 1970, so that the builder and the time do not change the digest."""
     found = tarfile.TarInfo(name)
     found.size, found.mode = path.stat().st_size, mode
     return found
 
 
-def _layer(blobs: Path, members: Iterator[tuple[tarfile.TarInfo, Path | bytes | None]]) -> Object:
-    """Write a layer to the blobs; returns what a manifest says of it."""
+def _layer(blobs: Path, members: Iterator[tuple[tarfile.TarInfo, Path | bytes | None]]) -> _Json:
+    """Write a layer to the blobs and return its descriptor for the manifest."""
     part = blobs / "part"
     with part.open("wb") as file:
         digest = _Digest(file)
-        # A stream, and so no file needs to fit into memory.
+        # A stream, so that no file must fit into memory.
         with tarfile.open(fileobj=digest, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             for info, source in members:
                 if isinstance(source, Path):
@@ -143,21 +143,21 @@ def _layer(blobs: Path, members: Iterator[tuple[tarfile.TarInfo, Path | bytes | 
     return _stored(blobs, part, digest.sha256.hexdigest(), LAYER)
 
 
-def _json(blobs: Path, value: Object, media_type: str) -> Object:
+def _json(blobs: Path, value: _Json, media_type: str) -> _Json:
     content = json.dumps(value, sort_keys=True).encode()
     part = blobs / "part"
     part.write_bytes(content)
     return _stored(blobs, part, hashlib.sha256(content).hexdigest(), media_type)
 
 
-def _stored(blobs: Path, part: Path, sha256: str, media_type: str) -> Object:
+def _stored(blobs: Path, part: Path, sha256: str, media_type: str) -> _Json:
     size = part.stat().st_size
     part.replace(blobs / sha256)
     return {"mediaType": media_type, "digest": f"sha256:{sha256}", "size": size}
 
 
 class _Digest(io.RawIOBase):
-    """Writes on, and remembers the sha256 of all that it wrote."""
+    """Writer that computes the sha256 of what passes through it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.sha256 = hashlib.sha256()

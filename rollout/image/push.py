@@ -1,4 +1,4 @@
-"""Gets an image to a registry: a whole one with a container engine, a model's with skopeo alone."""
+"""Push of an image to a registry: a full one by a container engine, a model's by skopeo."""
 
 import json
 import re
@@ -23,9 +23,9 @@ TAIL = 500
 def push_image(
     tag: str, repository: str, *, engine: str | None = None, base: str, insecure: bool = False, tell: Tell
 ) -> str:
-    """Build the image of the Bento `tag` and push it; returns REPOSITORY:VERSION@sha256:...
+    """Build the image of the Bento `tag`, push it, and return REPOSITORY:VERSION@sha256:...
 
-    Raises InputError without an engine, and BentuneError with what it says.
+    Raises InputError without an engine, and BentuneError with the engine's error.
     """
     name = _name(repository, tag.partition(":")[2] or find_bento(tag).tag.version or "latest")
     program = find_engine(engine)
@@ -36,7 +36,7 @@ def push_image(
         found: list[str] = json.loads(shown)
         digests = [one.partition("@")[2] for one in found if one.partition("@")[0] == repository]
         if not digests:
-            raise BentuneError(f"docker does not say the digest of {name} after its push; give it with --image")
+            raise BentuneError(f"docker did not return the digest of {name} after its push; give it with --image")
         return f"{name}@{digests[0]}"
     with tempfile.TemporaryDirectory(prefix="bentune-push-") as directory:
         digest = Path(directory) / "digest"
@@ -46,20 +46,20 @@ def push_image(
 
 
 def push_model(bundle: Bundle, repository: str, *, insecure: bool = False, tell: Tell) -> str:
-    """Push the image of the model alone, for the component `model-image`; returns REPOSITORY:VERSION@sha256:...
+    """Push the image of the model alone and return REPOSITORY:VERSION@sha256:...
 
-    Needs no container engine: it runs in a pod that may do nothing. Raises InputError without skopeo or busybox, and
-    BentuneError with what the registry says.
+    The image is for the component `model-image`. It needs no container engine, so that it works in an unprivileged pod.
+    Raises InputError without skopeo or busybox, and BentuneError with the registry's error.
     """
     if shutil.which("skopeo") is None:
-        raise InputError("skopeo is not installed: it carries the model's image to the registry")
+        raise InputError("skopeo is not installed: it pushes the model's image to the registry")
     name = _name(repository, bundle.manifest.version)
     with tempfile.TemporaryDirectory(prefix="bentune-push-") as directory:
         layout, digest = Path(directory) / "image", Path(directory) / "digest"
         write_model_image(bundle, layout, bundle.manifest.version)
         tell(f"{name}: the model's image is written")
         options = ["--dest-tls-verify=false"] if insecure else []
-        # The defaults ask for a policy file that only a package for engines brings; what is copied is our own.
+        # The default needs a policy file that only packages of engines install; the image is our own.
         command = ["skopeo", "copy", "--insecure-policy", *options, "--digestfile", str(digest)]
         _run([*command, f"oci:{layout}:{bundle.manifest.version}", f"docker://{name}"], tell)
         return f"{name}@{digest.read_text(encoding='utf-8').strip()}"
@@ -67,7 +67,7 @@ def push_model(bundle: Bundle, repository: str, *, insecure: bool = False, tell:
 
 def _name(repository: str, version: str) -> str:
     if not REPOSITORY.fullmatch(repository):
-        raise InputError(f"--push {repository}: write REGISTRY/NAME, without tag: the version becomes it")
+        raise InputError(f"--push {repository}: write REGISTRY/NAME, without a tag: the version becomes the tag")
     return f"{repository}:{version}"
 
 

@@ -1,4 +1,4 @@
-"""When the requests of an open loop come: Poisson times chosen in advance, and a thread that keeps to them."""
+"""Arrivals of an open loop: Poisson times drawn in advance, and a thread that keeps to them."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
-    """Times in seconds, from 0 up to `seconds`, of a Poisson process with `rate` arrivals a second."""
+    """Draw the times of a Poisson process with `rate` arrivals a second, from 0 to `seconds`."""
     generator = np.random.default_rng(seed)
     times = np.cumsum(generator.exponential(1 / rate, size=int(rate * seconds * 1.1) + 50))
     while times[-1] < seconds:
@@ -20,9 +20,10 @@ def arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
 
 
 async def keep_to(times: Sequence[float], zero: float, start: Callable[[float], None]) -> None:
-    """Call `start(time)` on this loop at each of `times`, in seconds after `zero` on time.perf_counter's clock.
+    """Call `start(time)` on this loop at each of `times`.
 
-    A thread waits for them: event loops count in whole milliseconds, which is more than a small model takes.
+    Times are seconds after `zero` on the clock of time.perf_counter. A thread waits for them: event loops count in
+    whole milliseconds, longer than a small model computes.
     """
     loop = asyncio.get_running_loop()
     ended, stopped = loop.create_future(), threading.Event()

@@ -1,4 +1,4 @@
-"""Measures a server under load, or two servers in turns so that both meet the same machine."""
+"""Benchmark of a server under load, or of two servers in turns on the same machine."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.hardware import Cpu
 from rollout.load.generator import NO_ANSWER, OK, Body, Load, Progress, closed_loop, open_loop, run
-from rollout.load.latency import Summary
+from rollout.load.latency import LoadSummary
 from rollout.load.slo import Objective
-from rollout.server.scrape import Reading, ServerSide, between, read_metrics, slots_of
+from rollout.server.scrape import MetricsReading, ServerSide, between, read_metrics, slots_of
 from rollout.server.target import Served
 
 SCHEMA_VERSION = 1
@@ -22,22 +22,22 @@ ROUND_WARMUP_S = 0.5
 OVERLOADED = {429, 503}
 
 
-class Report(Protocol):
-    """Where progress is shown."""
+class ProgressReporter(Protocol):
+    """Display of progress."""
 
     def progress(self, description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar to tell how many of `total` steps are done."""
+        """Show a progress bar; the yielded function sets how many of `total` steps are done."""
         ...
 
 
-class Part(BaseModel):
+class ReportModel(BaseModel):
     """A part of the report: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Pattern(Part):
-    """How a server is loaded: by `clients` in a closed loop, or at `rate` requests a second in an open one."""
+class Pattern(ReportModel):
+    """Pattern of a load: `clients` in a closed loop, or `rate` requests a second in an open one."""
 
     clients: int | None = Field(default=None, ge=1)
     rate: float | None = Field(default=None, gt=0)
@@ -46,42 +46,45 @@ class Pattern(Part):
     seed: int = 0
 
 
-class Measured(Part):
-    """One server under one load. `model` is out of its /info; it and `inside` are None for another product."""
+class ServerMeasurement(ReportModel):
+    """Measurement of one server.
+
+    `model`, from /info, and `inside` are None for another product.
+    """
 
     server: str
     model: dict[str, JsonValue] | None
-    summary: Summary
+    summary: LoadSummary
     inside: ServerSide | None
 
 
-class Ratio(Part):
-    """First server by second server: over all rounds together, and the lowest and highest of the pairs of rounds."""
+class ServerRatio(ReportModel):
+    """Ratio of the first server to the second: over all rounds, and the extremes of any pair."""
 
     value: float | None
     low: float | None
     high: float | None
 
 
-class Verdict(Part):
-    """Whether an objective was held, and the latency that it bounds, in milliseconds."""
+class ObjectiveVerdict(ReportModel):
+    """Verdict on an objective, with the latency that it bounds in milliseconds."""
 
     objective: Objective
     measured_ms: float | None
     held: bool
 
 
-class BenchReport(Part):
-    """bench.json: all that was measured, and on what. `cpu` is the machine of the generator."""
+class BenchReport(ReportModel):
+    """Content of bench.json: the measurements and the machine; `cpu` is that of the generator."""
 
     schema_version: int = SCHEMA_VERSION
     created_at: datetime
     pattern: Pattern
     texts_per_request: int
     bodies: int
-    servers: list[Measured]
-    ratios: dict[str, Ratio] = {}
-    objective: Verdict | None = None
+    servers: list[ServerMeasurement]
+    ratios: dict[str, ServerRatio] = {}
+    objective: ObjectiveVerdict | None = None
     cpu: Cpu
 
 
@@ -91,31 +94,31 @@ class Rounds:
 
     served: Served
     loads: list[Load]
-    readings: list[tuple[Reading | None, Reading | None]]
+    readings: list[tuple[MetricsReading | None, MetricsReading | None]]
 
     @property
     def whole(self) -> Load:
-        """All rounds as one load."""
+        """Return all rounds as one load."""
         return Load.joined(self.loads)
 
-    def measured(self) -> Measured:
-        """The rounds in numbers. Raises BentuneError when not one request was answered 200."""
+    def measured(self) -> ServerMeasurement:
+        """Summarize the rounds. Raises BentuneError when no request was answered 200."""
         whole = self.whole
         if not whole.ok.any():
             counts = ", ".join(f"{count} times {status}" for status, count in whole.statuses.items()) or "none sent"
             raise BentuneError(
                 f"{self.served.label}: not one request was answered 200 ({counts}); see the server's log"
             )
-        return Measured(
+        return ServerMeasurement(
             server=self.served.label,
             model=model_of(self.served.info),
-            summary=Summary.of(whole),
+            summary=LoadSummary.of(whole),
             inside=between(self.readings, slots_of(self.served.info)),
         )
 
 
 def require_answer(served: Served, body: Body) -> None:
-    """Send one request. Raises BentuneError when the server is not there or does not take such a request."""
+    """Send one request. Raises BentuneError when the server does not answer or refuses it."""
     load = run(closed_loop(served.target, [body], clients=1, seconds=served.target.timeout_s, requests=1))
     status = int(load.status[0])
     where = f"{served.target.url}{served.target.path}"
@@ -128,8 +131,8 @@ def require_answer(served: Served, body: Body) -> None:
         )
 
 
-def measure(served: Served, bodies: Sequence[Body], pattern: Pattern, report: Report) -> Rounds:
-    """Load one server once."""
+def measure(served: Served, bodies: Sequence[Body], pattern: Pattern, report: ProgressReporter) -> Rounds:
+    """Load one server and measure it."""
     total = pattern.warmup_s + pattern.seconds
     with report.progress(f"{served.label}", round(total)) as bar:
         load, readings = _one_round(served, bodies, pattern, lambda seconds: bar(round(min(seconds, total))))
@@ -138,7 +141,7 @@ def measure(served: Served, bodies: Sequence[Body], pattern: Pattern, report: Re
 
 
 def compare(
-    first: Served, second: Served, bodies: Sequence[Body], pattern: Pattern, report: Report
+    first: Served, second: Served, bodies: Sequence[Body], pattern: Pattern, report: ProgressReporter
 ) -> tuple[Rounds, Rounds]:
     """Load two servers in turns, A B B A and so on, each for `pattern.seconds` in all.
 
@@ -165,7 +168,7 @@ def compare(
             part = pattern.model_copy(
                 update={"seconds": one_s, "warmup_s": ROUND_WARMUP_S, "seed": pattern.seed + pair}
             )
-            # Whatever drifts on the machine then weighs on both alike.
+            # A drift of the machine then affects both alike.
             for each in rounds if pair % 2 == 0 else rounds[::-1]:
                 load, readings = _one_round(each.served, [*bodies[start:], *bodies[:start]], part, tell)
                 each.loads.append(load)
@@ -174,14 +177,14 @@ def compare(
     return rounds
 
 
-def ratios(first: Rounds, second: Rounds) -> dict[str, Ratio]:
-    """Throughput and latencies of the first server divided by those of the second."""
+def ratios(first: Rounds, second: Rounds) -> dict[str, ServerRatio]:
+    """Divide throughput and latencies of the first server by those of the second."""
     whole = (_numbers(first.whole), _numbers(second.whole))
     pairs = [(_numbers(a), _numbers(b)) for a, b in zip(first.loads, second.loads, strict=True)]
     found = {}
     for name in whole[0]:
         each = [ratio for a, b in pairs if (ratio := _divided(a[name], b[name])) is not None]
-        found[name] = Ratio(
+        found[name] = ServerRatio(
             value=_divided(whole[0][name], whole[1][name]),
             low=min(each, default=None),
             high=max(each, default=None),
@@ -189,19 +192,21 @@ def ratios(first: Rounds, second: Rounds) -> dict[str, Ratio]:
     return found
 
 
-def judge(objective: Objective, measured: Measured) -> Verdict:
-    """Whether a server held an objective."""
+def judge(objective: Objective, measured: ServerMeasurement) -> ObjectiveVerdict:
+    """Judge a server by an objective."""
     latency = measured.summary.latency_ms
-    return Verdict(objective=objective, measured_ms=objective.measured_ms(latency), held=objective.held(latency))
+    return ObjectiveVerdict(
+        objective=objective, measured_ms=objective.measured_ms(latency), held=objective.held(latency)
+    )
 
 
 def now() -> datetime:
-    """The time that a report carries."""
+    """Return the present time for a report, in whole seconds."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def model_of(info: dict[str, Any] | None) -> dict[str, JsonValue] | None:
-    """What names the model and how it is run, out of /info."""
+    """Select the identity and the plan of the model from /info."""
     if info is None:
         return None
     return {key: info.get(key) for key in ("name", "version", "digest", "plan")}
@@ -209,14 +214,14 @@ def model_of(info: dict[str, Any] | None) -> dict[str, JsonValue] | None:
 
 def _one_round(
     served: Served, bodies: Sequence[Body], pattern: Pattern, progress: Progress
-) -> tuple[Load, tuple[Reading | None, Reading | None]]:
+) -> tuple[Load, tuple[MetricsReading | None, MetricsReading | None]]:
     before = read_metrics(served.target.url)
     load = run(load_of(served, bodies, pattern, progress))
     return load, (before, read_metrics(served.target.url))
 
 
 async def load_of(served: Served, bodies: Sequence[Body], pattern: Pattern, progress: Progress | None = None) -> Load:
-    """The load that a pattern describes."""
+    """Run the load that a pattern describes."""
     if pattern.rate is not None:
         return await open_loop(
             served.target,
@@ -238,7 +243,7 @@ async def load_of(served: Served, bodies: Sequence[Body], pattern: Pattern, prog
 
 
 def _numbers(load: Load) -> dict[str, float | None]:
-    latency = Summary.of(load).latency_ms
+    latency = LoadSummary.of(load).latency_ms
     return {
         "requests_per_s": load.requests_per_s,
         "texts_per_s": load.texts_per_s,

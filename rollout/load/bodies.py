@@ -1,4 +1,4 @@
-"""Prepares the requests of a load from real texts, so that their length mix is the real one."""
+"""Requests of a load from real texts, so that their mix of lengths is realistic."""
 
 import json
 import random
@@ -14,11 +14,14 @@ from rollout.load.generator import Body
 Text = tuple[str, str | None]
 
 MAX_TEXTS = 20_000
-"""So many texts are kept of a larger file, drawn evenly from all of it: more would not change the length mix."""
+"""Most texts kept of a file, a uniform sample: more would not change the mix of lengths."""
 
 
 def texts_of_file(path: Path, text_column: str, pair_column: str | None, seed: int) -> list[Text]:
-    """The texts or pairs of a file, at most MAX_TEXTS of them. Raises InputError as `bentune.bundle.rows` does."""
+    """Read at most MAX_TEXTS texts or pairs of a file.
+
+    Raises InputError as `bentune.bundle.rows` does.
+    """
     generator = random.Random(seed)  # noqa: S311 (draws rows, keeps no secret)
     kept: list[Text] = []
     for row in read_rows(path):
@@ -32,20 +35,21 @@ def texts_of_file(path: Path, text_column: str, pair_column: str | None, seed: i
 
 
 def texts_of_golden(rows: Iterable[GoldenRow]) -> list[Text]:
-    """The texts of a bundle's golden rows."""
+    """Return the texts of a bundle's golden rows."""
     return [(row.text, row.text_pair) for row in rows]
 
 
 def bodies_of(texts: Sequence[Text], *, batch: int, seed: int) -> list[Body]:
-    """Requests of `batch` texts each, in an order drawn by `seed`; every text is in at least one of them.
+    """Build requests of `batch` texts each, in an order drawn by `seed`.
 
-    Where requests differ in length, the shorter and the longer half are two groups. Raises InputError without texts.
+    Each text is in at least one request. Where requests differ in length, the shorter and the longer half form two
+    groups. Raises InputError without texts.
     """
     if not texts:
         raise InputError("there are no texts to send: give --input a file with rows")
     shuffled = list(texts)
     random.Random(seed).shuffle(shuffled)  # noqa: S311 (an order, no secret)
-    # The last request is filled up with the first texts: a smaller one would be another kind of request.
+    # The last request is filled up with the first texts: a smaller one would not be comparable.
     shuffled += [shuffled[n % len(shuffled)] for n in range(-len(shuffled) % batch)]
     parts = [shuffled[start : start + batch] for start in range(0, len(shuffled), batch)]
     lengths = [sum(len(text) + len(pair or "") for text, pair in part) for part in parts]

@@ -1,4 +1,4 @@
-"""Draws the latency curve of each server, or rate against latency of a search, as a PNG."""
+"""Charts of a load test as PNGs: latency curves of servers, and the rates of a capacity search."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,20 +19,28 @@ SIZE_INCHES = (8.0, 5.0)
 DPI = 120
 TICKS = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
 POINTS = 200
-"""Of each curve, spaced evenly on the axis."""
+"""Points of each curve, evenly spaced on the axis."""
 
 
 def require_matplotlib() -> None:
-    """Raises InputError that says how to install it, before anything is measured."""
+    """Raise InputError with the way to install matplotlib, before anything is measured."""
     _figure()
 
 
+def require_directory(out: Path) -> None:
+    """Create the directory of results if it is missing. Raises InputError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror}); give another directory") from None
+
+
 def draw_latency(path: Path, loads: Mapping[str, Load], title: str) -> None:
-    """Latency by percentile, a line a server; the tail is stretched, each nine as wide as the one before."""
+    """Draw latency by percentile, a line a server, on an axis where each nine has the same width."""
     figure, axes = _figure()
     last = 0
     for label, load in loads.items():
-        # Beyond this percentile lies no whole request.
+        # Beyond this percentile there is less than one request.
         nines = np.log10(max(int(load.ok.sum()), 2))
         percents = 100 * (1 - 10 ** -np.linspace(0, nines, POINTS))
         axes.plot(np.linspace(0, nines, POINTS), _floats(curve(load, percents.tolist())), label=label)
@@ -45,7 +53,7 @@ def draw_latency(path: Path, loads: Mapping[str, Load], title: str) -> None:
 
 
 def draw_knee(path: Path, capacity: Capacity) -> None:
-    """Latency by rate, what was tried and what was found, with the objective's line."""
+    """Draw latency by rate: the rates tried, the rate found, and the objective."""
     figure, axes = _figure()
     objective = capacity.objective
     for holds, color, label in ((True, "tab:green", "holds"), (False, "tab:red", "does not hold")):
@@ -87,7 +95,7 @@ def _finish(figure: "Figure", axes: "Axes", path: Path) -> None:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG beside its place and rename it there."""
+    """Write a PNG atomically."""
     part = path.with_name(path.name + ".part")
     try:
         figure.savefig(part, format="png")

@@ -1,8 +1,8 @@
-"""The load generator: sends prepared bodies in a closed or an open loop and keeps one measurement a request.
+"""Load generator: prepared bodies in a closed or an open loop, with one measurement a request.
 
-Closed loop: each client waits for its answer before it sends again, so a stalled server is asked less and its stall is
-seen once. Open loop: requests come at random times that no server can change, and each latency counts from the time
-its request was meant to start, so that a stall shows in every request that had to wait for its end.
+In a closed loop each client waits for its answer before it sends again, so that a stalled server gets fewer requests
+and its stall is measured once. In an open loop requests start at random times that no server can change. Each latency
+counts from the intended start, so that a stall shows in every request that had to wait for its end.
 """
 
 import asyncio
@@ -23,30 +23,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentune.bundle.errors import BentuneError, InputError
+from bentune.quality.bootstrap import Floats, Ints
 from rollout.load.arrivals import arrivals, keep_to
 
 OK = 200
 NO_ANSWER = 0
-"""The status of a request that got none: no connection, a broken one, or none in time."""
+"""Status of a request without an answer: no connection, a broken one, or a timeout."""
 
 KEEPALIVE_S = 4.0
-"""Servers close idle connections, uvicorn after 5 s; a request that crosses that would look like the server's error."""
+"""Shorter than the server's: uvicorn closes idle connections after 5 s, and a request at that moment would fail."""
 
 PAUSE_AFTER_NO_ANSWER_S = 0.05
-"""A refused connection costs nothing: without a pause one dead second would count as thousands of requests."""
+"""Pause after a request without an answer: refused connections would otherwise count thousands of requests a second."""
 
 PROGRESS_EVERY_S = 0.25
 
-Result = TypeVar("Result")
-Floats: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
+_T = TypeVar("_T")
 Progress: TypeAlias = Callable[[float], None]
-"""Is given the seconds since the start, the warm-up included, a few times a second."""
+"""Function that is called a few times a second with the seconds since the start, the warm-up included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One prepared request: its JSON, how many texts are in it, and the group it is reported with."""
+    """Prepared request: its JSON, its number of texts, and the group that it is reported with."""
 
     content: bytes
     texts: int = 1
@@ -54,8 +53,11 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where requests are posted: the server's address without a path, and the path; `timeout_s` bounds one request."""
+class LoadTarget:
+    """Target of requests: the server's address without a path, and the path.
+
+    `timeout_s` bounds one request.
+    """
 
     url: str
     path: str = "/predict"
@@ -65,14 +67,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Load:
-    """What was measured: an entry for each request that started after the warm-up, in the order the answers came.
+    """Measurements of a load.
 
-    `started_s` counts from the end of the warm-up; in an open loop it is when the request was meant to start, and
-    `latency_s` counts from there. `status` is NO_ANSWER for a request without one. `retry_after_s` is NaN where the
-    answer had none. `lag_s` is how much later than meant a request was really sent: large, it is the generator that
-    was slow. `answered` and `answered_texts` count the answers 200 that came within the window of `seconds`, those to
-    requests of the warm-up included: they make up for the ones that were still open when the window closed. `cpu_s`
-    is the CPU time that this process took.
+    Each array has an entry for each request that started after the warm-up, in the order of the answers. `started_s`
+    counts from the end of the warm-up. In an open loop it is the intended start, from which `latency_s` counts.
+    `status` is NO_ANSWER for a request without an answer. `retry_after_s` is NaN where the answer had none. `lag_s` is
+    the delay of the real start: if it is large, the generator was slow. `answered` and `answered_texts` count the
+    answers 200 within the window of `seconds`, those to requests of the warm-up included: they make up for requests
+    that were still open when the window closed. `cpu_s` is the CPU time of this process.
     """
 
     started_s: Floats
@@ -89,34 +91,34 @@ class Load:
 
     @property
     def requests(self) -> int:
-        """All requests that started in the window, whatever became of them."""
+        """Count the requests that started in the window, answered or not."""
         return len(self.status)
 
     @property
     def ok(self) -> NDArray[np.bool_]:
-        """Which requests were answered 200."""
+        """Mark the requests that were answered 200, bool [requests]."""
         ok: NDArray[np.bool_] = self.status == OK
         return ok
 
     @property
     def requests_per_s(self) -> float:
-        """Answers 200 per second."""
+        """Return answers 200 per second."""
         return self.answered / self.seconds
 
     @property
     def texts_per_s(self) -> float:
-        """Texts answered 200 per second."""
+        """Return texts answered 200 per second."""
         return self.answered_texts / self.seconds
 
     @property
     def statuses(self) -> dict[int, int]:
-        """How many requests got each status."""
+        """Count the requests by status."""
         return dict(sorted(Counter(self.status.tolist()).items()))
 
     def percentiles(self, percents: Sequence[float], group: str | None = None) -> list[float]:
-        """Latencies in seconds below which each percent of the answers 200 lies; NaN when there is none.
+        """Return percentiles of the latency of answers 200, in seconds; NaN when there is none.
 
-        Each is a latency that occurred, the higher one where the percentile falls between two.
+        Each is a measured latency, the higher one where the percentile falls between two.
         """
         latencies = self.latency_s[self.ok if group is None else self.ok & (self.group == group)]
         if not len(latencies):
@@ -125,7 +127,7 @@ class Load:
 
     @classmethod
     def joined(cls, parts: Sequence["Load"]) -> "Load":
-        """Windows on the same server, one after the other."""
+        """Join windows on the same server, one after the other."""
         starts = np.cumsum([0.0, *(part.seconds for part in parts[:-1])])
         return cls(
             started_s=np.concatenate([part.started_s + start for part, start in zip(parts, starts, strict=True)]),
@@ -142,8 +144,8 @@ class Load:
         )
 
 
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run one coroutine on a loop of its own: uvloop's where it is installed, which takes less CPU time."""
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run one coroutine on its own event loop, uvloop's if installed, which takes less CPU time."""
     try:
         from uvloop import new_event_loop
     except ImportError:
@@ -153,7 +155,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 async def closed_loop(
-    target: Target,
+    target: LoadTarget,
     bodies: Sequence[Body],
     *,
     clients: int,
@@ -162,10 +164,10 @@ async def closed_loop(
     requests: int | None = None,
     progress: Progress | None = None,
 ) -> Load:
-    """Keep `clients` requests under way, each on a connection of its own; a body after the other, over and over.
+    """Keep `clients` requests under way, each on its own connection, and cycle through the bodies.
 
-    Ends after `seconds`, or sooner after `requests` requests, the warm-up not counted. What is under way then is
-    waited for. Raises InputError for arguments that make no sense, BentuneError when this machine cannot send.
+    Ends after `seconds`, or earlier after `requests` requests, both without the warm-up, and waits for open requests.
+    Raises InputError for invalid arguments, and BentuneError when this machine cannot send.
     """
     _require(bodies, clients=clients, seconds=seconds, requests=1 if requests is None else requests)
     order = itertools.cycle(bodies)
@@ -187,7 +189,7 @@ async def closed_loop(
 
 
 async def open_loop(
-    target: Target,
+    target: LoadTarget,
     bodies: Sequence[Body],
     *,
     rate: float,
@@ -196,10 +198,10 @@ async def open_loop(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Load:
-    """Send `rate` requests a second at Poisson times, chosen before the first is sent, however slow the answers are.
+    """Send `rate` requests a second at Poisson times, independent of the answers.
 
-    Connections are as many as it takes. What is under way at the end is waited for. Raises InputError for arguments
-    that make no sense, BentuneError when this machine cannot send.
+    The times are drawn in advance, and the number of connections is not limited. At the end it waits for open requests.
+    Raises InputError for invalid arguments, and BentuneError when this machine cannot send.
     """
     _require(bodies, rate=rate, seconds=seconds, requests=1)
     times = arrivals(rate, warmup_s + seconds, seed) - warmup_s
@@ -223,9 +225,12 @@ async def open_loop(
 
 
 class _Recorder:
-    """Sends requests and writes down what became of them; its clock is 0 at the end of the warm-up."""
+    """Sender of requests and recorder of their results.
 
-    def __init__(self, target: Target, connections: int, warmup_s: float, progress: Progress | None) -> None:
+    Its clock is 0 at the end of the warm-up.
+    """
+
+    def __init__(self, target: LoadTarget, connections: int, warmup_s: float, progress: Progress | None) -> None:
         self.broken: BentuneError | None = None
         self._target = target
         self._url = target.url.rstrip("/") + target.path
@@ -238,11 +243,11 @@ class _Recorder:
         )
         self._warmup_s = warmup_s
         self._progress = progress
-        # Arrays of numbers, for the garbage collector has nothing to look at in them.
+        # Arrays of numbers: the garbage collector need not traverse them.
         self._started, self._latency, self._retry, self._lag = (array("d") for _ in range(4))
         self._status, self._texts = array("q"), array("q")
         self._groups: list[str] = []
-        # Finish times and texts of the warm-up's answers 200.
+        # Finish times and texts of answers 200 to requests of the warm-up.
         self._warm_finished, self._warm_texts = array("d"), array("q")
 
     async def __aenter__(self) -> "_Recorder":
@@ -257,16 +262,16 @@ class _Recorder:
         await self._session.close()
 
     def now(self) -> float:
-        """Seconds since the end of the warm-up; negative before it."""
+        """Return the seconds since the end of the warm-up; negative before it."""
         return time.perf_counter() - self.zero
 
     async def ask(self, body: Body, meant: float) -> int:
-        """Send one request that was meant to start at `meant`, wait for the whole answer, and return its status."""
+        """Send one request with the intended start `meant`, read the whole answer, and return its status."""
         sent = self.now()
         retry_after = math.nan
         try:
             async with self._session.post(self._url, data=body.content, allow_redirects=False) as answer:
-                # Read to its end, for only then is it answered, and forgotten at once, however long it is.
+                # Read to the end, when the request counts as answered, without keeping the content.
                 while await answer.content.readany():
                     pass
                 status = answer.status
@@ -294,7 +299,10 @@ class _Recorder:
         return status
 
     def load(self, seconds: float) -> Load:
-        """Everything that was written down, over a window of `seconds`. Raises what this machine could not do."""
+        """Return all measurements over a window of `seconds`.
+
+        Raises BentuneError if this machine could not send.
+        """
         if self.broken is not None:
             raise self.broken
         started, latency, texts = np.array(self._started), np.array(self._latency), np.array(self._texts, np.int64)
@@ -323,7 +331,7 @@ class _Recorder:
 
 
 def _seconds_of(header: str | None) -> float:
-    """Retry-After as seconds; NaN without one, and for a date."""
+    """Parse Retry-After in seconds; NaN for none and for a date."""
     return float(header) if header is not None and header.isdecimal() and len(header) <= 9 else math.nan
 
 
@@ -337,7 +345,7 @@ def _require(bodies: Sequence[Body], **positive: float) -> None:
 
 @contextmanager
 def _quiet_collector() -> Iterator[None]:
-    """Keep what was there before out of the garbage collector's sight, so that its pauses stay short."""
+    """Exclude existing objects from garbage collection, so that its pauses stay short."""
     gc.collect()
     gc.freeze()
     try:

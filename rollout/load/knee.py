@@ -1,6 +1,6 @@
-"""Finds the highest rate at which a server holds a latency objective: its capacity, for sizing pods.
+"""Search for a server's capacity: the highest rate at which it holds a latency objective.
 
-A closed loop finds the ceiling, a bisection over open loops the rate, and one longer run confirms it.
+A closed loop finds the ceiling, a bisection over open loops finds the rate, and a longer run confirms it.
 """
 
 import asyncio
@@ -12,36 +12,36 @@ from pydantic import Field, JsonValue
 
 from bentune.bundle.errors import GateError
 from bentune.bundle.hardware import Cpu
-from rollout.load.bench import Part, Pattern, load_of, model_of, now
+from rollout.load.bench import Pattern, ReportModel, load_of, model_of, now
 from rollout.load.generator import Body, Load, run
 from rollout.load.latency import Latency
 from rollout.load.slo import Objective
-from rollout.server.scrape import SAMPLE_EVERY_S, Reading, Signal, sample, signal_of, slots_of
+from rollout.server.scrape import SAMPLE_EVERY_S, MetricsReading, Signal, sample, signal_of, slots_of
 from rollout.server.target import Served
 
 SCHEMA_VERSION = 1
 CEILING_CLIENTS = 64
 RESOLUTION = 0.03
-"""The search ends when a rate that does not hold is at most this share above one that does."""
+"""Largest ratio, minus 1, of a rate that does not hold to one that does at the end of the search."""
 LOWEST = 1 / 64
-"""Of the ceiling: below it the objective is out of reach, whatever the rate."""
+"""Share of the ceiling below which no rate is tried: the objective is out of reach."""
 STEP_DOWN = 0.95
 MIN_STEP_S = 1.0
 CONFIRMATIONS = 10
 MIN_OK_SHARE = 0.99
 MIN_KEPT_UP = 0.95
 FEW = 3
-"""Requests: so many are under way by chance."""
+"""Requests that may be under way by chance."""
 MAX_LAG_SHARE = 0.25
-"""Of the objective: a generator that sent its requests later than this has measured itself, which is said."""
+"""Share of the objective: a larger lag of the generator is reported, because it measured itself."""
 TAIL_REQUESTS = 3
-"""So many requests must lie above the percentile, or it says nothing."""
+"""Requests that must lie above the percentile for it to be meaningful."""
 GROWTH = 10.0
 MAX_STRETCH = 5.0
 
 
-class Trial(Part):
-    """One rate that was tried: `missed` says why it does not hold, and is empty when it does."""
+class RateTrial(ReportModel):
+    """Trial of one rate; `missed` is the reason why the objective does not hold, empty when it does."""
 
     rate: float
     seconds: float
@@ -52,17 +52,17 @@ class Trial(Part):
 
     @property
     def holds(self) -> bool:
-        """Whether the objective was held at this rate."""
+        """Return true if the objective held at this rate."""
         return not self.missed
 
 
-class Capacity(Part):
-    """capacity.json: what one pod takes within an objective, and what an autoscaler reads there.
+class Capacity(ReportModel):
+    """Content of capacity.json: the load that one pod holds within an objective, and its metrics there.
 
-    `rate_per_pod` is in requests a second, of `texts_per_request` texts each. `signal` is what the pod's own metrics
-    showed at that rate; None for another product. `cpu` is the machine of the generator, and the pod's where
-    `same_machine`. `trials` is every rate that was tried, in order, the confirming runs last. Of a server that was
-    started for this, `startup_s` is how long that took, and `memory_bytes` the most resident memory that it had.
+    `rate_per_pod` is in requests a second, of `texts_per_request` texts each. `signal` is what an autoscaler reads from
+    the pod's metrics at that rate, None for another product. `cpu` is the machine of the generator, and the pod's if
+    `same_machine`. `trials` are all rates tried, in order, the confirming runs last. `startup_s` is the startup time
+    and `memory_bytes` the peak of resident memory, both None for a server that was not started for this.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -78,20 +78,20 @@ class Capacity(Part):
     ceiling_requests_per_s: float
     cpu: Cpu
     same_machine: bool
-    trials: list[Trial]
+    trials: list[RateTrial]
     startup_s: float | None = Field(default=None, gt=0)
     memory_bytes: int | None = Field(default=None, gt=0)
 
 
 def search(holds: Callable[[float], bool], ceiling: float) -> float | None:
-    """The highest rate that holds, to RESOLUTION, or None when none down to LOWEST of the ceiling does.
+    """Bisect for the highest rate that holds, to RESOLUTION.
 
-    `holds` must be true below some rate and false above it. A rate that does not hold is tried a second time, since
-    what disturbs a measurement only ever makes it worse.
+    None when none above LOWEST of the ceiling does. `holds` must be true below some rate and false above it. A rate
+    that does not hold is tried a second time, because disturbances only make a measurement worse.
     """
     low, high = 0.0, None
     rate = 0.8 * ceiling
-    # The bounds end it as well where `holds` never turns false.
+    # The upper bound ends the search if `holds` never turns false.
     while rate >= LOWEST * ceiling and rate <= ceiling / LOWEST:
         if holds(rate) or holds(rate):
             low = rate
@@ -109,7 +109,10 @@ def search(holds: Callable[[float], bool], ceiling: float) -> float | None:
 
 
 def confirm(holds: Callable[[float], bool], rate: float) -> float | None:
-    """The first of `rate` and a few lower ones that holds in a longer run; None when none does."""
+    """Find the first of `rate` and a few lower rates that holds in a longer run.
+
+    None when none does.
+    """
     for _ in range(CONFIRMATIONS):
         if holds(rate):
             return rate
@@ -126,9 +129,10 @@ def find_knee(
     cpu: Cpu,
     tell: Callable[[str], None],
 ) -> Capacity:
-    """Find the capacity. `pattern.seconds` is the length of the confirming run, a step takes a quarter of it or more.
+    """Find the capacity of a server.
 
-    Raises GateError when no rate holds the objective.
+    `pattern.seconds` is the length of the confirming run; a step takes at least a quarter of it. Raises GateError when
+    no rate holds the objective.
     """
     step = pattern.model_copy(update={"seconds": max(pattern.seconds / 4, MIN_STEP_S)})
     alone = Latency.of(run(load_of(served, bodies, step.model_copy(update={"clients": 1, "rate": None}))))
@@ -138,13 +142,13 @@ def find_knee(
             f"{served.label}: {objective} is out of reach: alone on the server, a request takes {alone.p50:.1f} ms; "
             "give a longer --slo, or send fewer texts a request",
         )
-    tell(f"closed loop with {CEILING_CLIENTS} clients: what the server does at most")
+    tell(f"closed loop with {CEILING_CLIENTS} clients: the server's ceiling")
     ceiling = run(load_of(served, bodies, step.model_copy(update={"clients": CEILING_CLIENTS, "rate": None})))
-    trials: list[Trial] = []
+    trials: list[RateTrial] = []
     signals: list[Signal | None] = []
 
     def attempt(rate: float, seconds: float, *, sampled: bool) -> bool:
-        # Another seed each time, or a repetition would meet the same bursts.
+        # Another seed each time: a repetition would otherwise meet the same bursts.
         one = pattern.model_copy(
             update={"rate": rate, "clients": None, "seconds": seconds, "seed": pattern.seed + len(trials)}
         )
@@ -190,11 +194,11 @@ def find_knee(
     )
 
 
-def trial_of(load: Load, rate: float, objective: Objective) -> Trial:
-    """Whether a load at `rate` held the objective, was answered, and did not fall behind."""
+def trial_of(load: Load, rate: float, objective: Objective) -> RateTrial:
+    """Judge a load at `rate`: it holds if the answers are 200, within the objective, and keep up."""
     latency = Latency.of(load)
     ok_share = float(load.ok.mean()) if load.requests else 0.0
-    return Trial(
+    return RateTrial(
         rate=rate,
         seconds=load.seconds,
         requests_per_s=load.requests_per_s,
@@ -210,13 +214,13 @@ def _missed(load: Load, ok_share: float, objective: Objective, latency: Latency)
         return f"{1 - ok_share:.1%} were not answered 200"
     if measured > objective.limit_ms:
         lag_ms = float(np.percentile(load.lag_s, objective.percent)) * 1000
-        # The latency holds the lag, so that it can only make a rate look worse than it is.
+        # The latency includes the lag, which can only make a rate look worse.
         blame = (
             f", but the generator was late by {lag_ms:.0f} ms" if lag_ms > MAX_LAG_SHARE * objective.limit_ms else ""
         )
         return f"{objective.percentile} was {measured:.0f} ms{blame}"
-    # In a steady state the warm-up left as many under way as the window did. One that grows shows here long before it
-    # shows in the latencies.
+    # In a steady state as many requests are open at the end of the window as at its start. A growing queue shows here
+    # long before it shows in the latencies.
     behind = load.requests - load.answered
     if behind > (1 - MIN_KEPT_UP) * load.requests + FEW:
         return f"{behind} requests behind after {load.seconds:.3g} s"
@@ -224,18 +228,19 @@ def _missed(load: Load, ok_share: float, objective: Objective, latency: Latency)
 
 
 def _seconds(rate: float, least: float, objective: Objective) -> float:
-    """How long a run at `rate` must be, within bounds, for its percentile to mean something.
+    """Return the length of a run at `rate` that makes its percentile meaningful, within bounds.
 
-    Enough requests must lie beyond it, and at a rate that is too high the queue must have time to outgrow it.
+    Enough requests must lie beyond the percentile, and at too high a rate the queue needs time to outgrow the
+    objective.
     """
     requests = TAIL_REQUESTS / (1 - objective.percent / 100)
     return min(max(least, requests / rate, GROWTH * objective.limit_ms / 1000), MAX_STRETCH * least)
 
 
-async def _sampled(served: Served, bodies: Sequence[Body], pattern: Pattern) -> tuple[Load, list[Reading]]:
-    """A load, and the server's metrics sampled while it ran, the warm-up left out."""
+async def _sampled(served: Served, bodies: Sequence[Body], pattern: Pattern) -> tuple[Load, list[MetricsReading]]:
+    """Run a load and sample the server's metrics meanwhile, without the warm-up."""
 
-    async def watch() -> list[Reading]:
+    async def watch() -> list[MetricsReading]:
         await asyncio.sleep(pattern.warmup_s)
         return await sample(served.target.url, SAMPLE_EVERY_S, pattern.seconds)
 

@@ -1,4 +1,4 @@
-"""A load in the numbers that people compare: percentiles, throughput, statuses, and the generator's own part."""
+"""Summary of a load: percentiles, throughput, statuses, and the generator's own share."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ PERCENTS = (50.0, 90.0, 99.0, 99.9)
 
 
 class Latency(BaseModel):
-    """Milliseconds, of answers 200 alone; None when there was no such answer."""
+    """Latency of answers 200, in milliseconds; None without such an answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,22 +25,23 @@ class Latency(BaseModel):
 
     @classmethod
     def of(cls, load: Load, group: str | None = None) -> "Latency":
-        """Latency of all requests, or of one group."""
+        """Compute the latency of all requests, or of one group."""
         chosen = load.ok if group is None else load.ok & (load.group == group)
         values = [_ms(seconds) for seconds in load.percentiles([*PERCENTS, 100.0], group)]
         return cls(**dict(zip(("p50", "p90", "p99", "p99_9", "max"), values, strict=True)), answers=int(chosen.sum()))
 
     def of_percentile(self, name: str) -> float | None:
-        """The value of `p50`, `p90`, `p99` or `p99.9`."""
+        """Return the value of `p50`, `p90`, `p99` or `p99.9`."""
         value: float | None = getattr(self, name.replace(".", "_"))
         return value
 
 
-class Summary(BaseModel):
-    """One load. Throughput is of answers 200; `statuses` counts every request, under "0" those without an answer.
+class LoadSummary(BaseModel):
+    """Summary of a load.
 
-    `generator_lag_ms` (99th percentile and largest) is how late requests of an open loop were sent, and
-    `generator_cpu` the share of one core that sending took: where either is large, the generator was measured.
+    Throughput counts answers 200; `statuses` counts all requests, "0" those without an answer. `generator_lag_ms` (99th
+    percentile and largest) is the delay of an open loop's requests, and `generator_cpu` the share of one core that
+    sending took: if either is large, the generator limited the measurement.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +58,7 @@ class Summary(BaseModel):
     generator_cpu: float
 
     @classmethod
-    def of(cls, load: Load) -> "Summary":
+    def of(cls, load: Load) -> "LoadSummary":
         """Summarize a load that has at least one request."""
         names = sorted(set(load.group.tolist()))
         asked_to_wait = load.retry_after_s[~np.isnan(load.retry_after_s)]
@@ -76,7 +77,7 @@ class Summary(BaseModel):
 
 
 def curve(load: Load, percents: Sequence[float]) -> list[float | None]:
-    """Latencies in milliseconds at `percents`."""
+    """Return latencies in milliseconds at `percents`."""
     return [_ms(seconds) for seconds in load.percentiles(percents)]
 
 

@@ -1,4 +1,4 @@
-"""A latency objective as people write it: `p99=200ms`."""
+"""Latency objective, written as `p99=200ms`."""
 
 import re
 
@@ -12,7 +12,7 @@ _SHAPE = re.compile(rf"({'|'.join(map(re.escape, PERCENTILES))})=([0-9]{{1,9}}(?
 
 
 class Objective(BaseModel):
-    """The latency at one percentile must be at most `limit_ms` milliseconds."""
+    """Objective that the latency at a percentile is at most `limit_ms` milliseconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,21 +24,21 @@ class Objective(BaseModel):
 
     @property
     def percent(self) -> float:
-        """The percentile as a number, such as 99.9."""
+        """Return the percentile as a number, such as 99.9."""
         return float(self.percentile[1:])
 
     def measured_ms(self, latency: Latency) -> float | None:
-        """The latency that the objective bounds."""
+        """Return the latency that the objective bounds."""
         return latency.of_percentile(self.percentile)
 
     def held(self, latency: Latency) -> bool:
-        """Whether it was within the bound; without any answer it was not."""
+        """Return true if the latency is within the bound; false without any answer."""
         measured = self.measured_ms(latency)
         return measured is not None and measured <= self.limit_ms
 
 
 def parse_objective(text: str) -> Objective:
-    """Read `PERCENTILE=NUMBERms` or `...s`. Raises InputError that names what is accepted."""
+    """Parse `PERCENTILE=NUMBERms` or `...s`. Raises InputError that names the accepted forms."""
     found = _SHAPE.fullmatch(text.strip())
     limit_ms = float(found[2]) * (1000 if found[3] == "s" else 1) if found else 0.0
     if not found or limit_ms <= 0:

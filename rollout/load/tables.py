@@ -1,9 +1,9 @@
-"""What a bench found, as tables for people."""
+"""Tables of a benchmark's and a capacity search's results."""
 
 from rich.markup import escape
 from rich.table import Table
 
-from rollout.load.bench import BenchReport, Measured
+from rollout.load.bench import BenchReport, ServerMeasurement
 from rollout.load.generator import NO_ANSWER
 from rollout.load.knee import Capacity
 from rollout.load.latency import Latency
@@ -14,7 +14,7 @@ BUSY = 0.8
 
 
 def bench_table(report: BenchReport) -> Table:
-    """A column a server, and the ratio of the first to the second where there are two."""
+    """Build the table of a benchmark: a column a server, and the ratio of two."""
     table = Table(title=title(report))
     table.add_column("")
     for measured in report.servers:
@@ -22,7 +22,7 @@ def bench_table(report: BenchReport) -> Table:
     if report.ratios:
         table.add_column("first / second [lowest, highest round]", justify="right")
     columns = [_rows(measured) for measured in report.servers]
-    # Of two servers only one may tell what is inside it.
+    # Only one of two servers may have metrics.
     for name in columns[0] | columns[-1]:
         ratio = report.ratios.get(_RATIO_OF.get(name, ""))
         compared = [f"{_shown(ratio.value)}  [{_shown(ratio.low)}, {_shown(ratio.high)}]" if ratio else ""]
@@ -31,7 +31,7 @@ def bench_table(report: BenchReport) -> Table:
 
 
 def title(report: BenchReport) -> str:
-    """How the servers were loaded."""
+    """Describe the load of the servers."""
     pattern = report.pattern
     loop = (
         f"open loop, {pattern.rate:g} requests/s"
@@ -43,7 +43,7 @@ def title(report: BenchReport) -> str:
 
 
 def warnings(report: BenchReport) -> list[str]:
-    """What makes the numbers doubtful."""
+    """List the reasons to doubt the numbers."""
     said = []
     for measured in report.servers:
         summary, (_, latest_ms) = measured.summary, measured.summary.generator_lag_ms
@@ -54,7 +54,7 @@ def warnings(report: BenchReport) -> list[str]:
             )
         if summary.generator_cpu > BUSY:
             said.append(
-                f"{measured.server}: the generator took {summary.generator_cpu:.0%} of a core; ask with a lower rate"
+                f"{measured.server}: the generator took {summary.generator_cpu:.0%} of a core; use a lower rate"
             )
         if summary.latency_ms.answers < 1000:
             said.append(
@@ -64,7 +64,7 @@ def warnings(report: BenchReport) -> list[str]:
 
 
 def capacity_table(capacity: Capacity) -> Table:
-    """The capacity, and the latencies and signals at it."""
+    """Build the table of a capacity with its latencies and signals."""
     table = Table(show_header=False, title=f"capacity at {capacity.objective}")
     table.add_row("rate per pod", f"{capacity.rate_per_pod:.1f} requests/s, {capacity.texts_per_second:.1f} texts/s")
     table.add_row("latency p50 / p90 / p99 / p99.9", f"{_latency(capacity.latency_ms)} ms")
@@ -86,7 +86,7 @@ _RATIO_OF = {
 }
 
 
-def _rows(measured: Measured) -> dict[str, str]:
+def _rows(measured: ServerMeasurement) -> dict[str, str]:
     summary = measured.summary
     latency = summary.latency_ms
     rows = {
@@ -109,8 +109,8 @@ def _rows(measured: Measured) -> dict[str, str]:
     return rows
 
 
-def _inside(measured: Measured) -> dict[str, str]:
-    """What the server said of itself; nothing of another product."""
+def _inside(measured: ServerMeasurement) -> dict[str, str]:
+    """Return the rows of the server's own metrics; none for another product."""
     inside = measured.inside
     if inside is None:
         return {}

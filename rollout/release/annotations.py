@@ -1,24 +1,22 @@
-"""What a Deployment remembers of its releases: annotations of its own, which none of its pods has."""
+"""Annotations of a Deployment that remember its releases; its pods do not carry them."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pydantic import ValidationError
 
 from bentune.bundle.files import Frozen
-
-Object = dict[str, Any]
+from rollout.release.kubectl import Object
 
 LEFT, INTERRUPTED, UNDER_WAY = "bentune/left", "bentune/interrupted", "bentune/under-way"
 MOST = 50
-"""So many contents are remembered, the newest: of more revisions no cluster keeps the pods."""
+"""Most contents that are remembered, the newest: no cluster keeps the pod templates of more revisions."""
 
 
 class UnderWay(Frozen):
-    """A release that has begun and not ended: what was to serve, and what served before it.
+    """Release that has begun and not ended: its version, and the version that served before.
 
-    `replica_set` is the name of the former pods' ReplicaSet, and None of a first release; `former` their content, where
-    it is known, and `tag` its name.
+    `replica_set` names the ReplicaSet of the former pods, None for a first release. `former` is their content, where it
+    is known, and `tag` its tag.
     """
 
     content: str
@@ -29,47 +27,51 @@ class UnderWay(Frozen):
 
 
 @dataclass(frozen=True)
-class Marks:
-    """`left` are the contents that were taken back, or fled from; `interrupted` those that were never judged."""
+class Annotations:
+    """Annotations of a Deployment.
+
+    `left` are the contents that were undone or rolled back from, and `interrupted` those whose release was never
+    judged.
+    """
 
     left: tuple[str, ...] = ()
     interrupted: tuple[str, ...] = ()
     under_way: UnderWay | None = None
 
-    def without(self, content: str) -> "Marks":
-        """As after a release of this content that went well."""
+    def without(self, content: str) -> "Annotations":
+        """Return the annotations after a successful release of this content."""
         kept, judged = ((one for one in some if one != content) for some in (self.interrupted, self.left))
-        return Marks(tuple(judged), tuple(kept))
+        return Annotations(tuple(judged), tuple(kept))
 
-    def leaving(self, content: str) -> "Marks":
-        """As after this content was taken back, or fled from."""
+    def leaving(self, content: str) -> "Annotations":
+        """Return the annotations after this content was undone or rolled back from."""
         after = self.without(content)
         return replace(after, left=(*after.left, content)[-MOST:])
 
-    def interrupting(self, content: str) -> "Marks":
-        """As after a release of this content that was given up before anything was known of it."""
+    def interrupting(self, content: str) -> "Annotations":
+        """Return the annotations after a release of this content that ended before it was judged."""
         if content in self.left:
             return replace(self, under_way=None)
         after = self.without(content)
         return replace(after, interrupted=(*after.interrupted, content)[-MOST:])
 
     def patch(self) -> Object:
-        """A merge patch of the Deployment.
+        """Return a merge patch of the Deployment.
 
-        What is over is empty and not taken away: the ReplicaSet has a copy, which would stay, and which
-        `kubectl rollout undo` brings back.
+        A value that no longer holds is emptied, not removed: the ReplicaSet has a copy of each annotation, which
+        `kubectl rollout undo` would bring back.
         """
         under_way = self.under_way.model_dump_json() if self.under_way else ""
-        said = {LEFT: " ".join(self.left), INTERRUPTED: " ".join(self.interrupted), UNDER_WAY: under_way}
-        return {"metadata": {"annotations": said}}
+        values = {LEFT: " ".join(self.left), INTERRUPTED: " ".join(self.interrupted), UNDER_WAY: under_way}
+        return {"metadata": {"annotations": values}}
 
 
-def marks_of(deployment: Object) -> Marks:
-    """What was written there; what nobody of us wrote counts for nothing."""
-    said = deployment["metadata"].get("annotations") or {}
+def read_annotations(deployment: Object) -> Annotations:
+    """Read a Deployment's annotations; a value that Bentune did not write is ignored."""
+    values = deployment["metadata"].get("annotations") or {}
     try:
-        under_way = UnderWay.model_validate_json(said.get(UNDER_WAY, ""))
+        under_way = UnderWay.model_validate_json(values.get(UNDER_WAY, ""))
     except ValidationError:
         under_way = None
-    left, interrupted = (tuple(said.get(key, "").split()) for key in (LEFT, INTERRUPTED))
-    return Marks(left, interrupted, under_way)
+    left, interrupted = (tuple(values.get(key, "").split()) for key in (LEFT, INTERRUPTED))
+    return Annotations(left, interrupted, under_way)

@@ -1,4 +1,4 @@
-"""Carries a version out: applies it, watches its pods, asks them, and takes it back whatever goes wrong."""
+"""Application of a version to the cluster, which is undone whatever goes wrong."""
 
 import signal
 import threading
@@ -11,24 +11,25 @@ from rich.markup import escape
 
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle
-from rollout.release.annotations import Marks, UnderWay
-from rollout.release.check_pods import Proof
-from rollout.release.state import Now
-from rollout.release.target import Place, snapshot
+from rollout.release.annotations import Annotations, UnderWay
+from rollout.release.check_pods import PodCheck
+from rollout.release.options import ReleaseOptions
+from rollout.release.progress import RolloutState, describe, new_pods
+from rollout.release.state import ClusterState
+from rollout.release.target import ReleaseTarget, read_snapshot
 from rollout.release.version_pin import Pin, pin_of
-from rollout.release.watch import State, describe, new_pods
-from rollout.release.watch_pods import Means, ask, follow, look_again
+from rollout.release.watch_pods import check_pods, read_pods, watch_pods
 
 UNDO_TRIES, UNDO_EVERY_S = 5, 2.0
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a release or a rollback ended.
+class ReleaseOutcome:
+    """Outcome of a release or rollback.
 
-    `problem` is empty when the version serves; `undone` says that what was before serves again. `before` is what was
-    served, if that is known; `pods` how many serve the version; `golden` the rows that were asked. `grounds` is what
-    the verdict rests on.
+    `problem` is empty when the version serves, and `undone` is true when the former version serves again. `before` is
+    the version that served, if it is known. `pods` counts the pods of the version, and `golden` the golden rows that
+    were checked. `grounds` is a summary of the comparison behind the verdict.
     """
 
     pin: Pin
@@ -45,185 +46,230 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """What is to be written down: when it is `applied`, and when it is `taken_back`, with whether it was judged."""
+class Callbacks:
+    """Functions that record a release.
+
+    `applied` is called after the apply; `undone` after an undo, with the problem and true if the pods were judged.
+    """
 
     applied: Callable[[], None] = lambda: None
-    taken_back: Callable[[str, bool], None] = lambda _problem, _judged: None
+    undone: Callable[[str, bool], None] = lambda _problem, _judged: None
 
 
-def carry_out(place: Place, outcome: Outcome, bundle: Bundle | None, means: Means, now: Now, hooks: Hooks) -> Outcome:
-    """Apply what was written, watch the pods, ask them; return to `now.template` when something is wrong.
+def apply_release(
+    target: ReleaseTarget,
+    outcome: ReleaseOutcome,
+    bundle: Bundle | None,
+    options: ReleaseOptions,
+    state: ClusterState,
+    callbacks: Callbacks,
+) -> ReleaseOutcome:
+    """Apply what was written, watch and check the pods, and undo it if something is wrong.
 
-    Whatever is raised in between, Ctrl-C and SIGTERM too, what served before is given back first.
+    Whatever is raised in between, also by Ctrl-C and SIGTERM, the former version is restored first.
     """
     try:
-        if now.deployed and not place.rollout:
-            _mark(place, replace(now.marks, under_way=_begun(outcome.pin, now)))
+        if state.deployed and not target.rollout:
+            _annotate(target, replace(state.annotations, under_way=_begun(outcome.pin, state)))
     except BaseException:
-        place.restore()
+        target.restore()
         raise
     with _sigterm_as_exit():
         try:
-            place.apply()
-            if not now.deployed and not place.rollout:
-                _first_mark(place, outcome.pin, now, means)
-            hooks.applied()
-            if place.rollout:
-                return _handed_over(place, outcome, means)
-            done = _judged(place, outcome, bundle, means)
+            target.apply()
+            if not state.deployed and not target.rollout:
+                _annotate_first(target, outcome.pin, state, options)
+            callbacks.applied()
+            if target.rollout:
+                return _handed_over(target, outcome, options)
+            done = _judge(target, outcome, bundle, options)
         except BaseException as error:
-            if not now.deployed and not place.rollout:
-                _first_mark(place, outcome.pin, now, means)
-            _take_back(place, now, means, hooks, outcome.pin, str(error) or type(error).__name__, judged=False)
+            if not state.deployed and not target.rollout:
+                _annotate_first(target, outcome.pin, state, options)
+            problem = str(error) or type(error).__name__
+            _undo(target, state, options, callbacks, outcome.pin, problem, judged=False)
             raise
         if not done.problem:
-            _try(means, lambda: _mark(place, now.marks.without(done.pin.content)), "its marks were not taken away")
+            after = state.annotations.without(done.pin.content)
+            _try(options, lambda: _annotate(target, after), "its annotations were not cleared")
             return done
-        if now.template is None:
-            means.listener.say(
-                "nothing ran before: it is left as it is, for you to look at; no pod that is not ready serves"
+        if state.template is None:
+            options.listener.say(
+                "nothing ran before: the pods stay for inspection; a pod that is not ready gets no requests"
             )
             return done
-        undone, problem = _take_back(place, now, means, hooks, done.pin, done.problem, judged=True)
-        return replace(done, problem=problem, undone=undone and _serves_again(place, means))
+        undone, problem = _undo(target, state, options, callbacks, done.pin, done.problem, judged=True)
+        return replace(done, problem=problem, undone=undone and _serves_again(target, options))
 
 
-def carry_back(place: Place, outcome: Outcome, bundle: Bundle | None, means: Means, now: Now, hooks: Hooks) -> Outcome:
-    """The same for a rollback, which is never taken back: what it would return to is what somebody flees from."""
+def apply_rollback(
+    target: ReleaseTarget,
+    outcome: ReleaseOutcome,
+    bundle: Bundle | None,
+    options: ReleaseOptions,
+    state: ClusterState,
+    callbacks: Callbacks,
+) -> ReleaseOutcome:
+    """Apply a rollback, watch and check the pods.
+
+    A rollback is never undone: the version to return to is the one that the user wants to leave.
+    """
     problem = ""
     try:
-        place.apply()
+        target.apply()
     except BaseException as error:
-        if not _arrived(place, outcome.pin):
-            place.restore()
+        if not _arrived(target, outcome.pin):
+            target.restore()
             raise
         if not isinstance(error, BentuneError):
-            hooks.applied()
+            callbacks.applied()
             raise
         problem = f"applied in part: {error}"
-    hooks.applied()
-    gone = now.running
-    marks = now.marks.without(outcome.pin.content)
+    callbacks.applied()
+    gone = state.running
+    annotations = state.annotations.without(outcome.pin.content)
     if gone is not None and gone.content != outcome.pin.content:
-        marks = marks.leaving(gone.content)
-    _try(means, lambda: _mark(place, marks), "what was left is not marked")
-    if place.rollout:
-        return replace(_handed_over(place, outcome, means), problem=problem)
-    done = _judged(place, outcome, bundle, means)
+        annotations = annotations.leaving(gone.content)
+    _try(options, lambda: _annotate(target, annotations), "the version that was left is not annotated")
+    if target.rollout:
+        return replace(_handed_over(target, outcome, options), problem=problem)
+    done = _judge(target, outcome, bundle, options)
     return replace(done, problem=problem or done.problem)
 
 
-def _judged(place: Place, outcome: Outcome, bundle: Bundle | None, means: Means) -> Outcome:
-    watch = follow(place, means)
-    proof = Proof(watch.reason) if watch.reason else ask(place, outcome.pin, bundle, means)
-    problem = proof.problem
+def _judge(
+    target: ReleaseTarget, outcome: ReleaseOutcome, bundle: Bundle | None, options: ReleaseOptions
+) -> ReleaseOutcome:
+    progress = watch_pods(target, options)
+    check = (
+        PodCheck(progress.reason)
+        if progress.reason
+        else check_pods(target, outcome.pin, bundle, progress.pods, options)
+    )
+    problem = check.problem
     if not problem:
-        # What turned ready may have fallen over when it was asked.
-        pods = [describe(one) for one in new_pods(look_again(place, means))]
+        # A pod that turned ready may have failed under the requests of the check.
+        pods = [describe(one) for one in new_pods(read_pods(target, options))]
         problem = next((f"{pod.name} {pod.trouble}" for pod in pods if pod.trouble), "")
-    if not problem and bundle is not None and proof.digest not in {None, bundle.digest}:
-        means.listener.say(
-            f"[yellow]the pods' digest is {escape(str(proof.digest)[:12])}, the store's {bundle.digest[:12]}[/]: "
+    if not problem and bundle is not None and check.digest not in {None, bundle.digest}:
+        options.listener.say(
+            f"[yellow]the pods' digest is {escape(str(check.digest)[:12])}, the store's {bundle.digest[:12]}[/]: "
             "the same model with other evidence; the image was built before the last `bentune compare`"
         )
     rows = len(bundle.golden) if bundle and not problem else 0
-    return replace(outcome, applied=True, problem=problem, pods=len(watch.pods), golden=rows)
+    return replace(outcome, applied=True, problem=problem, pods=len(progress.pods), golden=rows)
 
 
-def _take_back(
-    place: Place, now: Now, means: Means, hooks: Hooks, pin: Pin, problem: str, *, judged: bool
+def _undo(
+    target: ReleaseTarget,
+    state: ClusterState,
+    options: ReleaseOptions,
+    callbacks: Callbacks,
+    pin: Pin,
+    problem: str,
+    *,
+    judged: bool,
 ) -> tuple[bool, str]:
-    """Whether the cluster has taken the former template, and what is wrong; the same finds the ReplicaSet of before.
+    """Return the cluster to the former template, and then the files.
 
-    First of all this, then the files and the record, and words last: none of them keeps another from being done.
+    Return true if it did, and the problem. An equal template finds its former ReplicaSet again. The cluster comes
+    first, then files and record, and messages last, so that a failure of one step does not prevent an earlier one.
     """
-    undone, template = False, now.template
+    undone, template = False, state.template
     try:
-        for again in range(UNDO_TRIES if template is not None else 0):
+        for attempt in range(UNDO_TRIES if template is not None else 0):
             try:
-                place.kubectl.undo(place.deployment, template or {})
+                target.kubectl.undo(target.deployment, template or {})
                 undone = True
                 break
             except BentuneError as error:
-                if again + 1 == UNDO_TRIES:
+                if attempt + 1 == UNDO_TRIES:
                     problem = f"{problem}; and it was not undone: {error}"
                 else:
-                    means.pause(UNDO_EVERY_S)
+                    options.pause(UNDO_EVERY_S)
     finally:
         try:
-            place.restore()
+            target.restore()
         finally:
-            hooks.taken_back(problem, judged)
+            callbacks.undone(problem, judged)
     if undone:
-        marks = replace(now.marks, under_way=None)
-        # The same that served before was only given pods once more.
-        if pin.content != (now.before.content if now.before else None):
-            marks = now.marks.leaving(pin.content) if judged else now.marks.interrupting(pin.content)
-        _try(means, lambda: _mark(place, marks), "it is not marked as taken back")
-    means.listener.say(f"[red]✗[/] {escape(problem)}")
+        annotations = replace(state.annotations, under_way=None)
+        # A release of the served version itself only restarted its pods, and says nothing against it.
+        if pin.content != (state.before.content if state.before else None):
+            change = state.annotations.leaving if judged else state.annotations.interrupting
+            annotations = change(pin.content)
+        _try(options, lambda: _annotate(target, annotations), "the version is not annotated as undone")
+    options.listener.say(f"[red]✗[/] {escape(problem)}")
     if undone:
-        means.listener.say("undoing: the pods of before come back")
+        options.listener.say("undoing: the former pods return")
     return undone, problem
 
 
-def _serves_again(place: Place, means: Means) -> bool:
+def _serves_again(target: ReleaseTarget, options: ReleaseOptions) -> bool:
     try:
-        return follow(place, means).state is State.COMPLETE
+        return watch_pods(target, options).state is RolloutState.COMPLETE
     except BentuneError as error:
-        means.listener.say(f"what serves now is not known: {escape(str(error))}")
+        options.listener.say(f"the version that serves now is unknown: {escape(str(error))}")
         return False
 
 
-def _handed_over(place: Place, outcome: Outcome, means: Means) -> Outcome:
-    means.listener.say(f"Argo Rollouts goes on by itself: kubectl argo rollouts get rollout {place.rollout} --watch")
+def _handed_over(target: ReleaseTarget, outcome: ReleaseOutcome, options: ReleaseOptions) -> ReleaseOutcome:
+    command = f"kubectl argo rollouts get rollout {target.rollout} --watch"
+    options.listener.say(f"Argo Rollouts continues: {command}")
     return replace(outcome, applied=True)
 
 
-def _arrived(place: Place, pin: Pin) -> bool:
-    """Whether the Deployment has the version, though what applied it says that it failed."""
+def _arrived(target: ReleaseTarget, pin: Pin) -> bool:
+    """Return true if the Deployment has the version, although its apply reported a failure."""
     try:
-        now = snapshot(place.kubectl, place.deployment)
+        now = read_snapshot(target.kubectl, target.deployment)
     except BentuneError:
         return False
     found = pin_of(now.deployment["spec"]["template"]) if now else None
     return found is not None and (found.content, found.image) == (pin.content, pin.image)
 
 
-def _begun(pin: Pin, now: Now) -> UnderWay:
-    before = now.before
+def _begun(pin: Pin, state: ClusterState) -> UnderWay:
+    before = state.before
     return UnderWay(
         content=pin.content,
         image=pin.image,
-        replica_set=now.replica_set,
+        replica_set=state.replica_set,
         former=before.content if before else None,
         tag=before.tag if before else None,
     )
 
 
-def _mark(place: Place, marks: Marks) -> None:
-    place.kubectl.patch("deployment", place.deployment, marks.patch())
+def _annotate(target: ReleaseTarget, annotations: Annotations) -> None:
+    target.kubectl.patch("deployment", target.deployment, annotations.patch())
 
 
-def _first_mark(place: Place, pin: Pin, now: Now, means: Means) -> None:
-    """Before it was applied there was nothing to be marked."""
-    _try(means, lambda: _mark(place, Marks(under_way=_begun(pin, now))), "it is not marked as unproven")
+def _annotate_first(target: ReleaseTarget, pin: Pin, state: ClusterState, options: ReleaseOptions) -> None:
+    """Mark a first release as under way.
+
+    Before it was applied there was no Deployment to annotate.
+    """
+    _try(
+        options,
+        lambda: _annotate(target, Annotations(under_way=_begun(pin, state))),
+        "the release is not annotated as under way",
+    )
 
 
-def _try(means: Means, step: Callable[[], None], otherwise: str) -> None:
-    for again in range(UNDO_TRIES):
+def _try(options: ReleaseOptions, step: Callable[[], None], otherwise: str) -> None:
+    for attempt in range(UNDO_TRIES):
         try:
             return step()
         except BentuneError as error:
-            if again + 1 == UNDO_TRIES:
-                return means.listener.say(f"[yellow]{otherwise}: {escape(str(error))}[/]")
-            means.pause(UNDO_EVERY_S)
+            if attempt + 1 == UNDO_TRIES:
+                return options.listener.say(f"[yellow]{otherwise}: {escape(str(error))}[/]")
+            options.pause(UNDO_EVERY_S)
     return None
 
 
 @contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """A pod that is evicted gets a SIGTERM, which would end this process with the new version half out."""
+    """Turn SIGTERM into SystemExit, so that an evicted pod undoes its release before it ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

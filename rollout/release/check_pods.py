@@ -1,4 +1,4 @@
-"""Asks a server over HTTP whether it is a certain bundle: its content, and the scores of its golden rows."""
+"""Check over HTTP that a server serves a certain bundle: its content and its golden rows."""
 
 import time
 from collections.abc import Callable
@@ -13,24 +13,30 @@ from bentune.bundle.manifest import Bundle, GoldenRow
 from bentune.bundle.targets.target import Target
 
 LOOKS = 3
-"""So many connections in a row must meet the version: behind a Service each may reach another pod."""
+"""Connections in a row that must meet the version: behind a Service each may reach another pod."""
 TRIES = 30
 TIMEOUT_S = 30.0
 BUSY = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
-"""What a server says that has too much to do: nothing about its answers."""
+"""Statuses of an overloaded server, which say nothing about its answers."""
 MOST_WAIT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Proof:
-    """`problem` is why the server is not to be trusted as the version, and empty when it is; `digest` is its own."""
+class PodCheck:
+    """Result of a check: `problem` is empty when the server serves the version.
+
+    `digest` is the server's own.
+    """
 
     problem: str = ""
     digest: str | None = None
 
 
 def require_url(url: str) -> None:
-    """Raises InputError for what is no address of a server: before anything is applied, and not after."""
+    """Raise InputError unless `url` is the address of a server.
+
+    Called before anything is applied.
+    """
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -39,11 +45,13 @@ def require_url(url: str) -> None:
         raise InputError(f"--url {url!r} is no address of a server, such as http://127.0.0.1:3000")
 
 
-def proven(url: str, content: str, bundle: Bundle | None, *, pause: Callable[[float], None] = time.sleep) -> Proof:
-    """Whether the server at `url` is to be trusted as the version with this content.
+def check_server(
+    url: str, content: str, bundle: Bundle | None, *, pause: Callable[[float], None] = time.sleep
+) -> PodCheck:
+    """Check that the server at `url` serves the version with this content.
 
-    Waits half a minute for what has just been started, or replaced, to show up. Without the bundle, which has the
-    golden rows, only /info is asked. Each request is a connection of its own.
+    A server that has just been started or replaced gets half a minute to show up. Without the bundle, which has the
+    golden rows, only /info is read. Each request opens its own connection.
     """
     said, met = "", 0
     info: dict[str, Any] = {}
@@ -60,14 +68,14 @@ def proven(url: str, content: str, bundle: Bundle | None, *, pause: Callable[[fl
         if not met:
             pause(1.0)
     else:
-        return Proof(f"{url} does not serve the version: {said}")
+        return PodCheck(f"{url} does not serve the version: {said}")
     digest = info.get("digest")
     problem = "" if bundle is None else _wrong_rows(url, bundle, pause)
-    return Proof(problem, digest if isinstance(digest, str) else None)
+    return PodCheck(problem, digest if isinstance(digest, str) else None)
 
 
 def _info(url: str) -> dict[str, Any] | str:
-    """/info, or what is wrong with it."""
+    """Return /info, or what is wrong with it."""
     try:
         answer = httpx.get(f"{url}/info", timeout=TIMEOUT_S)
         found = answer.json() if answer.status_code == httpx.codes.OK else None
@@ -84,15 +92,14 @@ def _wrong_rows(url: str, bundle: Bundle, pause: Callable[[float], None]) -> str
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             wrong.append(f"row {number}: {type(error).__name__}")
             continue
-        # A NaN is wrong too. Which of the bundle's variants answers depends on the node, and another request may meet
-        # another one.
+        # Any variant counts: the node decides which one answers, and each request may meet another. A NaN fails too.
         if not any(difference <= row.tolerance for difference in differences):
             wrong.append(f"row {number} is off by {min(differences):.2g}")
     return f"{len(wrong)} of {len(bundle.golden)} golden rows are answered wrongly: {wrong[0]}" if wrong else ""
 
 
 def _differences(url: str, row: GoldenRow, target: Target, pause: Callable[[float], None]) -> list[float]:
-    """The largest difference of a score from what the bundle expects, in probability, for each of its variants."""
+    """Return the distance of the answer from the expected scores of each of the bundle's variants."""
     inputs: Any = row.text if row.text_pair is None else [row.text, row.text_pair]
     for _ in range(TRIES):
         answer = httpx.post(f"{url}/predict", json={"inputs": inputs, "truncate": True}, timeout=TIMEOUT_S)
@@ -108,5 +115,5 @@ def _wait_s(answer: httpx.Response) -> float:
         asked_for = float(answer.headers.get("Retry-After", "1"))
     except ValueError:
         asked_for = 1.0
-    # Written so that a NaN is the longest too.
+    # Written so that a NaN becomes the longest wait too.
     return max(0.1, asked_for) if asked_for <= MOST_WAIT_S else MOST_WAIT_S

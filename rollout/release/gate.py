@@ -1,4 +1,4 @@
-"""Whether a version may be released: its verdict decides, or somebody who says why."""
+"""Gate of a release: the verdict on the version, or a reason to override it."""
 
 from collections.abc import Collection
 
@@ -16,10 +16,10 @@ ANYWAY = "--force --reason TEXT releases it anyway"
 def may_release(
     bundle: Bundle, before: Pin | None, *, first: bool, force: bool, reason: str, left: Collection[str] = ()
 ) -> str:
-    """The word on the verdict that is written beside the version. Raises GateError when it must not be released.
+    """Return the verdict in a word, to be written beside the version.
 
-    What is served already, `before`, and the `first` of all, have nothing to be compared with. `left` are the contents
-    that were taken back here, or fled from.
+    Raises GateError when it forbids the release. A release of the served version `before` again, and the `first` one of
+    all, need no verdict. `left` are the contents that were undone or rolled back from.
     """
     if force != bool(reason.strip()) or len(reason) > REASON_CHARACTERS or not (reason.isprintable()):
         raise InputError(
@@ -32,17 +32,17 @@ def may_release(
     if force:
         return f"{word}, forced"
     if before is not None and before.content == bundle.content:
-        # Word for word as it is served, so that the same again changes nothing.
+        # Exactly the served word, so that a second release of the same version changes nothing.
         return before.verdict or word
     if bundle.content in left:
         raise GateError(
-            "verdict", f"{bundle.tag} was taken back here, or left by a rollback: release another; {ANYWAY}"
+            "verdict", f"{bundle.tag} was undone here, or rolled back from: release another version; {ANYWAY}"
         )
     if before is None and not first:
         raise GateError(
             "verdict",
-            f"what is served was not released by Bentune, and no /info said which it is, so no verdict on {bundle.tag} "
-            f"can be known to be about it: give --url; {ANYWAY}",
+            f"what is served was not released by Bentune, and no /info identified it, so no verdict on {bundle.tag} "
+            f"can refer to it: give --url; {ANYWAY}",
         )
     if verdict is None:
         if first:
@@ -66,7 +66,7 @@ def may_release(
 
 
 def grounds(bundle: Bundle, before: Pin | None) -> str:
-    """What the verdict on the candidate against `before` rests on, for people; empty without one."""
+    """Summarize the comparison of the candidate with `before`; empty without a verdict."""
     found = [one for one in bundle.verdicts() if before is not None and one.served.content == before.content]
     if not found:
         return ""
@@ -75,7 +75,7 @@ def grounds(bundle: Bundle, before: Pin | None) -> str:
 
 
 def _margin(bundle: Bundle) -> float:
-    """The points that the bundle's own recipe allows to lose."""
+    """Return the margin of the bundle's own recipe, in points."""
     try:
         return CompareSettings.model_validate(bundle.recipe().get("compare", {})).margin
     except ValidationError:

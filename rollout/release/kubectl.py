@@ -1,4 +1,4 @@
-"""Every call of kubectl: JSON in and out, and an error in one line."""
+"""Calls of kubectl: JSON in and out, and errors of one line."""
 
 import contextlib
 import json
@@ -26,14 +26,14 @@ FORWARD_S = 30
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl with the context and the namespace that were asked for, or else its own."""
+    """Program kubectl with a context and a namespace, by default its own."""
 
     context: str | None = None
     namespace: str | None = None
     program: str = "kubectl"
 
     def where(self) -> tuple[str, str]:
-        """The names of the context and of the namespace that it speaks of."""
+        """Return the names of the context and of the namespace in use."""
         if IN_CLUSTER.is_file() and not self.context and "KUBECONFIG" not in os.environ:
             return "in-cluster", self.namespace or IN_CLUSTER.read_text(encoding="utf-8").strip()
         config = json.loads(self._run("config", "view", "--minify", "-o", "json", check=False) or "{}") or {}
@@ -44,57 +44,60 @@ class Kubectl:
         )
 
     def answers(self) -> bool:
-        """Whether there is a cluster that answers."""
+        """Return true if a cluster answers."""
         return self._call("version", "-o", "json", "--request-timeout=10s").returncode == 0
 
     def render(self, overlay: Path) -> tuple[str, list[Object]]:
-        """What an overlay renders to, as text and as objects. Raises InputError with what kustomize says."""
+        """Render an overlay, as text and as objects.
+
+        Raises InputError with the error of kustomize.
+        """
         done = self._call("kustomize", str(overlay), bare=True)
         if done.returncode != 0:
             raise InputError(f"{overlay} does not render: {_line(done.stderr)}")
         return done.stdout, [one for one in yaml.safe_load_all(done.stdout) if one]
 
     def apply(self, overlay: Path) -> list[str]:
-        """Apply it; what became of each object, a line each."""
+        """Apply an overlay and return a line for each object."""
         return self._run("apply", "-k", str(overlay)).splitlines()
 
     def diff(self, overlay: Path) -> str | None:
-        """How the cluster would change, or None when it cannot tell."""
+        """Return the diff that an apply would make, or None when the cluster cannot compute it."""
         done = self._call("diff", "-k", str(overlay))
         if done.returncode not in {0, 1}:
             return None
-        # What was applied last, as one line of JSON, says all of it again.
+        # Without the annotation of the last applied configuration, one line of JSON that repeats the change.
         return "\n".join(line for line in done.stdout.splitlines() if not line[1:].lstrip().startswith('{"apiVersion"'))
 
     def get(self, kind: str, name: str) -> Object | None:
-        """One object, or None when there is none of that name."""
+        """Read one object; None when there is none of that name."""
         text = self._run("get", kind, name, "--ignore-not-found", "-o", "json")
         return json.loads(text) if text.strip() else None
 
     def having(self, kind: str, labels: Mapping[str, str]) -> list[Object]:
-        """All objects of a kind that have these labels."""
+        """Read all objects of a kind with these labels."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         items: list[Object] = json.loads(self._run("get", kind, "-l", selector, "-o", "json"))["items"]
         return items
 
     def patch(self, kind: str, name: str, patch: Object) -> None:
-        """Merge `patch` into one object as an apply would: a container is known by its name."""
+        """Merge `patch` into one object as an apply does: containers match by name."""
         self._run("patch", kind, name, "--type", "strategic", "-p", json.dumps(patch))
 
     def undo(self, deployment: str, template: Object) -> None:
-        """Give a Deployment the pod template again that it had.
+        """Return a Deployment to a former pod template.
 
-        What `kubectl rollout undo` sends; but that reads the template by its own version's fields, and an older
-        kubectl than the cluster, as Debian has, would lose what it does not know.
+        `kubectl rollout undo` sends the same patch, but parses the template first: a kubectl older than the cluster, as
+        in Debian, would drop the fields that it does not know.
         """
         patch = [{"op": "replace", "path": "/spec/template", "value": template}]
         self._run("patch", "deployment", deployment, "--type", "json", "-p", json.dumps(patch))
 
     @contextlib.contextmanager
     def forward(self, target: str, port: int) -> Iterator[str]:
-        """Reach `service/NAME` or `pod/NAME` from this machine; yields its address.
+        """Forward a local port to `service/NAME` or `pod/NAME` and yield its address.
 
-        Raises BentuneError when nothing listens in time. Of a Service it is one pod of all, and always the same.
+        Raises BentuneError when nothing listens in time. A Service is forwarded to one of its pods, always the same.
         """
         command = self._command("port-forward", target, f":{port}", bare=False)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -127,7 +130,7 @@ class Kubectl:
 
 
 def _line(text: str) -> str:
-    """The line of an error that says most: kubectl puts it last, after warnings."""
+    """Return the most telling line of an error: the last one, after kubectl's warnings."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("error: ")[:500] if lines else "it said nothing"
 
@@ -139,7 +142,7 @@ def _forwarded(process: "subprocess.Popen[bytes]") -> int:
         if stream:
             selector.register(stream, selectors.EVENT_READ)
         while stream and time.monotonic() < deadline and selector.select(deadline - time.monotonic()):
-            # Not by lines: a second one would wait unseen in the reader's buffer.
+            # Not by lines: a second line would stay in the reader's buffer, and `select` would not see it.
             part = os.read(stream.fileno(), 4096)
             printed += part.decode("utf-8", "replace")
             if found := re.search(r"^Forwarding from 127\.0\.0\.1:(\d+) ", printed, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""The record of what was released where: one line of JSON for each release, undo and rollback, in the BentoML home."""
+"""Record of releases: a JSON line for each release, undo and rollback, in the BentoML home."""
 
 import fcntl
 import json
@@ -18,26 +18,25 @@ MOST_LINE_BYTES = 100_000
 
 
 class Action(StrEnum):
-    """What was done."""
+    """Action of a line."""
 
     RELEASED = "released"
     UNDONE = "undone"
     ROLLED_BACK = "rolled-back"
-    # Given up before anything was known of it, by somebody or because the cluster did not answer.
+    # Ended before the pods were judged, by the user or by a cluster that did not answer.
     INTERRUPTED = "interrupted"
-    # Applied, and Argo Rollouts goes on: whether it ever serves is not known yet.
+    # Applied; Argo Rollouts continues, and the record does not know yet whether the version serves.
     HANDED_OVER = "handed-over"
 
 
 class Release(Frozen):
-    """One line.
+    """Line of the record.
 
-    `where` is context/namespace/deployment, and for --commit has the overlay in the place of the context. `tag` and
-    `content` are the bundle's: the one that was released, the one that was taken back by an undo, the one that a
-    rollback returned to. `reason` says why it was forced, or taken back.
+    `where` is context/namespace/deployment; with --commit the overlay replaces the context. `tag` and `content` are of
+    the bundle that was released, undone, or returned to by a rollback. `reason` is that of a forced release or an undo.
     """
 
-    # A later Bentune may say more.
+    # A later version of Bentune may write more keys.
     model_config = ConfigDict(extra="ignore")
 
     at: datetime
@@ -50,14 +49,14 @@ class Release(Frozen):
 
 
 def record_file() -> Path:
-    """Where the record is: in the home that the stores are in."""
+    """Return the path of the record: in the home of the stores."""
     return home() / FILE
 
 
 def append(release: Release, file: Path | None = None) -> None:
-    """Write one more line and have it on the disk. Two that write at once each write a whole line.
+    """Append a line and flush it to disk, under a lock, so that concurrent writers write whole lines.
 
-    A last line that a crash left unended stays alone.
+    A last line that a crash left incomplete is ended first.
     """
     path = file or record_file()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,14 +66,17 @@ def append(release: Release, file: Path | None = None) -> None:
             lines.seek(size - 1)
             if lines.read(1) != b"\n":
                 lines.write(b"\n")
-        # In ASCII: a reason may hold what others take for the end of a line.
+        # In ASCII: a reason may contain a Unicode line separator.
         lines.write(json.dumps(release.model_dump(mode="json")).encode() + b"\n")
         lines.flush()
         os.fsync(lines.fileno())
 
 
 def read(file: Path | None = None, tell: Callable[[str], None] = lambda _: None) -> list[Release]:
-    """Every line, oldest first. One that is no record is left out, and `tell` hears how many there are."""
+    """Read every line, oldest first.
+
+    Damaged ones are skipped, and `tell` is called with their number.
+    """
     path = file or record_file()
     if not path.is_file():
         return []
@@ -92,26 +94,26 @@ def read(file: Path | None = None, tell: Callable[[str], None] = lambda _: None)
 
 
 def served(releases: list[Release], where: str) -> list[Release]:
-    """What was served there and may be returned to, oldest first; the last is what serves now.
+    """Return the releases that served there and may be returned to, oldest first.
 
-    What was undone never served all requests, and what a rollback left behind is not good to return to.
+    The last one serves now. A version that was undone or rolled back from is none of them.
     """
-    return _told(releases, where)[0]
+    return _replay(releases, where)[0]
 
 
 def left(releases: list[Release], where: str) -> set[str]:
-    """The contents that were taken back there, or left by a rollback, and not released again since."""
-    return _told(releases, where)[1]
+    """Return the contents that were undone or rolled back from there, and not released again since."""
+    return _replay(releases, where)[1]
 
 
-def _told(releases: list[Release], where: str) -> tuple[list[Release], set[str]]:
+def _replay(releases: list[Release], where: str) -> tuple[list[Release], set[str]]:
     kept: list[Release] = []
     gone: set[str] = set()
     for one in releases:
         if one.where != where or one.action in {Action.INTERRUPTED, Action.HANDED_OVER}:
             continue
         if one.action is Action.UNDONE:
-            # The same that served before it was only given pods once more.
+            # A second release of the served version only restarted its pods.
             gone |= {one.content} - {kept[-1].content if kept else ""}
             continue
         if one.action is Action.ROLLED_BACK:

@@ -1,4 +1,4 @@
-"""Brings a version to a cluster, and returns to an earlier one: what is allowed, what is written, what is recorded."""
+"""Release of a version to a cluster, and rollback to an earlier one."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,115 +9,129 @@ from rich.markup import escape
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import Bundle
 from bentune.bundle.store import find_bundle
-from rollout.release.apply import Hooks, Outcome, carry_back, carry_out
+from rollout.release.apply import Callbacks, ReleaseOutcome, apply_release, apply_rollback
 from rollout.release.check_pods import require_url
 from rollout.release.gate import grounds, may_release
+from rollout.release.options import ReleaseOptions
 from rollout.release.record import Action, Release, append, left, read, served
-from rollout.release.state import Now, found, identified
-from rollout.release.target import Place
+from rollout.release.state import ClusterState, identify, inspect
+from rollout.release.target import ReleaseTarget
 from rollout.release.version_pin import Pin, pin_of
-from rollout.release.watch_pods import Means
 
 
 def release(
-    place: Place,
+    target: ReleaseTarget,
     bundle: Bundle,
     image: str,
-    means: Means,
+    options: ReleaseOptions,
     *,
+    state: ClusterState | None = None,
     force: bool = False,
     reason: str = "",
     mode: str = "apply",
-) -> Outcome:
-    """Release `bundle`, which is in `image`: write it, apply it, watch it, ask it, and take it back when it is no good.
+) -> ReleaseOutcome:
+    """Release `bundle` in `image`: write, apply and check it, and undo it if something is wrong.
 
-    `mode` is "apply", "dry-run" (nothing is changed), or "commit" (only the overlay is written). Raises GateError when
-    the verdict forbids it, InputError and BentuneError; what happens to the pods is in the outcome.
+    `state` is what `read_state` returned for this target; without it, it is read here. `mode` is "apply", "dry-run"
+    (nothing is changed), or "commit" (only the overlay is written). Raises GateError when the verdict forbids the
+    release, InputError and BentuneError; a problem of the pods is in the outcome.
     """
-    began, now, word = means.clock(), *allowed(place, bundle, means, force=force, reason=reason, mode=mode)
-    if now.first:
-        means.listener.say(f"{place.deployment} is not deployed yet: the first version needs no verdict")
-    again = now.before is not None and now.before.content == bundle.content
-    why = reason or (now.before.forced if now.before and again else None)
-    pin = Pin(bundle.tag, bundle.content, image, place.container, bundle.digest, word, why)
-    outcome = replace(_written(place, pin, now, means, mode), grounds=grounds(bundle, now.before))
+    began, state = options.clock(), state or read_state(target, options, mode)
+    verdict = require_allowed(bundle, state, options, force=force, reason=reason)
+    if state.first:
+        options.listener.say(f"{target.deployment} is not deployed yet: the first version needs no verdict")
+    again = state.before is not None and state.before.content == bundle.content
+    why = reason or (state.before.forced if state.before and again else None)
+    pin = Pin(bundle.tag, bundle.content, image, target.container, bundle.digest, verdict, why)
+    outcome = replace(_written(target, pin, state, options, mode), grounds=grounds(bundle, state.before))
     if mode == "dry-run":
         return outcome
     if mode == "apply":
 
-        def taken_back(problem: str, judged: bool) -> None:
+        def undone(problem: str, judged: bool) -> None:
             action = Action.UNDONE if judged else Action.INTERRUPTED
-            _record(means, outcome, action, pin, problem)
+            _record(options, outcome, action, pin, problem)
 
-        _settle(place, now, means)
-        outcome = carry_out(place, outcome, bundle, means, now, Hooks(taken_back=taken_back))
+        _settle(target, state, options)
+        outcome = apply_release(target, outcome, bundle, options, state, Callbacks(undone=undone))
     if not outcome.problem:
-        _record(
-            means, outcome, Action.HANDED_OVER if place.rollout and outcome.applied else Action.RELEASED, pin, reason
-        )
-    return replace(outcome, seconds=means.clock() - began)
+        action = Action.HANDED_OVER if target.rollout and outcome.applied else Action.RELEASED
+        _record(options, outcome, action, pin, reason)
+    return replace(outcome, seconds=options.clock() - began)
 
 
-def allowed(
-    place: Place, bundle: Bundle, means: Means, *, force: bool = False, reason: str = "", mode: str = "apply"
-) -> tuple[Now, str]:
-    """What there is, and the word on the verdict that lets the bundle out. Raises as `release` does."""
-    if means.url:
-        require_url(means.url)
-    now = identified(place, found(place, mode), means.url)
-    gone = {*now.marks.left, *left(_read(means), now.where)}
-    return now, may_release(bundle, now.before, first=now.first, force=force, reason=reason, left=gone)
+def read_state(target: ReleaseTarget, options: ReleaseOptions, mode: str = "apply") -> ClusterState:
+    """Read all that a release needs to know of the cluster, once.
+
+    Raises InputError and BentuneError.
+    """
+    if options.url:
+        require_url(options.url)
+    return identify(target, inspect(target, mode), options.url)
 
 
-def rollback(place: Place, means: Means, *, mode: str = "apply") -> Outcome:
-    """Return to the last version that was released and not taken back, as `release` does.
+def require_allowed(
+    bundle: Bundle, state: ClusterState, options: ReleaseOptions, *, force: bool = False, reason: str = ""
+) -> str:
+    """Return the verdict that allows the release, in a word.
 
-    The record of releases says which; without one, the ReplicaSets that the cluster keeps. Raises InputError when
+    Raises GateError when none does, and InputError.
+    """
+    gone = {*state.annotations.left, *left(_read(options), state.where)}
+    return may_release(bundle, state.before, first=state.first, force=force, reason=reason, left=gone)
+
+
+def rollback(target: ReleaseTarget, options: ReleaseOptions, *, mode: str = "apply") -> ReleaseOutcome:
+    """Return to the last version that was released and not undone, as `release` does.
+
+    The record of releases names it; without a record, the ReplicaSets that the cluster keeps. Raises InputError when
     there is none.
     """
-    if means.url:
-        require_url(means.url)
-    began, now = means.clock(), found(place, mode)
-    target, bundle = _earlier(place, means, now)
-    outcome = replace(_written(place, target, now, means, mode), before=now.running)
+    if options.url:
+        require_url(options.url)
+    began, state = options.clock(), inspect(target, mode)
+    pin, bundle = _earlier(target, options, state)
+    outcome = replace(_written(target, pin, state, options, mode), before=state.running)
     if mode == "dry-run":
         return outcome
 
     def note() -> None:
-        # As soon as it is there: whatever comes of it, the next rollback goes on from here, and not back again.
-        _record(means, outcome, Action.ROLLED_BACK, target, f"from {now.running.tag}" if now.running else "")
+        # At once after the apply: the next rollback continues from here, whatever comes of this one.
+        _record(options, outcome, Action.ROLLED_BACK, pin, f"from {state.running.tag}" if state.running else "")
 
     if mode == "commit":
         note()
-        return replace(outcome, seconds=means.clock() - began)
-    done = carry_back(place, outcome, bundle, means, now, Hooks(applied=note))
-    return replace(done, seconds=means.clock() - began)
+        return replace(outcome, seconds=options.clock() - began)
+    done = apply_rollback(target, outcome, bundle, options, state, Callbacks(applied=note))
+    return replace(done, seconds=options.clock() - began)
 
 
-def _written(place: Place, pin: Pin, now: Now, means: Means, mode: str) -> Outcome:
-    diff = place.write(pin)
-    means.listener.diff(diff)
+def _written(
+    target: ReleaseTarget, pin: Pin, state: ClusterState, options: ReleaseOptions, mode: str
+) -> ReleaseOutcome:
+    diff = target.write(pin)
+    options.listener.diff(diff)
     if mode == "dry-run":
         try:
-            changes = place.differs() if now.live else None
+            changes = target.differs() if state.live else None
         finally:
-            place.restore()
+            target.restore()
         if changes:
-            means.listener.say("and what the cluster has would change by this, `kubectl diff` says:")
-            means.listener.diff(changes)
-    return Outcome(pin, now.where, now.before, diff, applied=False)
+            options.listener.say("changes of the cluster, by `kubectl diff`:")
+            options.listener.diff(changes)
+    return ReleaseOutcome(pin, state.where, state.before, diff, applied=False)
 
 
-def _settle(place: Place, now: Now, means: Means) -> None:
-    """What was handed over to Argo Rollouts and serves by now was released."""
-    lines = [one for one in _read(means) if one.where == now.where]
-    if place.rollout and now.before and lines and lines[-1].action is Action.HANDED_OVER:
+def _settle(target: ReleaseTarget, state: ClusterState, options: ReleaseOptions) -> None:
+    """Record a version as released that was handed over to Argo Rollouts and serves by now."""
+    lines = [one for one in _read(options) if one.where == state.where]
+    if target.rollout and state.before and lines and lines[-1].action is Action.HANDED_OVER:
         last = lines[-1]
-        if (last.content, last.image) == (now.before.content, now.before.image):
-            append(last.model_copy(update={"at": datetime.now(UTC), "action": Action.RELEASED}), means.record)
+        if (last.content, last.image) == (state.before.content, state.before.image):
+            append(last.model_copy(update={"at": datetime.now(UTC), "action": Action.RELEASED}), options.record)
 
 
-def _record(means: Means, outcome: Outcome, action: Action, pin: Pin, reason: str) -> None:
+def _record(options: ReleaseOptions, outcome: ReleaseOutcome, action: Action, pin: Pin, reason: str) -> None:
     line = Release(
         at=datetime.now(UTC),
         tag=pin.tag,
@@ -127,40 +141,44 @@ def _record(means: Means, outcome: Outcome, action: Action, pin: Pin, reason: st
         image=pin.image,
         reason=reason,
     )
-    append(line, means.record)
+    append(line, options.record)
 
 
-def _read(means: Means) -> list[Release]:
-    tell: Callable[[str], None] = lambda words: means.listener.say(f"[yellow]{escape(words)}[/]")  # noqa: E731
-    return read(means.record, tell)
+def _read(options: ReleaseOptions) -> list[Release]:
+    tell: Callable[[str], None] = lambda words: options.listener.say(f"[yellow]{escape(words)}[/]")  # noqa: E731
+    return read(options.record, tell)
 
 
-def _earlier(place: Place, means: Means, now: Now) -> tuple[Pin, Bundle | None]:
-    """The version to return to, and its bundle where the store still has it."""
-    running, lines = now.running, _read(means)
-    never = {*now.marks.left, *now.marks.interrupted, *left(lines, now.where)}
-    candidates = [Pin(one.tag, one.content, one.image, place.container) for one in reversed(served(lines, now.where))]
-    if now.before is not None and running is not None and now.before.content != running.content:
-        # What runs was never proven: back to what served.
-        candidates.insert(0, now.before)
+def _earlier(target: ReleaseTarget, options: ReleaseOptions, state: ClusterState) -> tuple[Pin, Bundle | None]:
+    """Return the version to roll back to, and its bundle if the store still has it.
+
+    Raises InputError.
+    """
+    running, lines = state.running, _read(options)
+    never = {*state.annotations.left, *state.annotations.interrupted, *left(lines, state.where)}
+    former = reversed(served(lines, state.where))
+    candidates = [Pin(one.tag, one.content, one.image, target.container) for one in former]
+    if state.before is not None and running is not None and state.before.content != running.content:
+        # The running version was never proven: the one that served before it is next.
+        candidates.insert(0, state.before)
     here = (running.content, running.image) if running else None
     for pin in candidates:
         if (
             (pin.content, pin.image) != here
             and pin.image
-            and (pin.content == _content(now) or pin.content not in never)
+            and (pin.content == _content(state) or pin.content not in never)
         ):
             return _with_bundle(pin)
-    for pin in filter(None, map(pin_of, now.kept)):
-        if pin.content not in never and pin.content != _content(now):
+    for pin in filter(None, map(pin_of, state.kept)):
+        if pin.content not in never and pin.content != _content(state):
             return _with_bundle(pin)
     raise InputError(
-        f"no earlier release of {now.where} is known, neither here nor to the cluster: `bentune release` one"
+        f"no earlier release of {state.where} is known, neither here nor to the cluster: `bentune release` one"
     )
 
 
-def _content(now: Now) -> str | None:
-    return now.running.content if now.running else None
+def _content(state: ClusterState) -> str | None:
+    return state.running.content if state.running else None
 
 
 def _with_bundle(pin: Pin) -> tuple[Pin, Bundle | None]:
@@ -169,5 +187,5 @@ def _with_bundle(pin: Pin) -> tuple[Pin, Bundle | None]:
         bundle = find_bundle(pin.tag)
     except InputError:
         return back, None
-    # The store's may be another of the same name.
+    # The store may have another bundle of the same tag.
     return (replace(back, digest=bundle.digest), bundle) if bundle.content == pin.content else (back, None)

@@ -1,29 +1,29 @@
-"""What is there before a release or a rollback: what serves, what was begun and not ended, what is not to come back."""
+"""State of the cluster before a release or rollback, read once into one value."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from bentune.bundle.errors import BentuneError, InputError
-from rollout.release.annotations import Marks, UnderWay, marks_of
-from rollout.release.target import Place, snapshot
+from rollout.release.annotations import Annotations, UnderWay, read_annotations
+from rollout.release.kubectl import Object
+from rollout.release.progress import Snapshot, condition, revision
+from rollout.release.target import ReleaseTarget, read_snapshot
 from rollout.release.version_pin import Pin, image_in, pin_of
-from rollout.release.watch import Snapshot, condition, revision
-from rollout.server.served import asked
-
-Object = dict[str, Any]
+from rollout.server.live import read_identity
 
 SERVICE_PORT = 80
-OURS = ("bentune/model", "bentune/bundle")
-"""The images that k8s/ names: what no registry has, and an overlay has until somebody deploys it."""
+PLACEHOLDERS = ("bentune/model", "bentune/bundle")
+"""Images that k8s/ names: no registry has them, and an overlay has them until its first release."""
 
 
 @dataclass(frozen=True)
-class Now:
-    """What is there. `before` is the version that serves, `running` the one that the pods are made of by now.
+class ClusterState:
+    """State of the cluster before anything is changed.
 
-    They differ where a release was begun and not ended. `template` is the pods' to return to and `replica_set` its
-    ReplicaSet, None where nothing serves. `kept` are the pod templates of earlier revisions, newest first.
+    `before` is the version that serves, and `running` the one in the pod template; they differ where a release has
+    begun and not ended. `template` is the pod template to return to and `replica_set` its ReplicaSet, both None where
+    nothing serves. `kept` are the pod templates of earlier revisions, newest first. `live` is true when a cluster
+    answered, `deployed` when it has the Deployment, and `first` when no version has served yet.
     """
 
     where: str
@@ -34,41 +34,43 @@ class Now:
     running: Pin | None = None
     template: Object | None = None
     replica_set: str | None = None
-    marks: Marks = field(default_factory=Marks)
+    annotations: Annotations = field(default_factory=Annotations)
     kept: tuple[Object, ...] = ()
 
 
-def found(place: Place, mode: str) -> Now:
-    """What there is before anything is changed. Raises InputError when a cluster is needed and none answers.
+def inspect(target: ReleaseTarget, mode: str) -> ClusterState:
+    """Read the state of the cluster, or with `mode` "commit" that of the overlay.
 
-    With --commit the overlay is the truth, and otherwise the cluster is, if one answers.
+    Raises InputError when `mode` is "apply" and no cluster answers.
     """
-    live = mode != "commit" and place.kubectl.answers()
+    # A target that was read from the cluster shows that it answers.
+    live = mode != "commit" and (target.deployed is not None or target.kubectl.answers())
     if not live and mode == "apply":
         raise InputError("no cluster answers: give --context, or --commit to write the overlay only")
-    context, namespace = place.kubectl.where()
-    # Overlays of different clusters may have all of this in common, but not where they are.
-    where = f"{context if live else f'commit:{place.written_at}'}/{namespace}/{place.deployment}"
-    running = snapshot(place.kubectl, place.deployment) if live else None
+    context, namespace = target.kubectl.where()
+    # Overlays of different clusters may share all of this, but not their directory.
+    where = f"{context if live else f'commit:{target.written_at}'}/{namespace}/{target.deployment}"
+    running = read_snapshot(target.kubectl, target.deployment, target.deployed) if live else None
     if running is not None:
-        return _on_the_cluster(place, where, running)
-    pin = None if live else place.pinned()
-    return Now(where, pin, live or (pin is None and _named(place.image) in OURS), live, running=pin)
+        return _on_the_cluster(target, where, running)
+    pin = None if live else target.pinned()
+    first = live or (pin is None and _name_of(target.image) in PLACEHOLDERS)
+    return ClusterState(where, pin, first, live, running=pin)
 
 
-def identified(place: Place, now: Now, url: str | None) -> Now:
-    """With what /info says of what runs and no release wrote: at `url`, or through a port of this machine."""
-    if now.first or now.before is not None or now.running is not None or not (url or now.live):
-        return now
-    return replace(now, before=_by_asking(place, url))
+def identify(target: ReleaseTarget, state: ClusterState, url: str | None) -> ClusterState:
+    """Identify a running version that no release wrote by its /info, at `url` or forwarded."""
+    if state.first or state.before is not None or state.running is not None or not (url or state.live):
+        return state
+    return replace(state, before=_from_info(target, url))
 
 
-def _on_the_cluster(place: Place, where: str, running: Snapshot) -> Now:
+def _on_the_cluster(target: ReleaseTarget, where: str, running: Snapshot) -> ClusterState:
     deployment = running.deployment
-    template, marks = deployment["spec"]["template"], marks_of(deployment)
+    template, annotations = deployment["spec"]["template"], read_annotations(deployment)
     pin, number = pin_of(template), revision(deployment)
     current = [one["metadata"]["name"] for one in running.replica_sets if number and revision(one) == number]
-    now = Now(
+    state = ClusterState(
         where,
         pin,
         first=False,
@@ -77,27 +79,27 @@ def _on_the_cluster(place: Place, where: str, running: Snapshot) -> Now:
         running=pin,
         template=template,
         replica_set=current[0] if current else None,
-        marks=marks,
+        annotations=annotations,
         kept=_kept(running),
     )
-    if place.rollout:
-        return _of_rollout(place, now, running)
+    if target.rollout:
+        return _with_rollout(target, state, running)
     if not int(deployment["spec"].get("replicas", 1)):
         raise InputError(
-            f"the Deployment {place.deployment} has 0 replicas: no pod would prove the version; scale it, or, where "
+            f"the Deployment {target.deployment} has 0 replicas: no pod would prove the version; scale it, or, where "
             "Argo Rollouts makes its pods, give the --overlay that has the Rollout"
         )
-    begun = marks.under_way
+    begun = annotations.under_way
     if begun is not None and pin is not None and (pin.content, pin.image) == (begun.content, begun.image):
-        return _unfinished(now, running, begun)
-    return _first(now) if pin is None and _never_served(running) else now
+        return _unfinished(state, running, begun)
+    return _first(state) if pin is None and _never_served(running) else state
 
 
-def _unfinished(now: Now, running: Snapshot, begun: UnderWay) -> Now:
-    """What runs was never proven: what served before it counts."""
+def _unfinished(state: ClusterState, running: Snapshot, begun: UnderWay) -> ClusterState:
+    """Replace the running version, which was never proven, with the one that served before it."""
     if begun.replica_set is None:
-        # The first of all; where its pods serve, there is something to be compared with.
-        return now if _available(running) else _first(now)
+        # The first release of all: where its pods serve, the next one is compared with it.
+        return state if _available(running) else _first(state)
     former = [one for one in running.replica_sets if one["metadata"]["name"] == begun.replica_set]
     template = former[0]["spec"]["template"] if former else None
     before = pin_of(template) if template else None
@@ -105,17 +107,17 @@ def _unfinished(now: Now, running: Snapshot, begun: UnderWay) -> Now:
         image = image_in(template) if template else ""
         before = Pin(begun.tag or begun.former, begun.former, image)
     if template is None:
-        return replace(now, before=before)
-    return replace(now, before=before, template=_of_deployment(template), replica_set=begun.replica_set)
+        return replace(state, before=before)
+    return replace(state, before=before, template=_of_deployment(template), replica_set=begun.replica_set)
 
 
-def _first(now: Now) -> Now:
-    return replace(now, before=None, first=True, template=None, replica_set=None)
+def _first(state: ClusterState) -> ClusterState:
+    return replace(state, before=None, first=True, template=None, replica_set=None)
 
 
-def _of_rollout(place: Place, now: Now, running: Snapshot) -> Now:
-    """With Argo what is applied does not serve before the Rollout is through: the stable pods' version does."""
-    rollout = place.kubectl.get("rollouts.argoproj.io", place.rollout)
+def _with_rollout(target: ReleaseTarget, state: ClusterState, running: Snapshot) -> ClusterState:
+    """Replace the running version with that of the Argo Rollout's stable pods, which serve."""
+    rollout = target.kubectl.get("rollouts.argoproj.io", target.rollout)
     status = rollout.get("status", {}) if rollout else {}
     stable = [
         one["spec"]["template"]
@@ -124,30 +126,32 @@ def _of_rollout(place: Place, now: Now, running: Snapshot) -> Now:
         and one["metadata"].get("labels", {}).get("rollouts-pod-template-hash") == status["stableRS"]
     ]
     if not stable:
-        return now
+        return state
     before = pin_of(stable[0])
-    marks = now.marks.leaving(now.running.content) if status.get("abort") and now.running else now.marks
-    # By when they were made: Argo's ReplicaSets have revisions of their own.
+    aborted = status.get("abort") and state.running
+    annotations = state.annotations.leaving(state.running.content) if aborted and state.running else state.annotations
+    # By creation time: Argo numbers the revisions of its ReplicaSets in its own way.
     kept = [one for one in running.replica_sets if one["spec"]["template"] is not stable[0]]
     kept.sort(key=lambda one: str(one["metadata"].get("creationTimestamp", "")), reverse=True)
-    return replace(now, before=before, marks=marks, kept=tuple(one["spec"]["template"] for one in kept))
+    templates = tuple(one["spec"]["template"] for one in kept)
+    return replace(state, before=before, annotations=annotations, kept=templates)
 
 
-def _by_asking(place: Place, url: str | None) -> Pin | None:
-    """What /info says that runs, or None when nobody answers."""
+def _from_info(target: ReleaseTarget, url: str | None) -> Pin | None:
+    """Return the version that /info names, or None when no Bentune service answers."""
     reached: AbstractContextManager[str] = (
-        nullcontext(url) if url else place.kubectl.forward(f"service/{place.deployment}", SERVICE_PORT)
+        nullcontext(url) if url else target.kubectl.forward(f"service/{target.deployment}", SERVICE_PORT)
     )
     try:
         with reached as address:
-            tag, content = asked(address)
+            identity = read_identity(address)
     except BentuneError:
         return None
-    return Pin(tag, content, place.image, place.container)
+    return Pin(identity.tag, identity.content, target.image, target.container)
 
 
-def _named(image: str) -> str:
-    """An image's name without its tag and digest."""
+def _name_of(image: str) -> str:
+    """Return an image's name without its tag and digest."""
     folder, slash, last = image.partition("@")[0].rpartition("/")
     return folder + slash + last.partition(":")[0]
 
@@ -157,7 +161,7 @@ def _available(running: Snapshot) -> bool:
 
 
 def _never_served(running: Snapshot) -> bool:
-    """Whether no pod of the Deployment has ever been available, as after a first `kubectl apply` that failed."""
+    """Return true when no pod has ever been available, as after a first `kubectl apply` that failed."""
     through = condition(running.deployment, "Progressing").get("reason") == "NewReplicaSetAvailable"
     return not _available(running) and not through and len(running.replica_sets) <= 1
 
@@ -170,7 +174,7 @@ def _kept(running: Snapshot) -> tuple[Object, ...]:
 
 
 def _of_deployment(template: Object) -> Object:
-    """A ReplicaSet's template without the label that the Deployment's controller adds to it."""
+    """Return a ReplicaSet's template without the label that the Deployment's controller adds to it."""
     metadata = template["metadata"]
     labels = {key: value for key, value in metadata.get("labels", {}).items() if key != "pod-template-hash"}
     return {**template, "metadata": {**metadata, "labels": labels}}

@@ -1,24 +1,23 @@
-"""Where a release is written: the files of an overlay, which is then applied, or the one Deployment of a cluster."""
+"""Target of a release: an overlay that is written and applied, or a running Deployment."""
 
 import difflib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import yaml
 
 from bentune.bundle.errors import InputError
-from rollout.release.kubectl import Kubectl
+from rollout.release.kubectl import Kubectl, Object
+from rollout.release.progress import Snapshot
 from rollout.release.version_pin import Pin, Saved, image_in, pin_of, pinned_container, read_pin, write_pin
-from rollout.release.watch import Snapshot
-
-Object = dict[str, Any]
 
 
-class Place(Protocol):
-    """One Deployment, and how it is changed.
+class ReleaseTarget(Protocol):
+    """One Deployment, and the way to change it.
 
-    `container` is the one whose image holds the model, `image` that image. `written_at` says which files are written,
-    and `rollout` is the name of the Rollout of Argo that makes the pods, step by step; each empty where there is none.
+    `container` is the one whose image holds the model, and `image` is that image. `written_at` names the files that are
+    written, and `rollout` is the Argo Rollout that creates the pods; each is empty where there is none. `deployed` is
+    the Deployment as it was read when the target was opened, None for an overlay.
     """
 
     kubectl: Kubectl
@@ -27,25 +26,26 @@ class Place(Protocol):
     image: str
     written_at: str
     rollout: str
+    deployed: Object | None
 
     def pinned(self) -> Pin | None:
-        """What the place says now, or None when no release wrote it."""
+        """Return the version of the target now, or None when no release wrote it."""
 
     def write(self, pin: Pin) -> str:
-        """Write the version, not yet for the cluster; returns a unified diff of what is applied."""
+        """Write the version, not yet to the cluster, and return a unified diff of what `apply` changes."""
 
     def differs(self) -> str | None:
-        """How the cluster itself says that it would change, or None."""
+        """Return the cluster's own diff of what `apply` changes, or None."""
 
     def apply(self) -> None:
-        """Give it to the cluster."""
+        """Apply what was written to the cluster."""
 
     def restore(self) -> None:
-        """Take back what `write` did."""
+        """Undo `write`."""
 
 
-class OverlayPlace:
-    """A kustomize overlay."""
+class OverlayTarget:
+    """Target that is a kustomize overlay."""
 
     def __init__(self, overlay: Path, kubectl: Kubectl, deployment: str | None = None) -> None:
         self.overlay = overlay
@@ -53,6 +53,7 @@ class OverlayPlace:
         self._text, self._objects = kubectl.render(overlay)
         one = _serving(self._objects, overlay, deployment)
         self.deployment: str = one["metadata"]["name"]
+        self.deployed: Object | None = None
         self.container = pinned_container(one["spec"]["template"])
         self.image, self.written_at = image_in(one["spec"]["template"]), str(overlay.resolve())
         rollouts = [one for one in self._objects if one["kind"] == "Rollout"]
@@ -61,11 +62,14 @@ class OverlayPlace:
         self.kubectl = _in_namespace(kubectl, one["metadata"].get("namespace"), overlay)
 
     def pinned(self) -> Pin | None:
-        """What the overlay renders to."""
+        """Return the version that the overlay renders to."""
         return read_pin(self._objects, self.deployment)
 
     def write(self, pin: Pin) -> str:
-        """Write the file and list it; the diff is of all that the overlay renders to. Raises InputError."""
+        """Write the file, list it, and return the diff of all that the overlay renders to.
+
+        Raises InputError.
+        """
         write_pin(self.overlay, self.deployment, pin)
         try:
             text, objects = self.kubectl.render(self.overlay)
@@ -77,38 +81,42 @@ class OverlayPlace:
         return _diff(self._text, text)
 
     def differs(self) -> str | None:
-        """`kubectl diff -k`."""
+        """Return the output of `kubectl diff -k`."""
         return self.kubectl.diff(self.overlay)
 
     def apply(self) -> None:
-        """`kubectl apply -k`."""
+        """Run `kubectl apply -k`."""
         self.kubectl.apply(self.overlay)
 
     def restore(self) -> None:
-        """The files as they were."""
+        """Restore the former files."""
         self._saved.restore()
 
 
-class LivePlace:
-    """A Deployment that is patched where it runs: without an overlay, by whoever may change nothing else."""
+class LiveTarget:
+    """Target that is a running Deployment, for a caller who may change nothing else."""
 
     def __init__(self, deployment: str, kubectl: Kubectl) -> None:
         found = kubectl.get("deployment", deployment)
         if found is None:
             raise InputError(f"there is no Deployment {deployment!r} in {'/'.join(kubectl.where())}; apply one first")
         self.kubectl, self.deployment = kubectl, deployment
+        self.deployed: Object | None = found
         self._template: Object = found["spec"]["template"]
         self.container, self.image = pinned_container(self._template), image_in(self._template)
-        # A Rollout is never asked for here, nor a file written.
+        # No overlay says whether there is a Rollout, and no file is written.
         self.written_at, self.rollout = "", ""
         self._patch: Object = {}
 
     def pinned(self) -> Pin | None:
-        """What the pods are annotated with."""
+        """Return the version that annotates the pods."""
         return pin_of(self._template)
 
     def write(self, pin: Pin) -> str:
-        """Nothing is written before it is applied."""
+        """Prepare the patch and return the diff of image and annotations.
+
+        Nothing is written before `apply`.
+        """
         self._patch = pin.patch(self.deployment)
         before = self.pinned()
         was = {**(before.annotations() if before else {}), "image": self.image}
@@ -116,20 +124,23 @@ class LivePlace:
         return _diff(*(yaml.safe_dump({key: one[key] for key in one if one[key]}) for one in (was, will)))
 
     def differs(self) -> str | None:
-        """The diff of `write` says it all."""
+        """Return None: the diff of `write` is complete."""
         return None
 
     def apply(self) -> None:
-        """`kubectl patch`."""
+        """Run `kubectl patch`."""
         self.kubectl.patch("deployment", self.deployment, self._patch)
 
     def restore(self) -> None:
-        """There is nothing to take back."""
+        """Do nothing: no file was written."""
 
 
-def snapshot(kubectl: Kubectl, name: str) -> Snapshot | None:
-    """What the cluster says of a Deployment now; None when there is none of that name."""
-    deployment = kubectl.get("deployment", name)
+def read_snapshot(kubectl: Kubectl, name: str, deployment: Object | None = None) -> Snapshot | None:
+    """Read a Deployment, unless it is given, with its ReplicaSets and pods.
+
+    None without one of that name.
+    """
+    deployment = deployment or kubectl.get("deployment", name)
     if deployment is None:
         return None
     labels = deployment["spec"]["selector"]["matchLabels"]

@@ -1,20 +1,18 @@
-"""Pins a version in a user's overlay: a file of our own beside its kustomization.yaml, which lists it once."""
+"""Pin of a version in a user's overlay: the file release.yaml, listed in its kustomization."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from bentune.bundle.errors import InputError
-
-Object = dict[str, Any]
+from rollout.release.kubectl import Object
 
 FILE = "release.yaml"
 KUSTOMIZATION = "kustomization.yaml"
 SERVED, BUNDLE = "model", "bundle"
-"""The container that serves, and the init container of the component `model-image`, whose image is the model alone."""
+"""Container that serves, and init container of the component `model-image`, whose image holds only the model."""
 VERSION, CONTENT, DIGEST, IMAGE, VERDICT, FORCED = (
     f"bentune/{name}" for name in ("version", "content", "digest", "image", "verdict", "forced")
 )
@@ -22,10 +20,10 @@ VERSION, CONTENT, DIGEST, IMAGE, VERDICT, FORCED = (
 
 @dataclass(frozen=True)
 class Pin:
-    """A version, as it is written onto the pods: the image of `container`, and annotations.
+    """Version as it is written to the pod template: the image of `container`, and annotations.
 
-    `digest` is that of the bundle with its evidence, and unknown of a version that is no longer in the store. `verdict`
-    is the comparison's, in a word; `forced` the reason why it was released against that.
+    `digest` is that of the bundle with its evidence, None for a version that is no longer in the store. `verdict` is
+    the comparison's decision in a word, and `forced` the reason for a release against it.
     """
 
     tag: str
@@ -37,19 +35,19 @@ class Pin:
     forced: str | None = None
 
     def annotations(self) -> dict[str, str | None]:
-        """What the pods say of themselves; None takes away what the version before said."""
+        """Return the annotations of the pods; None removes the value of the former version."""
         return {
             VERSION: self.tag,
             CONTENT: self.content,
             DIGEST: self.digest,
-            # What it was when this was written: `kubectl set image` changes the one and not the other.
+            # The image at the time of writing: `kubectl set image` changes the container, but not this annotation.
             IMAGE: self.image,
             VERDICT: self.verdict,
             FORCED: self.forced,
         }
 
     def patch(self, deployment: str) -> Object:
-        """A strategic merge patch of the Deployment."""
+        """Return a strategic merge patch of the Deployment."""
         containers = "initContainers" if self.container == BUNDLE else "containers"
         return {
             "apiVersion": "apps/v1",
@@ -65,7 +63,10 @@ class Pin:
 
 
 def pin_of(template: Object) -> Pin | None:
-    """What a pod template is pinned to, or None when it was not by us, or its image was changed by others since."""
+    """Return the version that a pod template is pinned to.
+
+    None without a pin, or if its image was changed since.
+    """
     said = template.get("metadata", {}).get("annotations") or {}
     if VERSION not in said or CONTENT not in said:
         return None
@@ -77,7 +78,10 @@ def pin_of(template: Object) -> Pin | None:
 
 
 def pinned_container(template: Object) -> str:
-    """Which container's image holds the model: the init container's where there is one. Raises InputError."""
+    """Return the container whose image holds the model: the init container if there is one.
+
+    Raises InputError.
+    """
     names = {one["name"] for one in _containers(template)}
     if SERVED not in names:
         raise InputError(
@@ -87,17 +91,18 @@ def pinned_container(template: Object) -> str:
 
 
 def image_in(template: Object) -> str:
-    """The image that holds the model."""
+    """Return the image that holds the model."""
     container = pinned_container(template)
     return next(str(one.get("image", "")) for one in _containers(template) if one["name"] == container)
 
 
 def write_pin(overlay: Path, deployment: str, pin: Pin) -> None:
-    """Write `release.yaml` and list it in the kustomization, whose other bytes stay as they are. Raises InputError.
+    """Write `release.yaml` and list it in the kustomization, whose other bytes stay unchanged.
 
-    A transformer and no patch: those run before the overlay's own `images`, which would overwrite it.
+    Raises InputError. It is a transformer, not a patch: patches run before the overlay's own `images`, which would
+    overwrite them.
     """
-    # An overlay's file has nothing to take away.
+    # The file of an overlay has no former values to remove.
     patch = pin.patch(deployment)
     template = patch["spec"]["template"]["metadata"]
     template["annotations"] = {key: value for key, value in template["annotations"].items() if value is not None}
@@ -118,20 +123,20 @@ def write_pin(overlay: Path, deployment: str, pin: Pin) -> None:
 
 
 def read_pin(objects: list[Object], deployment: str) -> Pin | None:
-    """What a rendered overlay pins its Deployment to."""
+    """Return the version that a rendered overlay pins its Deployment to."""
     found = [one for one in objects if one["kind"] == "Deployment" and one["metadata"]["name"] == deployment]
     return pin_of(found[0]["spec"]["template"]) if found else None
 
 
 class Saved:
-    """The bytes of the files that `write_pin` changes, to be put back."""
+    """Saved bytes of the files that `write_pin` changes."""
 
     def __init__(self, overlay: Path) -> None:
         paths = (overlay / FILE, _kustomization(overlay))
         self._bytes = {path: path.read_bytes() if path.is_file() else None for path in paths}
 
     def restore(self) -> None:
-        """As they were."""
+        """Write the saved bytes back."""
         for path, content in self._bytes.items():
             if content is None:
                 path.unlink(missing_ok=True)
@@ -140,7 +145,7 @@ class Saved:
 
 
 class _Block(yaml.SafeDumper):
-    """Writes text of several lines as lines."""
+    """YAML dumper that writes text of several lines as a block."""
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
@@ -161,7 +166,7 @@ def _kustomization(overlay: Path) -> Path:
 
 
 def _listed(text: str, path: Path) -> str:
-    """The kustomization with our file as a transformer, its last, so that nothing comes after it."""
+    """Return the kustomization with release.yaml as its last transformer, so that nothing overwrites it."""
     before: Object = yaml.safe_load(text) or {}
     names = before.get("transformers") or []
     if FILE in names:
@@ -185,7 +190,7 @@ def _listed(text: str, path: Path) -> str:
 
 
 def _items(lines: list[str], key: int) -> list[int]:
-    """The numbers of the lines below `key` that begin an item of one line."""
+    """Return the numbers of the lines below `key` that begin an item of one line."""
     found = []
     for number, line in enumerate(lines[key + 1 :], key + 1):
         if line.lstrip().startswith("- "):

@@ -1,100 +1,73 @@
-"""Watches the new pods of a Deployment until they do or do not, and asks them whether they are the version."""
+"""Watch over the new pods of a Deployment: their rollout and the version that they serve."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import replace
 
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle
-from rollout.release.check_pods import Proof, proven
-from rollout.release.target import Place, snapshot
+from rollout.release.check_pods import PodCheck, check_server
+from rollout.release.options import ReleaseOptions
+from rollout.release.progress import PodStatus, RolloutProgress, RolloutState, Snapshot, advance, new_pods
+from rollout.release.target import ReleaseTarget, read_snapshot
 from rollout.release.version_pin import Pin
-from rollout.release.watch import Snapshot, State, Watch, look, new_pods
 
 LOOK_EVERY_S = 2.0
 PORT = 3000
-BLIND_LOOKS = 15
-"""So many looks in a row may fail."""
+FAILED_READS = 15
+"""Reads of the cluster in a row that may fail before a rollout is given up."""
 
 
-class Listener(Protocol):
-    """Who is told how it goes."""
-
-    def say(self, renderable: Any) -> None:
-        """A line for people."""
-
-    def diff(self, text: str) -> None:
-        """A unified diff of what is to be applied."""
-
-    def pods(self, watch: Watch) -> None:
-        """What the new pods do now."""
+def watch_pods(target: ReleaseTarget, options: ReleaseOptions) -> RolloutProgress:
+    """Watch the new pods until the rollout is complete or has failed."""
+    progress = RolloutProgress(timeout_s=options.timeout_s, since=options.clock())
+    while progress.state is RolloutState.WAITING:
+        progress = advance(progress, read_pods(target, options), options.clock())
+        options.listener.pods(progress)
+        if progress.state is RolloutState.WAITING:
+            options.pause(LOOK_EVERY_S)
+    return progress
 
 
-@dataclass(frozen=True)
-class Means:
-    """How the cluster is asked.
+def read_pods(target: ReleaseTarget, options: ReleaseOptions) -> Snapshot:
+    """Read the Deployment and its pods, with retries. Raises BentuneError.
 
-    `url` is where the Service is reached; without it each new pod is, through `kubectl port-forward`.
+    An API server that restarts says nothing about a version.
     """
-
-    listener: Listener
-    timeout_s: float
-    url: str | None = None
-    record: Path | None = None
-    clock: Callable[[], float] = time.monotonic
-    pause: Callable[[float], None] = time.sleep
-
-
-def follow(place: Place, means: Means) -> Watch:
-    """Look at the pods until the rollout is complete or has failed."""
-    watch = Watch(timeout_s=means.timeout_s, since=means.clock())
-    while watch.state is State.WAITING:
-        watch = look(watch, look_again(place, means), means.clock())
-        means.listener.pods(watch)
-        if watch.state is State.WAITING:
-            means.pause(LOOK_EVERY_S)
-    return watch
-
-
-def look_again(place: Place, means: Means) -> Snapshot:
-    """What the cluster says; an API server that restarts says nothing about a version. Raises BentuneError."""
-    for blind in range(BLIND_LOOKS):
+    for attempt in range(FAILED_READS):
         try:
-            now = snapshot(place.kubectl, place.deployment)
+            now = read_snapshot(target.kubectl, target.deployment)
         except BentuneError:
-            if blind + 1 == BLIND_LOOKS:
+            if attempt + 1 == FAILED_READS:
                 raise
-            means.pause(LOOK_EVERY_S)
+            options.pause(LOOK_EVERY_S)
             continue
         if now is None:
-            raise BentuneError(f"the Deployment {place.deployment} is gone: somebody deleted it")
+            raise BentuneError(f"the Deployment {target.deployment} was deleted during the rollout")
         return now
-    raise AssertionError  # the last look returns or raises
+    raise AssertionError  # the last attempt returns or raises
 
 
-def ask(place: Place, pin: Pin, bundle: Bundle | None, means: Means) -> Proof:
-    """Each of the new pods, or where an address was given whoever answers there."""
-    if means.url:
-        return _proof(nullcontext(means.url), pin, bundle, means)
-    proof = Proof("no new pod was left to be asked")
-    for name in [pod["metadata"]["name"] for pod in new_pods(look_again(place, means))]:
-        asked = _proof(place.kubectl.forward(f"pod/{name}", PORT), pin, bundle, means)
-        if asked.problem:
-            still = {pod["metadata"]["name"] for pod in new_pods(look_again(place, means))}
-            # An autoscaler may have taken it away meanwhile.
-            if name in still:
-                return replace(asked, problem=f"{name}: {asked.problem}")
-        else:
-            proof = asked
-    return proof
+def check_pods(
+    target: ReleaseTarget, pin: Pin, bundle: Bundle | None, pods: Sequence[PodStatus], options: ReleaseOptions
+) -> PodCheck:
+    """Check each of the new `pods`, or with an address the server behind it."""
+    if options.url:
+        return _check(nullcontext(options.url), pin, bundle, options)
+    check = PodCheck("no new pod was left to check")
+    for pod in pods:
+        found = _check(target.kubectl.forward(f"pod/{pod.name}", PORT), pin, bundle, options)
+        if not found.problem:
+            check = found
+        # An autoscaler may have deleted the pod meanwhile.
+        elif pod.name in {one["metadata"]["name"] for one in new_pods(read_pods(target, options))}:
+            return replace(found, problem=f"{pod.name}: {found.problem}")
+    return check
 
 
-def _proof(reached: AbstractContextManager[str], pin: Pin, bundle: Bundle | None, means: Means) -> Proof:
+def _check(reached: AbstractContextManager[str], pin: Pin, bundle: Bundle | None, options: ReleaseOptions) -> PodCheck:
     try:
         with reached as url:
-            return proven(url.rstrip("/"), pin.content, bundle, pause=means.pause)
+            return check_server(url.rstrip("/"), pin.content, bundle, pause=options.pause)
     except BentuneError as error:
-        return Proof(f"it could not be asked: {error}")
+        return PodCheck(f"it could not be checked: {error}")

@@ -1,7 +1,7 @@
-"""What the server says of itself: /info once, and /metrics before, during and after a load.
+"""Metrics of a server from outside: /info once, and /metrics before, during and after a load.
 
-A server that has neither, such as another product, is measured all the same: what it does not say is None. However
-much it answers, only a bounded part is read, and only numbers are taken from it.
+A server that has neither, such as another product, is measured too, with None for what it lacks. Only a bounded part of
+an answer is read, and only numbers are taken from it.
 """
 
 import asyncio
@@ -27,10 +27,11 @@ BATCHES = f"{PREFIX}batch_tokens_count"
 
 
 class ServerSide(BaseModel):
-    """What a load did inside the server, the warm-up included. Means are over batches; queue_ms is over inputs.
+    """Metrics of a load inside the server, the warm-up included.
 
-    `padding` is the share of a batch's tokens that is padding. `utilization` is the share of the slots' time spent
-    computing; a batch that had all cores to itself counts as one slot, so it is a lower bound.
+    Means over batches, but `queue_ms` over inputs. `padding` is the share of padding among a batch's tokens.
+    `utilization` is the share of the slots' time spent computing. It is a lower bound: a batch that used all cores
+    counts as one slot.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +47,7 @@ class ServerSide(BaseModel):
 
 
 class Signal(BaseModel):
-    """Means of what an autoscaler reads, sampled while the load ran: the share of busy slots, and waiting tokens."""
+    """Means of an autoscaler's metrics during a load: the share of busy slots, and waiting tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,8 +57,8 @@ class Signal(BaseModel):
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The server's own metrics at one moment: `values` summed over labels, `rejected` by reason."""
+class MetricsReading:
+    """Metrics of a server at one moment: `values` summed over labels, `rejected` by reason."""
 
     at_s: float
     values: dict[str, float] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Reading:
 
 
 def read_info(url: str) -> dict[str, Any] | None:
-    """/info of a Bentune server, or None of any other."""
+    """Read the /info of a Bentune server; None for any other."""
     content = _get(f"{url}/info")
     if content is None:
         return None
@@ -77,23 +78,23 @@ def read_info(url: str) -> dict[str, Any] | None:
 
 
 def slots_of(info: dict[str, Any] | None) -> int | None:
-    """How many batches the server computes at once, as its /info says."""
+    """Return the number of batches that the server computes at once, from its /info."""
     slots = info["plan"].get("slots") if info else None
     return slots if isinstance(slots, int) and slots > 0 else None
 
 
-def read_metrics(url: str) -> Reading | None:
-    """The metrics of a Bentune server at this moment, or None of any other."""
+def read_metrics(url: str) -> MetricsReading | None:
+    """Read the metrics of a Bentune server; None for any other."""
     content = _get(f"{url}/metrics")
     return None if content is None else parse(content, time.monotonic())
 
 
-def parse(content: bytes, at_s: float) -> Reading | None:
-    """Take our metrics out of an answer; None when there are none or it is no such text."""
+def parse(content: bytes, at_s: float) -> MetricsReading | None:
+    """Parse Bentune's metrics in an answer; None when there are none."""
     values: dict[str, float] = {}
     rejected: dict[str, float] = {}
     ours = "\n".join(line for line in content.decode("utf-8", "replace").splitlines() if line.startswith(PREFIX))
-    # Whatever the parser raises: the text is a stranger's.
+    # Any exception: the text comes from an unknown server.
     with suppress(Exception):
         for family in text_string_to_metric_families(ours + "\n"):
             for sample in family.samples:
@@ -103,13 +104,15 @@ def parse(content: bytes, at_s: float) -> Reading | None:
                 if sample.name == f"{PREFIX}rejected_total":
                     reason = sample.labels.get("reason", "")[:40]
                     rejected[reason] = rejected.get(reason, 0.0) + sample.value
-    return Reading(at_s, values, rejected) if values else None
+    return MetricsReading(at_s, values, rejected) if values else None
 
 
-def between(readings: Sequence[tuple[Reading | None, Reading | None]], slots: int | None) -> ServerSide | None:
-    """What happened within pairs of readings, taken together.
+def between(
+    readings: Sequence[tuple[MetricsReading | None, MetricsReading | None]], slots: int | None
+) -> ServerSide | None:
+    """Compute the metrics between pairs of readings, taken together.
 
-    None when one is missing, or when the server was started again within a pair.
+    None when a reading is missing, or when the server restarted within a pair.
     """
     grown: defaultdict[str, float] = defaultdict(float)
     rejected: Counter[str] = Counter()
@@ -141,11 +144,11 @@ def between(readings: Sequence[tuple[Reading | None, Reading | None]], slots: in
     )
 
 
-async def sample(url: str, every_s: float, seconds: float) -> list[Reading]:
-    """Read /metrics again and again for `seconds`, as an autoscaler's Prometheus does, only more often."""
+async def sample(url: str, every_s: float, seconds: float) -> list[MetricsReading]:
+    """Read /metrics every `every_s` for `seconds`, as Prometheus does, only more often."""
     pages: list[tuple[float, bytes]] = []
     ends = time.monotonic() + seconds
-    # httpx would read all certificates here, which holds up the requests that are measured.
+    # Not httpx: it would load all certificates here, and delay the requests that are measured.
     bound = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=bound, headers=PLAIN, auto_decompress=False) as session:
         while (now := time.monotonic()) < ends:
@@ -162,8 +165,8 @@ async def sample(url: str, every_s: float, seconds: float) -> list[Reading]:
     return [reading for at_s, page in pages if (reading := parse(page, at_s)) is not None]
 
 
-def signal_of(readings: Sequence[Reading], slots: int | None) -> Signal | None:
-    """Mean over the readings, or None without any or without knowing the slots."""
+def signal_of(readings: Sequence[MetricsReading], slots: int | None) -> Signal | None:
+    """Average the readings; None without any, or if the slots are unknown."""
     if not readings or not slots:
         return None
     busy = [reading.values.get(f"{PREFIX}slots_busy", 0.0) / slots for reading in readings]
@@ -172,7 +175,7 @@ def signal_of(readings: Sequence[Reading], slots: int | None) -> Signal | None:
 
 
 def _get(url: str) -> bytes | None:
-    """The body of an answer 200 that is neither too long nor too slow."""
+    """Return the body of an answer 200 that is neither too long nor too slow."""
     ends = time.monotonic() + TIMEOUT_S
     try:
         with httpx.stream("GET", url, timeout=TIMEOUT_S, headers=PLAIN) as answer:

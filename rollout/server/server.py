@@ -1,4 +1,4 @@
-"""Starts a built Bento as a process of its own, waits until it is ready, and stops it."""
+"""Server process of a built Bento: start, readiness and stop."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ STOP_TIMEOUT_S = 30.0
 
 
 def serve_command(tag: str, host: str, port: int) -> list[str]:
-    """The command that serves a Bento in production: nothing bounds the drain of BentoML unless it is told."""
+    """Return the command that serves a Bento in production, with a bound on BentoML's drain."""
     return [
         sys.executable,
         *("-m", "bentoml", "serve", tag),
@@ -30,7 +30,7 @@ def serve_command(tag: str, host: str, port: int) -> list[str]:
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Raises InputError when `host`:`port` cannot be listened on."""
+    """Raise InputError when `host`:`port` cannot be listened on."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,7 +42,7 @@ def require_free_port(host: str, port: int) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """Return a port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -51,16 +51,16 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Started:
-    """A server that was started here: its address, and how long it took from its start until it was ready."""
+    """Server that was started here: its address, and the seconds from its start until it was ready."""
 
     url: str
     pid: int
     startup_s: float
 
     def peak_memory_bytes(self) -> int | None:
-        """The most resident memory that each of its processes had, added up; None where /proc does not tell.
+        """Sum the peaks of resident memory of its processes; None where /proc does not have them.
 
-        Pages that they share count in each, so that a limit of so much is not too low.
+        Shared pages count in each process, so that a memory limit of this size is not too low.
         """
         parents, peaks = {}, {}
         for status in Path("/proc").glob("[0-9]*/status"):
@@ -69,7 +69,7 @@ class Started:
                 pid = int(status.parent.name)
                 parents[pid] = int(fields["PPid"])
                 peaks[pid] = int(fields.get("VmHWM", "0 kB").split()[0]) * 1024
-        # Workers have sessions of their own, so that a group does not tell whose they are.
+        # Workers have their own sessions, so that they are found by their ancestors, not by a process group.
         return sum(peak for pid, peak in peaks.items() if self.pid in _ancestors(pid, parents)) or None
 
 
@@ -77,10 +77,7 @@ class Started:
 def running(
     tag: str, *, cwd: Path | None = None, env: dict[str, str] | None = None, log: Path | None = None
 ) -> Iterator[str]:
-    """Serve `tag` on a free port of this machine and yield its address once it is ready; then stop it.
-
-    As `starting` does.
-    """
+    """Serve `tag` as `starting` does, and yield its address."""
     with starting(tag, cwd=cwd, env=env, log=log) as started:
         yield started.url
 
@@ -91,7 +88,7 @@ def starting(
 ) -> Iterator[Started]:
     """Serve `tag` on a free port of this machine and yield it once it is ready; then stop it.
 
-    What the server prints goes to the file `log`, or nowhere. Raises BentuneError with the end of it when the server
+    The server's output goes to the file `log`, if given. Raises BentuneError with the end of the output when the server
     does not become ready.
     """
     port = free_port()
@@ -123,7 +120,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise BentuneError(f"the server exited with {process.returncode} before it was ready")
-        # While the model loads, the port is bound and the answer is late.
+        # While the model loads, the port is bound, but the answer is late.
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
                 return
@@ -132,7 +129,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
 
 
 def _ancestors(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
-    """`pid`, its parent, and so on."""
+    """Yield `pid`, its parent, and so on."""
     while pid:
         yield pid
         pid = parents.get(pid, 0)

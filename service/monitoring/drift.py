@@ -12,10 +12,10 @@ from bentune.bundle.baseline import Baseline, Binned
 # The index costs some microseconds: it is computed for every so many inputs, and in between nothing but counts change.
 STEP = 50
 
-Counts = npt.NDArray[np.int64]
+BinCounts = npt.NDArray[np.int64]
 
 
-def stability_index(counts: Counts, expected: Counts) -> npt.NDArray[np.float64]:
+def stability_index(counts: BinCounts, expected: BinCounts) -> npt.NDArray[np.float64]:
     """The population stability index of counts [..., bins] against `expected` [bins] or [..., bins]: [...].
 
     It is the symmetric divergence sum((p - q) ln(p / q)) of the shares (Jeffreys 1946). Half an observation is added to
@@ -26,7 +26,7 @@ def stability_index(counts: Counts, expected: Counts) -> npt.NDArray[np.float64]
     return index
 
 
-def _shares(counts: Counts) -> npt.NDArray[np.float64]:
+def _shares(counts: BinCounts) -> npt.NDArray[np.float64]:
     more = counts + 0.5
     shares: npt.NDArray[np.float64] = more / more.sum(axis=-1, keepdims=True)
     return shares

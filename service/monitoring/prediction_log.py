@@ -78,7 +78,7 @@ class LoggedPrediction(Frozen):
         return self
 
 
-class Kept(NamedTuple):
+class SampledInput(NamedTuple):
     """What is kept of a sampled input until its answer is there: `row` only where texts are logged."""
 
     key: str
@@ -103,7 +103,7 @@ class PredictionLog:
         self._writer = threading.Thread(target=self._write, name="prediction-log", daemon=True)
         self._writer.start()
 
-    def keep(self, row: Row) -> Kept | None:
+    def keep(self, row: Row) -> SampledInput | None:
         """Decide whether this input is logged, and if so take what is needed of its texts."""
         if self._random.random() >= self._share:
             return None
@@ -111,11 +111,11 @@ class PredictionLog:
         if characters > MOST_CHARACTERS:
             self._count(TOO_LONG)
             return None
-        return Kept(row_key(*row).hex(), characters, row if self._texts else None)
+        return SampledInput(row_key(*row).hex(), characters, row if self._texts else None)
 
     def put(
         self,
-        kept: Kept,
+        kept: SampledInput,
         *,
         tokens: int,
         truncated: bool,

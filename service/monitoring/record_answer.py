@@ -8,7 +8,7 @@ from bentune.bundle.targets.target import Floats
 from service.http.requests import Row
 from service.monitoring.drift import Drift
 from service.monitoring.metrics import Metrics
-from service.monitoring.prediction_log import OUTCOMES, Kept, PredictionLog
+from service.monitoring.prediction_log import OUTCOMES, PredictionLog, SampledInput
 from service.settings import Settings
 from service.tasks.task import Encoded, Task
 
@@ -34,12 +34,12 @@ class Recorder:
                 count=metrics.logged,
             )
 
-    def keep(self, rows: Sequence[Row]) -> list[Kept | None]:
+    def keep(self, rows: Sequence[Row]) -> list[SampledInput | None]:
         """For each input what its line in the log will need of it, or None: its texts are given up before it waits."""
         log = self._log
         return [None] * len(rows) if log is None else [log.keep(row) for row in rows]
 
-    def answered(self, encoded: Encoded, scores: Floats, kept: Kept | None) -> None:
+    def answered(self, encoded: Encoded, scores: Floats, kept: SampledInput | None) -> None:
         """Record the scores of one input, float32 [labels]."""
         observed = self._task.observe(encoded, scores)
         self._metrics.predicted(observed.labels, observed.confidence)

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Entry = TypeVar("Entry", bound=Hashable)
+_EntryT = TypeVar("_EntryT", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class QueueLimits:
         return items <= self.max_items and tokens <= self.max_tokens
 
 
-class WaitingRoom(Generic[Entry]):
+class WaitingRoom(Generic[_EntryT]):
     """What waits, by arrival and by length. It knows nothing of time and nothing of asyncio.
 
     Adding or removing an entry costs a search among the distinct lengths that wait, however many entries do.
@@ -56,18 +56,18 @@ class WaitingRoom(Generic[Entry]):
     def __init__(self) -> None:
         self.tokens = 0
         # Not plain dicts: to find its first key, a dict walks over all those deleted before it.
-        self._arrivals: OrderedDict[Entry, int] = OrderedDict()
-        self._by_length: dict[int, OrderedDict[Entry, None]] = {}
+        self._arrivals: OrderedDict[_EntryT, int] = OrderedDict()
+        self._by_length: dict[int, OrderedDict[_EntryT, None]] = {}
         self._lengths: list[int] = []
 
     def __len__(self) -> int:
         return len(self._arrivals)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[_EntryT]:
         """Oldest first."""
         return iter(self._arrivals)
 
-    def add(self, entry: Entry, tokens: int) -> None:
+    def add(self, entry: _EntryT, tokens: int) -> None:
         """Let `entry` wait, as the youngest; `tokens` is its length, at least 1. It must not be waiting already."""
         self._arrivals[entry] = tokens
         self.tokens += tokens
@@ -76,7 +76,7 @@ class WaitingRoom(Generic[Entry]):
             insort(self._lengths, tokens)
         self._by_length[tokens][entry] = None
 
-    def discard(self, entry: Entry) -> None:
+    def discard(self, entry: _EntryT) -> None:
         """Remove `entry` if it waits."""
         tokens = self._arrivals.pop(entry, None)
         if tokens is None:
@@ -87,7 +87,7 @@ class WaitingRoom(Generic[Entry]):
             del self._by_length[tokens]
             del self._lengths[bisect_left(self._lengths, tokens)]
 
-    def take(self, shape: BatchShape, slots: int = 1) -> list[Entry]:
+    def take(self, shape: BatchShape, slots: int = 1) -> list[_EntryT]:
         """Remove and return the next batch: the oldest entry, and with it the nearest in length that `shape` allows.
 
         Of equal lengths the older goes first, of equally near lengths the shorter. With several idle `slots` the batch
@@ -117,19 +117,19 @@ class WaitingRoom(Generic[Entry]):
         return sorted(self._lengths[max(place - 1, 0) : place + 1], key=lambda length: abs(length - anchor))
 
 
-class Ahead(Generic[Entry]):
+class Ahead(Generic[_EntryT]):
     """Batches that were formed for slots which are still busy: what is in them waits on, until its slot is free."""
 
     def __init__(self) -> None:
         self.tokens = 0
-        self._batches: dict[Hashable, list[tuple[Entry, int]]] = {}
-        self._lengths: dict[Entry, int] = {}
+        self._batches: dict[Hashable, list[tuple[_EntryT, int]]] = {}
+        self._lengths: dict[_EntryT, int] = {}
 
     def __len__(self) -> int:
         """How many entries wait so."""
         return len(self._lengths)
 
-    def add(self, batch: Hashable, entries: list[tuple[Entry, int]]) -> None:
+    def add(self, batch: Hashable, entries: list[tuple[_EntryT, int]]) -> None:
         """Let the entries of `batch`, each with its length in tokens, wait behind the batches before it."""
         self._batches[batch] = entries
         self._lengths.update(entries)
@@ -141,6 +141,6 @@ class Ahead(Generic[Entry]):
             for entry, _ in self._batches.pop(batch if batch in self._batches else next(iter(self._batches))):
                 self.discard(entry)
 
-    def discard(self, entry: Entry) -> None:
+    def discard(self, entry: _EntryT) -> None:
         """Nobody waits for `entry` any more."""
         self.tokens -= self._lengths.pop(entry, 0)

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.cases import BATCH, LONG, SHORT, Figure, cases
 from benchmarks.systems import System
 from benchmarks.texts import Texts
-from rollout.load.generator import Load, Target
+from rollout.load.generator import Load, LoadTarget
 
 TEXTS = Texts(
     rows=["row"],
@@ -18,7 +18,7 @@ TEXTS = Texts(
     long=["long 0", "long 1"],
     mean_tokens=3.0,
 )
-SYSTEM = System("any", Target("http://localhost:1"), lambda texts: {"inputs": list(texts)}, list, [])
+SYSTEM = System("any", LoadTarget("http://localhost:1"), lambda texts: {"inputs": list(texts)}, list, [])
 CASES = {case.name: case for case in cases(4.0)}
 
 

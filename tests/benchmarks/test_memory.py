@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from benchmarks.memory import Footprint, MemoryReport, Point, mixed_texts, parts_of, table_of, textbook_bodies
+from benchmarks.memory import Footprint, MemoryPoint, MemoryReport, mixed_texts, parts_of, table_of, textbook_bodies
 from rollout.load.bodies import bodies_of
 
 
 def footprint(*rss_mb: float, peak_mb: float) -> Footprint:
-    points = [Point(requests=n, rss_mb=value) for n, value in enumerate(rss_mb)]
+    points = [MemoryPoint(requests=n, rss_mb=value) for n, value in enumerate(rss_mb)]
     return Footprint(server="a:1", points=points, peak_mb=peak_mb)
 
 

@@ -3,16 +3,20 @@
 import json
 from pathlib import Path
 
-from benchmarks.report import Cell, Measurement, Row, Table, markdown, write
+from benchmarks.report import Cell, FigureRow, Measurement, Table, markdown, write
 from bentune.bundle.hardware import Cpu
 
 TABLE = Table(
     Measurement(Cpu(model="A CPU", isa=("avx2",), cores=2), {"variant": "int8", "provider": "P"}, 405, 146.2, 3, 6.0),
     ["bentune", "textbook"],
     [
-        Row("many", "requests/s", {"bentune": Cell(200.0, 5.0), "textbook": Cell(40.0, 1.0)}, "at least 5.0 x", True),
-        Row("many", "p99 ms", {"bentune": Cell(300.0, 0.5), "textbook": Cell(600.0, 1.0)}, "at most 0.35 x", False),
-        Row("accuracy", "%", {"bentune": Cell(51.25, None), "torch": Cell(51.0, None)}, "within 0.5", True),
+        FigureRow(
+            "many", "requests/s", {"bentune": Cell(200.0, 5.0), "textbook": Cell(40.0, 1.0)}, "at least 5.0 x", True
+        ),
+        FigureRow(
+            "many", "p99 ms", {"bentune": Cell(300.0, 0.5), "textbook": Cell(600.0, 1.0)}, "at most 0.35 x", False
+        ),
+        FigureRow("accuracy", "%", {"bentune": Cell(51.25, None), "torch": Cell(51.0, None)}, "within 0.5", True),
     ],
 )
 

@@ -117,7 +117,7 @@ def test_serve_refuses_wrong_settings_and_a_busy_port_before_it_starts(
         (InputError("rows.csv has no column 'text'"), 2, "rows.csv has no column 'text'"),
         (BentuneError("the disk is full"), 3, "the disk is full"),
         (ZeroDivisionError("by zero"), 3, "ZeroDivisionError: by zero (BENTUNE_DEBUG=1 shows where)"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command resumes from here"),
     ],
 )
 def test_each_kind_of_failure_has_its_exit_code(
@@ -216,7 +216,7 @@ def test_doctor_names_what_is_missing(bentune: Call, monkeypatch: pytest.MonkeyP
 def test_help_and_version(bentune: Call) -> None:
     code, out, _ = bentune("--help")
     assert code == 0
-    assert "0 fine, 1 a gate said no, 2 wrong usage or input, 3 something broke" in " ".join(out.split())
+    assert "0 success, 1 refused by a gate, 2 wrong usage or input, 3 unexpected error" in " ".join(out.split())
     code, out, _ = bentune("--version")
     assert (code, out.split()[-1]) == (0, version("bentune"))
     code, out, err = bentune("run", "a.yaml", "--frobnicate")
@@ -240,7 +240,7 @@ def test_control_c_in_training_ends_it_and_the_same_command_goes_on(tiny_recipe:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert parsed(out) == {"error": "interrupted; the same command goes on from here", "exit_code": 130}
+    assert parsed(out) == {"error": "interrupted; the same command resumes from here", "exit_code": 130}
     assert "Traceback" not in err
     (run,) = (runs / "tiny").iterdir()
     assert {path.name for path in run.iterdir()} == {".lock", "data", "train.partial"}

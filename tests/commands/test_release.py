@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster
 from command import ask
 from programs import require
 
+from rollout.release.kubectl import Kubectl
 from rollout.server.server import running
 
 FIRST, SECOND = (f"registry.test/tiny:{number}@sha256:{str(number) * 64}" for number in (1, 2))
@@ -50,7 +52,7 @@ def test_a_release_and_the_way_back(cluster: Cluster, overlay: Path, tiny_tag: s
     cluster.fate = lambda image: "restarts" if image == FIRST else "ready"
     third = ask("release", tiny_tag, "--image", FIRST, *there)
     assert third.code == 1
-    assert "undone: what served before serves again" in third.err
+    assert "undone: the former version serves again" in third.err
     assert "OOMKilled" in third.err
     assert cluster.image() == SECOND
 
@@ -58,6 +60,34 @@ def test_a_release_and_the_way_back(cluster: Cluster, overlay: Path, tiny_tag: s
     back = ask("rollback", *there, "--json")
     assert (back.code, back.json["image"], back.json["before"]) == (0, FIRST, tiny_tag)
     assert cluster.image() == FIRST
+
+
+@pytest.mark.parametrize("target", ["--overlay", "--deployment"])
+def test_the_cluster_is_inspected_once(
+    target: str, cluster: Cluster, overlay: Path, tiny_tag: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask("release", tiny_tag, "--image", FIRST, "--overlay", overlay, "--url", url).code == 0
+    calls: list[str] = []
+    call = Kubectl._call
+
+    def counted(self: Kubectl, *arguments: str, bare: bool = False) -> Any:
+        calls.append(" ".join(arguments[:2]))
+        return call(self, *arguments, bare=bare)
+
+    monkeypatch.setattr(Kubectl, "_call", counted)
+    where = {"--overlay": overlay, "--deployment": "bentune"}[target]
+    done = ask("release", tiny_tag, "--image", SECOND, target, where, "--url", url)
+    assert (done.code, cluster.image()) == (0, SECOND)
+    before = [one for one in calls[: calls.index("patch deployment")] if not one.startswith("kustomize")]
+    version = ["version -o"] if target == "--overlay" else []
+    state = ["get deployment", "get pods", "get replicasets"]
+    assert sorted(before) == sorted([*version, "config view", *state])
+    # Afterwards the pods are read at each look, and once more after they were checked.
+    after = calls[calls.index("patch deployment") :]
+    looks = after.count("get pods")
+    assert looks >= 2
+    assert {after.count(one) for one in state} == {looks}
+    assert "config view" not in after
 
 
 def test_gitops_gets_files_and_nothing_else(
@@ -77,9 +107,9 @@ def test_gitops_gets_files_and_nothing_else(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--overlay", "o"], "say either --image REF, which holds the bundle already, or --push REPOSITORY"),
-        (["--overlay", "o", "--image", "a", "--push", "b/c"], "say either --image REF"),
-        (["--image", "a"], "say where: --overlay DIRECTORY, or --deployment NAME"),
+        (["--overlay", "o"], "give either --image REF, which holds the bundle already, or --push REPOSITORY"),
+        (["--overlay", "o", "--image", "a", "--push", "b/c"], "give either --image REF"),
+        (["--image", "a"], "give a target: --overlay DIRECTORY, or --deployment NAME"),
         (["--image", "a", "--overlay", "o", "--dry-run", "--commit"], "leave one out"),
         (["--image", "a", "--deployment", "d", "--commit"], "--commit writes an overlay"),
         (["--image", "a", "--overlay", "nowhere"], "nowhere is no overlay"),

@@ -29,7 +29,7 @@ def test_report_tells_where_its_files_are(bentune: Call, tiny_run: Path, tiny_re
     shutil.rmtree(root / "package")
     code, _, err = bentune("report", tiny_recipe, "--runs", tmp_path / "runs")
     assert code == 0
-    assert "not in it: package" in err
+    assert "missing in it: package" in err
 
 
 def test_run_ends_with_its_report(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from canary import Analysis, home, prometheus, scraped, until, verdict
 from tiny import Quiet, sentences, write_csv, write_recipe
 
-from rollout.load.generator import Body, Target, closed_loop
+from rollout.load.generator import Body, LoadTarget, closed_loop
 from rollout.load.generator import run as run_load
 from rollout.server.server import running
 
@@ -103,7 +103,7 @@ def ask_all(servers: dict[str, str]) -> None:
 
     def load(name: str) -> None:
         clients, texts = (24, 32) if name == "slow" else (2, 4)
-        run_load(closed_loop(Target(servers[name]), bodies(texts), clients=clients, seconds=3))
+        run_load(closed_loop(LoadTarget(servers[name]), bodies(texts), clients=clients, seconds=3))
 
     with ThreadPoolExecutor(len(servers)) as pool:
         list(pool.map(load, servers))

@@ -11,7 +11,7 @@ from bentune.bundle.targets.many_labels import ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.verdict import CompareSettings
 from bentune.quality.labelled import Labelled
-from bentune.quality.slices import Slice, compare_slices, masks
+from bentune.quality.slices import SliceDifference, compare_slices, masks
 
 TARGET = OneLabel(labels=["cat", "dog"])
 FEW = CompareSettings(resamples=100)
@@ -26,7 +26,7 @@ def answers(predicted: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.log(np.where(np.eye(2)[predicted] == 1, 0.9, 0.1)).astype(np.float32)
 
 
-def named(slices: list[Slice]) -> dict[str, Slice]:
+def named(slices: list[SliceDifference]) -> dict[str, SliceDifference]:
     return {f"{one.by} {one.value}": one for one in slices}
 
 

@@ -11,11 +11,11 @@ from cluster import Cluster
 from releasing import Behind, Heard, image_of, version
 
 from bentune.bundle.manifest import Bundle
-from rollout.release.apply import Outcome
+from rollout.release.apply import ReleaseOutcome
 from rollout.release.kubectl import Kubectl
+from rollout.release.options import ReleaseOptions
 from rollout.release.release import release, rollback
-from rollout.release.target import OverlayPlace
-from rollout.release.watch_pods import Means
+from rollout.release.target import OverlayTarget
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Releasing:
     cluster: Cluster
     overlay: Path
     behind: Behind
-    means: Means
+    options: ReleaseOptions
     make: Callable[..., Bundle]
 
     def version(self, name: str, after: Bundle | None = None) -> Bundle:
@@ -33,14 +33,14 @@ class Releasing:
         self.behind.knows(made)
         return made
 
-    def place(self) -> OverlayPlace:
-        return OverlayPlace(self.overlay, Kubectl())
+    def target(self) -> OverlayTarget:
+        return OverlayTarget(self.overlay, Kubectl())
 
-    def release(self, bundle: Bundle, **options: str | bool) -> Outcome:
-        return release(self.place(), bundle, image_of(bundle), self.means, **options)
+    def release(self, bundle: Bundle, **options: str | bool) -> ReleaseOutcome:
+        return release(self.target(), bundle, image_of(bundle), self.options, **options)
 
-    def rollback(self) -> Outcome:
-        return rollback(self.place(), self.means)
+    def rollback(self) -> ReleaseOutcome:
+        return rollback(self.target(), self.options)
 
 
 @pytest.fixture
@@ -53,5 +53,5 @@ def releasing(cluster: Cluster, overlay: Path, tiny_bundle: Path, tmp_path: Path
 
     with http_server.serving(behind) as url:
         record = tmp_path / "releases.jsonl"
-        means = Means(Heard(), 600, url, record, lambda: next(ticks), lambda _: None)
-        yield Releasing(cluster, overlay, behind, means, make)
+        options = ReleaseOptions(Heard(), 600, url, record, lambda: next(ticks), lambda _: None)
+        yield Releasing(cluster, overlay, behind, options, make)

@@ -18,7 +18,7 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import EVIDENCE, MODULE, Bundle, Parent, open_bundle, seal, write_json
 from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict
 from bentune.commands.lineage import draw
-from rollout.lineage import Change, Lineage, Version, lineage
+from rollout.lineage import Lineage, LineageChange, Version, lineage
 from rollout.release.record import record_file
 
 NAME = "family"
@@ -117,7 +117,7 @@ def test_each_version_says_what_it_continues_and_what_is_new(store: Any) -> None
     assert versions[TAGS[2]].more == -10
     changed = versions[TAGS[2]].changed
     assert changed is not None
-    assert Change(key="seed", before=42, now=7) in changed
+    assert LineageChange(key="seed", before=42, now=7) in changed
     assert {change.key for change in changed} >= {"seed", "data.source", "data.split.test"}
     assert versions[TAGS[2]].verdict is None
     assert versions[TAGS[0]].accuracy == pytest.approx(first.evidence()["evaluation"]["tuned"]["accuracy"]["value"])
@@ -226,12 +226,12 @@ def test_who_is_served_where_by_asking(store: Any) -> None:
         assert by_tag(found)[TAGS[0]].served == []
         assert found.problems == [
             "http://127.0.0.1:9: no Bentune service answers /info there; give its address, a tag or a directory",
-            f"{TAGS[0]} is served at {address} and is not in the store here",
+            f"{TAGS[0]} is served at {address}, but is not in the store here",
         ]
 
 
 def test_a_name_that_nothing_has(tiny_tag: str) -> None:
-    with pytest.raises(InputError, match="nowhere is no name in the BentoML model store; it has .*tiny"):
+    with pytest.raises(InputError, match="nowhere is not in the BentoML model store; it has .*tiny"):
         lineage("nowhere")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bentune.bundle.errors import BentuneError, InputError
-from rollout.predict import Prediction, Summary, predict_file
+from rollout.predict import Prediction, PredictSummary, predict_file
 
 LABELS = ("lö", "mid", "high")
 
@@ -59,7 +59,7 @@ class Work:
         rows = ({"id": n, "text": text, "other": f"pair {n}"} for n, text in enumerate(texts))
         self.input.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def predict(self, scorer: FakeScorer | None = None, **options: Any) -> Summary:
+    def predict(self, scorer: FakeScorer | None = None, **options: Any) -> PredictSummary:
         self.progress.clear()
         options.setdefault("chunk_rows", 2)
         scorer = scorer or FakeScorer()

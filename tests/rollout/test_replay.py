@@ -12,7 +12,7 @@ from bentune.bundle.manifest import open_bundle
 from bentune.bundle.targets.many_labels import ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.targets.target import Prediction
-from rollout.compare.scorer import BundleScorer
+from rollout.compare.models import BundleScorer
 from rollout.replay import Rate, disagreement, read_log, require_same_labels, summary
 from service.monitoring.log_files import LogFiles
 from service.monitoring.prediction_log import LoggedPrediction

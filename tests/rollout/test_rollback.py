@@ -28,12 +28,12 @@ def test_it_never_goes_to_what_was_undone(releasing: Any, record: bool) -> None:
     # It would do now; but it is not what somebody wants who goes back.
     releasing.cluster.fate = lambda image: "ready"
     if not record:
-        releasing.means.record.unlink()
+        releasing.options.record.unlink()
     with pytest.raises(InputError, match="no earlier release"):
         releasing.rollback()
     assert serves(releasing.cluster) == {image_of(first)}
     # Nor is it released again by a machine that has seen nothing of it.
-    with pytest.raises(GateError, match="was taken back here, or left by a rollback"):
+    with pytest.raises(GateError, match="was undone here, or rolled back from"):
         releasing.release(bad)
     assert releasing.release(bad, force=True, reason="a node was ill").problem == ""
     assert annotations(releasing)["bentune/left"] == ""
@@ -50,12 +50,12 @@ def test_a_second_one_goes_further_back_and_then_nowhere(releasing: Any, record:
         assert serves(releasing.cluster) == {image_of(one)}
     for one in (second, first):
         if not record:
-            releasing.means.record.unlink()
+            releasing.options.record.unlink()
         outcome = releasing.rollback()
         assert (outcome.problem, outcome.pin.content) == ("", one.content)
         assert serves(releasing.cluster) == {image_of(one)}
     if not record:
-        releasing.means.record.unlink()
+        releasing.options.record.unlink()
     with pytest.raises(InputError, match="no earlier release"):
         releasing.rollback()
     assert annotations(releasing)["bentune/left"].split() == [third.content, second.content]
@@ -73,7 +73,7 @@ def test_one_that_ends_with_a_problem_is_recorded_nevertheless(releasing: Any) -
     outcome = releasing.rollback()
     assert "does not serve the version" in outcome.problem
     assert serves(releasing.cluster) == {image_of(first)}
-    assert read(releasing.means.record)[-1].action is Action.ROLLED_BACK
+    assert read(releasing.options.record)[-1].action is Action.ROLLED_BACK
     with pytest.raises(InputError, match="no earlier release"):
         releasing.rollback()
 
@@ -93,5 +93,5 @@ def test_one_that_was_applied_in_part_has_arrived(releasing: Any, monkeypatch: p
     outcome = releasing.rollback()
     assert outcome.problem == "applied in part: no matches for kind ServiceMonitor"
     assert serves(releasing.cluster) == {image_of(first)}
-    assert releasing.place().pinned().content == first.content
-    assert read(releasing.means.record)[-1].action is Action.ROLLED_BACK
+    assert releasing.target().pinned().content == first.content
+    assert read(releasing.options.record)[-1].action is Action.ROLLED_BACK

@@ -7,7 +7,7 @@ from bentune.bundle.verdict import CompareSettings, Decision, Difference, Judged
 from bentune.quality.calibration import Bin
 from bentune.quality.one_label import OneLabelQuality
 from bentune.quality.quality import Metric, PairedTest
-from bentune.quality.slices import Slice
+from bentune.quality.slices import SliceDifference
 from rollout.compare.decision import Comparison, Flip, Flips, LeftOut, SideReport
 from rollout.compare.latency import Ratio, Speed
 
@@ -33,7 +33,7 @@ def comparison(**verdict: Any) -> Comparison:
         )
 
     none = Difference(value=0, low=0, high=0)
-    part = Slice(
+    part = SliceDifference(
         by="set",
         value=NASTY,
         rows=40,

@@ -7,7 +7,7 @@ Its latencies are exponential: of a pod that serves `ceiling` requests a second 
 import math
 
 from bentune.bundle.hardware import Cpu
-from rollout.load.knee import Capacity, Trial
+from rollout.load.knee import Capacity, RateTrial
 from rollout.load.latency import Latency
 from rollout.load.slo import Objective, parse_objective
 from rollout.server.scrape import Signal
@@ -24,9 +24,9 @@ def knee_of(objective: Objective, ceiling: float = CEILING) -> float:
     return ceiling + math.log(1 - objective.percent / 100) / objective.limit_ms * 1000
 
 
-def trial(rate: float, objective: Objective, ceiling: float = CEILING) -> Trial:
+def trial(rate: float, objective: Objective, ceiling: float = CEILING) -> RateTrial:
     p50, p90, p99, p99_9 = (latency_ms(rate, percent, ceiling) for percent in (50, 90, 99, 99.9))
-    return Trial(
+    return RateTrial(
         rate=rate,
         seconds=10,
         requests_per_s=rate,

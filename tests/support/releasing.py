@@ -13,7 +13,7 @@ from cluster import Cluster
 from bentune.bundle.manifest import EVIDENCE, Bundle, open_bundle, seal, write_json
 from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict
 from rollout.release.kubectl import Kubectl
-from rollout.release.watch import Watch
+from rollout.release.progress import RolloutProgress
 
 OLD = "0" * 64
 GOOD, NEXT = "registry.test/news:1@sha256:" + "a" * 64, "registry.test/news:2@sha256:" + "b" * 64
@@ -25,7 +25,7 @@ class Heard:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.diffs: list[str] = []
-        self.looks: list[Watch] = []
+        self.looks: list[RolloutProgress] = []
 
     def say(self, renderable: Any) -> None:
         self.said.append(str(renderable))
@@ -33,8 +33,8 @@ class Heard:
     def diff(self, text: str) -> None:
         self.diffs.append(text)
 
-    def pods(self, watch: Watch) -> None:
-        self.looks.append(watch)
+    def pods(self, progress: RolloutProgress) -> None:
+        self.looks.append(progress)
 
 
 def verdict_on(

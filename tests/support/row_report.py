@@ -1,28 +1,28 @@
 """What the data stage tells of rows, made up: every kind of finding once."""
 
 from training.data.report import (
-    Change,
     CleaningRule,
     Contradictions,
     DataReport,
     Duplicates,
     Lengths,
     Pair,
-    Part,
-    Side,
+    RowChange,
+    RowExcerpt,
     SourceRows,
+    SplitPart,
     SplitReport,
 )
 
 
 def row_report(text: str = "a cat") -> DataReport:
     """Twelve training rows and three held-out ones; `text` is every text, label and name in it."""
-    side = Side(origin=text, label=text, text=text)
+    side = RowExcerpt(origin=text, label=text, text=text)
     pair = Pair(kept=side, other=side.model_copy(update={"origin": "row 9"}), similarity=0.93)
 
-    def part(rows: int, counts: list[int]) -> Part:
+    def part(rows: int, counts: list[int]) -> SplitPart:
         found = Lengths(counts=counts, smallest=2, median=9.0, p95=14.0, largest=1234)
-        return Part(rows=rows, labels={text: rows}, characters=found, words=found)
+        return SplitPart(rows=rows, labels={text: rows}, characters=found, words=found)
 
     return DataReport(
         fingerprint="f" * 64,
@@ -36,7 +36,10 @@ def row_report(text: str = "a cat") -> DataReport:
         word_edges=[0, 8],
         cleaning=[
             CleaningRule(
-                rule="html", effect="fixed", rows=4, samples=[Change(origin="row 3", before=f"<b>{text}", after=text)]
+                rule="html",
+                effect="fixed",
+                rows=4,
+                samples=[RowChange(origin="row 3", before=f"<b>{text}", after=text)],
             ),
             CleaningRule(rule="empty", effect="left out", rows=1, samples=[]),
         ],

@@ -15,7 +15,7 @@ from tiny_images import image_recipe
 from bentune.bundle.errors import GateError, InputError
 from bentune.bundle.manifest import open_bundle
 from bentune.bundle.processor import ImageSettings
-from rollout.compare.scorer import BundleScorer
+from rollout.compare.models import BundleScorer
 from rollout.predict import predict_file
 from training.pipeline.pipeline import run_stage, stages_of
 from training.pipeline.run_dir import RunDir

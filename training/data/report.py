@@ -12,7 +12,7 @@ SAMPLES = 5
 SHOWN_CHARACTERS = 160
 
 
-class Change(Frozen):
+class RowChange(Frozen):
     """A row that a cleaning rule changed, found or left out: `after` is None where the text stayed as it was.
 
     `before` and `after` are the piece of the text around the first difference, at most SHOWN_CHARACTERS characters.
@@ -32,10 +32,10 @@ class CleaningRule(Frozen):
     rule: str
     effect: Effect
     rows: int = Field(ge=0)
-    samples: list[Change] = Field(max_length=SAMPLES)
+    samples: list[RowChange] = Field(max_length=SAMPLES)
 
 
-class Side(Frozen):
+class RowExcerpt(Frozen):
     """One row of a pair: where it is, its label, the beginning of its text."""
 
     origin: str
@@ -49,8 +49,8 @@ class Pair(Frozen):
     It is 1 where the texts are the same but for case and blanks.
     """
 
-    kept: Side
-    other: Side
+    kept: RowExcerpt
+    other: RowExcerpt
     similarity: float = Field(ge=0, le=1)
 
 
@@ -87,7 +87,7 @@ class Lengths(Frozen):
     largest: int
 
 
-class Part(Frozen):
+class SplitPart(Frozen):
     """One side of the split: how many rows, of which labels, how long in characters and words (split at blanks)."""
 
     rows: int = Field(ge=0)
@@ -130,7 +130,7 @@ class DataReport(Frozen):
     rows_kept: int = Field(ge=0, description="rows of all parts together")
     labels: list[str]
     split: SplitReport
-    parts: dict[str, Part]
+    parts: dict[str, SplitPart]
     character_edges: list[int]
     word_edges: list[int]
     cleaning: list[CleaningRule]

@@ -15,7 +15,7 @@ from bentune.bundle.seen_rows import RowFilter, SeenRows
 from training.data.duplicates.exact import same_texts
 from training.data.duplicates.near import NOBODY, Near, find_near, sketch
 from training.data.label_errors import find_doubtful
-from training.data.reading.pool import POOL, Indices, Mask, Part
+from training.data.reading.pool import POOL, Indices, Mask, PoolRows
 from training.data.reading.reading import Reading, read_sources
 from training.data.report import REPORT
 from training.data.split.split import Known, Split, require_training_rows, split_afresh, split_onward
@@ -60,7 +60,7 @@ def run(context: Context) -> Summary:
     kept_for = same_texts(pool, seen.labelled if seen is not None else None)
     _require_usable(reading, kept_for, [source.name for source in sources])
     order = pool.order()
-    everything = Part(pool, order[kept_for[order] == order])
+    everything = PoolRows(pool, order[kept_for[order] == order])
     _require_renamed(data, reading, where)
     labels = target.order(everything.label_counts, where)
     known = Known.of(everything, seen)
@@ -112,7 +112,7 @@ def fingerprint(keys: Iterable[bytes]) -> str:
     return hashlib.sha256(b"".join(sorted(keys))).hexdigest()
 
 
-def _near(everything: Part, known: Known, data: DataSettings, report: Reporter) -> Near:
+def _near(everything: PoolRows, known: Known, data: DataSettings, report: Reporter) -> Near:
     """Rows that are nearly the same, of those that are kept for their texts.
 
     Kept of them is what a parent held out; then what it was trained on; then what a hub's split holds out; then, where
@@ -143,7 +143,7 @@ def _seen(split: Split, kept: Indices, left_out: Mask) -> SeenRows:
         if part is not split.parts["test"]:
             trained_rows[part.rows] = True
     trained_rows[left_out] |= trained_rows[kept[left_out]]
-    trained = Part(pool, np.flatnonzero(trained_rows)).row_keys()
+    trained = PoolRows(pool, np.flatnonzero(trained_rows)).row_keys()
     labelled = {key for part in parts for key in part.labelled_keys()}
     return SeenRows(
         trained=RowFilter.of(sorted(trained)),
@@ -190,7 +190,7 @@ def _require_renamed(data: DataSettings, reading: Reading, where: str) -> None:
         raise InputError(f"data.labels: no row of {where} has the label {unused[0]!r}; its labels are {shown}")
 
 
-def _write(part: Part, labels: list[str], file: Path) -> None:
+def _write(part: PoolRows, labels: list[str], file: Path) -> None:
     """Write the texts of a part, and the column `label` as the target has it."""
     pool, target = part.pool, part.pool.target
     with pq.ParquetWriter(file, POOL.append(pa.field("label", target.column_type(labels)))) as writer:

@@ -12,7 +12,17 @@ from training.data.duplicates.near import NOBODY, Near
 from training.data.reading.pool import Indices, Pool
 from training.data.reading.reading import Reading
 from training.data.reading.times import spelled
-from training.data.report import SAMPLES, Contradictions, DataReport, Duplicates, Lengths, Pair, Side, SourceRows, shown
+from training.data.report import (
+    SAMPLES,
+    Contradictions,
+    DataReport,
+    Duplicates,
+    Lengths,
+    Pair,
+    RowExcerpt,
+    SourceRows,
+    shown,
+)
 from training.data.split.split import Split
 from training.recipe.recipe import Recipe
 
@@ -88,7 +98,7 @@ class RowReport:
         rows = np.concatenate([part.rows for part in self.split.parts.values()])
         edges = {name: _edges(getattr(self.pool, name)[rows]) for name in ("characters", "words")}
         parts = {
-            name: data_report.Part(
+            name: data_report.SplitPart(
                 rows=len(part),
                 labels=part.label_counts,
                 characters=_lengths(self.pool.characters[part.rows], edges["characters"]),
@@ -169,11 +179,11 @@ class RowReport:
             for row, kept, alike in zip(group.rows[:SAMPLES], group.kept, similarity, strict=False)
         ]
 
-    def _side(self, row: int) -> Side:
+    def _side(self, row: int) -> RowExcerpt:
         values = self.texts[row]
         text = values["text"] if values["text_pair"] is None else f"{values['text']} | {values['text_pair']}"
         label = self.pool.labels[self.pool.label_ids[row]]
-        return Side(origin=values["origin"], label=label, text=shown(text))
+        return RowExcerpt(origin=values["origin"], label=label, text=shown(text))
 
     def _split(self) -> data_report.SplitReport:
         settings, pool = self.recipe.data.split, self.pool

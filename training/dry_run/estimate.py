@@ -67,7 +67,7 @@ class Rehearsal:
     said: list[Any]
 
 
-class Span(Frozen):
+class SecondsRange(Frozen):
     """Seconds."""
 
     low: float
@@ -75,7 +75,7 @@ class Span(Frozen):
     high: float
 
 
-class Part(Frozen):
+class TimedWork(Frozen):
     """Something that happens `times` times, with the seconds of all of them."""
 
     name: str
@@ -94,8 +94,8 @@ class Estimate(Frozen):
     steps: int
     measured_steps: int
     taken: float
-    seconds: Span
-    parts: tuple[Part, ...]
+    seconds: SecondsRange
+    parts: tuple[TimedWork, ...]
     peak_memory_mb: float
     gpu_peak_mb: float | None
     disk_mb: float
@@ -104,18 +104,18 @@ class Estimate(Frozen):
 
 def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
     """The whole of a training; early stopping may end it sooner."""
-    parts = [Part(name="start", times=1, seconds=found.start_seconds)]
+    parts = [TimedWork(name="start", times=1, seconds=found.start_seconds)]
     ratios: list[float] = []
     for phase in found.phases:
         seconds, spread = _steps(phase)
         ratios += spread
         of = f" {phase.name}" if prunes else ""
-        parts.append(Part(name=f"steps{of}", times=phase.steps - phase.done, seconds=seconds))
+        parts.append(TimedWork(name=f"steps{of}", times=phase.steps - phase.done, seconds=seconds))
         if phase.evaluations:
             each = phase.evaluation_seconds
-            parts.append(Part(name=f"validations{of}", times=phase.evaluations, seconds=phase.evaluations * each))
-        parts.append(Part(name=f"checkpoints{of}", times=phase.saves, seconds=phase.saves * phase.save_seconds))
-    parts.append(Part(name="end", times=1, seconds=found.save_seconds))
+            parts.append(TimedWork(name=f"validations{of}", times=phase.evaluations, seconds=phase.evaluations * each))
+        parts.append(TimedWork(name=f"checkpoints{of}", times=phase.saves, seconds=phase.saves * phase.save_seconds))
+    parts.append(TimedWork(name="end", times=1, seconds=found.save_seconds))
     total = sum(part.seconds for part in parts)
     low, high = np.quantile(ratios, QUANTILES)
     disk = max(min(phase.saves, CHECKPOINTS_AT_ONCE) * phase.checkpoint_bytes for phase in found.phases)
@@ -128,7 +128,7 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
         measured_steps=len(ratios),
         taken=found.taken,
         # Others may be gone a moment later.
-        seconds=Span(low=total * float(low) * (1 - found.taken), expected=total, high=total * float(high)),
+        seconds=SecondsRange(low=total * float(low) * (1 - found.taken), expected=total, high=total * float(high)),
         parts=tuple(parts),
         peak_memory_mb=found.peak_bytes / 1e6,
         gpu_peak_mb=found.gpu_peak_bytes / 1e6 if found.gpu_peak_bytes is not None else None,

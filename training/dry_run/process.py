@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 from bentune.bundle.errors import BentuneError
 
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 
 class OutOfMemory(BentuneError):
     """There was not enough memory for what the process did."""
 
 
-def in_own_process(function: Callable[..., Found], *arguments: Any) -> Found:
+def in_own_process(function: Callable[..., _Found], *arguments: Any) -> _Found:
     """What the function gives for these arguments, all of which can be pickled; it ends with this process.
 
     Raises what the function raised if that is of Bentune, BentuneError for anything else, and OutOfMemory when the
@@ -43,7 +43,7 @@ def in_own_process(function: Callable[..., Found], *arguments: Any) -> Found:
         process.join()
     if error is not None:
         raise error
-    result: Found = found
+    result: _Found = found
     return result
 
 

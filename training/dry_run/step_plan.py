@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from bentune.quality.bootstrap import Ints
 from training.recipe.recipe import Recipe
 from training.train.fit.arguments import steps_per_epoch, total_steps
 from training.train.fit.sampler import LengthSampler
 
 GROUPS = 5
 """Steps of like size are measured together: by the quantiles of their tokens."""
-
-Numbers: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +24,15 @@ class StepPlan:
     of them, in parts of `part`. `lengths`, int64 [rows], are those of the rows.
     """
 
-    tokens: Numbers
-    groups: Numbers
-    longest: Numbers
-    first: Numbers
+    tokens: Ints
+    groups: Ints
+    longest: Ints
+    first: Ints
     batch: int
     part: int
-    lengths: Numbers
+    lengths: Ints
 
-    def passes(self, seed: int) -> Iterator[list[tuple[int, Numbers]]]:
+    def passes(self, seed: int) -> Iterator[list[tuple[int, Ints]]]:
         """Without an end: of each group its number and the rows of a step, which is drawn from the first epoch.
 
         None comes again before all of its group did. Other epochs have like steps; an unfinished last one is left out.
@@ -70,12 +68,12 @@ def step_plan(recipe: Recipe, lengths: npt.ArrayLike) -> StepPlan:
     return StepPlan(of_each, _groups(of_each, recipe.seed), longest, first, train.batch_size, part, sizes)
 
 
-def padded_tokens(lengths: Numbers, part: int) -> int:
+def padded_tokens(lengths: Ints, part: int) -> int:
     """Tokens of rows with their padding, where `part` of them at a time are as long as the longest."""
     return int(_padded(lengths, len(lengths), part)[0].sum()) if len(lengths) else 0
 
 
-def _padded(lengths: Numbers, batch: int, part: int) -> tuple[Numbers, Numbers]:
+def _padded(lengths: Ints, batch: int, part: int) -> tuple[Ints, Ints]:
     """Of each step its tokens with padding, and those of its largest part. Parts do not go over the end of a step."""
     starts = np.concatenate(
         [np.arange(step, min(step + batch, len(lengths)), part) for step in range(0, len(lengths), batch)]
@@ -86,7 +84,7 @@ def _padded(lengths: Numbers, batch: int, part: int) -> tuple[Numbers, Numbers]:
     return np.add.reduceat(parts, steps), np.maximum.reduceat(parts, steps)
 
 
-def _groups(tokens: Numbers, seed: int) -> Numbers:
+def _groups(tokens: Ints, seed: int) -> Ints:
     """As many steps in each group; which of those of the same size, the seed decides, so that none is of one epoch."""
     order = np.lexsort([np.random.default_rng(seed).random(len(tokens)), tokens])
     groups = np.empty(len(tokens), dtype=np.int64)

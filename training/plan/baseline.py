@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from bentune.bundle.baseline import Baseline, Binned, Histogram
 from bentune.bundle.targets.target import Target
-from service.monitoring.drift import Counts, stability_index
+from service.monitoring.drift import BinCounts, stability_index
 from training.tasks.logits import Logits
 
 WINDOW = 500
@@ -63,7 +63,7 @@ def _binned(values: npt.NDArray[np.generic], edges: npt.NDArray[np.float64], gen
 
 
 def threshold(
-    counts: Counts,
+    counts: BinCounts,
     window: int,
     generator: np.random.Generator,
     beyond: float = 1 / (LOOKS_A_MONTH * FEATURES),

@@ -13,7 +13,7 @@ from service.engine.providers import available
 from service.tasks.task import Encoded
 from training.plan.checks import Sample, check, logits_alone
 from training.plan.fusion import with_bias
-from training.plan.variants import BUILDERS, Feed, node_groups, prepared
+from training.plan.variants import BUILDERS, GraphInputs, node_groups, prepared
 from training.recipe.recipe import PlanSettings
 
 Advance = Callable[[int], None]
@@ -33,7 +33,7 @@ class Trial:
     cores: int
     seed: int
 
-    def feeds(self, model: onnx.ModelProto) -> list[Feed]:
+    def feeds(self, model: onnx.ModelProto) -> list[GraphInputs]:
         """Calibration inputs of the graph, a row each."""
         names = [value.name for value in model.graph.input]
         collate = self.sample.encoder.collate

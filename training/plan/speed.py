@@ -23,7 +23,7 @@ LONE_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class RowTraffic:
     """What is sent: held-out rows as tokens, again and again in one shuffled order."""
 
     tokens: Sequence[Encoded]
@@ -47,7 +47,9 @@ class _Padding(Observer):
         self.padded_tokens += padded_tokens
 
 
-def measure(model: Path, runtime: Runtime, task: Task, traffic: Traffic, padding_bound: float, seconds: float) -> Entry:
+def measure(
+    model: Path, runtime: Runtime, task: Task, traffic: RowTraffic, padding_bound: float, seconds: float
+) -> Entry:
     """Load `model`, keep every slot busy for `seconds`, then send texts one after the other.
 
     CLIENTS_PER_SLOT closed-loop clients a slot, one text each; nothing is counted in the first fifth of the time.
@@ -68,7 +70,7 @@ def measure(model: Path, runtime: Runtime, task: Task, traffic: Traffic, padding
 
 
 async def _run(
-    engine: Engine, runtime: Runtime, traffic: Traffic, padding_bound: float, seconds: float, padding: _Padding
+    engine: Engine, runtime: Runtime, traffic: RowTraffic, padding_bound: float, seconds: float, padding: _Padding
 ) -> tuple[float, float]:
     clients = CLIENTS_PER_SLOT * runtime.slots
     limits = QueueLimits(clients, clients * max(len(row) for row in traffic.tokens))

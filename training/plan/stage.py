@@ -25,7 +25,7 @@ from training.plan.checks import Sample, logits_alone
 from training.plan.contention import Clocks, taken
 from training.plan.report import checks_table, draw_pareto, entries_table, markdown, verdict
 from training.plan.search import search, steps
-from training.plan.speed import Traffic, measure
+from training.plan.speed import RowTraffic, measure
 from training.prove.exported import encoded, served_task
 from training.prove.golden import rounded
 from training.tasks.base import quiet
@@ -84,7 +84,7 @@ def _measured(
     context: Context, cpu: Cpu, checks: list[Check], models: dict[str, Path], task: Task, sample: Sample
 ) -> list[Entry]:
     recipe = context.recipe
-    traffic = Traffic(sample.tokens, recipe.seed)
+    traffic = RowTraffic(sample.tokens, recipe.seed)
     with context.report.task("measuring ways of running", steps(checks, cpu.cores)) as advance:
 
         def one(runtime: Runtime) -> Entry:

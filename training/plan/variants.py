@@ -22,10 +22,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from training.plan.fusion import separated
 
-Feed: TypeAlias = Mapping[str, npt.NDArray[Any]]
+GraphInputs: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """The inputs of one run, by name."""
 
-Builder: TypeAlias = Callable[[Path, Path, Sequence[Feed], Collection[str]], None]
+Builder: TypeAlias = Callable[[Path, Path, Sequence[GraphInputs], Collection[str]], None]
 """Reads an fp32 graph, writes a quantized one; is given calibration inputs and the nodes to leave in fp32."""
 
 WEIGHTED = ("MatMul", "Gemm")
@@ -33,7 +33,7 @@ WEIGHTED = ("MatMul", "Gemm")
 WEIGHTS_ONLY = {"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT}
 
 
-def dynamic(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: Collection[str]) -> None:  # noqa: ARG001
+def dynamic(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:  # noqa: ARG001
     """Weights in int8 a channel, activations quantized while running with one scale a tensor (ONNX Runtime)."""
     quantize_dynamic(
         source,
@@ -47,7 +47,7 @@ def dynamic(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: 
     )
 
 
-def static(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: Collection[str]) -> None:
+def static(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:
     """Weights in int8 a channel, inputs of products in uint8 with scales from calibration, as QDQ (ONNX Runtime).
 
     Outputs stay in fp32: quantized as well, the products ran at fp32's speed and three times as many labels changed.
@@ -67,7 +67,7 @@ def static(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: C
     )
 
 
-def nncf(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: Collection[str]) -> None:
+def nncf(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:
     """Weights and inputs of products in int8 with fixed scales, smoothed and bias-corrected (NNCF, TRANSFORMER).
 
     Attention products and embeddings stay in fp32: on ONNX Runtime's CPU provider the first gain nothing, and an
@@ -120,7 +120,7 @@ def node_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
 
 
 class _Reader(CalibrationDataReader):
-    def __init__(self, feeds: Sequence[Feed]) -> None:
+    def __init__(self, feeds: Sequence[GraphInputs]) -> None:
         self._feeds = iter(feeds)
 
     def get_next(self) -> Any:

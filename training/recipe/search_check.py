@@ -7,11 +7,11 @@ from typing import Any
 from bentune.bundle.errors import InputError
 from training.recipe.search import SEARCHABLE
 
-Check = Callable[[dict[str, Any]], list[str]]
-Place = Callable[[dict[str, Any], str, Any], None]
+_Check = Callable[[dict[str, Any]], list[str]]
+_Place = Callable[[dict[str, Any], str, Any], None]
 
 
-def search_problems(given: Mapping[str, Any], check: Check, place: Place) -> list[str]:
+def search_problems(given: Mapping[str, Any], check: _Check, place: _Place) -> list[str]:
     """What is wrong with the searched values of a recipe as it was read, whatever else is wrong with it.
 
     `check` lists the problems of a recipe, `place` puts a value into it or raises InputError where there is no place.
@@ -33,7 +33,7 @@ def search_problems(given: Mapping[str, Any], check: Check, place: Place) -> lis
     return [f"search.values: {problem}" for problem in dict.fromkeys(found)]
 
 
-def _tried(key: str, span: Any, recipe: dict[str, Any], known: set[str], check: Check, place: Place) -> Iterator[str]:
+def _tried(key: str, span: Any, recipe: dict[str, Any], known: set[str], check: _Check, place: _Place) -> Iterator[str]:
     ends = [span[end] for end in ("low", "high") if end in span] if isinstance(span, Mapping) else []
     values = span if isinstance(span, list) else ends
     unknown = False

@@ -36,10 +36,10 @@ SPELLED = {
     "roc_auc": "ROC AUC",
 }
 
-Known = TypeVar("Known", bound=BaseModel)
+_FactT = TypeVar("_FactT", bound=BaseModel)
 
 
-class Change(NamedTuple):
+class MetricChange(NamedTuple):
     """A metric of the tuned model and of another one, with their intervals; `change` where it was measured as well."""
 
     key: str
@@ -92,10 +92,10 @@ def facts_of(recipe: Recipe, stages: Mapping[str, Path]) -> Facts:
     """
     records = {name: _read(StageRecord, directory / RECORD, name) for name, directory in stages.items()}
 
-    def summary(kind: type[Known], name: str) -> Known | None:
+    def summary(kind: type[_FactT], name: str) -> _FactT | None:
         return _valid(kind, records[name].summary, stages[name] / RECORD, name) if name in records else None
 
-    def file(kind: type[Known], stage: str, name: str) -> Known | None:
+    def file(kind: type[_FactT], stage: str, name: str) -> _FactT | None:
         return _read(kind, stages[stage] / name, stage) if stage in stages and (stages[stage] / name).exists() else None
 
     return Facts(
@@ -125,21 +125,21 @@ def search_of(root: Path, fingerprint: str) -> SearchResult | None:
     return found if found is not None and found.fingerprint == fingerprint else None
 
 
-def compared(tested: Evaluation) -> list[Change]:
+def compared(tested: Evaluation) -> list[MetricChange]:
     """Every metric of the whole, from the base model to the tuned one, in the order in which it is written down."""
     return list(_changes(tested.base, tested.difference, tested.tuned))
 
 
-def compressed(tested: Evaluation, larger: Compressed) -> list[Change]:
+def compressed(tested: Evaluation, larger: Compressed) -> list[MetricChange]:
     """The same from a larger model to the tuned one."""
     return list(_changes(larger.metrics, larger.difference, tested.tuned))
 
 
-def _changes(other: Report, difference: Paired, tuned: Report) -> Iterator[Change]:
+def _changes(other: Report, difference: Paired, tuned: Report) -> Iterator[MetricChange]:
     before, changed = other.metrics, difference.metrics
     for key, own in tuned.metrics.items():
         if key in before:
-            yield Change(key, before[key], own, changed.get(key))
+            yield MetricChange(key, before[key], own, changed.get(key))
 
 
 def spelled(key: str) -> str:
@@ -159,7 +159,7 @@ def _doubtful(file: Path) -> tuple[DoubtfulRow, ...]:
     return tuple(_valid(DoubtfulRow, row, file, "data") for row in rows)
 
 
-def _read(kind: type[Known], path: Path, stage: str) -> Known:
+def _read(kind: type[_FactT], path: Path, stage: str) -> _FactT:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -167,7 +167,7 @@ def _read(kind: type[Known], path: Path, stage: str) -> Known:
     return _valid(kind, content, path, stage)
 
 
-def _valid(kind: type[Known], content: Any, path: Path, stage: str) -> Known:
+def _valid(kind: type[_FactT], content: Any, path: Path, stage: str) -> _FactT:
     try:
         return kind.model_validate(content)
     except ValidationError as error:

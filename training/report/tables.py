@@ -31,7 +31,7 @@ class LabelRow(NamedTuple):
     share: float
 
 
-class Metrics(NamedTuple):
+class MetricRows(NamedTuple):
     """Metrics of several models on the same rows: `models` and `larger` are headings, the tuned model's the last."""
 
     models: list[str]
@@ -111,7 +111,7 @@ def label_rows(data: DataFacts) -> list[LabelRow]:
     ]
 
 
-def metrics_of(tested: Evaluation) -> Metrics:
+def metrics_of(tested: Evaluation) -> MetricRows:
     """Every metric of the whole that has an interval: before, of the larger models that there were, and after."""
     names = {"teacher": "teacher", "dense": "before pruning"}
     larger = {names.get(name, name): compressed(tested, one) for name, one in tested.compressed.items()}
@@ -121,7 +121,7 @@ def metrics_of(tested: Evaluation) -> Metrics:
         percent = one[0].key in shares
         changes = [_change(other.change, percent=percent) if other.change else "" for other in one]
         rows.append(MetricRow(spelled(one[0].key), percent, [*(other.other for other in one), one[0].tuned], changes))
-    return Metrics(["before", *larger, "after"], list(larger), rows)
+    return MetricRows(["before", *larger, "after"], list(larger), rows)
 
 
 def _change(change: Interval, *, percent: bool) -> str:

@@ -12,10 +12,10 @@ from rollout.capacity.autoscaler import (
     SYNC_S,
     TOLERANCE,
     Autoscaler,
+    MetricTarget,
     Policy,
     Rules,
     Scaling,
-    Target,
     proposal,
 )
 
@@ -29,7 +29,7 @@ steps = st.lists(
 
 
 def scaling(least: int = 1, most: int = 100, target: float = 1.0, **given: Rules) -> Scaling:
-    return Scaling(min_replicas=least, max_replicas=most, targets=(Target(metric="m", mean=target),), **given)
+    return Scaling(min_replicas=least, max_replicas=most, targets=(MetricTarget(metric="m", mean=target),), **given)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_pods_go_five_minutes_after_the_load_went() -> None:
     ],
 )
 def test_the_metric_that_asks_for_most_decides(busy: list[float], queue: list[float], wanted: int) -> None:
-    targets = (Target(metric="busy", mean=1), Target(metric="queue", mean=10))
+    targets = (MetricTarget(metric="busy", mean=1), MetricTarget(metric="queue", mean=10))
     now_down = SCALE_DOWN.model_copy(update={"stabilization_s": 0})
     autoscaler = Autoscaler(Scaling(min_replicas=1, max_replicas=8, targets=targets, down=now_down))
     assert autoscaler.desired(0, 4, {"busy": busy, "queue": queue}) == wanted

@@ -11,7 +11,7 @@ from http_server import OneWorker, serving
 from measured import capacity, knee_of
 
 from bentune.bundle.errors import BentuneError
-from rollout.capacity.autoscaler import SCALE_DOWN, SCALE_UP, Policy, Scaling, Target
+from rollout.capacity.autoscaler import SCALE_DOWN, SCALE_UP, MetricTarget, Policy, Scaling
 from rollout.capacity.fleet import BUSY, QUEUE, Habits
 from rollout.capacity.play import play
 from rollout.capacity.pod_model import PodModel
@@ -29,7 +29,7 @@ RULES = {
     "up": SCALE_UP.model_copy(update={"policies": (Policy(kind="Pods", value=4, period_s=1),)}),
     "down": SCALE_DOWN.model_copy(update={"stabilization_s": 2}),
 }
-TARGETS = (Target(metric=BUSY, mean=0.8 * knee_of(OBJECTIVE) / 100), Target(metric=QUEUE, mean=20))
+TARGETS = (MetricTarget(metric=BUSY, mean=0.8 * knee_of(OBJECTIVE) / 100), MetricTarget(metric=QUEUE, mean=20))
 
 
 class Pod(OneWorker):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import CEILING, capacity, knee_of
 
-from rollout.capacity.autoscaler import SYNC_S, Autoscaler, Scaling, Target
+from rollout.capacity.autoscaler import SYNC_S, Autoscaler, MetricTarget, Scaling
 from rollout.capacity.fleet import BUSY, QUEUE, Habits
 from rollout.capacity.pod_model import PodModel
 from rollout.capacity.simulation import simulate
@@ -26,7 +26,7 @@ HABITS = Habits(startup_s=30, window_s=60, room=500, linger_s=5, grace_s=65)
 
 
 def scaling(least: int, most: int) -> Scaling:
-    targets = (Target(metric=BUSY, mean=0.8 * POD.busy), Target(metric=QUEUE, mean=0.8 * 0.2 * KNEE))
+    targets = (MetricTarget(metric=BUSY, mean=0.8 * POD.busy), MetricTarget(metric=QUEUE, mean=0.8 * 0.2 * KNEE))
     return Scaling(min_replicas=least, max_replicas=most, targets=targets)
 
 

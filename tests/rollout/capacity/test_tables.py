@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rollout.capacity.pod_model import PodModel
 from rollout.capacity.simulation import simulate
-from rollout.capacity.sizing import CapacityPlan, Curve, habits, size
+from rollout.capacity.sizing import CapacityPlan, TrafficSummary, habits, size
 from rollout.capacity.tables import outcome_table, sizing_table, warnings
 from rollout.capacity.traffic import built_in
 from rollout.load.slo import parse_objective
@@ -27,7 +27,7 @@ def plan(name: str = "daily", peak: float = 500, **given: Any) -> CapacityPlan:
         model=None,
         measured=objective,
         sizing=sizing,
-        traffic=Curve(name=name, seconds=traffic.duration_s, lowest=traffic.lowest, highest=traffic.highest),
+        traffic=TrafficSummary(name=name, seconds=traffic.duration_s, lowest=traffic.lowest, highest=traffic.highest),
         simulated=outcome,
     )
 

@@ -5,7 +5,7 @@ import pytest
 
 from bentune.bundle.verdict import CompareSettings, Decision, Difference
 from bentune.quality.one_label import OneLabelQuality, Proportions
-from bentune.quality.slices import Slice
+from bentune.quality.slices import SliceDifference
 from rollout.compare.decision import decide
 from rollout.compare.latency import Ratio
 
@@ -14,9 +14,9 @@ WORDS = OneLabelQuality.words
 SAME_SPEED = Ratio(value=1.02, low=0.9, high=1.2, pairs=100)
 
 
-def slice_of(*, vetoes: bool) -> Slice:
+def slice_of(*, vetoes: bool) -> SliceDifference:
     none = Difference(value=0, low=0, high=0)
-    return Slice(
+    return SliceDifference(
         by="label",
         value="sport",
         rows=80,

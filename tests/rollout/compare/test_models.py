@@ -13,10 +13,10 @@ from http_server import serving
 
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.manifest import open_bundle
+from bentune.bundle.plan import scores_key
 from bentune.bundle.targets.target import Prediction
 from rollout.compare import models as sides
-from rollout.compare.models import open_side, size_of
-from rollout.compare.scorer import BundleScorer
+from rollout.compare.models import BundleScorer, open_side, size_of
 
 TEXTS = [("the cat and a dog", None), ("bread with cheese", None), ("a saw", None)]
 
@@ -186,3 +186,15 @@ def test_versions_of_an_image_classifier_are_not_compared(image_bundle: Path, se
     for name in (str(image_bundle), address):
         with pytest.raises(InputError, match="takes no texts, and versions of such models cannot be compared yet"):
             open_side(name).__enter__()
+
+
+def test_golden_rows_get_their_golden_scores(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    scorer = BundleScorer(bundle)
+    answers = scorer.score([(row.text, row.text_pair) for row in bundle.golden])
+    assert scorer.digest == bundle.digest
+    key = scores_key(bundle.plan.variant, bundle.plan.provider)
+    for row, answer in zip(bundle.golden, answers, strict=True):
+        scores = {prediction["label"]: prediction["score"] for prediction in answer}
+        assert [scores[label] for label in bundle.manifest.labels] == pytest.approx(row.scores[key], abs=1e-4)
+        assert answer == sorted(answer, key=lambda prediction: -prediction["score"])

@@ -12,7 +12,7 @@ from bentune.bundle.errors import BentuneError
 from bentune.bundle.hardware import describe
 from rollout.load import bench as module
 from rollout.load.bench import BenchReport, Pattern, compare, judge, measure, now, ratios, require_answer
-from rollout.load.generator import Body, Target
+from rollout.load.generator import Body, LoadTarget
 from rollout.load.slo import parse_objective
 from rollout.load.tables import bench_table, warnings
 from rollout.server.target import Served
@@ -39,7 +39,7 @@ class Bar:
 
 
 def served(url: str, label: str = "") -> Served:
-    return Served(label or url, Target(url, timeout_s=2), None)
+    return Served(label or url, LoadTarget(url, timeout_s=2), None)
 
 
 def test_one_server_is_measured() -> None:

@@ -1,4 +1,4 @@
-"""Charts are PNGs, and a missing matplotlib is said before anything is measured."""
+"""Charts are PNGs; a missing matplotlib or a directory that cannot be made is reported first."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bentune.bundle.errors import InputError
-from rollout.load.chart import draw_latency, require_matplotlib
+from rollout.load.chart import draw_latency, require_directory, require_matplotlib
 from rollout.load.generator import Load
 
 
@@ -38,3 +38,15 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(InputError, match=r"pip install 'bentune\[bench\]'"):
         require_matplotlib()
+
+
+def test_it_is_made_and_may_be_there(tmp_path: Path) -> None:
+    for _ in range(2):
+        require_directory(tmp_path / "a/b")
+    assert (tmp_path / "a/b").is_dir()
+
+
+def test_where_a_file_is_none_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--out .*/file: cannot be made \(File exists\); give another directory"):
+        require_directory(tmp_path / "file")

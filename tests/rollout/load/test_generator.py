@@ -9,7 +9,7 @@ from aiohttp import web
 from http_server import OneWorker, serving
 
 from bentune.bundle.errors import InputError
-from rollout.load.generator import NO_ANSWER, Body, Load, Target, closed_loop, open_loop, run
+from rollout.load.generator import NO_ANSWER, Body, Load, LoadTarget, closed_loop, open_loop, run
 
 pytestmark = pytest.mark.alone
 
@@ -60,7 +60,7 @@ def measured(latency_s: list[float], status: list[int] | None = None, **more: ob
 def test_a_closed_loop_keeps_exactly_its_clients_under_way(clients: int) -> None:
     worker = OneWorker(0.02)
     with serving(worker) as url:
-        load = run(closed_loop(Target(url), BODIES, clients=clients, seconds=0.8, warmup_s=0.2))
+        load = run(closed_loop(LoadTarget(url), BODIES, clients=clients, seconds=0.8, warmup_s=0.2))
     assert worker.most_open == clients
     assert load.statuses == {200: load.requests}
     assert load.requests_per_s == pytest.approx(50, rel=0.25)
@@ -73,7 +73,7 @@ def test_a_closed_loop_keeps_exactly_its_clients_under_way(clients: int) -> None
 def test_bodies_go_out_in_their_order_over_and_over() -> None:
     worker = OneWorker(0.0)
     with serving(worker) as url:
-        load = run(closed_loop(Target(url), BODIES, clients=1, seconds=5, requests=5))
+        load = run(closed_loop(LoadTarget(url), BODIES, clients=1, seconds=5, requests=5))
     assert worker.bodies == [BODIES[n % 2].content for n in range(5)]
     assert load.texts.tolist() == [1, 2, 1, 2, 1]
     assert load.group.tolist() == ["", "long", "", "long", ""]
@@ -84,16 +84,16 @@ def test_bodies_go_out_in_their_order_over_and_over() -> None:
 
 def test_the_warm_up_is_not_counted_but_by_requests_that_ended_after_it() -> None:
     with serving(OneWorker(0.1)) as url:
-        load = run(closed_loop(Target(url), BODIES[:1], clients=4, seconds=1.0, warmup_s=0.5))
+        load = run(closed_loop(LoadTarget(url), BODIES[:1], clients=4, seconds=1.0, warmup_s=0.5))
     # The four under way at the end of the warm-up make up for the four under way at the end.
     assert load.answered == pytest.approx(10, abs=1)
 
 
 def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides() -> None:
     with serving(Stalling(0.3, 0.5)) as url:
-        hidden = run(closed_loop(Target(url), BODIES, clients=1, seconds=1.5))
+        hidden = run(closed_loop(LoadTarget(url), BODIES, clients=1, seconds=1.5))
     with serving(Stalling(0.3, 0.5)) as url:
-        shown = run(open_loop(Target(url), BODIES, rate=200, seconds=1.5))
+        shown = run(open_loop(LoadTarget(url), BODIES, rate=200, seconds=1.5))
     assert hidden.percentiles([99])[0] < 0.1
     assert hidden.latency_s.max() > 0.4
     # A third of the arrivals fell into the stall, and waited a quarter of a second on average.
@@ -104,7 +104,7 @@ def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides() -> None:
 def test_an_open_loop_counts_from_when_a_request_was_meant_to_start() -> None:
     """A server with one worker at twice its capacity: the wait grows by a second a two seconds, on one connection."""
     with serving(OneWorker(0.02)) as url:
-        load = run(open_loop(Target(url), BODIES, rate=100, seconds=1.5, seed=3))
+        load = run(open_loop(LoadTarget(url), BODIES, rate=100, seconds=1.5, seed=3))
     assert load.requests == pytest.approx(150, rel=0.3)
     assert load.requests_per_s == pytest.approx(50, rel=0.1)
     assert load.latency_s[load.started_s.argmax()] == pytest.approx(load.requests * 0.02 - 1.5, abs=0.3)
@@ -114,7 +114,7 @@ def test_an_open_loop_counts_from_when_a_request_was_meant_to_start() -> None:
 def test_statuses_and_retry_after_are_counted() -> None:
     worker = OneWorker(0.3, room=1)
     with serving(worker) as url:
-        load = run(closed_loop(Target(url), BODIES, clients=4, seconds=0.5))
+        load = run(closed_loop(LoadTarget(url), BODIES, clients=4, seconds=0.5))
     assert set(load.statuses) == {200, 429}
     assert load.requests == sum(load.statuses.values())
     assert set(load.retry_after_s[load.status == 429]) == {3.0}
@@ -127,15 +127,15 @@ def test_a_strange_retry_after_is_none(header: str) -> None:
         return web.Response(status=503, headers={"Retry-After": header})
 
     with serving(refuse) as url:
-        load = run(closed_loop(Target(url), BODIES, clients=1, seconds=1, requests=1))
+        load = run(closed_loop(LoadTarget(url), BODIES, clients=1, seconds=1, requests=1))
     assert load.statuses == {503: 1}
     assert np.isnan(load.retry_after_s).all()
 
 
 def test_no_answer_in_time_and_no_server_are_counted_and_never_spin() -> None:
     with serving(OneWorker(5.0)) as url:
-        late = run(closed_loop(Target(url, timeout_s=0.1), BODIES, clients=2, seconds=0.4))
-    gone = run(closed_loop(Target(url), BODIES, clients=1, seconds=0.5))
+        late = run(closed_loop(LoadTarget(url, timeout_s=0.1), BODIES, clients=2, seconds=0.4))
+    gone = run(closed_loop(LoadTarget(url), BODIES, clients=1, seconds=0.5))
     for load in (late, gone):
         assert set(load.statuses) == {NO_ANSWER}
         assert load.requests <= 12
@@ -152,7 +152,7 @@ def test_a_long_answer_is_read_and_a_redirect_is_not_followed() -> None:
 
     for answer, status in ((long, 200), (elsewhere, 307)):
         with serving(answer) as url:
-            load = run(closed_loop(Target(url), BODIES, clients=1, seconds=5, requests=3))
+            load = run(closed_loop(LoadTarget(url), BODIES, clients=1, seconds=5, requests=3))
         assert load.statuses == {status: 3}
 
 
@@ -164,7 +164,7 @@ def test_the_deadline_and_other_headers_are_sent() -> None:
         return web.Response()
 
     with serving(remember) as url:
-        target = Target(url + "/", "/v1/classify", headers={"X-Request-Timeout-Ms": "250"})
+        target = LoadTarget(url + "/", "/v1/classify", headers={"X-Request-Timeout-Ms": "250"})
         run(closed_loop(target, BODIES, clients=1, seconds=1, requests=1))
     assert seen == ["250", "application/json", "/v1/classify"]
 
@@ -194,7 +194,7 @@ def test_joined_windows_add_up() -> None:
 def test_progress_is_told_the_seconds() -> None:
     told: list[float] = []
     with serving(at_once) as url:
-        run(open_loop(Target(url), BODIES, rate=20, seconds=0.5, warmup_s=0.3, progress=told.append))
+        run(open_loop(LoadTarget(url), BODIES, rate=20, seconds=0.5, warmup_s=0.3, progress=told.append))
     assert told == sorted(told)
     assert told[0] < 0.1
     assert told[-1] > 0.4
@@ -212,4 +212,4 @@ def test_progress_is_told_the_seconds() -> None:
 def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, object], words: str) -> None:
     given: dict[str, object] = {"bodies": BODIES} | arguments
     with pytest.raises(InputError, match=words):
-        run(open_loop(Target("http://127.0.0.1:1"), **given))  # type: ignore[arg-type]
+        run(open_loop(LoadTarget("http://127.0.0.1:1"), **given))  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import write_json
 from rollout.load import knee as module
 from rollout.load.bench import Pattern
-from rollout.load.generator import Body, Load, Target
+from rollout.load.generator import Body, Load, LoadTarget
 from rollout.load.knee import LOWEST, RESOLUTION, Capacity, confirm, find_knee, search, trial_of
 from rollout.load.slo import parse_objective
 from rollout.server.server import Started
@@ -108,7 +108,7 @@ def test_the_capacity_of_a_server_with_one_worker(monkeypatch: pytest.MonkeyPatc
     said: list[str] = []
     soon = parse_objective("p90=40ms")
     with serving(OneWorker(0.005)) as url:
-        served = Served("one worker", Target(url, timeout_s=5), None, Started(url, os.getpid(), 2.5))
+        served = Served("one worker", LoadTarget(url, timeout_s=5), None, Started(url, os.getpid(), 2.5))
         pattern = Pattern(clients=1, seconds=1.0, warmup_s=0.1)
         capacity = find_knee(served, BODIES, soon, pattern, cpu=describe(), tell=said.append)
     assert 80 <= capacity.rate_per_pod <= 225
@@ -136,7 +136,7 @@ def test_a_server_that_refuses_has_no_capacity(monkeypatch: pytest.MonkeyPatch) 
 
     with serving(every_other) as url, pytest.raises(GateError, match=r"no rate holds p90=100ms: .* not answered 200"):
         find_knee(
-            Served("refuses", Target(url, timeout_s=2), None),
+            Served("refuses", LoadTarget(url, timeout_s=2), None),
             BODIES,
             P90,
             Pattern(clients=1, seconds=1.0),
@@ -147,7 +147,7 @@ def test_a_server_that_refuses_has_no_capacity(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_objective_out_of_reach_is_a_gate_that_says_no() -> None:
     with serving(OneWorker(0.02)) as url:
-        served = Served("slow", Target(url, timeout_s=2), None)
+        served = Served("slow", LoadTarget(url, timeout_s=2), None)
         with pytest.raises(GateError, match=r"slow: p50=1ms is out of reach: .* takes 2") as error:
             find_knee(
                 served,

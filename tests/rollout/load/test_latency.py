@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rollout.load.generator import Load
-from rollout.load.latency import Latency, Summary, curve
+from rollout.load.latency import Latency, LoadSummary, curve
 
 
 def measured(latency_s: list[float], status: list[int], group: list[str]) -> Load:
@@ -27,7 +27,7 @@ def measured(latency_s: list[float], status: list[int], group: list[str]) -> Loa
 
 
 def test_a_summary_has_every_number() -> None:
-    summary = Summary.of(measured([0.1, 0.2, 0.3, 9.0], [200, 200, 200, 429], ["short", "short", "long", "long"]))
+    summary = LoadSummary.of(measured([0.1, 0.2, 0.3, 9.0], [200, 200, 200, 429], ["short", "short", "long", "long"]))
     assert (summary.requests, summary.requests_per_s, summary.texts_per_s) == (4, 1.5, 3.0)
     assert summary.statuses == {"200": 3, "429": 1}
     assert summary.retry_after_s == 4.0
@@ -36,13 +36,13 @@ def test_a_summary_has_every_number() -> None:
     assert (summary.latency_ms.p50, summary.latency_ms.max, summary.latency_ms.answers) == (200.0, 300.0, 3)
     assert {name: group.max for name, group in summary.groups.items()} == {"short": 200.0, "long": 300.0}
     assert summary.latency_ms.of_percentile("p99.9") == summary.latency_ms.p99_9
-    assert Summary.model_validate_json(summary.model_dump_json()) == summary
+    assert LoadSummary.model_validate_json(summary.model_dump_json()) == summary
 
 
 @pytest.mark.parametrize("status", [[], [500, 0]])
 def test_without_answers_there_are_no_latencies(status: list[int]) -> None:
     load = measured([1.0] * len(status), status, [""] * len(status))
-    summary = Summary.of(load)
+    summary = LoadSummary.of(load)
     assert summary.latency_ms == Latency(p50=None, p90=None, p99=None, p99_9=None, max=None, answers=0)
     assert json.loads(summary.model_dump_json())["latency_ms"]["p99"] is None
     assert curve(load, [50, 99]) == [None, None]

@@ -29,7 +29,7 @@ def kept_as_it_was(releasing: Any, first: Any) -> None:
     for _ in range(6):
         releasing.cluster.step()
     assert serves(releasing.cluster) == {image_of(first)}
-    assert releasing.place().pinned().content == first.content
+    assert releasing.target().pinned().content == first.content
 
 
 @pytest.mark.parametrize("error", [BentuneError("the API server is gone"), KeyboardInterrupt(), SystemExit(143)])
@@ -43,20 +43,20 @@ def test_an_error_while_it_is_watched_takes_it_back(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(releasing.means.listener, "pods", fails)
+        patched.setattr(releasing.options.listener, "pods", fails)
         with pytest.raises(type(error)):
             releasing.release(second)
     kept_as_it_was(releasing, first)
-    assert read(releasing.means.record)[-1].action is Action.INTERRUPTED
+    assert read(releasing.options.record)[-1].action is Action.INTERRUPTED
     # Nothing is known against it; but it is nothing to go back to either.
-    releasing.means.record.unlink()
+    releasing.options.record.unlink()
     with pytest.raises(InputError, match="no earlier release"):
         releasing.rollback()
 
 
 def test_a_sigterm_takes_it_back(releasing: Any, two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = two
-    monkeypatch.setattr(releasing.means.listener, "pods", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(releasing.options.listener, "pods", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         releasing.release(second)
@@ -108,11 +108,11 @@ def test_what_was_never_proven_is_not_what_is_served(releasing: Any, two: Any, m
     assert "and it was not undone: gone" in lost.problem
     assert not lost.undone
     # The files and the record say so nevertheless.
-    assert releasing.place().pinned().content == first.content
-    assert read(releasing.means.record)[-1].action is Action.UNDONE
+    assert releasing.target().pinned().content == first.content
+    assert read(releasing.options.record)[-1].action is Action.UNDONE
     monkeypatch.setattr(Kubectl, "undo", undo)
     assert serves(releasing.cluster) == {image_of(second)}
-    releasing.means.record.unlink()
+    releasing.options.record.unlink()
     held = releasing.make("3", None)
     releasing.behind.knows(held)
     with pytest.raises(GateError, match="was not compared with what is served"):
@@ -126,7 +126,7 @@ def test_what_was_never_proven_is_not_what_is_served(releasing: Any, two: Any, m
     monkeypatch.setattr(Kubectl, "undo", lambda *_: (_ for _ in ()).throw(BentuneError("gone")))
     releasing.release(second, force=True, reason="again")
     monkeypatch.setattr(Kubectl, "undo", undo)
-    releasing.means.record.unlink()
+    releasing.options.record.unlink()
     assert releasing.rollback().pin.content == first.content
     kept_as_it_was(releasing, first)
 
@@ -138,7 +138,7 @@ def test_words_never_keep_it_from_being_undone(releasing: Any, two: Any) -> None
     def say(words: Any) -> None:
         said.append(Text.from_markup(str(words)).plain)
 
-    releasing.means.listener.say = say
+    releasing.options.listener.say = say
     # What a server says of itself is nobody's markup.
     odd = releasing.version("odd")
     odd.manifest.__dict__["version"] = "[/ill]"
@@ -184,7 +184,7 @@ def test_each_new_pod_is_asked_and_not_one_of_the_service(
             yield url
 
     monkeypatch.setattr(Kubectl, "forward", forward)
-    releasing.means = dataclasses.replace(releasing.means, url=None)
+    releasing.options = dataclasses.replace(releasing.options, url=None)
     releasing.cluster.objects["Deployment", "bentune"]["spec"]["replicas"] = 2
     outcome = releasing.release(second)
     assert asked == ["pod:3000", "pod:3000"]
@@ -202,13 +202,13 @@ def test_pods_of_other_evidence_are_told(releasing: Any, two: Any) -> None:
     releasing.behind.versions[image_of(second)] = built
     assert built.digest != judged_again.digest
     assert releasing.release(judged_again).problem == ""
-    assert any(f"the pods' digest is {built.digest[:12]}" in words for words in releasing.means.listener.said)
+    assert any(f"the pods' digest is {built.digest[:12]}" in words for words in releasing.options.listener.said)
 
 
 def test_an_address_that_is_none_is_refused_before_anything(releasing: Any, two: Any) -> None:
     first, second = two
     for url in ("http://x:99999", "service:80", "ftp://there", "http://"):
-        releasing.means = dataclasses.replace(releasing.means, url=url)
+        releasing.options = dataclasses.replace(releasing.options, url=url)
         with pytest.raises(InputError, match="--url"):
             releasing.release(second)
         with pytest.raises(InputError, match="--url"):

@@ -12,7 +12,7 @@ from http_server import serving
 
 from bentune.bundle.manifest import Bundle, open_bundle
 from bentune.bundle.plan import scores_key
-from rollout.release.check_pods import LOOKS, TRIES, proven
+from rollout.release.check_pods import LOOKS, TRIES, check_server
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ class Service:
 def ask(service: Service, *, bundle: bool = True) -> str:
     with serving(service) as url:
         content = service.bundle.content
-        return proven(url, content, service.bundle if bundle else None, pause=lambda _: None).problem
+        return check_server(url, content, service.bundle if bundle else None, pause=lambda _: None).problem
 
 
 def test_the_version_itself_passes(bundle: Bundle) -> None:
@@ -91,7 +91,7 @@ def test_wrong_scores_are_found(bundle: Bundle) -> None:
 
 
 def test_nobody_there_is_said(bundle: Bundle) -> None:
-    assert proven("http://127.0.0.1:9", bundle.content, bundle, pause=lambda _: None).problem == (
+    assert check_server("http://127.0.0.1:9", bundle.content, bundle, pause=lambda _: None).problem == (
         "http://127.0.0.1:9 does not serve the version: /info: ConnectError"
     )
 
@@ -99,7 +99,7 @@ def test_nobody_there_is_said(bundle: Bundle) -> None:
         return web.Response(status=503)
 
     with serving(broken) as url:
-        assert "/info answered 503" in proven(url, bundle.content, bundle, pause=lambda _: None).problem
+        assert "/info answered 503" in check_server(url, bundle.content, bundle, pause=lambda _: None).problem
 
 
 def test_a_busy_server_is_asked_again_after_as_long_as_it_says(bundle: Bundle) -> None:
@@ -111,10 +111,10 @@ def test_a_busy_server_is_asked_again_after_as_long_as_it_says(bundle: Bundle) -
         return scores if status is None else web.Response(status=status, headers={"Retry-After": "3"})
 
     with serving(Service(bundle, sometimes)) as url:
-        assert proven(url, bundle.content, bundle, pause=waits.append).problem == ""
+        assert check_server(url, bundle.content, bundle, pause=waits.append).problem == ""
     assert waits == [3.0, 3.0, 3.0]
     with serving(Service(bundle, lambda *_: web.Response(status=429, headers={"Retry-After": "nan"}))) as url:
-        assert "row 0: HTTPStatusError" in proven(url, bundle.content, bundle, pause=waits.append).problem
+        assert "row 0: HTTPStatusError" in check_server(url, bundle.content, bundle, pause=waits.append).problem
     assert max(waits) <= 5.0
 
 

@@ -49,10 +49,10 @@ def test_a_margin_wider_than_the_recipes_is_none(bundle: Bundle) -> None:
 
 def test_what_is_served_and_unknown_lets_nothing_out(bundle: Bundle) -> None:
     promoted = with_verdicts(bundle, [verdict_on(bundle, served=SERVED)])
-    with pytest.raises(GateError, match="was not released by Bentune, and no /info said which it is"):
+    with pytest.raises(GateError, match="was not released by Bentune, and no /info identified it"):
         word(promoted, None)
     assert word(promoted, None, first=True) == "PROMOTE"
-    with pytest.raises(GateError, match="was taken back here"):
+    with pytest.raises(GateError, match="was undone here"):
         word(promoted, left=(bundle.content,))
 
 

@@ -11,15 +11,15 @@ from bentune.bundle.errors import GateError, InputError
 from rollout.release.kubectl import Kubectl
 from rollout.release.record import Action, read
 from rollout.release.release import release
-from rollout.release.state import found
-from rollout.release.target import LivePlace
+from rollout.release.state import inspect
+from rollout.release.target import LiveTarget
 
 
 def test_what_was_deployed_by_hand_is_asked_what_it_is(releasing: Any) -> None:
     deployed(releasing.cluster, releasing.overlay, pin=False)
     running = releasing.version("1")
     candidate, unjudged = releasing.version("2", running), releasing.version("3")
-    with pytest.raises(GateError, match="no /info said which it is"):
+    with pytest.raises(GateError, match="no /info identified it"):
         releasing.release(candidate)
     releasing.behind.versions[releasing.cluster.image()] = running
     with pytest.raises(GateError, match="was not compared with what is served"):
@@ -35,7 +35,7 @@ def test_an_image_that_was_set_by_hand_is_not_what_the_annotations_say(releasing
     template["spec"]["containers"][0]["image"] = GOOD
     for _ in range(4):
         releasing.cluster.step()
-    with pytest.raises(GateError, match="no /info said which it is"):
+    with pytest.raises(GateError, match="no /info identified it"):
         releasing.release(releasing.version("2", first))
 
 
@@ -46,7 +46,7 @@ def test_a_deployment_without_pods_proves_nothing(releasing: Any) -> None:
     releasing.cluster.objects["Deployment", "bentune"]["spec"]["replicas"] = 0
     second = releasing.version("2", first)
     with pytest.raises(InputError, match="has 0 replicas: no pod would prove the version"):
-        release(LivePlace("bentune", Kubectl()), second, image_of(second), releasing.means)
+        release(LiveTarget("bentune", Kubectl()), second, image_of(second), releasing.options)
     assert releasing.cluster.image() == image_of(first)
 
 
@@ -60,14 +60,14 @@ def test_overlays_have_records_of_their_own(releasing: Any) -> None:
 
     for one in (releasing, production):
         with pytest.raises(InputError, match="no earlier release"):
-            rollback(one.place(), one.means, mode="commit")
+            rollback(one.target(), one.options, mode="commit")
 
 
 def test_an_overlay_with_somebodys_image_is_no_first_version(releasing: Any) -> None:
     kustomization = releasing.overlay / "kustomization.yaml"
     text = kustomization.read_text()
     kustomization.write_text(text.replace("newTag: dev", "newName: registry.test:5000/mine\n    newTag: '7'"))
-    with pytest.raises(GateError, match="no /info said which it is"):
+    with pytest.raises(GateError, match="no /info identified it"):
         releasing.release(releasing.version("1"), mode="commit")
 
 
@@ -91,11 +91,11 @@ def test_with_argo_the_stable_version_is_what_is_served(releasing: Any, monkeypa
 
     monkeypatch.setattr(Kubectl, "get", rollouts)
     monkeypatch.setattr(Kubectl, "apply", lambda *_: [])
-    now = found(releasing.place(), "apply")
-    assert now.before is not None
-    assert (now.before.content, now.marks.left) == (first.content, (second.content,))
-    with pytest.raises(GateError, match="was taken back here"):
+    state = inspect(releasing.target(), "apply")
+    assert state.before is not None
+    assert (state.before.content, state.annotations.left) == (first.content, (second.content,))
+    with pytest.raises(GateError, match="was undone here"):
         releasing.release(second)
     third = releasing.version("3", first)
     assert releasing.release(third).before.content == first.content
-    assert read(releasing.means.record)[-1].action is Action.HANDED_OVER
+    assert read(releasing.options.record)[-1].action is Action.HANDED_OVER

@@ -12,7 +12,7 @@ from programs import require
 
 from bentune.bundle.errors import InputError
 from rollout.release.kubectl import Kubectl
-from rollout.release.target import OverlayPlace
+from rollout.release.target import OverlayTarget
 from rollout.release.version_pin import FILE, Pin, Saved, pin_of, pinned_container, read_pin, write_pin
 
 K8S = Path(__file__).parents[3] / "k8s"
@@ -99,35 +99,35 @@ def test_a_deployment_of_another_kind_is_refused(overlay: Path) -> None:
     with pytest.raises(InputError, match=r"has no container 'model': .* it has \['web'\]"):
         pinned_container(template)
     with pytest.raises(InputError, match="should render one serving Deployment other; found none"):
-        OverlayPlace(overlay, Kubectl(), "other")
+        OverlayTarget(overlay, Kubectl(), "other")
     (overlay / "kustomization.yaml").write_text("resources: [nowhere.yaml]\n")
     with pytest.raises(InputError, match="does not render: .*nowhere.yaml"):
-        OverlayPlace(overlay, Kubectl())
+        OverlayTarget(overlay, Kubectl())
 
 
 def test_the_overlays_namespace_is_where_it_goes(overlay: Path) -> None:
     require("kubectl")
     (overlay / "kustomization.yaml").write_text(USER + "namespace: news\n")
-    assert OverlayPlace(overlay, Kubectl()).kubectl.namespace == "news"
-    assert OverlayPlace(overlay, Kubectl(namespace="news")).kubectl.namespace == "news"
+    assert OverlayTarget(overlay, Kubectl()).kubectl.namespace == "news"
+    assert OverlayTarget(overlay, Kubectl(namespace="news")).kubectl.namespace == "news"
     with pytest.raises(InputError, match="--namespace other: .* says news"):
-        OverlayPlace(overlay, Kubectl(namespace="other"))
+        OverlayTarget(overlay, Kubectl(namespace="other"))
 
 
 def test_the_canary_beside_it_is_not_released(overlay: Path) -> None:
     (overlay / "kustomization.yaml").write_text(USER + "components: [../../components/canary]\n")
-    place = OverlayPlace(overlay, Kubectl())
-    assert f"+        image: {PIN.image}" in place.write(PIN)
+    target = OverlayTarget(overlay, Kubectl())
+    assert f"+        image: {PIN.image}" in target.write(PIN)
     images = {
         one["metadata"]["name"]: one["spec"]["template"]["spec"]["containers"][0]["image"]
         for one in rendered(overlay)
         if one["kind"] == "Deployment"
     }
     assert images == {"bentune": PIN.image, "bentune-canary": "bentune/canary"}
-    assert place.rollout == ""
+    assert target.rollout == ""
 
 
 def test_a_rollout_takes_it_over(overlay: Path) -> None:
     require("kubectl")
     (overlay / "kustomization.yaml").write_text(USER + "components: [../../components/canary-argo]\n")
-    assert OverlayPlace(overlay, Kubectl()).rollout == "bentune"
+    assert OverlayTarget(overlay, Kubectl()).rollout == "bentune"

@@ -8,7 +8,7 @@ from aiohttp import web
 from http_server import serving
 
 from rollout.server import scrape as module
-from rollout.server.scrape import Reading, between, parse, read_info, read_metrics, sample, signal_of, slots_of
+from rollout.server.scrape import MetricsReading, between, parse, read_info, read_metrics, sample, signal_of, slots_of
 
 PAGE = b"""# HELP bentune_batch_tokens Padded tokens in a batch
 # TYPE bentune_batch_tokens histogram
@@ -32,7 +32,7 @@ python_gc_objects_collected_total{generation="0"} 1.0
 
 
 def test_what_happened_between_readings() -> None:
-    start = Reading(100.0, {"bentune_batch_tokens_count": 0.0}, {})
+    start = MetricsReading(100.0, {"bentune_batch_tokens_count": 0.0}, {})
     inside = between([(start, parse(PAGE, 102.0))], slots=2)
     assert inside is not None
     assert inside.rejected == {"overloaded": 5}
@@ -50,7 +50,7 @@ def test_what_happened_between_readings() -> None:
 
 
 def test_pairs_of_readings_are_taken_together() -> None:
-    page, none = parse(PAGE, 1.0), Reading(0.0, {"bentune_batch_tokens_count": 0.0})
+    page, none = parse(PAGE, 1.0), MetricsReading(0.0, {"bentune_batch_tokens_count": 0.0})
     once, twice = between([(none, page)], 2), between([(none, page), (none, page)], 2)
     assert once is not None
     assert twice is not None
@@ -69,7 +69,7 @@ def test_an_idle_server_has_no_means() -> None:
 def test_a_missing_reading_and_a_restart_give_none() -> None:
     page = parse(PAGE, 1.0)
     assert between([(page, None)], 1) is None
-    assert between([(page, Reading(2.0, {"bentune_batch_tokens_count": 3.0}))], 1) is None
+    assert between([(page, MetricsReading(2.0, {"bentune_batch_tokens_count": 3.0}))], 1) is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_other_pages_have_no_metrics(content: bytes) -> None:
 
 
 def test_signals_are_means_of_samples() -> None:
-    busy, idle = parse(PAGE, 0.0), Reading(1.0, {"bentune_slots_busy": 0.0})
+    busy, idle = parse(PAGE, 0.0), MetricsReading(1.0, {"bentune_slots_busy": 0.0})
     assert busy is not None
     signal = signal_of([busy, idle], slots=2)
     assert signal is not None

@@ -14,7 +14,7 @@ from service.tasks.tokenizer import TextTokenizer
 from training.plan import candidates as module
 from training.plan.candidates import MOST_SPARED, NARROWLY, Trial, candidates
 from training.plan.checks import Sample
-from training.plan.variants import BUILDERS, Feed, node_groups
+from training.plan.variants import BUILDERS, GraphInputs, node_groups
 from training.recipe.recipe import PlanSettings
 from training.tasks.rows import read_rows
 
@@ -29,9 +29,11 @@ class Biased:
     def __init__(self, moves: Mapping[str, float]) -> None:
         self.moves = moves
         self.kept: list[set[str]] = []
-        self.calibration: Sequence[Feed] = ()
+        self.calibration: Sequence[GraphInputs] = ()
 
-    def __call__(self, source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: Collection[str]) -> None:
+    def __call__(
+        self, source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]
+    ) -> None:
         model = onnx.load(source)
         groups = node_groups(model)
         self.kept.append({name for name, nodes in groups.items() if set(nodes) <= set(keep_fp32)})
@@ -274,7 +276,7 @@ def test_the_head_counts_for_itself_when_its_products_are_gemms(
     module.prepared(fp32, ready)
     dynamic = BUILDERS["int8-dynamic"]
 
-    def watched(source: Path, target: Path, calibration: Sequence[Feed], keep_fp32: Collection[str]) -> None:
+    def watched(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:
         dynamic(source, target, calibration, keep_fp32)
         graph = onnx.load(target).graph
         int8 = [one for one in graph.initializer if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 2]

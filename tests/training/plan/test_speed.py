@@ -13,7 +13,7 @@ from bentune.bundle.plan import CPU, FP32, Entry
 from service.engine.predictor import Predictor
 from service.engine.runtime import Runtime
 from service.tasks.tokenizer import TextTokenizer, Tokens
-from training.plan.speed import CLIENTS_PER_SLOT, LONE_ROWS, Traffic, measure
+from training.plan.speed import CLIENTS_PER_SLOT, LONE_ROWS, RowTraffic, measure
 from training.tasks.rows import read_rows
 
 
@@ -23,9 +23,9 @@ def tokenizer(tiny_bundle: Path) -> TextTokenizer:
 
 
 @pytest.fixture(scope="module")
-def traffic(tiny_run: Path, tokenizer: TextTokenizer) -> Traffic:
+def traffic(tiny_run: Path, tokenizer: TextTokenizer) -> RowTraffic:
     rows = read_rows(tiny_run / "data/test.parquet")
-    return Traffic([tokenizer.encode(text, truncate=True) for text in rows.texts], seed=3)
+    return RowTraffic([tokenizer.encode(text, truncate=True) for text in rows.texts], seed=3)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 @pytest.fixture
-def ask(tiny_bundle: Path, tokenizer: TextTokenizer, traffic: Traffic) -> Callable[..., Entry]:
+def ask(tiny_bundle: Path, tokenizer: TextTokenizer, traffic: RowTraffic) -> Callable[..., Entry]:
     def call(slots: int, threads: int, budget: int, seconds: float = 0.2) -> Entry:
         runtime = Runtime(FP32, CPU, slots, threads, budget)
         return measure(tiny_bundle / "model/fp32.onnx", runtime, tokenizer, traffic, 0.15, seconds)
@@ -51,14 +51,14 @@ def ask(tiny_bundle: Path, tokenizer: TextTokenizer, traffic: Traffic) -> Callab
     return call
 
 
-def test_traffic_is_every_row_again_and_again_in_one_shuffled_order(traffic: Traffic) -> None:
+def test_traffic_is_every_row_again_and_again_in_one_shuffled_order(traffic: RowTraffic) -> None:
     count = len(traffic.tokens)
     first = list(itertools.islice(traffic.rows(), 2 * count))
     assert sorted(map(id, first[:count])) == sorted(map(id, traffic.tokens))
     assert first[:count] == first[count:]
     assert first[:count] != list(traffic.tokens)
     assert first == list(itertools.islice(traffic.rows(), 2 * count)), "the same seed, the same order"
-    assert first != list(itertools.islice(Traffic(traffic.tokens, seed=4).rows(), 2 * count))
+    assert first != list(itertools.islice(RowTraffic(traffic.tokens, seed=4).rows(), 2 * count))
 
 
 def test_an_entry_is_what_was_asked_for_with_what_was_measured(ask: Callable[..., Entry]) -> None:

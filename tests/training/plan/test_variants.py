@@ -15,7 +15,7 @@ import pytest
 from bentune.bundle.manifest import open_bundle
 from service.tasks.tokenizer import TextTokenizer, Tokens, pad
 from training.plan.fusion import separated
-from training.plan.variants import BUILDERS, WEIGHTED, Feed, node_groups, prepared
+from training.plan.variants import BUILDERS, WEIGHTED, GraphInputs, node_groups, prepared
 from training.tasks.rows import read_rows
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +38,7 @@ class Rows:
             tokenizer.encode(text, truncate=True) for text in read_rows(tiny_run / "data/train.parquet").texts[:16]
         ]
 
-    def feed(self, rows: Collection[Tokens]) -> Feed:
+    def feed(self, rows: Collection[Tokens]) -> GraphInputs:
         padded = pad(list(rows), self.settings)
         return {name: padded[name] for name in INPUTS}
 

@@ -172,7 +172,7 @@ def _halves(keys: bytearray) -> Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PoolRows:
     """The rows of a pool that make up one split."""
 
     pool: Pool
@@ -181,7 +181,7 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, chosen: Indices) -> "Part":
+    def take(self, chosen: Indices) -> "PoolRows":
         """The rows in these places, in the order that they have here."""
         return replace(self, rows=self.rows[np.sort(chosen)])
 

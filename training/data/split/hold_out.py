@@ -5,11 +5,11 @@ import numpy.typing as npt
 import scipy.sparse
 
 from bentune.bundle.errors import InputError
-from training.data.reading.pool import Part
+from training.data.reading.pool import PoolRows
 from training.recipe.data import SplitSettings
 
 
-def hold_out(part: Part, share: float, split: SplitSettings, seed: int, where: str) -> tuple[Part, Part]:
+def hold_out(part: PoolRows, share: float, split: SplitSettings, seed: int, where: str) -> tuple[PoolRows, PoolRows]:
     """What stays and what is held out. Raises InputError when that cannot be done; `where` begins the message."""
     if split.group is not None:
         chosen = _groups(part, share, split.group, seed, where)
@@ -20,7 +20,7 @@ def hold_out(part: Part, share: float, split: SplitSettings, seed: int, where: s
     return part.take(np.flatnonzero(~chosen)), part.take(np.flatnonzero(chosen))
 
 
-def some_groups(part: Part, share: float, seed: int) -> npt.NDArray[np.bool_]:
+def some_groups(part: PoolRows, share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Bool [rows]: groups drawn at random, so that about `share` of each label's rows is in them.
 
     One after the other in random order a group is taken if that brings the labels' counts nearer to the share, each
@@ -44,7 +44,7 @@ def some_groups(part: Part, share: float, seed: int) -> npt.NDArray[np.bool_]:
     return chosen
 
 
-def newest(part: Part, share: float) -> npt.NDArray[np.bool_]:
+def newest(part: PoolRows, share: float) -> npt.NDArray[np.bool_]:
     """Bool [rows]: the newest `share`, rounded; of rows with the same time those of the larger key."""
     order = np.argsort(part.times, kind="stable")  # the part's rows are in the order of their keys
     chosen = np.zeros(len(part), dtype=np.bool_)
@@ -52,7 +52,7 @@ def newest(part: Part, share: float) -> npt.NDArray[np.bool_]:
     return chosen
 
 
-def _groups(part: Part, share: float, column: str, seed: int, where: str) -> npt.NDArray[np.bool_]:
+def _groups(part: PoolRows, share: float, column: str, seed: int, where: str) -> npt.NDArray[np.bool_]:
     if len(np.unique(part.groups)) < 2:
         raise InputError(
             f"{where}: all {len(part)} rows have the same {column!r}, and a group is needed on each side of the split: "
@@ -67,7 +67,7 @@ def _groups(part: Part, share: float, column: str, seed: int, where: str) -> npt
     return np.asarray(chosen, dtype=np.bool_)
 
 
-def _newest_of_all(part: Part, share: float, column: str, where: str) -> npt.NDArray[np.bool_]:
+def _newest_of_all(part: PoolRows, share: float, column: str, where: str) -> npt.NDArray[np.bool_]:
     if len(np.unique(part.times)) < 2:
         raise InputError(
             f"{where}: all {len(part)} rows have the same {column!r}, so none is newer than another: split by another "

@@ -8,7 +8,7 @@ import numpy as np
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import SeenRows
-from training.data.reading.pool import Mask, Part
+from training.data.reading.pool import Mask, PoolRows
 from training.data.split.hold_out import hold_out, newest, some_groups
 from training.recipe.data import DataSettings
 
@@ -27,10 +27,10 @@ class Split:
     counts what the parent held out and the data no longer has, `gone` the same of what it was trained on.
     """
 
-    parts: dict[str, Part]
-    reference: Part
-    relabelled: Part
-    trained_before: Part
+    parts: dict[str, PoolRows]
+    reference: PoolRows
+    relabelled: PoolRows
+    trained_before: PoolRows
     missing: int = 0
     gone: int = 0
 
@@ -43,7 +43,7 @@ class Known:
     trained: Mask
 
     @classmethod
-    def of(cls, everything: Part, seen: SeenRows | None) -> "Known":
+    def of(cls, everything: PoolRows, seen: SeenRows | None) -> "Known":
         """What the parent's filters say of the rows that are kept for their texts."""
         held_out, trained = np.zeros((2, len(everything.pool)), dtype=np.bool_)
         if seen is not None:
@@ -53,7 +53,7 @@ class Known:
         return cls(held_out, trained & ~held_out)
 
 
-def split_afresh(everything: Part, left_out: Mask, data: DataSettings, seed: int, where: str) -> Split:
+def split_afresh(everything: PoolRows, left_out: Mask, data: DataSettings, seed: int, where: str) -> Split:
     """Hold out the recipe's share, or the hub's split; no row of the pool that is `left_out` is on either side.
 
     Raises InputError when that cannot be done.
@@ -71,7 +71,7 @@ def split_afresh(everything: Part, left_out: Mask, data: DataSettings, seed: int
 
 
 def split_onward(
-    everything: Part, left_out: Mask, known: Known, seen: SeenRows, data: DataSettings, seed: int, where: str
+    everything: PoolRows, left_out: Mask, known: Known, seen: SeenRows, data: DataSettings, seed: int, where: str
 ) -> Split:
     """What the parent held out stays held out, what it was trained on is trained on; of the rest a share is held out.
 
@@ -123,7 +123,7 @@ def split_onward(
 
 
 def _fresh_held_out(
-    everything: Part, held_out: Mask, trained: Mask, fresh: Mask, data: DataSettings, share: float, seed: int
+    everything: PoolRows, held_out: Mask, trained: Mask, fresh: Mask, data: DataSettings, share: float, seed: int
 ) -> Mask:
     """Which of the fresh rows are held out. New rows of a group go to the side that the group is on."""
     if data.split.kind == "label":
@@ -148,7 +148,7 @@ def _fresh_held_out(
     return chosen
 
 
-def require_training_rows(parts: Mapping[str, Part], where: str) -> None:
+def require_training_rows(parts: Mapping[str, PoolRows], where: str) -> None:
     """Raise InputError for a label that is held out and never trained on, and for a side without a row."""
     trained = parts["train"].label_counts
     for name, part in parts.items():
@@ -174,7 +174,7 @@ def _some(mask: Mask, most: int, seed: int) -> Mask:
     return chosen
 
 
-def _limited(parts: dict[str, Part], data: DataSettings, seed: int, where: str) -> dict[str, Part]:
+def _limited(parts: dict[str, PoolRows], data: DataSettings, seed: int, where: str) -> dict[str, PoolRows]:
     generator = np.random.default_rng(seed)
     for name, limit in data.rows.model_dump().items():
         part = parts[name]

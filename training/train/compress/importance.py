@@ -20,7 +20,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from training.tasks.targets.losses import Loss
 from training.tasks.text.tokenized import lengths_of
 
-Scores = npt.NDArray[np.float64]
+WeightScores = npt.NDArray[np.float64]
 BATCH = 16
 
 
@@ -39,7 +39,7 @@ def taylor_scores(
     tokenizer: PreTrainedTokenizerBase,
     loss: Loss,
     advance: Callable[[int], None],
-) -> list[Scores]:
+) -> list[WeightScores]:
     """For each of `gated`, the scores of its groups, float64 [groups], over tokenized rows with `labels`.
 
     The model is put into eval mode, and is left without gradients.

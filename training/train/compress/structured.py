@@ -13,7 +13,7 @@ from transformers.pytorch_utils import prune_linear_layer
 from bentune.bundle.errors import InputError
 from training.recipe.compression import PruneSettings
 from training.tasks.targets.losses import Loss
-from training.train.compress.importance import Gated, Scores, taylor_scores
+from training.train.compress.importance import Gated, WeightScores, taylor_scores
 
 KEY = "prune.kind"
 
@@ -101,7 +101,7 @@ def remove_least_important(
     )
 
 
-def _least_heads(scores: Scores, amount: float) -> dict[int, list[int]]:
+def _least_heads(scores: WeightScores, amount: float) -> dict[int, list[int]]:
     """Heads to remove by layer, from scores, float64 [layers, heads]; the best one of a layer stays."""
     norms = np.linalg.norm(scores, axis=1, keepdims=True)
     ranked = scores / np.where(norms > 0, norms, 1)
@@ -114,7 +114,7 @@ def _least_heads(scores: Scores, amount: float) -> dict[int, list[int]]:
     return gone
 
 
-def _keep(layer: torch.nn.Module, layout: Layout, scores: Scores, count: int) -> None:
+def _keep(layer: torch.nn.Module, layout: Layout, scores: WeightScores, count: int) -> None:
     """Leave the `count` most important neurons of one layer, in the order they had."""
     chosen = cast("torch.LongTensor", torch.from_numpy(np.sort(np.argsort(-scores, kind="stable")[:count])))
     for path, dim in ((layout.before_neurons, 0), (layout.after_neurons, 1)):

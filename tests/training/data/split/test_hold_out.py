@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bentune.bundle.errors import InputError
-from training.data.reading.pool import Part, Pool
+from training.data.reading.pool import Pool, PoolRows
 from training.data.split.hold_out import hold_out, newest, some_groups
 from training.recipe.data import SplitSettings
 
 Rows = Sequence[tuple[int, int]]
 
 
-def part_of(labels: Sequence[int], groups: Sequence[int] | None = None, times: Sequence[float] | None = None) -> Part:
+def part_of(
+    labels: Sequence[int], groups: Sequence[int] | None = None, times: Sequence[float] | None = None
+) -> PoolRows:
     count = len(labels)
     pool = Pool(
         file=Path("none"),
@@ -30,7 +32,7 @@ def part_of(labels: Sequence[int], groups: Sequence[int] | None = None, times: S
         groups=None if groups is None else np.array(groups, dtype=np.uint64),
         times=None if times is None else np.array(times, dtype=np.float64),
     )
-    return Part(pool, np.arange(count))
+    return PoolRows(pool, np.arange(count))
 
 
 @settings(max_examples=200, deadline=None)

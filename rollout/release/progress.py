@@ -1,14 +1,13 @@
-"""Judges a rollout by what Kubernetes says of a Deployment, its ReplicaSets and their pods. Asks nobody itself."""
+"""Progress of a rollout, judged from snapshots of a Deployment, its ReplicaSets and pods."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
-Object = dict[str, Any]
+from rollout.release.kubectl import Object
 
 REVISION = "deployment.kubernetes.io/revision"
-# What a pod waits for that no waiting brings. An image that is slow to come says something else.
+# Reasons for waiting that no time ends; an image that is slow to pull has another one.
 HOPELESS = {
     "CrashLoopBackOff",
     "CreateContainerConfigError",
@@ -17,12 +16,12 @@ HOPELESS = {
     "InvalidImageName",
     "RunContainerError",
 }
-# A pod that a node lost says nothing about its version.
+# The node's reasons for a failed pod, which say nothing about the version in it.
 LOST = {"Evicted", "NodeLost", "NodeShutdown", "Preempting", "Shutdown", "Terminated", "UnexpectedAdmissionError"}
 
 
-class State(StrEnum):
-    """What has come of a rollout."""
+class RolloutState(StrEnum):
+    """State of a rollout."""
 
     WAITING = "waiting"
     COMPLETE = "complete"
@@ -31,7 +30,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Kubernetes' own objects at one moment; `pods` and `replica_sets` may hold those of others."""
+    """Objects of the cluster at one moment.
+
+    `pods` and `replica_sets` may include those of other Deployments.
+    """
 
     deployment: Object
     replica_sets: Sequence[Object]
@@ -39,8 +41,11 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Pod:
-    """A pod of the new version: `state` in a few words, `trouble` why it will not do, or nothing."""
+class PodStatus:
+    """Status of a new pod.
+
+    `state` is in a few words; `trouble` is the reason why the pod will never serve, or empty.
+    """
 
     name: str
     ready: bool
@@ -50,23 +55,27 @@ class Pod:
 
 
 @dataclass(frozen=True)
-class Watch:
-    """What is remembered between two looks. Times are seconds of one clock.
+class RolloutProgress:
+    """Progress of a rollout so far, carried from one snapshot to the next.
 
-    `timeout_s` is how long to wait for the next pod to turn ready, and `since` when the last one did.
+    Times are seconds of one clock. `timeout_s` is the longest wait for the next pod to turn ready, and `since` the time
+    when the last one did.
     """
 
     timeout_s: float
     since: float
     most_ready: int = 0
-    state: State = State.WAITING
+    state: RolloutState = RolloutState.WAITING
     reason: str = ""
-    pods: tuple[Pod, ...] = ()
+    pods: tuple[PodStatus, ...] = ()
 
 
-def look(before: Watch, now: Snapshot, at: float) -> Watch:
-    """The watch after one more look, at the time `at`. What is complete or failed stays so."""
-    if before.state is not State.WAITING:
+def advance(before: RolloutProgress, now: Snapshot, at: float) -> RolloutProgress:
+    """Return the progress after a snapshot at the time `at`.
+
+    A complete or failed rollout stays so.
+    """
+    if before.state is not RolloutState.WAITING:
         return before
     pods = tuple(describe(one) for one in new_pods(now))
     ready = sum(pod.ready for pod in pods)
@@ -79,45 +88,51 @@ def look(before: Watch, now: Snapshot, at: float) -> Watch:
     )
     troubles = [f"{pod.name} {pod.trouble}" for pod in pods if pod.trouble]
     if troubles:
-        return replace(after, state=State.FAILED, reason=troubles[0])
+        return replace(after, state=RolloutState.FAILED, reason=troubles[0])
     if complete(now):
-        return replace(after, state=State.COMPLETE)
+        return replace(after, state=RolloutState.COMPLETE)
     stuck = condition(now.deployment, "Progressing")
     if observed(now.deployment) and stuck.get("reason") == "ProgressDeadlineExceeded":
-        return replace(after, state=State.FAILED, reason=f"no progress: {stuck.get('message', 'past its deadline')}")
+        reason = f"no progress: {stuck.get('message', 'past its deadline')}"
+        return replace(after, state=RolloutState.FAILED, reason=reason)
     if at - after.since > after.timeout_s:
-        waiting = ", ".join(f"{pod.name} is {pod.state}" for pod in pods if not pod.ready) or "old pods do not go away"
-        return replace(
-            after, state=State.FAILED, reason=f"nothing new was ready for {after.timeout_s:.0f} s: {waiting}"
-        )
+        waiting = ", ".join(f"{pod.name} is {pod.state}" for pod in pods if not pod.ready) or "old pods do not end"
+        reason = f"nothing new was ready for {after.timeout_s:.0f} s: {waiting}"
+        return replace(after, state=RolloutState.FAILED, reason=reason)
     return after
 
 
 def observed(deployment: Object) -> bool:
-    """Whether the controller has seen the newest spec: before that, the status speaks of another."""
+    """Return true once the controller has seen the newest spec.
+
+    Until then the status is of an older one.
+    """
     return int(deployment.get("status", {}).get("observedGeneration", 0)) >= int(deployment["metadata"]["generation"])
 
 
 def complete(now: Snapshot) -> bool:
-    """Every replica is of the newest spec and available, and no other is left, as `kubectl rollout status` asks for."""
+    """Return true if all replicas are new and available, as `kubectl rollout status` does."""
     status, wanted = now.deployment.get("status", {}), int(now.deployment["spec"].get("replicas", 1))
     counts = (int(status.get(key, 0)) for key in ("updatedReplicas", "replicas", "availableReplicas"))
     return observed(now.deployment) and all(count == wanted for count in counts)
 
 
 def revision(deployment: Object) -> int | None:
-    """The number by which `kubectl rollout undo` knows what runs; None before a controller has seen it."""
+    """Return the revision number of `kubectl rollout undo`.
+
+    None before a controller has set it.
+    """
     found = deployment["metadata"].get("annotations", {}).get(REVISION)
     return int(found) if found else None
 
 
 def condition(deployment: Object, kind: str) -> dict[str, str]:
-    """The Deployment's condition of that type, or an empty one."""
+    """Return the Deployment's condition of that type, or an empty one."""
     return next((one for one in deployment.get("status", {}).get("conditions", []) if one["type"] == kind), {})
 
 
 def new_pods(now: Snapshot) -> list[Object]:
-    """The pods of the newest spec that are not on their way out, by name."""
+    """Return the pods of the newest spec that are not being deleted, by name."""
     if not observed(now.deployment):
         return []
     number = revision(now.deployment)
@@ -130,8 +145,8 @@ def new_pods(now: Snapshot) -> list[Object]:
     return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
 
 
-def describe(pod: Object) -> Pod:
-    """One line of a pod: what it does, and why it will never serve, if so."""
+def describe(pod: Object) -> PodStatus:
+    """Summarize a pod's status."""
     status = pod.get("status", {})
     containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
     restarts = sum(int(one.get("restartCount", 0)) for one in containers)
@@ -140,14 +155,14 @@ def describe(pod: Object) -> Pod:
     state = "ready" if ready else next(filter(None, waiting), status.get("phase", "unknown"))
     if not ready and state == "Running":
         state = "running, not ready"
-    return Pod(str(pod["metadata"]["name"]), ready, restarts, state, _trouble(status, containers, waiting))
+    return PodStatus(str(pod["metadata"]["name"]), ready, restarts, state, _trouble(status, containers, waiting))
 
 
 def _trouble(status: Object, containers: list[Object], waiting: list[str]) -> str:
     if status.get("phase") == "Failed":
         return "" if status.get("reason") in LOST else f"failed: {status.get('reason') or 'its container ended'}"
     for one in containers:
-        # A restart shows what ended before as the last state.
+        # After a restart, the end before it is the last state.
         ended = one.get("lastState", {}).get("terminated") or one.get("state", {}).get("terminated")
         if ended and (ended.get("exitCode") or int(one.get("restartCount", 0))):
             return f"restarts: it exited with {ended.get('exitCode')} ({ended.get('reason', 'no reason given')})"

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.release.watch import HOPELESS, LOST, REVISION, Snapshot, State, Watch, complete, describe, look, new_pods
+from rollout.release.progress import (
+    HOPELESS,
+    LOST,
+    REVISION,
+    RolloutProgress,
+    RolloutState,
+    Snapshot,
+    advance,
+    complete,
+    describe,
+    new_pods,
+)
 
 Object = dict[str, Any]
 
@@ -55,13 +66,13 @@ def snapshot(
     return Snapshot(deployment, [replica_set(1), replica_set(2)], pods)
 
 
-def start(timeout_s: float = 100) -> Watch:
-    return Watch(timeout_s=timeout_s, since=0)
+def start(timeout_s: float = 100) -> RolloutProgress:
+    return RolloutProgress(timeout_s=timeout_s, since=0)
 
 
 def test_it_is_complete_when_all_pods_are_new_and_available() -> None:
     ready = [pod("a", ready=True), pod("b", ready=True)]
-    assert look(start(), snapshot(ready), 1).state is State.COMPLETE
+    assert advance(start(), snapshot(ready), 1).state is RolloutState.COMPLETE
     for waiting in (
         snapshot(ready, old=1),
         snapshot(ready, available=1),
@@ -70,7 +81,7 @@ def test_it_is_complete_when_all_pods_are_new_and_available() -> None:
         # What the status says is of the spec before.
         snapshot(ready, generation=3),
     ):
-        assert look(start(), waiting, 1).state is State.WAITING
+        assert advance(start(), waiting, 1).state is RolloutState.WAITING
 
 
 @pytest.mark.parametrize(
@@ -99,8 +110,8 @@ def test_it_is_complete_when_all_pods_are_new_and_available() -> None:
     ],
 )
 def test_a_pod_in_trouble_fails_the_rollout_at_once(status: Object, words: str) -> None:
-    found = look(start(), snapshot([pod("a", ready=True), pod("b", **status)]), 1)
-    assert (found.state, found.reason) == (State.FAILED, f"b {words}")
+    found = advance(start(), snapshot([pod("a", ready=True), pod("b", **status)]), 1)
+    assert (found.state, found.reason) == (RolloutState.FAILED, f"b {words}")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +125,7 @@ def test_a_pod_in_trouble_fails_the_rollout_at_once(status: Object, words: str) 
     ],
 )
 def test_a_pod_that_may_yet_come_or_that_its_node_lost_does_not(status: Object) -> None:
-    assert look(start(), snapshot([pod(**status)]), 1).state is State.WAITING
+    assert advance(start(), snapshot([pod(**status)]), 1).state is RolloutState.WAITING
 
 
 def test_old_pods_and_those_of_others_do_not_count() -> None:
@@ -122,8 +133,8 @@ def test_old_pods_and_those_of_others_do_not_count() -> None:
     leaving = pod("leaving", **restarting)
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     others = [pod("old", owner="set-1", **restarting), pod("foreign", owner="elsewhere", **restarting), leaving]
-    found = look(start(), snapshot([*others, pod("new", ready=True)], wanted=1), 1)
-    assert (found.state, [one.name for one in found.pods]) == (State.COMPLETE, ["new"])
+    found = advance(start(), snapshot([*others, pod("new", ready=True)], wanted=1), 1)
+    assert (found.state, [one.name for one in found.pods]) == (RolloutState.COMPLETE, ["new"])
     # Before the controller has seen the new spec, the newest ReplicaSet is the old one.
     assert new_pods(snapshot([pod("a")], generation=3)) == []
 
@@ -132,10 +143,10 @@ def test_each_pod_that_turns_ready_gives_the_next_one_time() -> None:
     watch = start(timeout_s=10)
     for at in (9, 18, 27):
         pods = [pod(str(number), ready=True) for number in range(at // 9)]
-        watch = look(watch, snapshot([*pods, pod("next")], wanted=4), at)
-        assert watch.state is State.WAITING
-    watch = look(watch, snapshot([*pods, pod("next")], wanted=4), 38)
-    assert watch.state is State.FAILED
+        watch = advance(watch, snapshot([*pods, pod("next")], wanted=4), at)
+        assert watch.state is RolloutState.WAITING
+    watch = advance(watch, snapshot([*pods, pod("next")], wanted=4), 38)
+    assert watch.state is RolloutState.FAILED
     assert watch.reason == "nothing new was ready for 10 s: next is running, not ready"
 
 
@@ -144,7 +155,7 @@ def test_the_clusters_own_deadline_counts() -> None:
     late.deployment["status"]["conditions"] = [
         {"type": "Progressing", "reason": "ProgressDeadlineExceeded", "message": "has timed out progressing"}
     ]
-    assert look(start(), late, 1).reason == "no progress: has timed out progressing"
+    assert advance(start(), late, 1).reason == "no progress: has timed out progressing"
 
 
 PODS = st.lists(
@@ -172,19 +183,19 @@ def test_whatever_a_cluster_says(looks: list[Any], step: float) -> None:
         ]
         now = snapshot(pods, wanted=wanted, old=old, seen=2 if seen else 1)
         kept = copy.deepcopy(now)
-        before, watch = watch, look(watch, now, number * step)
+        before, watch = watch, advance(watch, now, number * step)
         assert now == kept
-        if before.state is not State.WAITING:
+        if before.state is not RolloutState.WAITING:
             assert watch == before
             continue
         new = [one for one in described if one[0] == "set-2"] if seen else []
         assert len(watch.pods) == len(new)
         if any(restarts for _, _, restarts in new):
-            assert watch.state is State.FAILED
-        if watch.state is State.COMPLETE:
+            assert watch.state is RolloutState.FAILED
+        if watch.state is RolloutState.COMPLETE:
             assert complete(now)
             assert len(new) == wanted
             assert all(ready and not restarts for _, ready, restarts in new)
-        if watch.state is State.WAITING:
+        if watch.state is RolloutState.WAITING:
             assert number * step - watch.since <= watch.timeout_s
-        assert bool(watch.reason) is (watch.state is State.FAILED)
+        assert bool(watch.reason) is (watch.state is RolloutState.FAILED)
