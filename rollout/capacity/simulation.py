@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bentune.bundle.files import Frozen
+from bentune.quality.bootstrap import Floats
 from rollout.capacity.autoscaler import SYNC_S, Autoscaler, Scaling
 from rollout.capacity.fleet import BUSY, Fleet, Flow, Habits
-from rollout.capacity.pod_model import Floats, PodModel
+from rollout.capacity.pod_model import PodModel
 from rollout.capacity.traffic import Traffic
 from rollout.load.slo import Objective
 

@@ -32,10 +32,11 @@ from pydantic import Field, JsonValue, ValidationError
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
+from bentune.quality.bootstrap import Floats
 from rollout.capacity.autoscaler import SYNC_S, TOLERANCE, MetricTarget, Scaling
 from rollout.capacity.fleet import BUSY, QUEUE, Habits
 from rollout.capacity.play import Compared
-from rollout.capacity.pod_model import Floats, PodModel, threads_of
+from rollout.capacity.pod_model import PodModel, threads_of
 from rollout.capacity.simulation import SimulationOutcome
 from rollout.capacity.traffic import Traffic
 from rollout.load.bench import now
