@@ -56,11 +56,7 @@ class ChangedAnswer:
     was_sure: float
     label: str
     confidence: float
-
-    @property
-    def certainty(self) -> float:
-        """Return the lower confidence of the two: if it is high, one model is surely wrong."""
-        return min(self.was_sure, self.confidence)
+    certainty: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +161,7 @@ def disagreement(
             asked[found.before] += 1
             if found.flipped:
                 to[found.before, found.after] += 1
-                flips.append(ChangedAnswer(row, found.before, found.was_sure, found.after, found.sure))
+                flips.append(ChangedAnswer(row, found.before, found.was_sure, found.after, found.sure, found.weight))
         flips = sorted(flips, key=lambda flip: -flip.certainty)[:SHOWN_FLIPS]
         progress(start + len(chunk))
     by_label = {

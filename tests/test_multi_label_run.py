@@ -18,13 +18,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from bentune.bundle.errors import BundleError, InputError
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle, open_bundle, seal
+from bentune.bundle.targets.many_labels import ManyLabels
+from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.verdict import CompareSettings, Decision
 from rollout.compare.compare import compare
 from rollout.compare.decision import Comparison
 from rollout.compare.models import BundleScorer
 from rollout.predict import predict_file
 from rollout.replay import disagreement, read_log, require_same_labels
-from service.app import TextClassifier
+from service.app import Application
 from service.engine.predictor import Predictor
 from service.http.requests import Incoming
 from service.monitoring.prediction_log import PredictionLog
@@ -93,7 +95,7 @@ def test_it_learned_and_its_model_says_what_it_is(tagged_run: Path, bundle: Bund
     assert all({*one.gold.split(", ")} <= {*LABELS, "(none)"} for one in found.changed)
     config = json.loads((tagged_run / "merge/model/config.json").read_text())
     assert config["problem_type"] == "multi_label_classification"
-    assert (bundle.manifest.labels, bundle.manifest.multi_label) == (LABELS, True)
+    assert bundle.manifest.target == ManyLabels(labels=LABELS)
     hops = [Hop.model_validate(hop) for hop in json.loads((tagged_run / "verify/parity.json").read_text())["hops"]]
     assert [hop.hop for hop in hops] == ["merge", "calibrate", "export", "batch"]
     assert not any(hop.problems or hop.label_flips for hop in hops)
@@ -134,14 +136,14 @@ def test_the_service_answers_counts_and_logs_every_label(
     answers: dict[str, Any] = {}
 
     async def serve() -> None:
-        classifier = TextClassifier(bundle, settings)
-        classifier.start()
-        assert classifier.ready
-        answers["info"] = classifier.info()
+        application = Application(bundle, settings)
+        application.start()
+        assert application.ready
+        answers["info"] = application.info()
         for name, more in (("all", {}), ("top", {"top_k": 1}), ("raw", {"raw_scores": True})):
-            response = await classifier.answer(incoming({"inputs": TEXTS, **more}))
+            response = await application.answer(incoming({"inputs": TEXTS, **more}))
             answers[name] = json.loads(response.body)
-        await classifier.stop()
+        await application.stop()
 
     asyncio.run(serve())
     assert answers["info"]["multi_label"] is True
@@ -165,11 +167,11 @@ def test_the_service_answers_counts_and_logs_every_label(
     assert sum(value or 0 for value in counted.values()) > 3 * len(TEXTS)
     # The log says that its scores are of labels that do not exclude each other, and is replayed so.
     log = read_log(tmp_path / "log", pairs=False, most=100)
-    assert all(row.multi_label for row in log.rows)
-    require_same_labels(log.rows, LABELS, multi_label=True)
+    assert {row.kind for row in log.rows} == {"many_labels"}
+    require_same_labels(log.rows, bundle.manifest.target)
     with pytest.raises(BundleError, match="gives an input one label, the log is of a model that gives any number"):
-        require_same_labels(log.rows, LABELS)
-    found = disagreement(BundleScorer(bundle), log.rows, lambda _: None, multi_label=True)
+        require_same_labels(log.rows, OneLabel(labels=LABELS))
+    found = disagreement(BundleScorer(bundle), log.rows, lambda _: None, bundle.manifest.target)
     assert (found.rate.flips, found.rate.rows) == (0, 12)
     assert found.moved[-1] < 1e-5
     assert {"(none)", "animal, tool", "animal, food, tool"} <= found.by_label.keys()
@@ -178,7 +180,7 @@ def test_the_service_answers_counts_and_logs_every_label(
 def relabelled(bundle: Bundle, place: Path) -> Path:
     """A copy whose labels changed places."""
     shutil.copytree(bundle.root, place)
-    seal(place, bundle.manifest.model_copy(update={"labels": [*LABELS[1:], LABELS[0]]}))
+    seal(place, bundle.manifest.model_copy(update={"target": ManyLabels(labels=[*LABELS[1:], LABELS[0]])}))
     return place
 
 
@@ -188,11 +190,11 @@ def test_a_replay_with_another_model_counts_the_answers_that_change(bundle: Bund
     for text, answer in zip(TEXTS, answers, strict=True):
         kept, scores = writer.keep((text, None)), {one["label"]: one["score"] for one in answer}
         assert kept is not None
-        writer.put(kept, tokens=5, truncated=False, scores=scores, model="a:1", content="c", multi_label=True)
+        writer.put(kept, tokens=5, truncated=False, scores=scores, model="a:1", content="c", target="many_labels")
     writer.close()
     log = read_log(tmp_path / "log", pairs=False, most=100)
     other = open_bundle(relabelled(bundle, tmp_path / "other"))
-    found = disagreement(BundleScorer(other), log.rows, lambda _: None, multi_label=True)
+    found = disagreement(BundleScorer(other), log.rows, lambda _: None, other.manifest.target)
     # Of none and of all labels the answer stays.
     assert found.to == {("animal, tool", "animal, food"): 1, ("food", "tool"): 1}
     assert [flip.before for flip in found.flips]
@@ -216,13 +218,13 @@ def test_a_comparison_is_of_rows_that_are_right_as_a_whole(bundle: Bundle, tmp_p
     assert metrics["subset accuracy"].candidate == pytest.approx(0.25, abs=0.05)
     assert metrics["subset accuracy"].served > 0.85
     assert metrics["calibration error"].candidate > metrics["calibration error"].served
-    assert bad.flips.lost == bad.mcnemar.lost > 80
+    assert bad.flips.lost == bad.test.lost > 80
     assert all(", " in one.label or one.label in LABELS for one in bad.flips.lost_examples)
 
 
 def test_only_models_of_one_kind_are_compared(bundle: Bundle, tiny_bundle: Path, tmp_path: Path) -> None:
     data = write_tagged(tmp_path / "rows.jsonl", tagged(20))
-    with pytest.raises(InputError, match="one label and the other any number"):
+    with pytest.raises(InputError, match="gives a text any number of labels, .* one label; only models of one kind"):
         compare(str(bundle.root), str(tiny_bundle), data, report=Quiet(), settings=SETTINGS)
 
 

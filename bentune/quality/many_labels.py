@@ -10,7 +10,7 @@ from bentune.bundle.verdict import Difference
 from bentune.quality import multi_label
 from bentune.quality.bootstrap import Floats
 from bentune.quality.calibration import Bin, decision_ece_difference, decision_reliability
-from bentune.quality.one_label import OneLabelQuality, exact
+from bentune.quality.one_label import METHOD, OneLabelQuality, exact
 from bentune.quality.quality import LABEL, Gold, Logits, Mask, Paired, Report, Words
 
 SUBSET_ACCURACY = "subset accuracy"
@@ -25,6 +25,7 @@ class ManyLabelsQuality(OneLabelQuality):
         unit="points",
         one_unit="point",
         budget="accuracy",
+        method=METHOD,
         note="a row is right where all of its labels are, and none too many: that is what accuracy is here",
     )
 

@@ -27,6 +27,11 @@ from bentune.quality.quality import (
     Wrong,
 )
 
+METHOD = (
+    "non-inferiority by the score test of Tango (1998) for paired proportions, with a continuity correction; slices by "
+    "McNemar's exact test"
+)
+
 
 class OneLabelQuality(Quality):
     """One label a row."""
@@ -34,7 +39,12 @@ class OneLabelQuality(Quality):
     report: ClassVar[type[Report]] = Classification
     paired_report: ClassVar[type[Paired]] = PairedDifference
     words: ClassVar = Words(
-        metric="accuracy", changed="accuracy changed by", unit="points", one_unit="point", budget="accuracy"
+        metric="accuracy",
+        changed="accuracy changed by",
+        unit="points",
+        one_unit="point",
+        budget="accuracy",
+        method=METHOD,
     )
 
     def measure(self, logits: Logits, gold: Gold, target: Target, **options: Any) -> Report:
@@ -94,6 +104,7 @@ class OneLabelQuality(Quality):
                 served=sides[1][name].value,
                 difference=Difference.model_validate(difference.model_dump()),
                 higher_is_better=name != "log_loss",
+                share=name == "accuracy",
             )
             for name, difference in differences.items()
         ]
@@ -147,7 +158,7 @@ class OneLabelQuality(Quality):
 
 
 @dataclass(frozen=True)
-class Proportions(Contest):
+class Proportions:
     """Rows of which the candidate alone is right, and the served model alone."""
 
     gained: int

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,13 +57,14 @@ class Paired(Frozen):
 
 
 class Metric(Frozen):
-    """A metric of both sides of a comparison, and candidate minus served."""
+    """A metric of both sides of a comparison, and candidate minus served; a `share` is shown in percent."""
 
     name: str
     candidate: float
     served: float
     difference: Difference
     higher_is_better: bool
+    share: bool = False
 
 
 class PairedTest(Frozen):
@@ -79,32 +80,40 @@ class PairedTest(Frozen):
     p_value: float
 
 
-class Contest(ABC):
+class Contest(Protocol):
     """The candidate beside the served model on some rows; above 0 the candidate is better."""
 
-    rows: int
-    gained: int
-    lost: int
+    @property
+    def rows(self) -> int:
+        """Rows that both answered."""
 
-    @abstractmethod
+    @property
+    def gained(self) -> int:
+        """Rows where the candidate alone is right, or clearly closer."""
+
+    @property
+    def lost(self) -> int:
+        """Rows where the served model alone is right, or clearly closer."""
+
     def difference(self, alpha: float) -> Difference:
         """Return the difference as a share, with limits that are wrong at most `alpha` of the time each."""
+        ...
 
-    @abstractmethod
     def test(self) -> PairedTest:
         """Test whether the two are equally good."""
+        ...
 
-    @abstractmethod
     def worse(self) -> float:
         """Return the one-sided p-value for that the candidate is worse."""
+        ...
 
-    @abstractmethod
     def inferior(self, margin: float) -> float:
         """Return the one-sided p-value for that the candidate loses `margin`, a share, or more."""
+        ...
 
-    @abstractmethod
     def rows_needed(self, *, margin: float, alpha: float, power: float) -> int:
         """Return how many rows in all promote an equally good candidate with probability `power`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +134,7 @@ class Words(Frozen):
     """The metric that decides, in the words of a verdict.
 
     `changed` comes before a value and its unit: "accuracy changed by"; `budget` comes after them: "points of accuracy".
-    `note` says what the metric counts, where a reader would not expect it.
+    `note` says what the metric counts, where a reader would not expect it, `method` what its intervals and tests are.
     """
 
     metric: str
@@ -133,6 +142,9 @@ class Words(Frozen):
     unit: str
     one_unit: str
     budget: str
+    heading: str = "Accuracy, candidate minus served, in points"
+    method: str
+    alone: str = "right, the other wrong"
     note: str = ""
 
 

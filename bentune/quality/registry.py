@@ -7,7 +7,10 @@ from bentune.quality.many_labels import ManyLabelsQuality
 from bentune.quality.one_label import OneLabelQuality
 from bentune.quality.quality import Quality
 
-QUALITIES: dict[str, Quality] = {OneLabel.kind: OneLabelQuality(), ManyLabels.kind: ManyLabelsQuality()}
+QUALITIES: dict[str, Quality] = {
+    OneLabel.kind: OneLabelQuality(),
+    ManyLabels.kind: ManyLabelsQuality(),
+}
 
 
 def quality_of(target: Target) -> Quality:

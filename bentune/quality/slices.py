@@ -4,7 +4,6 @@ A candidate may be worse in one slice while the overall numbers hide it. Many sl
 one-sided p-values are corrected by Holm's method (1979), which bounds the chance of any false alarm.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,14 +11,12 @@ import numpy as np
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import CompareSettings, Difference
-from bentune.quality.bootstrap import Floats
+from bentune.quality.groups import by_column, quarters
 from bentune.quality.labelled import Labelled
 from bentune.quality.quality import Logits, Mask
 from bentune.quality.registry import quality_of
 
 LENGTH = "characters"
-MOST_VALUES = 20
-OTHERS = "(others)"
 
 FROZEN_LEVEL = 2
 """A frozen slice is named in advance, so that it needs no correction, and a doubt there counts more."""
@@ -112,35 +109,3 @@ def _holm(p_values: Sequence[float]) -> list[float]:
 
     raised: list[float] = multipletests(p_values, method="holm")[1].tolist()
     return raised
-
-
-def by_column(column: str, values: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
-    """Yield the most common values of a column, or quartiles of a column with many numbers."""
-    counts = Counter(values)
-    numbers = _numbers(values) if len(counts) > MOST_VALUES else None
-    if numbers is not None:
-        yield from quarters(column, numbers)
-        return
-    shown = [value for value, _ in counts.most_common(MOST_VALUES)]
-    for value in shown:
-        yield column, value, np.array([one == value for one in values])
-    if len(counts) > MOST_VALUES:
-        yield column, OTHERS, np.array([one not in shown for one in values])
-
-
-def _numbers(values: Sequence[str]) -> Floats | None:
-    try:
-        numbers = np.array([float(value) for value in values])
-    except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).all() else None
-
-
-def quarters(by: str, numbers: Floats) -> Iterator[tuple[str, str, Mask]]:
-    """Yield up to four parts of like size."""
-    edges = np.quantile(numbers, [0.25, 0.5, 0.75])
-    place = np.searchsorted(edges, numbers, side="left")
-    for quarter in np.unique(place).tolist():
-        inside = place == quarter
-        low, high = numbers[inside].min(), numbers[inside].max()
-        yield by, (f"{low:g}" if low == high else f"{low:g} to {high:g}"), inside

@@ -11,22 +11,26 @@ from rollout.compare.decision import Flip, Flips
 
 
 def flips_of(rows: Labelled, candidate: Logits, served: Logits, target: Target, most: int) -> Flips:
-    """Return the rows whose answer changed; of those gained or lost the `most` that the candidate is surest of."""
+    """Return the rows whose answer changed; of those gained or lost the `most` that weigh most.
+
+    That are those that the candidate is surest of, or where answers have no probability those that moved most.
+    """
     quality = quality_of(target)
     new, old = target.answers(candidate), target.answers(served)
     sure, was_sure = (target.sureness(target.scores(logits)) for logits in (candidate, served))
+    weight = sure if sure is not None else np.abs(target.scores(candidate) - target.scores(served)).max(axis=-1)
     right, was_right = (quality.right(logits, rows.gold, target) for logits in (candidate, served))
 
     def examples(chosen: npt.NDArray[np.bool_]) -> list[Flip]:
-        places = sorted(np.flatnonzero(chosen).tolist(), key=lambda place: (-sure[place], place))[:most]
+        places = sorted(np.flatnonzero(chosen).tolist(), key=lambda place: (-weight[place], place))[:most]
         return [
             Flip(
                 row=rows.numbers[place],
                 label=target.spell(rows.gold[place]),
                 candidate=target.spell(new[place]),
-                candidate_confidence=float(sure[place]),
+                candidate_confidence=None if sure is None else float(sure[place]),
                 served=target.spell(old[place]),
-                served_confidence=float(was_sure[place]),
+                served_confidence=None if was_sure is None else float(was_sure[place]),
             )
             for place in places
         ]

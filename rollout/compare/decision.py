@@ -45,9 +45,9 @@ class Flip(Frozen):
     row: int
     label: str
     candidate: str
-    candidate_confidence: float
+    candidate_confidence: float | None
     served: str
-    served_confidence: float
+    served_confidence: float | None
 
 
 class Flips(Frozen):

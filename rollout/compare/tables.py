@@ -54,11 +54,11 @@ def numbers(found: Comparison) -> list[tuple[str, str, str, str]]:
     """Return (name, candidate, served, change) of all numbers but the slices."""
     test, new, old = found.test, found.candidate, found.served
     size = f"{found.size:.2f} times" if found.size else NOT_SAID
-    p = f"exact p {probability(test.p_value)}"
+    p = f"{test.name} {probability(test.p_value)}"
     speeds = f"{new.speed.texts_per_s:.1f}", f"{old.speed.texts_per_s:.1f}"
     return [
         *(row for metric in found.metrics for row in _metric(metric, found)),
-        ("right, the other wrong", f"{test.gained:,} rows", f"{test.lost:,} rows", p),
+        (found.words.alone, f"{test.gained:,} rows", f"{test.lost:,} rows", p),
         ("wrong in two ways", "", "", f"{found.flips.both_wrong:,} rows"),
         ("latency of one text, p50 / p95", _latency(new), _latency(old), _ratio(found.latency)),
         ("texts a second", *speeds, _ratio(found.throughput)),
@@ -101,12 +101,21 @@ def _slices(found: Comparison) -> Table:
 def _metric(metric: Metric, found: Comparison) -> list[tuple[str, str, str, str]]:
     difference = metric.difference
     if metric.name == found.verdict.metric:
-        # The interval of the deciding test, and the bootstrap's beside it.
-        change = f"{_points(found.verdict.difference)} points"
-        row = (metric.name, f"{metric.candidate:.2%}", f"{metric.served:.2%}", change)
-        return [row, ("  by bootstrap", "", "", f"{_points(difference)} points")]
-    change = f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-    return [(metric.name, f"{metric.candidate:.4f}", f"{metric.served:.4f}", change)]
+        # The interval of the test that decides, and the bootstrap's beside it.
+        unit, form = found.words.unit, ".2%" if metric.share else ".4f"
+        row = (
+            metric.name,
+            f"{metric.candidate:{form}}",
+            f"{metric.served:{form}}",
+            f"{_points(found.verdict.difference)} {unit}",
+        )
+        by_bootstrap = f"{_points(difference)} {unit}" if metric.share else _plain(difference)
+        return [row, ("  by bootstrap", "", "", by_bootstrap)]
+    return [(metric.name, f"{metric.candidate:.4f}", f"{metric.served:.4f}", _plain(difference))]
+
+
+def _plain(difference: Difference) -> str:
+    return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
 def _runs_as(side: SideReport) -> str:

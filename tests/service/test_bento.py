@@ -168,6 +168,7 @@ PAIRS = [("a cat near", "the dog"), ("bread and", "some hammer"), ("here", "the 
 @pytest.fixture(scope="module")
 def pair_server(share_bundle: Callable[..., str], serve: Serve, tiny_bundle: Path) -> Iterator[Any]:
     predictor = Predictor.from_bundle(open_bundle(tiny_bundle), describe())
+    target = predictor.task.target
 
     def pair(root: Path) -> None:
         rows = [
@@ -175,11 +176,7 @@ def pair_server(share_bundle: Callable[..., str], serve: Serve, tiny_bundle: Pat
                 text=first,
                 text_pair=second,
                 label=scores[0]["label"],
-                scores={
-                    FP32_SCORES: [
-                        p["score"] for label in predictor.task.target.labels for p in scores if p["label"] == label
-                    ]
-                },
+                scores={FP32_SCORES: target.read([scores])[0].tolist()},
                 tolerance=1e-3,
             )
             for (first, second), scores in zip(PAIRS, predictor.score(PAIRS), strict=True)

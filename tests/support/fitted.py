@@ -10,6 +10,7 @@ from tiny import WORDS, Quiet, sentences
 
 from training.recipe.recipe import Recipe
 from training.tasks.base import load_base, load_tokenizer, quiet
+from training.tasks.registry import target_of
 from training.tasks.rows import Rows
 from training.train.fit.fit import Fitted, fit
 from training.train.methods import prepare
@@ -65,6 +66,6 @@ def fit_tiny(
         rows_of(recipe, validation, seed=9) if validation else None,
         place / "checkpoints",
         report,
-        **options,
+        **{"loss": target_of(recipe).loss()} | options,
     )
     return fitted, model, report

@@ -25,8 +25,9 @@ from training.recipe.file import load_recipe
 from training.report.facts import facts_of
 from training.report.model_card import model_card
 from training.report.page import page_of
-from training.tasks.classifier import load_classifier, takes_images
+from training.tasks.classifier import load_classifier, loads
 from training.tasks.logits import torch_logits
+from training.tasks.registry import TASKS
 from training.tasks.rows import read_rows
 from training.tasks.saved import labels_of, tokenizer_of
 from training.train.methods import load_tuned
@@ -109,7 +110,7 @@ def test_every_method(method: Any, image_model: Path, image_run: Path, image_fol
         outcome = run_stage("verify", recipe, run, Quiet())
         assert outcome.summary["merge"] < 1e-3
         merged = load_classifier(run.root / "merge/model")
-        assert takes_images(merged.config)
+        assert loads(merged.config, TASKS["image-classification"])
         trained = read(run.root / "train/stage.json")["summary"]
     assert trained["parameters"]["trainable"] < trained["parameters"]["total"]
     assert np.isfinite(trained["loss"])

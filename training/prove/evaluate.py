@@ -9,9 +9,9 @@ import numpy.typing as npt
 from bentune.bundle.manifest import write_json
 from bentune.bundle.targets.target import Target
 from bentune.quality.calibration import Calibration
+from bentune.quality.groups import by_column
 from bentune.quality.quality import Quality, Report
 from bentune.quality.registry import quality_of
-from bentune.quality.slices import by_column
 from training.pipeline.stage import Context, Summary
 from training.prove.evaluation import EXCERPT, FILE, SMALL, Changed, Compressed, Evaluation, Mistake, Scaled, Slice
 from training.prove.evaluation_table import changed_table, metrics_table, slices_table
@@ -59,7 +59,7 @@ def run(context: Context) -> Summary:
     if temperature is not None:
         after = plain / np.float32(temperature.temperature)
     larger = larger_models(recipe, trained, rows, labels, context.report)
-    judged = _Judged(rows, shown, carried, target, quality, measure | bootstrap)
+    judged = JudgedRows(rows, shown, carried, target, quality, measure | bootstrap)
     tuned = judged.measure(after)
     evaluation = Evaluation(
         target=target.kind,
@@ -97,8 +97,8 @@ def _temperature(context: Context) -> Temperature | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """The test rows, as they are measured and `shown`, and what measures them."""
+class JudgedRows:
+    """Rows of the test set, as they are measured and `shown`, and what measures them."""
 
     rows: Rows
     shown: Rows
@@ -108,6 +108,7 @@ class _Judged:
     options: dict[str, Any]
 
     def measure(self, logits: Logits, inside: Any = slice(None)) -> Report:
+        """Measure a model on all rows, or on those that are `inside`, bool [rows]."""
         return self.quality.measure(logits[inside], self.rows.labels[inside], self.target, **self.options)
 
     def scaled(self, temperature: Temperature, plain: Logits, scaled: Logits) -> Scaled:

@@ -76,7 +76,7 @@ class Recipe(Section):
     compare: CompareSettings = CompareSettings()
     search: SearchSettings = SearchSettings()
 
-    @field_validator("train", "distill", "evaluate", "search")
+    @field_validator("train", "distill", "prune", "calibrate", "evaluate", "search")
     @classmethod
     def _of_the_target(cls, section: Asked, info: ValidationInfo) -> Asked:
         if {"data", "task"} <= info.data.keys():

@@ -12,16 +12,12 @@ Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
 ]
 Precision = Literal["fp32", "bf16", "fp16"]
-ValidationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "mcc", "log_loss"]
-SINGLE_LABEL_METRICS: frozenset[str] = frozenset({"balanced_accuracy", "mcc"})
 
 
 class EarlyStopping(Section):
     """When to stop before the last epoch."""
 
-    metric: ValidationMetric = Field(
-        default="accuracy", description="of the validation rows; picks the best checkpoint"
-    )
+    metric: str = Field(default="accuracy", description="of the validation rows; picks the best checkpoint")
     patience: int = Field(default=3, ge=1, description="evaluations without improvement after which training stops")
     min_delta: float = Field(default=0.0, ge=0, description="what counts as an improvement on the best so far")
 
@@ -63,11 +59,6 @@ class TrainSettings(Section):
     deepspeed: DeepspeedSettings | None = Field(
         default=None, description="DeepSpeed's configuration, or the JSON file that holds it; by default none"
     )
-
-    @property
-    def best_by(self) -> ValidationMetric:
-        """The validation metric that picks the best checkpoint."""
-        return self.early_stopping.metric if self.early_stopping is not None else "accuracy"
 
     @model_validator(mode="after")
     def _parts(self) -> "TrainSettings":

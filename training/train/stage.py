@@ -1,8 +1,8 @@
 """Stage `train`: fine-tunes the base model on the training rows and saves the adapter or the model."""
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -21,8 +21,8 @@ from training.tasks.base import base_digest, load_base, quiet
 from training.tasks.image.rows import ImageRows
 from training.tasks.logits import Logits, Processor
 from training.tasks.registry import task_of
-from training.tasks.rows import open_rows
-from training.tasks.saved import TARGET, labels_of
+from training.tasks.rows import Rows, open_rows
+from training.tasks.saved import TARGET, labels_of, target_in
 from training.tasks.targets.losses import Loss
 from training.train.compress import pruning
 from training.train.compress.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
@@ -129,12 +129,18 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     given = len(seen.given)
     if len(seen) != given or seen.perturbed:
         context.report.say(f"training sees {len(seen)} rows of {given}, {seen.perturbed} of them perturbed")
+    bundle_target = target_in(data)
+
+    def learned(parts: Iterable[Rows]) -> Iterator[Rows]:
+        return (replace(part, labels=target.learned(part.labels, bundle_target)) for part in parts)
+
     validation = None
     with context.report.task("preparing the rows", None):
-        rows = task.dataset(seen.parts(), tokenizer, recipe.max_tokens, work / TOKENS / "train.arrow")
+        rows = task.dataset(learned(seen.parts()), tokenizer, recipe.max_tokens, work / TOKENS / "train.arrow")
         if (data / "validation.parquet").is_file():
             held_back = open_rows(data / "validation.parquet").parts()
-            validation = task.dataset(held_back, tokenizer, recipe.max_tokens, work / TOKENS / "validation.arrow")
+            file = work / TOKENS / "validation.arrow"
+            validation = task.dataset(learned(held_back), tokenizer, recipe.max_tokens, file)
     if isinstance(rows, ImageRows):
         rows = rows.augmented(recipe.train.augment, recipe.seed)
     loss, distilled = seen.loss, Summary()

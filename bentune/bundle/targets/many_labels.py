@@ -86,7 +86,7 @@ class ManyLabels(OneLabel):
         sure = [min(max(score, 1 - score) for score in one.values()) for one in (logged, scores)]
         names = logged.keys() | scores.keys()
         moved = max(abs(scores.get(name, 0.0) - logged.get(name, 0.0)) for name in names)
-        return Replayed(before, sure[0], after, sure[1], moved, before != after)
+        return Replayed(before, sure[0], after, sure[1], moved, before != after, min(sure))
 
     def plausible(self, scores: npt.NDArray[np.float64]) -> bool:
         """Return whether each row has a probability for each label; they exclude nothing, and sum to anything."""

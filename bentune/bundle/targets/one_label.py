@@ -113,7 +113,8 @@ class OneLabel(Target):
         """Compare the likeliest labels; `moved` is of the probability of the logged one."""
         before, after = (max(one, key=one.__getitem__) for one in (logged, scores))
         moved = abs(scores.get(before, 0.0) - logged[before])
-        return Replayed(before, logged[before], after, scores[after], moved, before != after)
+        weight = min(logged[before], scores[after])
+        return Replayed(before, logged[before], after, scores[after], moved, before != after, weight)
 
     def plausible(self, scores: npt.NDArray[np.float64]) -> bool:
         """Return whether each row has a probability for each label, and they sum to 1."""

@@ -46,9 +46,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """One logged answer beside the candidate's: both as people read them, and how sure each model was.
+    """One logged answer beside the candidate's: the label of each, and its score.
 
-    `moved` is how far the scores are apart, in probability or standard deviations.
+    `moved` is how far the scores are apart, in probability or standard deviations. `weight` orders flips: the heavier,
+    the more certain is it that one of the two is wrong.
     """
 
     before: str
@@ -57,6 +58,7 @@ class Replayed:
     sure: float
     moved: float
     flipped: bool
+    weight: float
 
 
 class Target(Frozen):
@@ -119,8 +121,8 @@ class Target(Frozen):
         """Return bool [rows]: where two answers are not the same."""
 
     @abstractmethod
-    def sureness(self, scores: Scores) -> npt.NDArray[np.float64]:
-        """Return float64 [rows]: the probability that the model gives its own answer."""
+    def sureness(self, scores: Scores) -> npt.NDArray[np.float64] | None:
+        """Return float64 [rows], the probability that the model gives its own answer; None where there is none."""
 
     @abstractmethod
     def turns(self, logits: Scores) -> npt.NDArray[np.int64]:

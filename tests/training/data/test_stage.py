@@ -81,6 +81,7 @@ def test_rows_are_held_out_by_label(tmp_path: Path) -> None:
         "labels.json",
         "report.json",
         "rows.json",
+        "target.json",
         "test.parquet",
         "train.parquet",
     ]

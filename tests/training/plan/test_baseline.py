@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from bentune.bundle.targets.OLD import probabilities
 from scipy.stats import chi2
 
+from bentune.bundle.targets.many_labels import ManyLabels
+from bentune.bundle.targets.one_label import OneLabel, softmax
 from service.monitoring.drift import stability_index
 from training.plan.baseline import FEATURES, LOOKS_A_MONTH, baseline, threshold
 
+TARGET = OneLabel(labels=["a", "b", "c"])
 BEYOND = 1 / (LOOKS_A_MONTH * FEATURES)
 
 
@@ -17,35 +19,40 @@ def logits(rows: int, seed: int = 0) -> np.ndarray:
 
 def test_every_row_is_counted_once_where_it_belongs() -> None:
     lengths, scored = list(range(1, 101)), logits(100)
-    found = baseline(lengths, scored, seed=1)
+    found = baseline(lengths, scored, seed=1, target=TARGET)
     assert found.rows == 100
-    assert len(found.token_length.counts) == 10
-    assert set(found.token_length.counts) <= {9, 10, 11}
-    edges = [-np.inf, *found.token_length.edges, np.inf]
-    assert found.token_length.counts == np.histogram(lengths, edges)[0].tolist()
-    assert found.label.counts == np.bincount(scored.argmax(-1), minlength=3).tolist()
-    confident = probabilities(scored).max(-1)
-    edges = [-np.inf, *found.confidence.edges, np.inf]
-    assert found.confidence.counts == np.histogram(confident.astype(float), edges)[0].tolist()
-    assert max(found.confidence.counts) <= 25
+    assert len(found.features["token_length"].counts) == 10
+    assert set(found.features["token_length"].counts) <= {9, 10, 11}
+    edges = [-np.inf, *found.features["token_length"].edges, np.inf]
+    assert found.features["token_length"].counts == np.histogram(lengths, edges)[0].tolist()
+    assert found.features["label"].counts == np.bincount(scored.argmax(-1), minlength=3).tolist()
+    confident = softmax(scored).max(-1)
+    edges = [-np.inf, *found.features["confidence"].edges, np.inf]
+    assert found.features["confidence"].counts == np.histogram(confident.astype(float), edges)[0].tolist()
+    assert max(found.features["confidence"].counts) <= 25
 
 
 def test_it_is_the_same_when_it_is_made_again() -> None:
-    assert baseline(range(1, 61), logits(60), seed=1) == baseline(range(1, 61), logits(60), seed=1)
+    assert baseline(range(1, 61), logits(60), seed=1, target=TARGET) == baseline(
+        range(1, 61), logits(60), seed=1, target=TARGET
+    )
 
 
 def test_few_rows_have_few_bins_and_one_length_two() -> None:
-    assert len(baseline(range(1, 21), logits(20), seed=1).token_length.counts) == 4
-    assert baseline([7] * 20, logits(20), seed=1).token_length.counts == [0, 20]
+    assert len(baseline(range(1, 21), logits(20), seed=1, target=TARGET).features["token_length"].counts) == 4
+    assert baseline([7] * 20, logits(20), seed=1, target=TARGET).features["token_length"].counts == [0, 20]
 
 
 def test_what_is_all_but_equally_sure_is_not_cut_apart() -> None:
     """Nor where float32 calls it certain."""
     sure = np.zeros((100, 2), dtype=np.float32)
     sure[:, 0] = 5 + np.linspace(0, 0.01, 100)
-    assert sorted(baseline([7] * 100, sure, seed=1).confidence.counts) in ([0, 100], [0, 0, 100])
+    assert sorted(baseline([7] * 100, sure, seed=1, target=TARGET).features["confidence"].counts) in (
+        [0, 100],
+        [0, 0, 100],
+    )
     sure[:, 0] = 100
-    assert sum(baseline([7] * 100, sure, seed=1).confidence.counts) == 100
+    assert sum(baseline([7] * 100, sure, seed=1, target=TARGET).features["confidence"].counts) == 100
 
 
 @pytest.mark.parametrize(("rows", "bins"), [(400, 10), (400, 3), (4000, 10)])
@@ -97,7 +104,7 @@ def test_a_label_that_takes_half_of_the_traffic_is_seen_with_forty_rows() -> Non
 def test_of_any_number_of_labels_the_likeliest_stands_for_all_and_none_is_a_bin() -> None:
     given = np.array([[3.0, 1.0, -2.0]] * 5 + [[-1.0, 2.0, 2.5]] * 3 + [[-3.0, -0.5, -1.0]] * 4, dtype=np.float32)
     given = np.tile(given, (5, 1))
-    found = baseline(list(range(5, 65)), given, 0, multi_label=True)
-    assert found.label.counts == [25, 0, 15, 20]
-    assert sum(found.confidence.counts) == 60
-    assert found.confidence.edges[0] < 0.5 < found.confidence.edges[-1]
+    found = baseline(list(range(5, 65)), given, 0, ManyLabels(labels=TARGET.labels))
+    assert found.features["label"].counts == [25, 0, 15, 20]
+    assert sum(found.features["confidence"].counts) == 60
+    assert found.features["confidence"].edges[0] < 0.5 < found.features["confidence"].edges[-1]

@@ -10,7 +10,7 @@ import pytest
 
 from bentune.bundle.manifest import open_bundle
 from bentune.bundle.plan import CPU, FP32, Check
-from service.tasks.tokenizer import TextTokenizer
+from service.tasks.registry import task_of
 from training.plan import candidates as module
 from training.plan.candidates import MOST_SPARED, NARROWLY, Trial, candidates
 from training.plan.checks import Sample
@@ -55,8 +55,8 @@ def fp32(tiny_run: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trial(tiny_bundle: Path, tiny_run: Path) -> Callable[..., Trial]:
-    processor = open_bundle(tiny_bundle).processor
-    tokenizer = TextTokenizer(tiny_bundle / "processor/tokenizer.json", processor, 24)
+    task = task_of(open_bundle(tiny_bundle))
+    tokenizer = task.encoder
     held_out, training = (read_rows(tiny_run / f"data/{name}.parquet") for name in ("test", "train"))
     held_out = held_out.take(np.arange(30))
 
@@ -64,7 +64,10 @@ def trial(tiny_bundle: Path, tiny_run: Path) -> Callable[..., Trial]:
         given = PlanSettings(**{"batch_rows": 8, "calibration_rows": 8, "accuracy_budget": 5.0} | settings)
         return Trial(
             sample=Sample(
-                [tokenizer.encode(text, truncate=True) for text in held_out.texts], held_out.labels, processor
+                [tokenizer.encode(text, truncate=True) for text in held_out.texts],
+                held_out.labels,
+                tokenizer,
+                task.target,
             ),
             calibration=[tokenizer.encode(text, truncate=True) for text in training.texts[:8]],
             settings=given,

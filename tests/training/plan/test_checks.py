@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from bentune.bundle.plan import Check
 from bentune.bundle.processor import ProcessorSettings
-from service.tasks.tokenizer import Tokens
-from training.plan.checks import Sample, batch_dependence, check, logits_alone, paired_loss
+from bentune.bundle.targets.many_labels import ManyLabels
+from bentune.bundle.targets.one_label import OneLabel
+from bentune.quality.noninferiority import paired_loss
+from service.tasks.tokenizer import Tokens, pad
+from training.plan.checks import Sample, batch_dependence, check, logits_alone
 from training.recipe.recipe import PlanSettings
 
 ROWS = 200
@@ -85,11 +88,23 @@ def test_each_row_that_is_lost_moves_it_up(found: tuple[int, int, int]) -> None:
 # Fake sessions: the label of a row is its first token.
 
 
+class Padding:
+    """The tokenizer, as far as batches need it."""
+
+    settings = ProcessorSettings(pad_id=0)
+
+    def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "") -> Tokens:
+        raise NotImplementedError
+
+    def collate(self, batch: Sequence[Tokens]) -> dict[str, np.ndarray]:
+        return dict(pad(batch, self.settings))
+
+
 def sample(lengths: Sequence[int] | None = None, fp32: np.ndarray | None = None) -> Sample:
     lengths = lengths or [2 + row % 7 for row in range(ROWS)]
     tokens = [Tokens([row % 2] + [1] * (length - 1), [0] * length, False) for row, length in enumerate(lengths)]
     labels = np.array([row % 2 for row in range(len(lengths))], dtype=np.int64)
-    return Sample(tokens, labels, ProcessorSettings(pad_id=0), fp32)
+    return Sample(tokens, labels, Padding(), OneLabel(labels=["a", "b"]), fp32)
 
 
 class Fake:
@@ -230,7 +245,7 @@ def test_of_any_number_of_labels_a_row_is_right_with_all_of_them() -> None:
     plain = sample()
     signs = np.where(np.arange(2) == plain.labels[:, None], 1, -1)
     marks = np.column_stack([plain.labels == 0, plain.labels == 1]).astype(np.int64)
-    rows = Sample(plain.tokens, marks, plain.settings)
+    rows = Sample(plain.tokens, marks, plain.encoder, ManyLabels(labels=plain.target.labels))
     session = Fake(lambda logits, ids: 2 * logits - 2)  # 2 for the row's own label, -2 for the other
     alone = logits_alone(session, rows, 1, lambda _: None)
     assert (np.sign(alone) == signs).all()

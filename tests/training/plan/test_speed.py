@@ -12,20 +12,22 @@ from bentune.bundle.manifest import open_bundle
 from bentune.bundle.plan import CPU, FP32, Entry
 from service.engine.predictor import Predictor
 from service.engine.runtime import Runtime
-from service.tasks.tokenizer import TextTokenizer, Tokens
+from service.tasks.registry import task_of
+from service.tasks.task import Task
+from service.tasks.tokenizer import Tokens
 from training.plan.speed import CLIENTS_PER_SLOT, LONE_ROWS, RowTraffic, measure
 from training.tasks.rows import read_rows
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_bundle: Path) -> TextTokenizer:
-    return TextTokenizer(tiny_bundle / "processor/tokenizer.json", open_bundle(tiny_bundle).processor, 24)
+def task(tiny_bundle: Path) -> Task:
+    return task_of(open_bundle(tiny_bundle))
 
 
 @pytest.fixture(scope="module")
-def traffic(tiny_run: Path, tokenizer: TextTokenizer) -> RowTraffic:
+def traffic(tiny_run: Path, task: Task) -> RowTraffic:
     rows = read_rows(tiny_run / "data/test.parquet")
-    return RowTraffic([tokenizer.encode(text, truncate=True) for text in rows.texts], seed=3)
+    return RowTraffic([task.encoder.encode(text, truncate=True) for text in rows.texts], seed=3)
 
 
 @pytest.fixture
@@ -43,10 +45,10 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 @pytest.fixture
-def ask(tiny_bundle: Path, tokenizer: TextTokenizer, traffic: RowTraffic) -> Callable[..., Entry]:
+def ask(tiny_bundle: Path, task: Task, traffic: RowTraffic) -> Callable[..., Entry]:
     def call(slots: int, threads: int, budget: int, seconds: float = 0.2) -> Entry:
         runtime = Runtime(FP32, CPU, slots, threads, budget)
-        return measure(tiny_bundle / "model/fp32.onnx", runtime, tokenizer, traffic, 0.15, seconds)
+        return measure(tiny_bundle / "model/fp32.onnx", runtime, task, traffic, 0.15, seconds)
 
     return call
 

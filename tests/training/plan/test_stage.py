@@ -15,11 +15,10 @@ from bentune.bundle.baseline import Baseline
 from bentune.bundle.hardware import Cpu, describe
 from bentune.bundle.manifest import GoldenRow, open_bundle
 from bentune.bundle.plan import CPU, FP32, Plan, model_file, scores_key
-from bentune.bundle.processor import ProcessorSettings
 from service.engine.golden import replay
 from service.engine.predictor import Predictor, Session
 from service.engine.providers import available
-from service.tasks.tokenizer import TextTokenizer
+from service.tasks.registry import task_of
 from training.plan.baseline import baseline
 from training.plan.search import first_round
 from training.plan.variants import BUILDERS
@@ -103,11 +102,10 @@ def test_golden_rows_have_scores_for_each_way_that_a_pod_may_take(
     keys = {scores_key(variant, provider) for variant, provider in pairs(plan)}
     assert len(keys) >= 2
     assert all(row.scores.keys() == keys for row in golden)
-    settings = ProcessorSettings.model_validate_json((run / "export/processor/settings.json").read_bytes())
-    tokenizer = TextTokenizer(run / "export/processor/tokenizer.json", settings, 24)
+    task = task_of(open_bundle(tiny_bundle))
     for variant, provider in pairs(plan):
         model = run / ("export" if variant == FP32 else "plan") / model_file(variant)
-        predictor = Predictor(tokenizer, Session(model, provider, 1), ["animal", "food", "tool"])
+        predictor = Predictor(task, Session(model, provider, 1))
         found = replay(predictor, golden, scores_key(variant, provider))
         assert (found.failed, found.largest_difference < 1e-5) == ([], True), variant
     # What verify proved of fp32 is not measured again, and nothing else of a row changes.
@@ -120,17 +118,16 @@ def test_scores_of_a_variant_are_its_own(golden: list[GoldenRow]) -> None:
     assert any(row.scores[scores_key("int8-static", CPU)] != row.scores[scores_key(FP32, CPU)] for row in golden)
 
 
-def test_the_baseline_is_of_what_the_pods_run(plan: Plan, run: Path) -> None:
+def test_the_baseline_is_of_what_the_pods_run(plan: Plan, run: Path, tiny_bundle: Path) -> None:
     """Of every held-out row, as the winner scores it, in whatever variant that is."""
-    settings = ProcessorSettings.model_validate_json((run / "export/processor/settings.json").read_bytes())
-    tokenizer = TextTokenizer(run / "export/processor/tokenizer.json", settings, 24)
+    task = task_of(open_bundle(tiny_bundle))
     texts = read_rows(run / "data/test.parquet").texts
-    tokens = [tokenizer.encode(text, truncate=True) for text in texts]
+    tokens = [task.encoder.encode(text, truncate=True) for text in texts]
     directory = run / ("export" if plan.variant == FP32 else "plan")
-    predictor = Predictor(tokenizer, Session(directory / model_file(plan.variant), plan.provider, 1), [])
+    predictor = Predictor(task, Session(directory / model_file(plan.variant), plan.provider, 1))
     logits = np.concatenate([predictor.logits([row]) for row in tokens])
     assert len(texts) == 60
-    expected = baseline([len(row) for row in tokens], logits, seed=42)
+    expected = baseline([len(row) for row in tokens], logits, seed=42, target=task.target)
     assert Baseline.model_validate_json((run / "plan/baseline.json").read_bytes()) == expected
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from bentune.bundle.targets.OLD import probabilities
 from command import ask
 from safetensors.numpy import load_file, save_file
 from tiny import Quiet, sentences, write_csv, write_recipe
@@ -18,6 +17,7 @@ from tiny import Quiet, sentences, write_csv, write_recipe
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import GoldenRow
 from bentune.bundle.plan import CPU, FP32, scores_key
+from bentune.bundle.targets.one_label import softmax
 from training.pipeline.pipeline import run_stage
 from training.pipeline.run_dir import RunDir
 from training.prove.evaluation import Evaluation
@@ -100,7 +100,7 @@ def test_the_hop_is_in_the_chain_and_what_is_served_is_calibrated(calibrated_run
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(bias), served)
     lines = (calibrated_run / "plan/golden.jsonl").read_text().splitlines()
     scores = np.array([GoldenRow.model_validate_json(line).scores[scores_key(FP32, CPU)] for line in lines])
-    sharpened = probabilities((np.log(scores) * temperature).astype(np.float32))
+    sharpened = softmax((np.log(scores) * temperature).astype(np.float32))
     assert scores.max(axis=1).mean() < sharpened.max(axis=1).mean() - 0.03
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bentune.bundle.targets.OLD import probabilities
 from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error
 from tiny import sentences
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.targets.one_label import OneLabel, softmax
+from bentune.quality.one_label import OneLabelQuality
 from training.data import stage as data
 from training.prove import evaluate
+from training.prove.evaluate import JudgedRows
 from training.prove.evaluation import EXCERPT, SMALL, Evaluation
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
@@ -50,7 +52,7 @@ def test_both_models_are_measured_on_the_same_held_out_rows(tiny_run: Path, answ
         assert found["macro_f1"]["value"] == pytest.approx(
             f1_score(rows.labels, predicted, average="macro", zero_division=0)
         )
-        scores = probabilities(logits.astype(np.float64))
+        scores = softmax(logits.astype(np.float64))
         assert found["log_loss"]["value"] == pytest.approx(log_loss(rows.labels, scores), rel=1e-5)
         assert (found["resamples"], found["confidence"], found["seed"]) == (200, 0.95, 42)
         assert {label: metrics["support"] for label, metrics in found["per_class"].items()} == dict.fromkeys(LABELS, 20)
@@ -73,7 +75,11 @@ def test_rows_whose_answer_changed_are_shown(tiny_run: Path, answers: Any) -> No
         row = rows.texts.index(shown["text"])
         assert shown["base"] == LABELS[before[row].argmax()] != shown["tuned"] == LABELS[after[row].argmax()]
         assert shown["gold"] == LABELS[rows.labels[row]]
-        assert shown["confidence"] == pytest.approx(float(probabilities(after[row]).max()), abs=1e-5)
+        assert shown["confidence"] == pytest.approx(float(softmax(after[row]).max()), abs=1e-5)
+
+
+def judged(rows: Rows, carried: Carried | None = None, **options: Any) -> JudgedRows:
+    return JudgedRows(rows, rows, carried or Carried([], {}), OneLabel(labels=LABELS), OneLabelQuality(), options)
 
 
 def logits(predicted: list[int], sure: list[float]) -> Any:
@@ -87,13 +93,13 @@ def test_the_surest_changes_come_first_and_the_wrong_ones_are_among_them() -> No
     before = logits([0, 0, 0, 0, 1, 1], [1] * 6)
     after = logits([1, 1, 1, 2, 2, 1], [1, 3, 2, 4, 5, 9])
     rows = Rows([f"row {number}" for number in range(6)], None, gold)
-    shown = evaluate._changed(before, after, rows, LABELS, 4)
+    shown = judged(rows).changed(before, after, 4)
     assert [row.text for row in shown] == ["row 1", "row 2", "row 4", "row 3"]
-    assert [row.text for row in evaluate._changed(before, after, rows, LABELS, 1)] == ["row 1"]
-    assert evaluate._changed(before, after, rows, LABELS, 0) == []
-    assert len(evaluate._changed(before, after, rows, LABELS, 100)) == 5
+    assert [row.text for row in judged(rows).changed(before, after, 1)] == ["row 1"]
+    assert judged(rows).changed(before, after, 0) == []
+    assert len(judged(rows).changed(before, after, 100)) == 5
     long = Rows(["x" * 5000] * 6, None, gold)
-    assert {len(row.text) for row in evaluate._changed(before, after, long, LABELS, 9)} == {300}
+    assert {len(row.text) for row in judged(long).changed(before, after, 9)} == {300}
 
 
 def test_settings_are_used_and_the_summary_is_short(
@@ -135,14 +141,14 @@ def test_the_surest_mistakes_are_shown_with_where_they_come_from() -> None:
     after = logits([0, 1, 2, 0], [1, 9, 3, 2])
     rows = Rows(["x" * 5000, "right", "sure", "unsure"], None, gold)
     carried = Carried([f"rows.csv line {number}" for number in range(4)], {})
-    shown = evaluate._mistakes(after, rows, carried, LABELS, 2)
+    shown = judged(rows, carried).mistakes(after, 2)
     assert [(one.text, one.origin, one.gold, one.predicted) for one in shown] == [
         ("sure", "rows.csv line 2", "food", "tool"),
         ("unsure", "rows.csv line 3", "food", "animal"),
     ]
-    scores = probabilities(after)
+    scores = softmax(after)
     assert [shown[0].confidence, shown[0].gold_score] == pytest.approx([scores[2, 2], scores[2, 1]])
-    everything = evaluate._mistakes(after, rows, carried, LABELS, 99)
+    everything = judged(rows, carried).mistakes(after, 99)
     assert [len(one.text) for one in everything] == [4, 6, EXCERPT]
 
 
@@ -152,7 +158,7 @@ def test_each_slice_is_measured_on_its_own_rows() -> None:
     after = rng.normal(size=(90, 3)).astype(np.float32)
     carried = Carried([], {"city": ["Ulm"] * 80 + ["Bonn"] * 10})
     rows = Rows([""] * 90, None, gold)
-    found = evaluate._slices(after, rows, carried, LABELS, {"ranks": np.arange(3), "resamples": 50})
+    found = judged(rows, carried, ranks=np.arange(3), resamples=50).slices(after)
     assert [(one.by, one.value, one.rows, one.small) for one in found] == [
         ("city", "Ulm", 80, False),
         ("city", "Bonn", 10, True),
@@ -160,13 +166,12 @@ def test_each_slice_is_measured_on_its_own_rows() -> None:
     assert found[1].rows < SMALL <= found[0].rows
     for one, inside in zip(found, (slice(80), slice(80, None)), strict=True):
         predicted, here = after[inside].argmax(axis=1), gold[inside]
-        assert one.accuracy.value == pytest.approx(accuracy_score(here, predicted))
+        assert one.metrics["accuracy"].value == pytest.approx(accuracy_score(here, predicted))
         present = sorted(set(here.tolist()))
         macro_f1 = f1_score(here, predicted, labels=present, average="macro", zero_division=0)
-        assert one.macro_f1.value == pytest.approx(macro_f1)
-        assert one.mean_absolute_error is not None
-        assert one.mean_absolute_error.value == pytest.approx(mean_absolute_error(here, predicted))
-        assert one.accuracy.low <= one.accuracy.value <= one.accuracy.high
+        assert one.metrics["macro_f1"].value == pytest.approx(macro_f1)
+        assert one.metrics["mean_absolute_error"].value == pytest.approx(mean_absolute_error(here, predicted))
+        assert one.metrics["accuracy"].low <= one.metrics["accuracy"].value <= one.metrics["accuracy"].high
 
 
 def test_columns_of_the_source_reach_the_evaluation(
@@ -190,7 +195,7 @@ def test_columns_of_the_source_reach_the_evaluation(
     assert sorted((one.by, one.value) for one in found.slices[-3:]) == [("kind", label) for label in LABELS]
     assert {one.value for one in found.slices[:-3]} == {"0.0", "1.0"}
     for one in found.slices[-3:]:
-        assert one.accuracy.value == found.tuned.per_class[one.value].recall.value
+        assert one.metrics["accuracy"].value == found.tuned.per_class[one.value].recall.value
         assert (one.rows, one.small) == (20, True)
     wrong = found.tuned.rows - round(found.tuned.rows * found.tuned.accuracy.value)
     assert len(found.mistakes) == min(3, wrong)

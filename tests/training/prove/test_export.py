@@ -15,12 +15,12 @@ from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import sha256_file
 from bentune.bundle.processor import ProcessorSettings
 from training.prove import export
-from training.prove.exported import write_settings
 from training.prove.verify import served
 from training.recipe.file import load_recipe
 from training.tasks.logits import torch_logits
 from training.tasks.rows import read_rows
 from training.tasks.saved import processor_in
+from training.tasks.text_classification import TextClassification
 
 
 @pytest.fixture
@@ -67,7 +67,9 @@ def test_sides_and_padding_are_those_of_the_tokenizer(asked: Any, lora_run: Path
     tokenizer.pad_token = "[MASK]"
     tokenizer.save_pretrained(tmp_path / "other")
     (tmp_path / "processor").mkdir()
-    write_settings(processor_in(tmp_path / "other"), tmp_path)
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported/tokenizer.json").write_text("{}")
+    TextClassification().write_processor(processor_in(tmp_path / "other"), tmp_path / "exported", tmp_path)
     written = ProcessorSettings.model_validate_json((tmp_path / "processor/settings.json").read_bytes())
     assert written == ProcessorSettings(pad_id=4, pad_type_id=0, padding_side="left", truncation_side="left")
 

@@ -10,6 +10,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from bentune.bundle.errors import InputError
 from training.prove.temperature import fit_temperature, fold
+from training.recipe.data import DataSettings
+from training.tasks.targets.many_labels import ManyLabelsTraining
+from training.tasks.targets.one_label import OneLabelTraining
+
+DATA = DataSettings(source="s")
+ONE, MANY = OneLabelTraining(DATA), ManyLabelsTraining(DATA)
+NAMES = list("abcdefghijkl")
 
 SMALL: dict[str, Any] = {
     "vocab_size": 40,
@@ -33,7 +40,7 @@ def drawn(temperature: float, rows: int = 4000) -> tuple[Any, Any]:
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_the_temperature_that_was_put_in_is_found(temperature: float) -> None:
     logits, gold = drawn(temperature)
-    fitted = fit_temperature(logits, gold)
+    fitted = fit_temperature(logits, gold, ONE, ONE.target(NAMES[: logits.shape[1]], gold))
     assert fitted.temperature == pytest.approx(temperature, rel=0.06)
     assert (fitted.rows, fitted.problem) == (4000, "")
     assert fitted.log_loss_after <= fitted.log_loss_before
@@ -53,7 +60,9 @@ def test_the_temperature_that_was_put_in_is_found(temperature: float) -> None:
     ids=["all are right", "all are wrong"],
 )
 def test_rows_that_tell_no_temperature_leave_it_at_one(logits: Any, gold: Any) -> None:
-    fitted = fit_temperature(np.array(logits, dtype=np.float32), np.array(gold))
+    fitted = fit_temperature(
+        np.array(logits, dtype=np.float32), np.array(gold), ONE, ONE.target(NAMES[: len(logits[0])], np.array(gold))
+    )
     assert fitted.temperature == 1
     assert "2 validation rows tell no temperature from 0.05 to 20" in fitted.problem
     assert fitted.log_loss_after == fitted.log_loss_before
@@ -121,7 +130,9 @@ def test_of_any_number_of_labels_it_is_fitted_on_every_decision() -> None:
     generator = np.random.default_rng(0)
     honest = generator.normal(0, 2, (4000, 3)).astype(np.float32)
     gold = (generator.random(honest.shape) < 1 / (1 + np.exp(-honest))).astype(np.int64)
-    found = fit_temperature(honest * 3, gold)
+    found = fit_temperature(honest * 3, gold, MANY, MANY.target(NAMES[: honest.shape[1]], gold))
     assert found.temperature == pytest.approx(3, rel=0.1)
     assert found.log_loss_after < found.log_loss_before
-    assert fit_temperature(honest, (honest > 0).astype(np.int64)).problem
+    assert fit_temperature(
+        honest, (honest > 0).astype(np.int64), MANY, MANY.target(NAMES[: honest.shape[1]], gold)
+    ).problem

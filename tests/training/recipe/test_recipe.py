@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from training.recipe.data import label_text
 from training.recipe.method import FullMethod, LoraMethod
 from training.recipe.recipe import Recipe
+from training.tasks.registry import target_of
 
 LEAST = {"name": "reviews", "task": "text-classification", "model": "m", "data": {"source": "rows.csv"}}
 
@@ -117,5 +118,6 @@ def test_a_step_must_divide_into_its_parts() -> None:
 
 
 def test_the_best_checkpoint_is_by_what_training_stops_by() -> None:
-    assert recipe().train.best_by == "accuracy"
-    assert recipe(train={"early_stopping": {"metric": "log_loss"}}).train.best_by == "log_loss"
+    for stops, best_by in (({}, "accuracy"), ({"early_stopping": {"metric": "log_loss"}}, "log_loss")):
+        given = recipe(train=stops)
+        assert target_of(given).best_by(given.train) == best_by

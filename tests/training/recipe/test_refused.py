@@ -9,7 +9,10 @@ import yaml
 from bentune.bundle.errors import InputError
 from training.recipe.file import explain, load_recipe, spelled_out
 from training.recipe.recipe import Recipe
-from training.recipe.refused import IMAGES_ONLY, TEXTS_ONLY, without_text_rules
+from training.tasks.registry import TASKS
+
+TEXTS_ONLY = TASKS["image-classification"].refused
+IMAGES_ONLY = TASKS["text-classification"].refused
 
 LEAST: dict[str, Any] = {"task": "image-classification", "model": "m", "data": {"source": "s"}}
 GIVEN: dict[str, Any] = {
@@ -79,5 +82,6 @@ def test_a_recipe_that_is_spelled_out_is_read_again(tmp_path: Path) -> None:
 
 
 def test_nothing_is_judged_by_how_texts_look(tmp_path: Path) -> None:
-    data = without_text_rules(load(tmp_path / "image.yaml", "image-classification")).data
+    recipe = load(tmp_path / "image.yaml", "image-classification")
+    data = TASKS[recipe.task].as_read(recipe).data
     assert (data.near_duplicates.action, data.doubtful_labels) == ("off", "off")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from bentune.bundle.processor import IMAGES
 from training.pipeline.pipeline import STAGES
 from training.recipe.file import load_recipe
 from training.report.facts import Facts, facts_of
@@ -95,7 +94,7 @@ def test_what_is_sent_is_of_the_kind_that_is_classified(facts: Facts) -> None:
     url = "curl -s http://localhost:3000/predict"
     text, image = (
         commands_of(facts.model_copy(update={"recipe": one}), REVISION, "recipe.yaml").splitlines()[-1]
-        for one in (facts.recipe, facts.recipe.model_copy(update={"task": IMAGES}))
+        for one in (facts.recipe, facts.recipe.model_copy(update={"task": "image-classification"}))
     )
     assert text == f"{url} -H 'Content-Type: application/json' -d '{{\"inputs\": \"a text\"}}'"
     assert image == f"{url} -F file=@image.png"

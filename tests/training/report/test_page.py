@@ -10,7 +10,6 @@ from comparisons import comparison
 from page import Page
 from row_report import row_report
 
-from bentune.bundle.processor import IMAGES
 from bentune.bundle.verdict import Difference
 from bentune.quality.bootstrap import Interval
 from rollout.compare.tables import notes, numbers, slice_numbers
@@ -198,7 +197,7 @@ def test_what_training_saw(facts: Facts) -> None:
 def test_what_training_saw_of_images(facts: Facts) -> None:
     def page(**augment: object) -> str:
         train = facts.recipe.train.model_copy(update={"augment": AugmentSettings.model_validate(augment)})
-        recipe = facts.recipe.model_copy(update={"task": IMAGES, "train": train})
+        recipe = facts.recipe.model_copy(update={"task": "image-classification", "train": train})
         found = rendered(facts.model_copy(update={"recipe": recipe}))
         assert ("Training rows by label" in " ".join(found.tables)) == bool(augment)
         return found.text

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,15 +15,20 @@ from training.search.rows import search_rows
 from training.tasks.rows import label_column
 
 
-def recipe(share: float, seed: int = 1) -> Recipe:
-    given = {"name": "n", "task": "text-classification", "model": "m", "data": {"source": "s"}, "seed": seed}
-    return Recipe.model_validate(given | {"search": {"validation": share}})
+def recipe(share: float, seed: int = 1, **data: Any) -> Recipe:
+    given = {"name": "n", "task": "text-classification", "model": "m", "seed": seed}
+    return Recipe.model_validate(given | {"data": {"source": "s"} | data, "search": {"validation": share}})
 
 
 def test_a_share_of_each_label_is_set_apart_of_the_training_rows_alone(tiny_run: Path, tmp_path: Path) -> None:
     data, counts = search_rows(recipe(0.25), tiny_run / "data", tmp_path / "rows")
     assert data == tmp_path / "rows"
-    assert sorted(path.name for path in data.iterdir()) == ["labels.json", "train.parquet", "validation.parquet"]
+    assert sorted(path.name for path in data.iterdir()) == [
+        "labels.json",
+        "target.json",
+        "train.parquet",
+        "validation.parquet",
+    ]
     train, validation = (pq.read_table(data / f"{name}.parquet").to_pylist() for name in ("train", "validation"))
     assert counts == {"train": len(train), "validation": len(validation)} == {"train": 180, "validation": 60}
     assert Counter(row["label"] for row in validation) == {0: 20, 1: 20, 2: 20}
@@ -51,6 +57,7 @@ def test_a_label_keeps_a_row_to_train_on_and_too_few_rows_are_refused(tmp_path: 
     labels = [0, 1, 1, 2, 2, 2, 2]
     pq.write_table(pa.table({"label": labels}), tmp_path / "train.parquet")
     (tmp_path / "labels.json").write_text('["a", "b", "c"]')
+    (tmp_path / "target.json").write_text('{"labels": ["a", "b", "c"]}')
     data, counts = search_rows(recipe(0.9), tmp_path, tmp_path / "rows")
     assert counts == {"train": 3, "validation": 4}
     assert sorted(pq.read_table(data / "train.parquet")["label"].to_pylist()) == [0, 1, 2]
@@ -63,7 +70,8 @@ def test_of_any_number_of_labels_each_has_its_share_set_apart(tmp_path: Path) ->
     column = pa.array(marks, pa.list_(pa.int8(), 3))
     pq.write_table(pa.table({"label": column}), tmp_path / "train.parquet")
     (tmp_path / "labels.json").write_text('["a", "b", "c"]')
-    data, _ = search_rows(recipe(0.25), tmp_path, tmp_path / "rows")
+    (tmp_path / "target.json").write_text('{"labels": ["a", "b", "c"]}')
+    data, _ = search_rows(recipe(0.25, multi_label=True), tmp_path, tmp_path / "rows")
     apart = label_column(pq.read_table(data / "validation.parquet"))
     assert apart.sum(axis=0).tolist() == pytest.approx([15, 3, 10], abs=1)
     assert label_column(pq.read_table(data / "train.parquet")).sum(axis=0).tolist() == pytest.approx([45, 9, 30], abs=1)

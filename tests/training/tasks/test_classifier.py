@@ -7,17 +7,20 @@ import torch
 from transformers import BertConfig, ConvNextConfig, DeiTConfig, ResNetConfig, SwinConfig, ViTConfig
 from tuning import FAMILIES
 
-from training.tasks.classifier import load_classifier, takes_images
+from training.tasks.classifier import load_classifier, loads
+from training.tasks.registry import TASKS
 
 
 @pytest.mark.parametrize("config", [BertConfig(), *FAMILIES.values()], ids=lambda config: config.model_type)
 def test_models_of_texts(config: object) -> None:
-    assert not takes_images(config)  # type: ignore[arg-type]
+    assert loads(config, TASKS["text-classification"])  # type: ignore[arg-type]
+    assert not loads(config, TASKS["image-classification"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [ViTConfig, DeiTConfig, SwinConfig, ConvNextConfig, ResNetConfig])
 def test_models_of_images(kind: type) -> None:
-    assert takes_images(kind())
+    assert loads(kind(), TASKS["image-classification"])
+    assert not loads(kind(), TASKS["text-classification"])
 
 
 def test_each_is_loaded_by_its_own_class(lora_run: Path, image_run: Path) -> None:

@@ -235,7 +235,7 @@ def test_validation_picks_the_best_checkpoint(
     fit: Any, with_validation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.9, 0.5, 0.4])
-    monkeypatch.setattr(fitting, "validation_metrics", lambda _: {"accuracy": next(scores)})
+    monkeypatch.setattr(fitting, "validation_metrics", lambda *_: {"accuracy": next(scores)})
     best, original = {}, train.save_tuned
 
     def saving(*args: Any) -> None:

@@ -12,7 +12,6 @@ from bentune.bundle.targets.many_labels import ManyLabels
 from bentune.bundle.targets.target import Target
 from training.recipe.compression import DistillSettings
 from training.recipe.evaluate import EvaluateSettings
-from training.recipe.search import SearchSettings
 from training.recipe.section import Section
 from training.recipe.train import TrainSettings
 from training.tasks.targets.one_label import OneLabelTraining, require_two_rows
@@ -52,19 +51,16 @@ class ManyLabelsTraining(OneLabelTraining):
                     "balance: with data.multi_label a row that is repeated or left out counts for all of its labels: "
                     "give none or weights"
                 )
-            case TrainSettings() if section.early_stopping and section.early_stopping.metric not in self.validation:
-                return f"early_stopping.metric: {self._other_metric(section.early_stopping.metric)}"
-            case SearchSettings() if section.metric not in self.validation:
-                return f"metric: {self._other_metric(section.metric)}"
             case DistillSettings():
                 return (
                     "with data.multi_label there is no distillation: its loss is one of labels that exclude each other"
                 )
             case EvaluateSettings() if section.ordinal:
                 return "ordinal: with data.multi_label a row has no rank: leave it out"
-        return ""
+        return super().problem_of(section)
 
-    def _other_metric(self, metric: str) -> str:
+    def other_metric(self, metric: str) -> str:
+        """Return which metrics there are with any number of labels."""
         *most, last = self.validation
         return f"{metric} is for one label a row; with data.multi_label give {', '.join(most)} or {last}"
 

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from bentune.bundle.errors import InputError
 from bentune.bundle.targets.target import Target
 from training.recipe.data import DataSettings
+from training.recipe.search import SearchSettings
 from training.recipe.section import Section
+from training.recipe.train import TrainSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,8 +74,26 @@ class TrainingTarget(ABC):
 
     def problem_of(self, section: Section | None) -> str:
         """Return why a section of the recipe does not go with this target, in words; empty where it does."""
-        del section
+        match section:
+            case TrainSettings() if section.early_stopping and section.early_stopping.metric not in self.validation:
+                return f"early_stopping.metric: {self.other_metric(section.early_stopping.metric)}"
+            case SearchSettings() if section != SearchSettings() and section.metric not in (*self.validation, "loss"):
+                return f"metric: {self.other_metric(section.metric)}"
         return ""
+
+    def other_metric(self, metric: str) -> str:
+        """Return what to say of a validation metric that there is not."""
+        *most, last = self.validation
+        return f"{metric!r} is not measured here; give {', '.join(most)} or {last}"
+
+    def best_by(self, train: TrainSettings) -> str:
+        """Return the validation metric that picks the best checkpoint."""
+        return train.early_stopping.metric if train.early_stopping is not None else self.validation[0]
+
+    def learned(self, gold: Gold, target: Target) -> Gold:
+        """Return labels as the model learns them; `target` is the bundle's."""
+        del target
+        return gold
 
     @abstractmethod
     def read(self, value: object) -> tuple[str, set[str]]:

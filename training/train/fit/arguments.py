@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from bentune.bundle.errors import InputError
 from training.pipeline.workers import place
 from training.recipe.recipe import Recipe
+from training.tasks.registry import target_of
 from training.tasks.targets.target import higher_is_better
 from training.train.fit.deepspeed import configuration
 from training.train.fit.precision import precision_for
@@ -26,6 +27,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> 
     train = recipe.train
     precision = precision_for(train.precision)
     rows = rows_at_once(recipe, place().world)
+    best_by = target_of(recipe).best_by(train)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=train.epochs,
@@ -54,8 +56,8 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> 
         save_steps=train.checkpoint_steps,
         save_total_limit=2,
         load_best_model_at_end=validate,
-        metric_for_best_model=train.best_by if validate else None,
-        greater_is_better=higher_is_better(train.best_by) if validate else None,
+        metric_for_best_model=best_by if validate else None,
+        greater_is_better=higher_is_better(best_by) if validate else None,
         restore_callback_states_from_checkpoint=True,  # else early stopping would count from nothing
         logging_steps=LOGGING_STEPS,
         logging_nan_inf_filter=False,  # it would put the mean of the losses before in the place of a NaN

@@ -14,10 +14,12 @@ from bentune.bundle.seen_rows import row_key
 from training.data.duplicates.near import NOBODY, PERMUTATIONS, Near, _banding, find_near, sketch, words_of
 from training.data.reading.pool import CheckedRow, Pool, PoolWriter
 from training.data.reading.reading import row_key_with_label
+from training.recipe.data import DataSettings
+from training.tasks.targets.one_label import OneLabelTraining
 
 
 def pool_of(folder: Path, rows: Sequence[tuple[str, str]], pairs: Sequence[str] | None = None) -> Pool:
-    with PoolWriter(folder / "pool.parquet") as writer:
+    with PoolWriter(folder / "pool.parquet", OneLabelTraining(DataSettings(source="s"))) as writer:
         for number, (text, label) in enumerate(rows):
             pair = None if pairs is None else pairs[number]
             key = row_key_with_label(text, pair or "", label)

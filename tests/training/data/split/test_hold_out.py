@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bentune.bundle.errors import InputError
 from training.data.reading.pool import Pool, PoolRows
 from training.data.split.hold_out import hold_out, newest, some_groups
-from training.recipe.data import SplitSettings
+from training.recipe.data import DataSettings, SplitSettings
+from training.tasks.targets.one_label import OneLabelTraining
 
 Rows = Sequence[tuple[int, int]]
 
@@ -22,6 +23,7 @@ def part_of(
     count = len(labels)
     pool = Pool(
         file=Path("none"),
+        target=OneLabelTraining(DataSettings(source="s")),
         labels=[f"label {number}" for number in range(max(labels) + 1)],
         keys=np.zeros((count, 2), dtype=np.uint64),
         text_keys=np.zeros((count, 2), dtype=np.uint64),

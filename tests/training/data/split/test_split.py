@@ -18,6 +18,7 @@ from tiny import Quiet
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import MOST_BEFORE, SeenRows, row_key
+from bentune.bundle.targets.one_label import OneLabel
 from training.data import stage as data
 from training.pipeline.previous_version import require_alike
 from training.pipeline.stage import Context, Summary
@@ -47,7 +48,8 @@ class Generation:
         return {row_key(text) for name in names for text in self.parts.get(name, [])}
 
     def as_parent(self, **manifest: Any) -> Any:
-        shape: dict[str, Any] = {"task": "text-classification", "labels": self.labels, "multi_label": False}
+        shape: dict[str, Any] = {"task": "text-classification", "labels": self.labels}
+        shape["target"] = OneLabel(labels=self.labels)
         shape["columns"] = SimpleNamespace(text_pair=None)
         return SimpleNamespace(
             tag=TAG,

@@ -17,6 +17,7 @@ from training.tasks.image.processor import ImageProcessor
 from training.tasks.image.rows import ImageRows, collated
 from training.tasks.logits import one_batch, torch_logits
 from training.tasks.rows import Rows
+from training.tasks.targets.losses import cross_entropy
 from training.train.fit.fit import fit
 
 
@@ -104,7 +105,7 @@ def test_a_training_that_goes_on_sees_the_views_that_it_would_have_seen(
         asked = recipe(model)
         loaded = load_base(asked, list(SIDES)).model
         seen = ImageRows(rows, processor).augmented(AUGMENT, asked.seed)
-        fit(loaded, processor, asked, seen, None, directory, Quiet(), callbacks=callbacks)
+        fit(loaded, processor, asked, seen, None, directory, Quiet(), cross_entropy, callbacks=callbacks)
         return loaded.state_dict()
 
     whole = train(tmp_path / "whole")
@@ -123,7 +124,9 @@ def test_validation_rows_are_never_augmented(
     """What is scored in training is what is scored afterwards."""
     loaded = load_base(recipe(model), list(SIDES)).model
     seen = ImageRows(rows, processor).augmented(AUGMENT, 1)
-    fitted = fit(loaded, processor, recipe(model), seen, ImageRows(rows, processor), tmp_path / "fit", Quiet())
+    fitted = fit(
+        loaded, processor, recipe(model), seen, ImageRows(rows, processor), tmp_path / "fit", Quiet(), cross_entropy
+    )
     best = next(point for point in fitted.curve if point["step"] == fitted.best_step and "eval_accuracy" in point)
     logits, _ = torch_logits(loaded, processor, rows, 256, lambda _: None)
     assert best["eval_accuracy"] == pytest.approx((logits.argmax(axis=1) == rows.labels).mean())

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from training.tasks.targets.losses import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
+from training.tasks.targets.losses import (
+    WeightedBinaryCrossEntropy,
+    WeightedCrossEntropy,
+    binary_cross_entropy,
+    cross_entropy,
+)
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 0.0], [1.0, 1.0, -2.0]])
 LABELS = torch.tensor([0, 2, 1, 2])
@@ -49,7 +54,7 @@ def test_of_any_number_of_labels_it_is_the_mean_over_rows_and_labels() -> None:
     marks = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
     chances = 1 / (1 + torch.exp(-LOGITS))
     expected = -torch.where(marks > 0, chances, 1 - chances).log().mean()
-    for loss in (cross_entropy, WeightedBinaryCrossEntropy()):
+    for loss in (binary_cross_entropy, WeightedBinaryCrossEntropy()):
         assert loss(LOGITS, marks, {}).item() == pytest.approx(expected.item(), rel=1e-6)
 
 

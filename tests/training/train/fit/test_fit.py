@@ -181,7 +181,7 @@ def test_the_validation_rows_are_scored_when_it_is_asked_for(
 def scripted(monkeypatch: pytest.MonkeyPatch, metric: str, values: list[float]) -> None:
     """The validation rows have these values of a metric, one after the other."""
     scores = iter(values)
-    monkeypatch.setattr(fitting, "validation_metrics", lambda _: {"accuracy": 0.5, metric: next(scores)})
+    monkeypatch.setattr(fitting, "validation_metrics", lambda *_: {"accuracy": 0.5, metric: next(scores)})
 
 
 STOPPING = {"epochs": 10.0, "evaluate": 2, "checkpoint_steps": 3}

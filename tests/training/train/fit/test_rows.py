@@ -12,14 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
+from training.recipe.data import DataSettings
 from training.recipe.rows_settings import AugmentSettings, Cap
 from training.recipe.train import TrainSettings
 from training.tasks import rows as stored
 from training.tasks.rows import Rows, StoredRows, joined, open_rows
 from training.tasks.targets.losses import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
+from training.tasks.targets.many_labels import ManyLabelsTraining
+from training.tasks.targets.one_label import OneLabelTraining
 from training.tasks.text.augment import perturb
-from training.train.fit.rows import TrainingRows, balanced, label_weights, training_rows
+from training.train.fit.rows import TrainingRows, balanced, training_rows
 
+DATA = DataSettings(source="s")
+ONE, MANY = OneLabelTraining(DATA), ManyLabelsTraining(DATA)
 SCHEMA = [("text", pa.string()), ("text_pair", pa.string()), ("label", pa.int64())]
 BALANCES = st.sampled_from(["none", "weights", "oversample"]) | st.integers(1, 10).map(lambda cap: {"cap": cap})
 
@@ -33,7 +38,7 @@ def rows(*counts: int, pairs: bool = False) -> Rows:
 
 
 def seen(given: StoredRows, seed: int = 1, **settings: Any) -> TrainingRows:
-    return training_rows(given, TrainSettings.model_validate(settings), int(given.labels.max()) + 1, seed)
+    return training_rows(given, TrainSettings.model_validate(settings), ONE, int(given.labels.max()) + 1, seed)
 
 
 def all_of(found: TrainingRows) -> Rows:
@@ -50,11 +55,11 @@ def test_by_default_training_sees_the_rows_as_they_are() -> None:
 
 def test_weights_are_those_of_scikit_learn_and_their_mean_is_one() -> None:
     labels = rows(8, 2, 5).labels
-    found = label_weights(labels, 3)
+    found = ONE.weights(labels, 3)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     assert found == pytest.approx(expected.tolist())
     assert np.array(found)[labels].mean() == pytest.approx(1)
-    assert label_weights(np.array([0, 0, 2]), 4) == [0.75, 0.0, 1.5, 0.0]
+    assert ONE.weights(np.array([0, 0, 2]), 4) == [0.75, 0.0, 1.5, 0.0]
 
 
 def test_weights_and_smoothing_go_into_the_loss() -> None:
@@ -182,7 +187,7 @@ def test_the_summary_counts_rows_by_label() -> None:
 def test_of_any_number_of_labels_those_with_one_count_as_much_as_those_without() -> None:
     marks = np.array([[1, 0, 1, 0], [0, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]])
     given = Rows(["a a"] * 4, None, marks)
-    found = training_rows(given, TrainSettings(balance="weights", label_smoothing=0.1), 4, 1)
+    found = training_rows(given, TrainSettings(balance="weights", label_smoothing=0.1), MANY, 4, 1)
     assert found.weights == [3.0, 1.0, 1.0, 1.0]
     assert isinstance(found.loss, WeightedBinaryCrossEntropy)
     assert found.loss.smoothing == 0.1
@@ -191,6 +196,6 @@ def test_of_any_number_of_labels_those_with_one_count_as_much_as_those_without()
 
 def test_copies_of_rows_with_any_number_of_labels_keep_them_all() -> None:
     given = Rows([f"aaaa bbbb cccc dddd {row}" for row in range(4)], None, np.eye(4, 3, dtype=np.int64))
-    found = training_rows(given, TrainSettings.model_validate({"augment": {"copies": 2}}), 3, 1)
+    found = training_rows(given, TrainSettings.model_validate({"augment": {"copies": 2}}), MANY, 3, 1)
     labels = [*given.labels.tolist(), *np.repeat(given.labels, 2, axis=0).tolist()]
     assert found.labels.tolist() == joined(found.parts()).labels.tolist() == labels
