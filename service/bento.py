@@ -14,12 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import MODULE, open_bundle
+from bentune.bundle.manifest import MODULE, open_bundle, read_manifest
 from bentune.bundle.plan import OPENVINO, Plan
 from bentune.bundle.store import remember_model
 from service.engine.memory import require_memory
 from service.engine.providers import OPENVINO_REQUIREMENT
-from service.http.openapi import corrected
+from service.http.openapi import corrected, description
 from service.http.requests import Incoming, PredictRequest, PredictResponse
 from service.scheduling.priority import favour_slots
 from service.settings import Settings
@@ -78,12 +78,14 @@ def _image(tag: str, task: type[Task]) -> dict[str, Any]:
 
 def service_of(tag: str, task: type[Task], settings: Settings) -> Any:
     """Return the service class of a bundle."""
+    about = description(read_manifest(Path(bentoml.models.get(tag).path)))
     # Each costs as much of the event loop as all that we do for a request (docs/log.md), so whoever wants it asks.
     unasked = {} if settings.tracing else {"tracing": {"excluded_urls": ".*"}}
 
     @bentoml.asgi_app(Starlette(routes=[Route("/info", _info), Route("/docs.json", _docs)]), path="/")
     @bentoml.service(
         name=tag.partition(":")[0],
+        description=about,  # otherwise BentoML takes the README of the build's directory
         workers=1,
         traffic={"timeout": settings.request_timeout_ms / 1000 + TIMEOUT_MARGIN_S},
         logging={"access": {"enabled": settings.access_log}},

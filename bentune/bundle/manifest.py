@@ -261,6 +261,17 @@ def _write_manifest(root: Path, complete: Manifest) -> Manifest:
     return sealed
 
 
+def read_manifest(root: Path) -> Manifest:
+    """Read a bundle's manifest alone; the files that it names are not checked.
+
+    Raises BundleError for a manifest that is missing or was changed.
+    """
+    path = root / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{root} is not a bundle: it has no {MANIFEST}; `bentune package` writes one")
+    return _parse_manifest(path, path.read_bytes())
+
+
 def open_bundle(root: Path) -> Bundle:
     """Read a bundle and check every byte of it.
 

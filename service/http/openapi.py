@@ -4,10 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from bentune.bundle.errors import REQUEST_ERRORS, ClientGone, Overloaded
+from bentune.bundle.manifest import Manifest
 from service.http.requests import PredictRequest, PredictResponse
 
 JSON = "application/json"
 SCHEMAS = "#/components/schemas/"
+DESCRIBED_LABELS = 20
+
+
+def description(manifest: Manifest) -> str:
+    """Describe a model in a line: its name, its task and its labels, of many labels the first ones."""
+    labels = ", ".join(manifest.labels[:DESCRIBED_LABELS])
+    more = len(manifest.labels) - DESCRIBED_LABELS
+    return f"{manifest.name}: {manifest.task}, labels {labels}{f' and {more} more' if more > 0 else ''}."
 
 
 def corrected(spec: dict[str, Any], body: Mapping[str, Any] | None = None) -> dict[str, Any]:

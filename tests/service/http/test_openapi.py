@@ -1,6 +1,9 @@
-"""Uploads on the page; the rest of it is asked of a server in test_http.py."""
+"""Uploads and the description on the page; a server answers the rest in test_http.py."""
 
-from service.http.openapi import corrected
+from pathlib import Path
+
+from bentune.bundle.manifest import open_bundle
+from service.http.openapi import DESCRIBED_LABELS, corrected, description
 from service.tasks.image_classification import ImageClassification
 from service.tasks.task import Task
 from service.tasks.text_classification import TextClassification
@@ -14,3 +17,10 @@ def body(task: type[Task]) -> set[str]:
 def test_only_a_model_of_images_takes_files() -> None:
     assert body(TextClassification) == {"application/json"}
     assert body(ImageClassification) == {"application/json", "image/*", "multipart/form-data"}
+
+
+def test_the_description_names_the_model_and_bounds_the_labels(tiny_bundle: Path) -> None:
+    manifest = open_bundle(tiny_bundle).manifest
+    assert description(manifest) == "tiny: text-classification, labels animal, food, tool."
+    many = manifest.model_copy(update={"labels": [f"label {number}" for number in range(2000)]})
+    assert description(many).endswith(f"label {DESCRIBED_LABELS - 1} and {2000 - DESCRIBED_LABELS} more.")
