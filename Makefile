@@ -31,14 +31,14 @@ check: .venv/.dev              ## ruff, mypy, import law
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/.dev              ## the README's table: Bentune beside its peers on this machine (half an hour)
+bench: .venv/.dev              ## docs/serving/speed.md's table: Bentune beside its peers on this machine (half an hour)
 	$(BIN)/bentune run benchmarks/bbc-512.yaml
 	$(BIN)/python -m benchmarks.table benchmarks/bbc-512.yaml --paragraphs --rounds 2 --seconds 5
 
-methods: .venv/.dev            ## docs/methods.md's table: each method of tuning on BBC news (a quarter of an hour)
+methods: .venv/.dev            ## docs/training/methods.md's table: each method of tuning on BBC news (a quarter of an hour)
 	$(BIN)/python -m benchmarks.methods recipes/bbc-news.yaml
 
-story: .venv/.dev              ## the README's story: retrain, compare, roll out, and what is kept out (three minutes)
+story: .venv/.dev              ## docs/rollout/story.md: retrain, compare, roll out, and what is kept out (three minutes)
 	$(BIN)/pytest -q -s tests/test_retrain_and_roll_out.py
 
 image: install                 ## the container image of the newest BBC news Bento, with docker, podman or buildah

@@ -86,7 +86,7 @@ def measure(recipe: Path, runs: Path, overrides: list[str]) -> MethodMeasurement
 
 
 def markdown(measurement: MethodMeasurement) -> str:
-    """The table of docs/methods.md. Seconds are ratios to the first row's: they mean little on another machine."""
+    """Write the table of docs/training/methods.md, with seconds as ratios to the first row's."""
     lines = [
         f"| method | accuracy on {measurement.held_out} rows | trained weights | time | peak memory, MB | kept, MB |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -1,4 +1,4 @@
-"""Measures Bentune beside its peers on this machine and prints the table of the README: `python -m benchmarks.table`.
+"""Benchmark of Bentune beside its peers on this machine; prints the table of docs/serving/speed.md.
 
 Every system serves the same fine-tuned weights, gets the same texts, and is asked in turns, round after round, so that
 a slow minute of the machine is everybody's. Figures are ratios to the textbook service of the same rounds.

@@ -1,4 +1,4 @@
-"""The methods beside each other: the table of docs/methods.md."""
+"""The methods beside each other: the table of docs/training/methods.md."""
 
 from benchmarks.methods import MethodMeasurement, MethodRow, markdown
 

@@ -1,4 +1,4 @@
-"""`bentune bench` from the shell: the commands of docs/bench.md run, and what makes no sense is refused at once."""
+"""`bentune bench` from the shell: the commands of docs/serving/bench.md run, and wrong options are refused at once."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from rollout.load.knee import Capacity
 
 pytestmark = pytest.mark.alone
 
-PAGE = Path(__file__).parents[2] / "docs/bench.md"
+PAGE = Path(__file__).parents[2] / "docs/serving/bench.md"
 SHORT = ("--seconds", "0.5", "--warmup", "0.1")
 
 

@@ -185,7 +185,7 @@ def request_of(recipe: Recipe) -> str:
 
 
 def _start(training: TrainingFacts | None) -> str:
-    """The command line in as many processes as there were, started as they were: docs/several-processes.md."""
+    """Return the start of the command line, with the run's processes: docs/training/several-processes.md."""
     processes = training.processes if training else 1
     if training and training.sharded:
         wrap = "--fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP"

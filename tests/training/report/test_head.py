@@ -13,7 +13,7 @@ from training.report.shapes import Pruned, Teacher
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-PAGE = Path(__file__).parents[3] / "docs/several-processes.md"
+PAGE = Path(__file__).parents[3] / "docs/training/several-processes.md"
 (LAUNCHED,) = re.findall(r"^(accelerate launch .* -m bentune) ", PAGE.read_text(), re.MULTILINE)
 
 
