@@ -17,7 +17,7 @@ from pydantic import computed_field
 from rich.table import Table
 
 from benchmarks.command import Command, json_option, say, show
-from benchmarks.peak import peak_of
+from benchmarks.process.peak import peak_of
 from rollout.load.bench import ReportModel
 
 ROWS = 650_000

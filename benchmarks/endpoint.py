@@ -14,7 +14,7 @@ import httpx
 from rich.table import Table
 
 from benchmarks.command import Command, json_option, say, show
-from benchmarks.worker import Worker, serving_with
+from benchmarks.process.worker import Worker, serving_with
 from bentune.bundle.errors import BentuneError
 from rollout.load.bench import ReportModel
 from rollout.load.bodies import bodies_of, texts_of_golden

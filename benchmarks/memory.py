@@ -12,10 +12,10 @@ from pydantic import computed_field
 from rich.table import Table
 
 from benchmarks.command import Command, json_option, say, show
-from benchmarks.model_directory import write_model_directory
-from benchmarks.peers import INSTALLED, TEXTBOOK
-from benchmarks.peers import running as peer_running
-from benchmarks.worker import MemoryWatch, Worker, serving_with
+from benchmarks.peers.model_directory import write_model_directory
+from benchmarks.peers.peers import INSTALLED, TEXTBOOK
+from benchmarks.peers.peers import running as peer_running
+from benchmarks.process.worker import MemoryWatch, Worker, serving_with
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle
 from rollout.load.bench import ReportModel, require_answer

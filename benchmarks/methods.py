@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from benchmarks.command import Command, json_option, say
-from benchmarks.peak import peak_of
+from benchmarks.process.peak import peak_of
 from bentune.bundle.manifest import write_json
 
 VARIANTS = {

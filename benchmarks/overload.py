@@ -22,7 +22,7 @@ from benchmarks.overload_report import (
     table_of,
     useful_per_s,
 )
-from benchmarks.worker import MemoryWatch, Worker, machine_cpu_s, serving_with, sleep_until
+from benchmarks.process.worker import MemoryWatch, Worker, machine_cpu_s, serving_with, sleep_until
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.hardware import visible_cores
 from bentune.bundle.manifest import Bundle

@@ -17,13 +17,13 @@ import click
 import httpx
 from rich.progress import Progress
 
-from benchmarks.cases import CROWD, Case, cases
-from benchmarks.in_process import InProcess
-from benchmarks.model_directory import write_model_directory
-from benchmarks.peers import PEERS, TEXTBOOK, install
-from benchmarks.report import Cell, FigureRow, Measurement, Table, write
-from benchmarks.systems import OURS, System, start_ours, start_peer
-from benchmarks.texts import Texts, texts_of
+from benchmarks.peers.cases import CROWD, Case, cases
+from benchmarks.peers.in_process import InProcess
+from benchmarks.peers.model_directory import write_model_directory
+from benchmarks.peers.peers import PEERS, TEXTBOOK, install
+from benchmarks.peers.report import Cell, FigureRow, Measurement, Table, write
+from benchmarks.peers.systems import OURS, System, start_ours, start_peer
+from benchmarks.peers.texts import Texts, texts_of
 from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle, open_bundle

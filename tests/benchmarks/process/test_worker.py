@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from benchmarks import worker
-from benchmarks.worker import MemoryWatch, Worker, serving_with
+from benchmarks.process import worker
+from benchmarks.process.worker import MemoryWatch, Worker, serving_with
 from bentune.bundle.errors import BentuneError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from benchmarks.texts import Texts, texts_of
+from benchmarks.peers.texts import Texts, texts_of
 from bentune.bundle.manifest import open_bundle
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from benchmarks.report import Cell, FigureRow, Measurement, Table, markdown, write
+from benchmarks.peers.report import Cell, FigureRow, Measurement, Table, markdown, write
 from bentune.bundle.hardware import Cpu
 
 TABLE = Table(

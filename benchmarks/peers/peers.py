@@ -20,7 +20,7 @@ from bentune.bundle.errors import BentuneError
 from rollout.server.server import free_port
 
 HERE = Path(__file__).resolve().parent
-ENVIRONMENTS = HERE.parent / ".bench"
+ENVIRONMENTS = HERE.parents[1] / ".bench"
 INSTALLED = "installed.txt"
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 15.0
@@ -91,7 +91,7 @@ def _infinity_labels(answer: Any) -> list[str]:
 def _infinity(engine: str, *, truncates: bool) -> Peer:
     return Peer(
         name=f"infinity-{engine}",
-        requirements=HERE / "peers/infinity.txt",
+        requirements=HERE / "infinity.txt",
         program="infinity_emb",
         arguments=_infinity_arguments(engine),
         variables=_infinity_variables,
@@ -104,7 +104,7 @@ def _infinity(engine: str, *, truncates: bool) -> Peer:
 
 TEXTBOOK = Peer(
     name="textbook",
-    requirements=HERE / "peers/textbook.txt",
+    requirements=HERE / "textbook.txt",
     program="bentoml",
     arguments=_textbook_arguments,
     variables=_textbook_variables,

@@ -11,8 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks import peers
-from benchmarks.peers import PEERS, TEXTBOOK, Peer, install, running, server_environment
+from benchmarks.peers import peers
+from benchmarks.peers.peers import PEERS, TEXTBOOK, Peer, install, running, server_environment
 from bentune.bundle.errors import BentuneError
 
 BY_NAME = {peer.name: peer for peer in PEERS}

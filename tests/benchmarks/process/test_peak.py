@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks.peak import peak_of
+from benchmarks.process.peak import peak_of
 from bentune.bundle.errors import BentuneError
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.systems import System
-from benchmarks.texts import Texts
+from benchmarks.peers.systems import System
+from benchmarks.peers.texts import Texts
 from rollout.load.generator import Body, Load
 
 BATCH = 128

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.cases import BATCH, LONG, SHORT, Figure, cases
-from benchmarks.systems import System
-from benchmarks.texts import Texts
+from benchmarks.peers.cases import BATCH, LONG, SHORT, Figure, cases
+from benchmarks.peers.systems import System
+from benchmarks.peers.texts import Texts
 from rollout.load.generator import Load, LoadTarget
 
 TEXTS = Texts(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.model_directory import write_model_directory
+from benchmarks.peers.model_directory import write_model_directory
 from bentune.bundle.errors import InputError
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.peers import PEERS, Peer
-from benchmarks.peers import running as peer_running
+from benchmarks.peers.peers import PEERS, Peer
+from benchmarks.peers.peers import running as peer_running
 from rollout.load.generator import Body, LoadTarget
 from rollout.server.server import running as bento_running
 

@@ -1,0 +1,1 @@
+"""Bentune beside its peers: the same weights and texts, measured in turns."""

@@ -1,0 +1,1 @@
+"""Memory and CPU time of processes, as the system reports them."""
