@@ -1,1 +1,1 @@
-"""Measures how fast Bentune's service is, and the servers that its users would otherwise take."""
+"""Benchmarks of Bentune's service, its training, and comparable servers."""

@@ -1,4 +1,4 @@
-"""What the commands of the benchmarks share: errors in a line, a table for people and a file for machines."""
+"""Base of the benchmark commands: errors in a line, a table on the screen, a JSON file."""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ json_option = click.option("--json", "json_path", type=click.Path(path_type=Path
 
 
 class Command(click.Command):
-    """A command whose expected errors are a line on stderr, with the exit codes of `bentune`."""
+    """Command that prints expected errors in a line on stderr and exits with the codes of `bentune`."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -30,14 +30,14 @@ class Command(click.Command):
 
 
 def show(result: BaseModel, table: Table, json_path: Path | None) -> None:
-    """Print the table, and write the result where it was asked for."""
+    """Print the table and write the result to its file, if one is given."""
     Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
     if json_path is not None:
         write_json(json_path, result)
 
 
 def say(line: str) -> None:
-    """A line of progress on stderr."""
+    """Print a line of progress on stderr."""
     click.echo(line, err=True)
 
 

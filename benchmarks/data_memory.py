@@ -1,4 +1,4 @@
-"""The data stage on as many rows as yelp_review_full has: seconds, and the most memory that its process held."""
+"""Benchmark of the data stage on 650,000 rows, the size of yelp_review_full: seconds and peak memory."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ MOST_MB = 1500
 
 
 class Measured(ReportModel):
-    """One run of `bentune data`: `peak_mb` is the resident memory of its process, in 10^6 bytes, at its highest."""
+    """One run of `bentune data`; `peak_mb` is the peak resident memory of its process, in 10^6 bytes."""
 
     form: str
     rows: int
@@ -49,12 +49,12 @@ class DataMemory(ReportModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def bounded(self) -> bool:
-        """Whether none needed more than MOST_MB."""
+        """True if no run needed more than MOST_MB."""
         return all(run.peak_mb <= MOST_MB for run in self.runs)
 
 
 def reviews(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """(text, label) of yelp_review_full's shape: words by Zipf's law, log-normal lengths, some copies among them.
+    """Generate (text, label) like yelp_review_full: words by Zipf's law, log-normal lengths, some copies.
 
     One row in EXACT_EVERY is a copy of an earlier one, one in NEAR_EVERY has a word of it changed.
     """
@@ -82,7 +82,7 @@ def reviews(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def write_reviews(path: Path, rows: int, seed: int = 0) -> Path:
-    """Write `reviews` as Parquet or CSV, as the name ends; a chunk of them is in memory at a time."""
+    """Write `reviews` as Parquet or CSV, by the suffix, with one chunk in memory at a time."""
     if path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -109,7 +109,7 @@ def _table(rows: list[tuple[str, str]], schema: pa.Schema) -> pa.Table:
 
 
 def measure(source: Path, rows: int, work: Path, *overrides: str) -> Measured:
-    """`bentune data` on this file, in a process of its own. Raises BentuneError when it fails."""
+    """Run `bentune data` on this file in a process of its own. Raises BentuneError when it fails."""
     summary, seconds, peak_mb = watched("data", recipe_for(source, work), work, *overrides)
     return Measured(
         form=source.suffix[1:],
@@ -123,7 +123,7 @@ def measure(source: Path, rows: int, work: Path, *overrides: str) -> Measured:
 
 
 def recipe_for(source: Path, work: Path) -> Path:
-    """A recipe that reads this file."""
+    """Write a recipe that reads this file."""
     recipe = work / f"{source.suffix[1:]}.yaml"
     recipe.write_text(f"task: text-classification\nmodel: none\ndata: {{source: {source}}}\n", encoding="utf-8")
     return recipe
@@ -132,7 +132,7 @@ def recipe_for(source: Path, work: Path) -> Path:
 def watched(
     stage: str, recipe: Path, work: Path, *overrides: str, new: bool = True
 ) -> tuple[dict[str, Any], float, float]:
-    """A stage in a process of its own: its summary, its seconds, and its peak in 10^6 bytes.
+    """Run a stage in a process of its own; return its summary, seconds and peak in 10^6 bytes.
 
     Raises BentuneError when it fails.
     """
@@ -146,7 +146,7 @@ def watched(
 
 
 def table_of(found: DataMemory) -> Table:
-    """A row for each run."""
+    """Make the table with a row for each run."""
     table = Table("file", "rows", "MB", "seconds", "peak MB", "kept", "left out")
     for run in found.runs:
         left_out = ", ".join(f"{rows} {reason}" for reason, rows in run.left_out.items())

@@ -1,4 +1,4 @@
-"""Writes scikit-learn's 1,797 handwritten digits as images, a folder per class, and a small Vision Transformer.
+"""Handwritten digits of scikit-learn as 1,797 images, a folder per class, and a small Vision Transformer.
 
     python -m benchmarks.digits DIRECTORY
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def write_images(directory: Path) -> int:
-    """Write every digit; returns how many there are."""
+    """Write every digit; return their number."""
     from PIL import Image
     from sklearn.datasets import load_digits
 

@@ -1,4 +1,4 @@
-"""A BentoML service that answers a constant: what BentoML's own way of a request costs, and the same without it."""
+"""BentoML service that returns a constant, and the same without BentoML: the cost of BentoML's request path."""
 
 import os
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ ANSWER = b'[{"score":1.0,"label":"constant"}]'
 
 
 class Untouched(bentoml.IODescriptor):
-    """A request of which BentoML reads and parses nothing."""
+    """Request that BentoML neither reads nor parses."""
 
     __root_input__: ClassVar[bool] = True
 
@@ -38,11 +38,11 @@ def _answer() -> Response:
 
 @bentoml.service(workers=1, **VARIANTS[VARIANT])
 class EmptyService:
-    """Answers on the event loop, as our service does."""
+    """Service that answers on the event loop, as Bentune's does."""
 
     @bentoml.api(route="/predict")
     async def predict(self, request: Untouched, /) -> Any:  # noqa: ARG002
-        """The constant."""
+        """Return the constant."""
         return _answer()
 
 

@@ -1,4 +1,4 @@
-"""The request path: what BentoML's costs with nothing behind it, what ours does, and what uvicorn alone would."""
+"""Benchmark of the request path: uvicorn alone, BentoML without a model, and Bentune."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ VARIANTS = ("as it comes", "without access log", "without access log and tracing
 
 
 class Cost(ReportModel):
-    """One server. CPU times are in milliseconds a request: of the whole worker, and of its event loop's thread."""
+    """One server's CPU times in milliseconds a request: of the whole worker, and of its event loop's thread."""
 
     server: str
     requests_per_s: float
@@ -41,14 +41,14 @@ class Cost(ReportModel):
 
 
 class Endpoint(ReportModel):
-    """All servers, the barest first; ours, with the model behind it, last."""
+    """All servers, the barest first; Bentune with its model last."""
 
     seconds: float
     costs: list[Cost]
 
 
 def run(tag: str, *, seconds: float = 8.0, tell: Callable[[str], None] = say) -> Endpoint:
-    """Ask each server in turn with 32 clients; the Bento `tag` with the shortest of its golden texts.
+    """Load each server in turn with 32 clients; the Bento `tag` with its shortest golden text.
 
     Raises BentuneError when one does not start or does not answer.
     """
@@ -126,7 +126,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
 
 
 def table_of(result: Endpoint) -> Table:
-    """A row a server, with its CPU time by the barest one's."""
+    """Make the table: a row for each server, with its CPU time relative to the barest one's."""
     table = Table(title=f"an endpoint, {CLIENTS} clients, {result.seconds:g} s each")
     for column in ("server", "requests/s", "CPU ms a request", "of its event loop", "by the first"):
         table.add_column(column, justify="left" if column == "server" else "right")

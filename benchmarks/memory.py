@@ -1,4 +1,4 @@
-"""Memory: whether a worker that has answered a hundred thousand requests is as large as one that was just warmed up."""
+"""Benchmark of the worker's memory over a hundred thousand requests, relative to the warmed-up worker."""
 
 import json
 import random
@@ -36,14 +36,14 @@ NO_LIMIT_S = 86_400.0
 
 
 class MemoryPoint(ReportModel):
-    """Resident memory of the worker after so many requests, the warm-up not counted."""
+    """Resident memory of the worker after a number of requests, without the warm-up."""
 
     requests: int
     rss_mb: float
 
 
 class Footprint(ReportModel):
-    """One server: `points` begins with the end of the warm-up; `peak_mb` is the most that was seen."""
+    """One server's memory: `points` begins at the end of the warm-up; `peak_mb` is the largest sample."""
 
     server: str
     points: list[MemoryPoint]
@@ -52,12 +52,12 @@ class Footprint(ReportModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def growth(self) -> float:
-        """The largest of the points by the first."""
+        """Largest point relative to the first."""
         return max(point.rss_mb for point in self.points) / self.points[0].rss_mb
 
 
 class MemoryReport(ReportModel):
-    """`textbook` is None where it was not measured."""
+    """Memory of both servers; `textbook` is None if it was not measured."""
 
     ours: Footprint
     textbook: Footprint | None
@@ -65,18 +65,18 @@ class MemoryReport(ReportModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def flat(self) -> bool:
-        """Whether our worker stayed within MAX_GROWTH of what it was after the warm-up."""
+        """True if Bentune's worker grew by at most MAX_GROWTH after the warm-up."""
         return self.ours.growth <= MAX_GROWTH
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def of_textbook(self) -> float | None:
-        """Our peak by the textbook's."""
+        """Bentune's peak relative to the textbook's."""
         return self.ours.peak_mb / self.textbook.peak_mb if self.textbook else None
 
 
 def mixed_texts(texts: Sequence[Text], count: int, seed: int) -> list[Text]:
-    """`count` beginnings of `texts`, from one word to all of them, so that hardly two batches have the same shape."""
+    """Return `count` beginnings of `texts`, from one word to all, so that hardly two batches have the same shape."""
     generator = random.Random(seed)  # noqa: S311 (draws texts, keeps no secret)
     mixed: list[Text] = []
     for _ in range(count):
@@ -94,7 +94,7 @@ def run(
     textbook_run: Path | None = None,
     tell: Callable[[str], None] = say,
 ) -> MemoryReport:
-    """Measure the Bento `tag`, and the textbook service with the weights of `textbook_run` where that is given.
+    """Measure the Bento `tag`, and with `textbook_run` the textbook service with its weights.
 
     Raises BentuneError when a server does not start or a request is not answered 200.
     """
@@ -131,7 +131,7 @@ def _footprint(
 
 
 def parts_of(requests: int, points: int) -> list[int]:
-    """`requests` in at most `points` parts of like size, none of them empty."""
+    """Divide `requests` into at most `points` parts of similar size, none of them empty."""
     bounds = [round(requests * n / points) for n in range(points + 1)]
     return [end - start for start, end in pairwise(bounds) if end > start]
 
@@ -159,7 +159,7 @@ def _textbook(run_dir: Path, bundle: Bundle, texts: Sequence[Text], tell: Callab
 
 
 def textbook_bodies(bodies: Sequence[Body]) -> list[Body]:
-    """The same texts as the textbook takes them: a list of strings and nothing else."""
+    """Return the same bodies as the textbook service accepts them: lists of strings."""
     asked = [(json.loads(body.content)["inputs"], body.texts) for body in bodies]
     return [
         Body(json.dumps(TEXTBOOK.body([inputs] if isinstance(inputs, str) else inputs)).encode(), texts)
@@ -174,7 +174,7 @@ def _send(target: LoadTarget, bodies: Sequence[Body], requests: int) -> None:
 
 
 def table_of(report: MemoryReport) -> Table:
-    """A row for each point of both servers."""
+    """Make the table with a row for each point of both servers."""
     table = Table(title="resident memory of the worker, MB")
     for column in ("server", "requests", "MB", "by the first"):
         table.add_column(column, justify="left" if column == "server" else "right")
@@ -205,7 +205,7 @@ def table_of(report: MemoryReport) -> Table:
 )
 @json_option
 def main(tag: str, requests: int, warmup: int, textbook_run: Path | None, json_path: Path | None) -> None:
-    """Follow the memory of the Bento TAG over many requests, short and long. Exit code 1 when it grows."""
+    """Measure the memory of the Bento TAG over many short and long requests. Exit code 1 if it grows."""
     report = run(tag, requests=requests, warmup=warmup, textbook_run=textbook_run)
     show(report, table_of(report), json_path)
     raise SystemExit(0 if report.flat else 1)

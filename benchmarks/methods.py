@@ -1,4 +1,4 @@
-"""The methods of tuning beside each other on one recipe: accuracy, time, memory, and the size of what is kept."""
+"""Benchmark of the methods of tuning on one recipe: accuracy, time, memory, and size of the saved weights."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ LOADED = (
 
 @dataclass(frozen=True)
 class MethodRow:
-    """What one method did; `accuracy` is on the held-out rows with its interval, `artifact_mb` what training wrote."""
+    """Result of one method: `accuracy` on the test set with its interval, `artifact_mb` of saved weights."""
 
     method: str
     accuracy: float
@@ -48,7 +48,7 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class MethodMeasurement:
-    """`loaded_mb` is the peak of a process that only loads the libraries and the base: the floor of every method's."""
+    """Results of all methods; `loaded_mb` is the peak of a process that only loads the libraries and the base."""
 
     rows: list[MethodRow]
     held_out: int
@@ -56,7 +56,7 @@ class MethodMeasurement:
 
 
 def measure(recipe: Path, runs: Path, overrides: list[str]) -> MethodMeasurement:
-    """Train and evaluate each method on the same rows, one after the other, each in a process of its own.
+    """Train and evaluate each method on the same rows, in turn, each in a process of its own.
 
     Raises BentuneError when one of them fails.
     """
@@ -106,7 +106,7 @@ def _weights(directory: Path) -> Iterator[Path]:
 
 
 def _bentune(stage: str, recipe: Path, runs: Path, overrides: list[str]) -> tuple[dict[str, Any], float]:
-    """The stage's JSON, and the most memory that its process held, in MB."""
+    """Run a stage; return its JSON and the peak memory of its process, in MB."""
     options = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "bentune", stage, str(recipe), "--runs", str(runs), "--force", "--json", *options]
     peak_mb, output = peak_of(command)
@@ -122,7 +122,7 @@ def _bentune(stage: str, recipe: Path, runs: Path, overrides: list[str]) -> tupl
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe.")
 @json_option
 def main(recipe: Path, runs: Path, overrides: tuple[str, ...], json_path: Path | None) -> None:
-    """Train RECIPE with each method and print what it took and gave, as Markdown."""
+    """Train RECIPE with each method and print cost and accuracy as Markdown."""
     measurement = measure(recipe, runs, list(overrides))
     click.echo(markdown(measurement))
     if json_path is not None:

@@ -1,4 +1,4 @@
-"""Overload: what the service does with three times the load that it can serve, and with clients that leave."""
+"""Benchmark of the service under three times its capacity, and with clients that disconnect."""
 
 import asyncio
 import time
@@ -36,19 +36,19 @@ from rollout.server.target import DEADLINE_HEADER, Served, bundle_of
 from service.tasks.registry import task_of
 
 CLIENTS = 32
-"""Of the closed loops that find the capacity: enough for full batches."""
+"""Clients of the closed loops that measure the capacity, enough for full batches."""
 QUEUE_SHARE = 0.5
-"""Of what the server computes within a deadline, so much may wait: the rest of it is for computing and for jitter."""
+"""Share of the tokens computed within a deadline that may wait; the rest is for computing and jitter."""
 RECOVERY_S = 10.0
 WARMUP_SHARE = 0.2
-"""Of a closed loop's length, before it counts."""
+"""Warm-up as a share of a closed loop's length."""
 COMPUTED = "bentune_batch_requests_sum"
 GONE = "cancelled"
 ANY_NUMBER = "1000000"
 
 
 def fitted_queue(tokens_per_s: float, deadline_s: float, least: float) -> int:
-    """How many tokens may wait when what is accepted shall keep the deadline. Raises InputError below `least`."""
+    """Return the tokens that may wait so that accepted requests keep the deadline. Raises InputError below `least`."""
     tokens = QUEUE_SHARE * tokens_per_s * deadline_s
     if tokens < least:
         raise InputError(
@@ -70,7 +70,7 @@ def run(
     recovery_s: float = RECOVERY_S,
     tell: Callable[[str], None] = say,
 ) -> Overload:
-    """Overload the Bento `tag`. Without `fit_queue` its queue is bounded as the service comes.
+    """Overload the Bento `tag`. Without `fit_queue` its queue keeps the default bound.
 
     `step_s` is the length of the closed loops before and after. Raises BentuneError when the server does not start.
     """
@@ -142,7 +142,7 @@ def _closed(served: Served, bodies: Sequence[Body], clients: int, seconds: float
 
 
 def _watched(worker: Worker, work: Callable[[], Load]) -> tuple[Load, Saturation]:
-    """A load, and which cores it kept busy from its start until its last answer."""
+    """Run a load; return it with the cores that were busy from its start until its last answer."""
     start, cpu_s, loop_s, machine_s = time.monotonic(), worker.cpu_s, worker.loop_cpu_s, machine_cpu_s()
     load = work()
     elapsed, worker_s = time.monotonic() - start, worker.cpu_s - cpu_s
@@ -155,7 +155,7 @@ def _watched(worker: Worker, work: Callable[[], Load]) -> tuple[Load, Saturation
 
 
 def _disconnects(served: Served, bodies: Sequence[Body], leavers: int, seconds: float) -> Disconnects:
-    """Serve CLIENTS clients, let `leavers` others send a request and close at once, and see what was computed."""
+    """Serve CLIENTS clients while `leavers` more send a request and disconnect; count what was computed."""
 
     async def leave() -> None:
         await asyncio.sleep(seconds / 2)
@@ -202,7 +202,7 @@ def _reading(served: Served) -> MetricsReading:
 
 
 def _settled(served: Served) -> MetricsReading:
-    """The metrics once nothing waits or computes. Raises BentuneError when that takes longer than a deadline may."""
+    """Wait until the server is idle and return its metrics. Raises BentuneError after the longest deadline."""
     ends = time.monotonic() + served.target.timeout_s
     while time.monotonic() < ends:
         reading = _reading(served)
@@ -222,7 +222,7 @@ def _settled(served: Served) -> MetricsReading:
 def main(
     tag: str, multiple: float, seconds: float, deadline_ms: int, as_it_comes: bool, json_path: Path | None
 ) -> None:
-    """Overload the Bento TAG in a server of its own, and say what held. Exit code 1 when something did not."""
+    """Overload the Bento TAG in a server of its own and print which promises held. Exit code 1 unless all did."""
     result = run(tag, multiple=multiple, seconds=seconds, deadline_ms=deadline_ms, fit_queue=not as_it_comes)
     table: Table = table_of(result)
     show(result, table, json_path)

@@ -1,4 +1,4 @@
-"""What an overload showed, as numbers: useful throughput, kept deadlines, and whether Retry-After told the truth."""
+"""Report of an overload: useful throughput, kept deadlines, accuracy of Retry-After."""
 
 import numpy as np
 from pydantic import computed_field
@@ -17,10 +17,10 @@ MIN_RIGHT = 0.95
 MAX_GROWTH = 1.05
 MAX_RECOVERED = 1.2
 MAX_COMPUTED = 0.02
-"""Of clients that left: what a slot had just begun to compute when its client went cannot be stopped."""
+"""Texts of disconnected clients that may be computed: a slot does not stop a batch that it began."""
 
 MIN_SAMPLES_S = 1.0
-"""A queue that drains sooner is not judged: Retry-After is whole seconds, and at least one."""
+"""Shortest drain time, in seconds, that is judged: Retry-After is in whole seconds, and at least one."""
 
 
 class Promise(ReportModel):
@@ -33,7 +33,7 @@ class Promise(ReportModel):
 
 
 class RetryHonesty(ReportModel):
-    """Retry-After of refused requests against the time until all that was accepted before them had its answer.
+    """Retry-After of refused requests against the time until all requests accepted before them were answered.
 
     `ratio` is advertised by true: its 5th, 50th and 95th percentile. `right_share` is within RIGHT_WITHIN.
     """
@@ -58,7 +58,7 @@ class Memory(ReportModel):
 
 
 class Disconnects(ReportModel):
-    """Clients that sent and closed at once: those that the server counted, and texts computed that nobody awaited."""
+    """Clients that disconnected: those that the server counted, and texts that were computed for them."""
 
     leavers: int
     counted: int
@@ -78,7 +78,7 @@ class Saturation(ReportModel):
 
 
 class Overload(ReportModel):
-    """All that was measured. `queue_tokens` is None where the service's own bound was left."""
+    """All measurements; `queue_tokens` is None with the service's own bound."""
 
     tag: str
     cores: int
@@ -104,20 +104,20 @@ class Overload(ReportModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def useful_share(self) -> float:
-        """Answers within their deadline, by the capacity."""
+        """Answers within their deadline, relative to the capacity."""
         return self.useful_per_s / self.capacity_per_s
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def useful_share_of_cores_left(self) -> float:
-        """The same, by the capacity of the cores that a generator on the server's machine left to it."""
+        """The same, relative to the capacity of the cores that the generator left to the server."""
         left = (self.cores - self.overloaded.generator) / (self.cores - self.at_capacity.generator)
         return self.useful_share / left
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def checks(self) -> list[Promise]:
-        """What the service promises."""
+        """Promises of the service."""
         retry, memory, gone = self.retry_after, self.memory, self.disconnects
         recovered = self.recovered_p50_ms / self.normal_p50_ms
         kept = self.kept_share
@@ -134,32 +134,32 @@ class Overload(ReportModel):
                 name="computed for clients that left",
                 measured=f"{gone.computed_for_nobody} texts of {gone.leavers}, {gone.counted} counted as gone",
                 bound=f"<= {MAX_COMPUTED:.0%}",
-                # Whoever left may have been refused before that was seen.
+                # A disconnected client may have been refused before the server noticed.
                 held=gone.computed_for_nobody <= MAX_COMPUTED * gone.leavers and gone.counted > 0,
             ),
         ]
 
 
 def useful_per_s(load: Load, deadline_s: float) -> float:
-    """Answers 200 a second that came within their deadline and within the load's window."""
+    """Return the answers 200 a second within their deadline and the load's window."""
     useful = load.ok & (load.latency_s <= deadline_s) & (load.started_s + load.latency_s <= load.seconds)
     return float(useful.sum()) / load.seconds
 
 
 def kept_share(load: Load, deadline_s: float) -> float | None:
-    """Which share of the requests that were not refused was answered 200 in time; None when all were refused."""
+    """Return the share of accepted requests that were answered 200 in time; None if all were refused."""
     accepted = load.status != REFUSED
     kept = load.ok & (load.latency_s <= deadline_s)
     return float(kept.sum() / accepted.sum()) if accepted.any() else None
 
 
 def failed(load: Load) -> int:
-    """How many requests were answered 5xx, or not at all."""
+    """Count the requests that were answered 5xx, or not at all."""
     return int(((load.status >= 500) | (load.status == NO_ANSWER)).sum())
 
 
 def drained_after_s(load: Load) -> tuple[Floats, Floats]:
-    """Of each refusal that came with a Retry-After: the seconds it asked for, and the seconds it should have.
+    """Return the promised and the true seconds of each refusal with a Retry-After.
 
     These are from the refusal to the last answer among the requests that were accepted before it.
     """
@@ -176,7 +176,7 @@ def drained_after_s(load: Load) -> tuple[Floats, Floats]:
 
 
 def retry_honesty(load: Load) -> RetryHonesty | None:
-    """How true Retry-After was; None when no refusal can be judged."""
+    """Compare Retry-After with the true seconds; None if no refusal can be judged."""
     advertised, true_s = drained_after_s(load)
     long_enough = true_s >= MIN_SAMPLES_S
     advertised, true_s = advertised[long_enough], true_s[long_enough]
@@ -194,7 +194,7 @@ def retry_honesty(load: Load) -> RetryHonesty | None:
 
 
 def table_of(result: Overload) -> Table:
-    """A row for each promise, then what else was measured."""
+    """Make the table: a row for each promise, then the other measurements."""
     queue = "the service's own" if result.queue_tokens is None else f"{result.queue_tokens} tokens"
     table = Table(
         title=f"{result.multiple:g} x capacity for {result.seconds:g} s, {result.deadline_ms} ms, queue {queue}"

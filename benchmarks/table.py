@@ -54,7 +54,7 @@ def main(
     seconds: float,
     out: Path,
 ) -> None:
-    """Compare the newest finished run of RECIPE, as it is served, with the peers that can be installed."""
+    """Compare the newest finished run of RECIPE, served as a Bento, with the peers that can be installed."""
     with RunDir.open(runs, load_recipe(recipe, overrides).recipe.name) as directory:
         run = directory.root
     artifacts = json.loads((run / "package/artifacts.json").read_text(encoding="utf-8"))
@@ -141,7 +141,7 @@ def _rows(case: Case, loads: dict[str, Load]) -> list[FigureRow]:
 
 
 def _cell(value: float, reference: float) -> Cell:
-    """Without a ratio where one of the two answered nothing in time; no target is held then."""
+    """Make a cell without a ratio if one of the two answered nothing in time; its target is then missed."""
     ratio = value / reference if reference > 0 else math.nan
     return Cell(value=round(value, 1) if math.isfinite(value) else None, ratio=ratio if math.isfinite(ratio) else None)
 
@@ -149,7 +149,7 @@ def _cell(value: float, reference: float) -> Cell:
 def _in_process(
     ours: System, texts: Texts, bundle: Bundle, case: Case, rounds: int, seconds: float, advance: Callable[[], None]
 ) -> list[FigureRow]:
-    """Our own served rate beside the same sessions without HTTP, and one slot beside all: in turns as well."""
+    """Measure the served rate, the same sessions without HTTP, and one slot, in turns."""
     slots = bundle.plan.measured[0].slots
     all_slots, one_slot = InProcess(bundle, slots), InProcess(bundle, 1)
     served, bound, single = [], [], []

@@ -1,4 +1,4 @@
-"""The train stage's memory on as many rows as yelp_review_full has: rows are tokenized, and a few steps are taken."""
+"""Benchmark of the train stage's memory on 650,000 rows, the size of yelp_review_full, with a few steps."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ STEPS = 3
 
 
 class Trained(ReportModel):
-    """One run: `peak_mb` is the most resident memory of `bentune train`, in 10^6 bytes, its libraries included."""
+    """One run; `peak_mb` is the peak resident memory of `bentune train`, in 10^6 bytes, libraries included."""
 
     rows: int
     file_mb: float
@@ -35,12 +35,12 @@ class TrainMemory(ReportModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def bounded(self) -> bool:
-        """Whether none needed more than MOST_MB."""
+        """True if no run needed more than MOST_MB."""
         return all(run.peak_mb <= MOST_MB for run in self.runs)
 
 
 def measure(source: Path, rows: int, work: Path, model: str, *overrides: str) -> Trained:
-    """`bentune train` on this file, in a process of its own. Raises BentuneError when it fails."""
+    """Run `bentune train` on this file in a process of its own. Raises BentuneError when it fails."""
     recipe = recipe_for(source, work)
     watched("data", recipe, work, *LITTLE, *overrides)
     set_model = f"model={model}"
@@ -57,7 +57,7 @@ def measure(source: Path, rows: int, work: Path, model: str, *overrides: str) ->
 
 
 def table_of(found: TrainMemory) -> Table:
-    """A row for each run."""
+    """Make the table with a row for each run."""
     table = Table("rows", "MB", "trained on", "seconds", "peak MB")
     for run in found.runs:
         numbers = (f"{run.rows:,}", f"{run.file_mb:.0f}", f"{run.training_rows:,}", f"{run.seconds:.0f}")

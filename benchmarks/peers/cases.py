@@ -1,4 +1,4 @@
-"""The cases of the table: what is sent, how hard, what is read off, and the ratio to the textbook service to reach."""
+"""Cases of the table: texts, load, figures, and the target ratio to the textbook service."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Figure:
     higher_is_better: bool = True
 
     def held(self, ratio: float) -> bool:
-        """Whether the ratio ours / textbook is within the target."""
+        """Return True if the ratio ours / textbook is within the target."""
         if self.target is None:
             return True
         return ratio >= self.target if self.higher_is_better else ratio <= self.target
@@ -30,7 +30,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Case:
-    """A load that every system gets for `seconds` a round, after a warm-up that is not counted."""
+    """Load of every system for `seconds` a round, after a warm-up that does not count."""
 
     name: str
     clients: int
@@ -49,7 +49,7 @@ def _single(texts: Callable[[Texts], Sequence[str]]) -> Callable[[System, Texts]
 
 
 def _mixed(system: System, texts: Texts) -> list[Body]:
-    """Four short texts, then one of the most tokens, over and over."""
+    """Repeat four short texts and one of the most tokens."""
     bodies = []
     for number, text in enumerate(texts.short):
         bodies.append(system.body([text], SHORT))
@@ -59,7 +59,7 @@ def _mixed(system: System, texts: Texts) -> list[Body]:
 
 
 def _lists(system: System, texts: Texts) -> list[Body]:
-    """Lists of BATCH texts, as many as it takes for each text to be in one."""
+    """Return lists of BATCH texts that contain each text."""
     usual = texts.usual
     starts = range(0, len(usual), BATCH)
     return [system.body([usual[(start + place) % len(usual)] for place in range(BATCH)]) for start in starts]
@@ -71,7 +71,7 @@ P99 = Figure("p99 ms", _percentile(99), higher_is_better=False)
 
 
 def cases(seconds: float) -> list[Case]:
-    """All cases; most take `seconds` a round and system, the ones with slow answers longer."""
+    """Return all cases; most take `seconds` a round and system, those with slow answers longer."""
     usual, short = _single(lambda texts: texts.usual), _single(lambda texts: texts.short)
     at_least, at_most = _with_target(REQUESTS), _with_target(P99)
     warm = seconds / 4

@@ -1,4 +1,4 @@
-"""What the same variant does without HTTP: the bound for a server, and what a second slot is worth."""
+"""Same variant without HTTP: the upper bound of a server, and the gain of a second slot."""
 
 import itertools
 import sys
@@ -16,11 +16,11 @@ from service.scheduling.priority import SWITCH_INTERVAL_S
 from service.tasks.registry import task_of
 
 TEXTS = 32
-"""How many texts a call has, to be sorted into batches: as many as the served case has clients."""
+"""Texts of a call, which are sorted into batches: the number of clients of the served case."""
 
 
 class InProcess:
-    """The sessions of the bundle's plan, with so many slots, in this process."""
+    """Sessions of the bundle's plan in this process, with a given number of slots."""
 
     def __init__(self, bundle: Bundle, slots: int) -> None:
         best = bundle.plan.measured[0]
@@ -30,7 +30,7 @@ class InProcess:
         self._slots = [Predictor(task, slot.session, best.token_budget) for slot in engine.slots]
 
     def texts_per_second(self, texts: Sequence[str], seconds: float) -> float:
-        """Texts a second, from text to ranked labels, when every slot scores the next texts as soon as it is free."""
+        """Return texts a second, from text to ranked labels, with every slot busy."""
         calls = itertools.cycle([texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS)])
         lock = threading.Lock()
         sys.setswitchinterval(SWITCH_INTERVAL_S)  # as in the service

@@ -1,4 +1,4 @@
-"""Writes the model of a Bentune run as the Hugging Face directory that other servers load: the same weights for all."""
+"""Model of a Bentune run as a Hugging Face directory, so that all servers load the same weights."""
 
 import json
 import shutil
@@ -34,6 +34,6 @@ def write_model_directory(run: Path, target: Path, max_tokens: int) -> Path:
 
 
 def _limit_tokens(settings_file: Path, max_tokens: int) -> None:
-    """A server that truncates without asking how far, as infinity's torch engine does, takes the tokenizer's limit."""
+    """Write the length limit into the tokenizer, where servers like infinity's torch engine read it."""
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     settings_file.write_text(json.dumps(settings | {"model_max_length": max_tokens}, indent=2), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The servers that Bentune is measured against: each installed in an environment of its own, started and stopped."""
+"""Servers to compare with: each installed in an environment of its own, started and stopped."""
 
 import contextlib
 import os
@@ -25,13 +25,13 @@ INSTALLED = "installed.txt"
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 15.0
 MODEL_NAME = "classifier"
-# What whoever measures has set for Bentune, or for Python, must not change a peer.
+# Settings of the caller for Bentune or Python must not change a peer.
 NOT_INHERITED = ("BENTOML_", "BENTUNE_", "INFINITY_", "PROMETHEUS_", "PYTHON")
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One server: how it is installed, started and asked. It runs in the model's directory, on its caller's cores."""
+    """One server: its installation, start and requests. It runs in the model's directory, on its caller's cores."""
 
     name: str
     requirements: Path
@@ -45,7 +45,7 @@ class Peer:
 
     @property
     def environment(self) -> Path:
-        """The virtual environment; peers with the same requirements share it."""
+        """Virtual environment, shared by peers with the same requirements."""
         return ENVIRONMENTS / self.requirements.stem
 
 
@@ -117,7 +117,7 @@ PEERS = (TEXTBOOK, _infinity("optimum", truncates=False), _infinity("torch", tru
 
 
 def install(peers: Sequence[Peer] = PEERS) -> list[Peer]:
-    """Install what is missing or has changed; return the peers that can run, and print why others cannot."""
+    """Install missing or changed peers; return those that can run, and print why others cannot."""
     problems: dict[Path, str | None] = {}
     for peer in peers:
         if peer.environment not in problems:
@@ -128,7 +128,7 @@ def install(peers: Sequence[Peer] = PEERS) -> list[Peer]:
 
 
 def _install(requirements: Path, environment: Path) -> str | None:
-    """What went wrong, in a line; None when the environment holds just what the file says."""
+    """Install a peer's packages; return the error in a line, or None when the environment matches the file."""
     wanted, record = requirements.read_text(encoding="utf-8"), environment / INSTALLED
     if record.is_file() and record.read_text(encoding="utf-8") == wanted:
         return None
@@ -149,7 +149,7 @@ def _install(requirements: Path, environment: Path) -> str | None:
 
 @contextlib.contextmanager
 def running(peer: Peer, model: Path, max_tokens: int) -> Iterator[str]:
-    """Serve the directory `model` on a free port; yield the address to post to, once one request was answered.
+    """Serve the directory `model` on a free port; yield the address once one request was answered.
 
     Everything that the server starts is stopped at the end, and what it wrote is removed. Raises BentuneError with the
     end of its log when it does not answer.
@@ -177,7 +177,7 @@ def running(peer: Peer, model: Path, max_tokens: int) -> Iterator[str]:
 
 
 def server_environment(home: Path) -> dict[str, str]:
-    """The variables of any server under measurement: the caller's, with every place that servers write to in `home`."""
+    """Return the environment of a measured server: the caller's, with every directory that it writes to in `home`."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
     # BentoML keeps its Prometheus files in its home; infinity, one process, is faster without such files.
     places = {name: str(home) for name in ("BENTOML_HOME", "HF_HOME", "INFINITY_HOME")}

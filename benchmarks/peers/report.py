@@ -1,4 +1,4 @@
-"""The table as Markdown and JSON: values with their ratio to the textbook service, targets, and which were held."""
+"""Table as Markdown and JSON: values with their ratio to the textbook service, targets and results."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from bentune.bundle.manifest import write_json
 
 @dataclass(frozen=True)
 class Cell:
-    """A measured value, None without any answer, and its ratio to the textbook service's where that makes sense."""
+    """Measured value, None without any answer, and its ratio to the textbook service's where there is one."""
 
     value: float | None
     ratio: float | None
@@ -29,7 +29,7 @@ class FigureRow:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured, where and for how long."""
+    """Description of a measurement: texts, machine, rounds."""
 
     cpu: Cpu
     plan: dict[str, Any]
@@ -58,7 +58,7 @@ def write(table: Table, directory: Path) -> None:
 
 
 def markdown(table: Table) -> str:
-    """A line a figure; a ratio in brackets is to the textbook service in the same rounds."""
+    """Write a line for each figure; ratios in brackets are to the textbook service in the same rounds."""
     found = table.measurement
     columns = ["case", "figure", *table.systems, "target", ""]
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]

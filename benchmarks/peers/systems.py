@@ -1,4 +1,4 @@
-"""The servers under measurement, all started at once; those that are not being asked are stopped in their tracks."""
+"""Servers under measurement, all started at once; idle ones are suspended."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class System:
-    """One server: where it is asked, how a list of texts is spelled, its labels read, and its processes."""
+    """One server: its address, the shapes of its requests and answers, and its processes."""
 
     name: str
     target: LoadTarget
@@ -29,12 +29,12 @@ class System:
     family: list[psutil.Process]
 
     def body(self, texts: Sequence[str], group: str = "") -> Body:
-        """A request with these texts."""
+        """Return a request with these texts."""
         return Body(json.dumps(self.spell(texts)).encode(), len(texts), group)
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
-        """Let the server run, and stop it again: an idle one that polls would take time from the one that is asked."""
+        """Resume the server and suspend it again, because an idle server that polls would take CPU time."""
         for process in self.family:
             process.resume()
         try:
@@ -44,7 +44,7 @@ class System:
                 process.suspend()
 
     def rss_mb(self) -> float:
-        """Resident memory of the largest process, in MB: the one that has the model."""
+        """Return the resident memory of the largest process, the one with the model, in MB."""
         largest: int = max(process.memory_info().rss for process in self.family)
         return largest / 1e6
 
@@ -74,7 +74,7 @@ def start_peer(stack: contextlib.ExitStack, peer: Peer, model: Path, max_tokens:
 
 
 def peers_of(names: Sequence[str]) -> list[Peer]:
-    """The peers of these names, in our order."""
+    """Return the peers of these names, in our order."""
     return [peer for peer in PEERS if peer.name in names]
 
 
@@ -83,7 +83,7 @@ def _family(before: set[psutil.Process]) -> list[psutil.Process]:
 
 
 def _entered(stack: contextlib.ExitStack, system: System) -> System:
-    """Suspend it until it is asked; resume it before it is told to stop."""
+    """Suspend a server until its turn, and resume it before it is stopped."""
     for process in system.family:
         process.suspend()
 

@@ -1,4 +1,4 @@
-"""The textbook service: a text classifier served as BentoML's and Optimum's documentation show it."""
+"""Textbook service: a text classifier served as BentoML's and Optimum's documentation show it."""
 
 import os
 from typing import Any
@@ -27,7 +27,7 @@ class TextbookClassifier:
     # 100 counts texts, not requests: a longer list is split, and its parts are answered together.
     @bentoml.api(batchable=True, max_batch_size=100, max_latency_ms=60_000)
     def predict(self, inputs: list[str]) -> list[dict[str, Any]]:
-        """The likeliest label of each text, and its probability."""
+        """Return the most probable label of each text and its probability."""
         encoded = self.tokenizer(inputs, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         scores, indices = self.model(**encoded).logits.softmax(dim=-1).max(dim=-1)
         return [

@@ -1,4 +1,4 @@
-"""The texts that are sent: held-out rows of a run, cut to so many tokens that every server computes the same work."""
+"""Texts to send: test rows of a run, cut to a number of tokens so that every server computes the same work."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from training.tasks.rows import read_rows
 
 @dataclass(frozen=True)
 class Texts:
-    """Held-out `rows` with `labels`; `usual` texts, `short` ones of at most 20 tokens, `long` ones of the most."""
+    """Test `rows` with `labels`; `usual` texts, `short` ones of at most 20 tokens, `long` ones of the most."""
 
     rows: list[str]
     labels: list[str]
@@ -24,7 +24,7 @@ class Texts:
 def texts_of(
     run: Path, label_names: list[str], usual_tokens: int, max_tokens: int, *, paragraphs: bool, seed: int = 0
 ) -> Texts:
-    """The texts of a finished run in shuffled order; a long one is several rows, one after the other.
+    """Read the texts of a finished run in shuffled order; a long one is several rows, one after the other.
 
     With `paragraphs` the usual texts are the rows' paragraphs: whole articles would all be cut to the same length.
     """
@@ -50,7 +50,7 @@ def texts_of(
 
 
 def _cut(tokenizer: Tokenizer, text: str, tokens: int) -> str:
-    """The beginning of `text` that has at most `tokens` tokens, special ones included."""
+    """Cut `text` to at most `tokens` tokens, special ones included."""
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
     encoding = tokenizer.encode(text[: 20 * tokens], add_special_tokens=False)
     if len(encoding) + special <= tokens and len(text) <= 20 * tokens:

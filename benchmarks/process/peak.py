@@ -1,4 +1,4 @@
-"""The most memory that a command's process held, whatever the process that asks for it holds."""
+"""Peak memory of a command's process, independent of the process that starts it."""
 
 import json
 import os
@@ -18,14 +18,14 @@ print(json.dumps([code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss *
 
 
 class Peak(NamedTuple):
-    """`peak_mb` is resident memory in 10^6 bytes at its highest; `output` what the command wrote to stdout."""
+    """Result of a command: `peak_mb` is its peak resident memory in 10^6 bytes, `output` its stdout."""
 
     peak_mb: float
     output: bytes
 
 
 def peak_of(command: list[str]) -> Peak:
-    """Run the command, with this process's modules to import from. Raises BentuneError when it fails."""
+    """Run the command with this process's module path. Raises BentuneError when it fails."""
     read, write = os.pipe()
     with os.fdopen(read, "rb") as given:
         try:

@@ -1,4 +1,4 @@
-"""The process that serves, as the system sees it: its memory, and the CPU time of all of it and of its event loop."""
+"""Serving process as the system reports it: memory, CPU time, and CPU time of its event loop."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ class Worker:
 
     @classmethod
     def of_this_process(cls) -> "Worker":
-        """The worker of the one server that this process has started. Raises BentuneError when there is none."""
+        """Find the worker of the one server that this process started. Raises BentuneError when there is none."""
         family = psutil.Process().children(recursive=True)
         if not family:
             raise BentuneError("this process has started no server")
@@ -49,14 +49,14 @@ class Worker:
 
 
 def machine_cpu_s() -> float:
-    """CPU time that was not idle so far, on all cores: everybody's, and what a hypervisor took away."""
+    """Return the busy CPU time of all cores so far, a hypervisor's share included."""
     times = psutil.cpu_times()
     # Linux counts a guest's time as the user's as well.
     return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")))
 
 
 class MemoryWatch:
-    """Samples a worker's memory in a thread while its block runs; `peak_mb` is the most that was seen."""
+    """Sampler of a worker's memory in a thread while its block runs; `peak_mb` is the largest sample."""
 
     def __init__(self, worker: Worker) -> None:
         self.peak_mb = worker.rss_mb
