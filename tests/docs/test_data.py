@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from doc_pages import DOCS, ROOT, blocks, commands_of, defaults_of, files_of, run, shell, values_of
 
-from bentune.bundle.scores import NO_LABEL
+from bentune.bundle.targets.target import NO_LABEL
 from bentune.quality.classification import Classification
 from training.data.label_errors import FOLDS, LEAST_ACCURACY, MOST_ROWS
 from training.data.stage import MOST_LABELS
