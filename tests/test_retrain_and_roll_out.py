@@ -214,7 +214,7 @@ def test_labels_that_were_swapped_are_refused_before_anything_is_trained(place: 
     write(place / "swapped/week-1.jsonl", [row | {"label": other[row["label"]]} for row in news()[:FIRST]])
     refused = bentune("retrain", "news.yaml", "--from", first, "--set", "data.source=swapped", cwd=place, code=2)
     tell(f"swapped:   {labels[0]} is called {labels[1]} and the other way round: refused before anything is trained")
-    assert "of 48 rows that the parent held out" in refused["error"]
+    assert "of 48 rows in the parent's test set" in refused["error"]
     assert "have another label" in refused["error"]
 
 

@@ -181,7 +181,7 @@ def test_labels_that_were_swapped_are_refused_before_anything_is_trained(
     write_csv(grown.parent / "rows/1.csv", [(text, other[label]) for text, label in sentences(300)])
     answer = ask("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs")
     assert answer.code == 2
-    assert "of 60 rows that the parent held out, 40 have another label in " in answer.err
+    assert "of 60 rows in the parent's test set, 40 have another label in " in answer.err
     assert (list((tmp_path / "runs").glob("*/*/*/stage.json")), calls) == ([], [])
 
 

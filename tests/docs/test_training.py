@@ -25,7 +25,7 @@ from training.recipe.method import LEARNING_RATES, METHODS
 from training.recipe.search import SearchSettings
 from training.recipe.train import TrainSettings
 from training.report.page import SHOWN_CHARACTERS, TITLES
-from training.train.fit.arguments import rows_at_once
+from training.train.fit.arguments import device_batch_size
 
 PAGES = DOCS / "training"
 RECIPES = ROOT / "recipes/methods"
@@ -93,7 +93,7 @@ def test_several_processes_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         cli.commands[verb].make_context(verb, [recipe, *options])
         overrides = [value for name, value in itertools.pairwise(options) if name == "--set"]
         loaded = load_recipe(ROOT / recipe, overrides).recipe
-        assert rows_at_once(loaded, max(2, processes)) > 0
+        assert device_batch_size(loaded, max(2, processes)) > 0
         assert (loaded.train.deepspeed is not None) == bool(overrides)
     directories = re.findall(r"`(k8s/training/\w+)`", page.read_text())
     assert len(directories) == 2

@@ -98,15 +98,15 @@ def _note_shares(file: Path) -> None:
 
     from training.train.fit import fit
 
-    make_whole = fit.make_whole
+    gather = fit.gather
 
     def noted(model: Any, *, keep: bool) -> None:
         weights = list(model.parameters())
         held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in weights)
         file.write_text(json.dumps([held, sum(weight.numel() for weight in weights)]))
-        make_whole(model, keep=keep)
+        gather(model, keep=keep)
 
-    fit.make_whole = noted
+    fit.gather = noted
 
 
 def _fail() -> None:

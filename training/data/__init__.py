@@ -1,1 +1,1 @@
-"""Data stage: rows are read, cleaned, deduplicated and split."""
+"""Stage `data`: reading, cleaning, deduplication and splitting of rows."""

@@ -1,4 +1,4 @@
-"""The rows whose labels are judged: how many are read, in which order, and what of their texts is looked at."""
+"""Sample of rows whose labels are judged, and the tokenization of their texts."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from training.tasks.rows import label_column
 
 MOST_CHARACTERS = 2_000
 WITHOUT_BLANKS = 20
-"""Words that are longer on average are not words: the script has no blanks between them."""
+"""Mean characters a word above which the script is taken to have no spaces between words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """Rows of a split, in an order that does not depend on the file's."""
+class SampledRows:
+    """Rows of one part of the split, in an order that does not depend on the file's."""
 
     texts: list[str]
     origins: list[str]
     labels: npt.NDArray[np.int64]
 
 
-def read_given(file: Path, most: int, seed: int) -> Given:
-    """Up to `most` rows, those whose texts have the smallest hashes with the seed, in that order."""
+def read_sample(file: Path, most: int, seed: int) -> SampledRows:
+    """Read up to `most` rows, those whose texts have the smallest hashes under the seed, in that order."""
     hashes: list[int] = []
     parquet = pq.ParquetFile(file)
     for batch in parquet.iter_batches(columns=["text"]):
@@ -46,7 +46,7 @@ def read_given(file: Path, most: int, seed: int) -> Given:
         text[:MOST_CHARACTERS] + (f"\n{pair[:MOST_CHARACTERS]}" if pair is not None else "")
         for text, pair in zip(table["text"].to_pylist(), pairs, strict=True)
     ]
-    return Given(texts, table["origin"].to_pylist(), label_column(table))
+    return SampledRows(texts, table["origin"].to_pylist(), label_column(table))
 
 
 def _hash(text: str, seed: int) -> int:
@@ -54,7 +54,7 @@ def _hash(text: str, seed: int) -> int:
 
 
 def word_pieces(texts: Sequence[str]) -> dict[str, Any]:
-    """What TF-IDF takes for a word of these texts, as its options."""
+    """Choose the options by which TF-IDF splits these texts into words or characters."""
     words = sum(len(text.split()) for text in texts)
     if sum(map(len, texts)) > WITHOUT_BLANKS * words:
         return {"analyzer": "char", "ngram_range": (1, 3)}

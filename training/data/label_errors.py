@@ -1,4 +1,4 @@
-"""Rows whose label is probably wrong, ranked: a quick classifier that never saw a row says what it would call it."""
+"""Label errors: rows whose label is probably wrong, ranked by the out-of-fold predictions of a quick classifier."""
 
 import json
 import warnings
@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.many_labels import THRESHOLD, ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
-from training.data.judged import Given, read_given, word_pieces
+from training.data.judged import SampledRows, read_sample, word_pieces
 from training.pipeline.stage import Reporter, Summary
 from training.recipe.recipe import Recipe
 from training.tasks.registry import target_of
@@ -33,11 +33,11 @@ SPLITS = ("train", "validation", "test")
 FOLDS = 5
 MOST_ROWS = 10_000
 MOST_SCORES = 250_000
-"""Rows x labels: what the classifier costs."""
+"""Rows x labels, the cost of the classifier."""
 MOST_FEATURES = 20_000
 LEAST_ACCURACY = 0.7
-"""A classifier that is right less often says more of itself than of the labels: where it got 43 % right (1,499 reviews
-with stars) it doubted half, where it got 97 % right (2,123 news articles) four rows."""
+"""Least accuracy of the classifier: below it, its predictions say more about itself than about the labels. With 43 %
+(1,499 reviews with stars) it doubted half of the rows, with 97 % (2,123 news articles) four."""
 SHOWN = 3
 SHOWN_CHARACTERS = 300
 REMOVED = "label probably wrong"
@@ -47,9 +47,9 @@ Scores = npt.NDArray[np.float64]
 
 
 class DoubtfulRow(Frozen):
-    """A line of doubtful.jsonl: `score` is the probability of the label that the row has, the most doubtful first.
+    """Line of doubtful.jsonl: `score` is the probability of the row's own label; the most doubtful come first.
 
-    Where rows have any number of labels, `label` and `suggested` name all of a row's, and `score` is cleanlab's of all.
+    For multi-label rows `label` and `suggested` name all labels of a row, and `score` is cleanlab's for all of them.
     """
 
     split: str
@@ -61,10 +61,10 @@ class DoubtfulRow(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Doubtful:
-    """What was found: `judged` rows of `rows`, with a classifier that is right on `accuracy` of those it never saw.
+class LabelErrors:
+    """Result of the search: `judged` of `rows` rows, by a classifier whose out-of-fold accuracy is `accuracy`.
 
-    Where rows have any number of labels that is its micro F1. `gone` counts the removed rows by label.
+    For multi-label rows the accuracy is micro F1. `gone` counts the removed rows by label.
     """
 
     rows: int
@@ -76,7 +76,7 @@ class Doubtful:
     reason: str | None
 
     def without_removed(self, summary: Summary) -> Summary:
-        """The data stage's summary, with this and without the rows that were removed from the training rows."""
+        """Add the result to the data stage's summary, and subtract the removed rows from its counts."""
         doubtful = {
             "rows": self.rows,
             "judged": self.judged,
@@ -98,31 +98,32 @@ class Doubtful:
         }
 
 
-def find_doubtful(work: Path, labels: Sequence[str], recipe: Recipe, report: Reporter) -> Doubtful:
-    """Write doubtful.jsonl beside the splits in `work`; with `remove` take the rows out of train.parquet, never others.
+def find_label_errors(work: Path, labels: Sequence[str], recipe: Recipe, report: Reporter) -> LabelErrors:
+    """Write doubtful.jsonl into `work`; with `remove` drop doubtful rows from train.parquet alone.
 
-    Training rows are judged out of fold, held-out rows by what all training rows say, so that what is removed does not
-    depend on what is held out. Which of them are doubtful follows Northcutt et al. 2021, https://arxiv.org/abs/1911.00068
-    (cleanlab), of any number of labels Thyagarajan et al. 2022, https://arxiv.org/abs/2211.13895. Bounded: of large
-    data so many rows as MOST_ROWS and MOST_SCORES allow are judged, the same in any order of the file.
+    Training rows are judged out of fold, the others by a classifier of all training rows, so that the removed rows do
+    not depend on the test set. The choice of doubtful rows follows Northcutt et al. 2021,
+    https://arxiv.org/abs/1911.00068 (cleanlab), for multi-label rows Thyagarajan et al. 2022,
+    https://arxiv.org/abs/2211.13895. In large data only as many rows as MOST_ROWS and MOST_SCORES allow are judged, the
+    same ones for any order of the file.
     """
     files = {name: file for name in SPLITS if (file := work / f"{name}.parquet").is_file()}
     rows = sum(pq.read_metadata(file).num_rows for file in files.values())
     judging = JUDGES.get(target_of(recipe).kind)
     if judging is None:
-        return Doubtful(rows, 0, None, [], [], Counter(), f"nothing judges labels of the task {recipe.task}")
+        return LabelErrors(rows, 0, None, [], [], Counter(), f"nothing judges labels of the task {recipe.task}")
     if recipe.data.doubtful_labels == "off":
-        return Doubtful(rows, 0, None, [], [], Counter(), "data.doubtful_labels is off")
-    pa.default_memory_pool().release_unused()  # what Arrow keeps of the rows before, 120 MB of 650,000 reviews
+        return LabelErrors(rows, 0, None, [], [], Counter(), "data.doubtful_labels is off")
+    pa.default_memory_pool().release_unused()  # Arrow's cache of earlier rows, 120 MB for 650,000 reviews
     most = min(MOST_ROWS, MOST_SCORES // len(labels))
     with report.task("judging labels", None):
-        given = {name: read_given(file, most, recipe.seed) for name, file in files.items()}
+        given = {name: read_sample(file, most, recipe.seed) for name, file in files.items()}
         judge = judging.of(given["train"], labels)
         if judge is None:
-            return Doubtful(rows, 0, None, [], [], Counter(), f"fewer than two labels have {FOLDS} training rows")
+            return LabelErrors(rows, 0, None, [], [], Counter(), f"fewer than two labels have {FOLDS} training rows")
         if judge.accuracy < LEAST_ACCURACY:
-            reason = f"a quick classifier gets {judge.accuracy:.0%} of the labels right, too few to judge them by"
-            return Doubtful(rows, 0, judge.accuracy, [], [], Counter(), reason)
+            reason = f"a quick classifier predicts {judge.accuracy:.0%} of the labels right, too few to judge them by"
+            return LabelErrors(rows, 0, judge.accuracy, [], [], Counter(), reason)
         judged = {name: judge.of_train if name == "train" else judge.judge(given[name]) for name in files}
     found = sorted(
         (row for name, verdicts in judged.items() for row in judging.doubtful(name, verdicts, given[name], labels)),
@@ -139,12 +140,12 @@ def find_doubtful(work: Path, labels: Sequence[str], recipe: Recipe, report: Rep
             if origin in origins:
                 gone.update(labels[label] for label in judging.numbers(own))
     total = sum(len(verdicts.rows) for verdicts in judged.values())
-    return Doubtful(rows, total, judge.accuracy, found, removed, gone, None)
+    return LabelErrors(rows, total, judge.accuracy, found, removed, gone, None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdicts:
-    """`rows` by their numbers in their split, and the probability of each of `labels` for each, [rows, labels]."""
+    """Predictions: `rows` by their numbers in their part, and the probability of each of `labels`, [rows, labels]."""
 
     rows: Numbers
     labels: Numbers
@@ -153,7 +154,7 @@ class _Verdicts:
 
 @dataclass(frozen=True, slots=True)
 class _Judge(ABC):
-    """Logistic regression on TF-IDF, fitted on the training rows of labels that have enough of them."""
+    """Logistic regression on TF-IDF, fitted on the training rows of the labels with enough rows."""
 
     labels: Numbers
     features: Callable[[list[str]], Any]
@@ -162,7 +163,7 @@ class _Judge(ABC):
     accuracy: float
 
     @classmethod
-    def of(cls, train: Given, labels: Sequence[str]) -> "Self | None":
+    def of(cls, train: SampledRows, labels: Sequence[str]) -> "Self | None":
         """Fit on the training rows; None where fewer than two labels have enough of them."""
         enough = cls._with_enough(train.labels, len(labels))
         if len(enough) < 2:
@@ -175,10 +176,10 @@ class _Judge(ABC):
         )
         try:
             features = vectorizer.fit_transform(texts)
-        except ValueError:  # no word is in two texts
+        except ValueError:  # no word occurs in two texts
             return None
         model, folds = cls._classifier()
-        # Threads that wait for each other cost ten times what they gain on rows as sparse as these.
+        # On such sparse rows threads wait for each other, which costs ten times what they gain.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             unseen = cross_val_predict(model, features, given, cv=folds, method="predict_proba")
@@ -186,7 +187,7 @@ class _Judge(ABC):
         accuracy = cls._accuracy(given, unseen, enough)
         return cls(enough, vectorizer.transform, model, _Verdicts(rows, enough, unseen), accuracy)
 
-    def judge(self, given: Given) -> _Verdicts:
+    def judge(self, given: SampledRows) -> _Verdicts:
         """Judge rows that were not fitted on."""
         rows = self._judged(given.labels, self.labels)
         if not len(rows):
@@ -197,37 +198,37 @@ class _Judge(ABC):
     @staticmethod
     @abstractmethod
     def _with_enough(labels: Numbers, count: int) -> Numbers:
-        """The labels that have rows enough for every fold."""
+        """List the labels with enough rows for every fold."""
 
     @staticmethod
     @abstractmethod
     def _judged(labels: Numbers, judged: Numbers) -> Numbers:
-        """The rows that can be judged by these labels."""
+        """List the rows that can be judged by these labels."""
 
     @staticmethod
     @abstractmethod
     def _of_labels(labels: Numbers, judged: Numbers) -> Numbers:
-        """What the classifier is to learn of the rows."""
+        """Build the classifier's targets from the rows' labels."""
 
     @staticmethod
     @abstractmethod
     def _classifier() -> tuple[Any, Any]:
-        """The classifier, and the folds that it is judged out of."""
+        """Build the classifier and its cross-validation folds."""
 
     @staticmethod
     @abstractmethod
     def _accuracy(given: Numbers, unseen: Scores, judged: Numbers) -> float:
-        """How often it is right on rows that it never saw."""
+        """Compute the out-of-fold accuracy."""
 
     @staticmethod
     @abstractmethod
     def numbers(own: npt.NDArray[Any]) -> list[int]:
-        """The labels of one row."""
+        """List the labels of one row."""
 
     @staticmethod
     @abstractmethod
-    def doubtful(split: str, verdicts: _Verdicts, given: Given, labels: Sequence[str]) -> list[DoubtfulRow]:
-        """The rows whose label is probably wrong."""
+    def doubtful(split: str, verdicts: _Verdicts, given: SampledRows, labels: Sequence[str]) -> list[DoubtfulRow]:
+        """List the rows whose label is probably wrong."""
 
 
 class _OneLabelJudge(_Judge):
@@ -257,13 +258,13 @@ class _OneLabelJudge(_Judge):
         return [int(own)]
 
     @staticmethod
-    def doubtful(split: str, verdicts: _Verdicts, given: Given, labels: Sequence[str]) -> list[DoubtfulRow]:
+    def doubtful(split: str, verdicts: _Verdicts, given: SampledRows, labels: Sequence[str]) -> list[DoubtfulRow]:
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_self_confidence_for_each_label
 
         number = {label: place for place, label in enumerate(verdicts.labels.tolist())}
         own = np.array([number[label] for label in given.labels[verdicts.rows].tolist()], dtype=np.int64)
-        if len(np.unique(own)) < 2:  # cleanlab compares labels
+        if len(np.unique(own)) < 2:  # cleanlab needs two labels
             return []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -283,7 +284,10 @@ class _OneLabelJudge(_Judge):
 
 
 class _ManyLabelsJudge(_Judge):
-    """A row is doubted for any of its labels, or one that it lacks; labels that nobody judges are left as they are."""
+    """List the doubtful multi-label rows: any of a row's labels, or a missing one, makes it doubtful.
+
+    Labels that the classifier does not judge stay as they are.
+    """
 
     @staticmethod
     def _with_enough(labels: Numbers, count: int) -> Numbers:
@@ -315,7 +319,7 @@ class _ManyLabelsJudge(_Judge):
         return np.flatnonzero(own).tolist()
 
     @staticmethod
-    def doubtful(split: str, verdicts: _Verdicts, given: Given, labels: Sequence[str]) -> list[DoubtfulRow]:
+    def doubtful(split: str, verdicts: _Verdicts, given: SampledRows, labels: Sequence[str]) -> list[DoubtfulRow]:
         from cleanlab.multilabel_classification.filter import find_label_issues
         from cleanlab.multilabel_classification.rank import get_label_quality_scores
 

@@ -1,4 +1,4 @@
-"""data/report.json: what the data stage tells people about the rows, short pieces of texts included."""
+"""Schema of data/report.json, the data stage's report on the rows, with short pieces of texts."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ SHOWN_CHARACTERS = 160
 
 
 class RowChange(Frozen):
-    """A row that a cleaning rule changed, found or left out: `after` is None where the text stayed as it was.
+    """Row that a cleaning rule changed, matched or left out; `after` is None where the text is unchanged.
 
     `before` and `after` are the piece of the text around the first difference, at most SHOWN_CHARACTERS characters.
     """
@@ -24,9 +24,10 @@ class RowChange(Frozen):
 
 
 class CleaningRule(Frozen):
-    """One rule of `data.clean`, or a reason for which a row cannot be used.
+    """Rule of `data.clean`, or a reason why rows are invalid.
 
-    `fixed`: the texts were changed. `found`: they were counted and stayed as they are. `left out`: the rows were.
+    `fixed`: the texts were changed. `found`: the texts were counted and not changed. `left out`: the rows were left
+    out.
     """
 
     rule: str
@@ -36,7 +37,7 @@ class CleaningRule(Frozen):
 
 
 class RowExcerpt(Frozen):
-    """One row of a pair: where it is, its label, the beginning of its text."""
+    """One row of a pair: its origin, its label, the beginning of its text."""
 
     origin: str
     label: str
@@ -44,9 +45,9 @@ class RowExcerpt(Frozen):
 
 
 class Pair(Frozen):
-    """Two rows that are the same or nearly; `similarity` is the Jaccard index of their word shingles, estimated.
+    """Two duplicate rows; `similarity` is the estimated Jaccard index of their word shingles.
 
-    It is 1 where the texts are the same but for case and blanks.
+    It is 1 for texts that differ in case and spaces only.
     """
 
     kept: RowExcerpt
@@ -55,11 +56,11 @@ class Pair(Frozen):
 
 
 class Duplicates(Frozen):
-    """Rows that were left out because a row of `part` that is kept has the same text or nearly the same.
+    """Duplicates of kept rows in `part`, which were left out.
 
-    `part` is the side of the split that the kept row is on: what is left out for a row of `test` would otherwise have
-    leaked into training. It is None where the kept row is on no side, because data.rows left it out. They are not
-    `removed` if the recipe only wants to see them.
+    `part` is the part of the split that holds the kept rows: duplicates of a row in `test` would have leaked into
+    training. It is None where data.rows left the kept rows out. `removed` is false if the recipe only reports
+    duplicates.
     """
 
     kind: Literal["exact", "near"]
@@ -70,7 +71,7 @@ class Duplicates(Frozen):
 
 
 class Contradictions(Frozen):
-    """Rows with the same text or nearly and another label, side by side; of exact ones `other` was left out."""
+    """Duplicates with different labels, side by side; of exact duplicates `other` was left out."""
 
     kind: Literal["exact", "near"]
     rows: int = Field(ge=0)
@@ -78,7 +79,7 @@ class Contradictions(Frozen):
 
 
 class Lengths(Frozen):
-    """Histogram of one part: `counts` has one number for each bin of the report's edges, the last bin open above."""
+    """Histogram of lengths in one part: `counts` has a number per bin of the report's edges, the last open above."""
 
     counts: list[int]
     smallest: int
@@ -88,7 +89,7 @@ class Lengths(Frozen):
 
 
 class SplitPart(Frozen):
-    """One side of the split: how many rows, of which labels, how long in characters and words (split at blanks)."""
+    """One part of the split: numbers of rows and labels, lengths in characters and words (split at spaces)."""
 
     rows: int = Field(ge=0)
     labels: dict[str, int]
@@ -97,11 +98,11 @@ class SplitPart(Frozen):
 
 
 class SplitReport(Frozen):
-    """How rows were held out.
+    """Choice of the test set.
 
-    `label`: a share of each label. `group`: no value of `column` is on two sides. `time`: the newest by `column`;
-    `held_out_from` is the first time held out, as it stands in ISO format or as a number. `hub`: the hub's own split.
-    `continued` says that a parent's rows kept their side, and that only new rows were split so.
+    `label`: a share of each label. `group`: no value of `column` is in two parts. `time`: the newest by `column`;
+    `held_out_from` is the first time of the test set, in ISO format or as a number. `hub`: the hub's own split.
+    `continued` is true where a previous version's rows kept their part, and only new rows were split this way.
     """
 
     kind: Literal["label", "group", "time", "hub"]
@@ -109,20 +110,20 @@ class SplitReport(Frozen):
     test: float | str
     validation: float
     column: str | None = None
-    groups: int | None = Field(default=None, description="how many groups there are")
+    groups: int | None = Field(default=None, description="number of groups")
     held_out_from: str | None = None
     continued: bool = False
 
 
 class SourceRows(Frozen):
-    """One source and how many rows it has, good and bad."""
+    """Source and its number of rows, valid and invalid."""
 
     name: str
     rows: int = Field(ge=0)
 
 
 class DataReport(Frozen):
-    """All that is known about the rows; `character_edges` and `word_edges` are the lower bounds of the bins."""
+    """Content of data/report.json; `character_edges` and `word_edges` are the lower bounds of the bins."""
 
     fingerprint: str
     sources: list[SourceRows]
@@ -139,7 +140,7 @@ class DataReport(Frozen):
 
 
 def shown(text: str) -> str:
-    """The beginning of a text on one line, for people."""
+    """Shorten a text to one line."""
     if text.startswith("data:image/"):
         return text.partition(",")[0]
     line = " ".join(_whole(text[: 4 * SHOWN_CHARACTERS]).split())
@@ -147,7 +148,7 @@ def shown(text: str) -> str:
 
 
 def difference(before: str, after: str) -> tuple[str, str]:
-    """Both texts from a little before their first difference on, so that what a rule did is seen at once."""
+    """Cut both texts to the piece around their first difference."""
     same = next((place for place, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), None)
     start = max(0, (min(len(before), len(after)) if same is None else same) - SHOWN_CHARACTERS // 4)
     mark = "…" if start else ""
@@ -156,5 +157,5 @@ def difference(before: str, after: str) -> tuple[str, str]:
 
 
 def _whole(text: str) -> str:
-    """The text with a question mark for half of a surrogate pair, which no file can hold."""
+    """Replace half of a surrogate pair, which no file can hold, by a question mark."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Stage `data`: reads and cleans the labelled rows, leaves duplicates out, holds some out, and tells what it did."""
+"""Stage `data`: reads and cleans labelled rows, removes duplicates, splits the rest, and reports on all rows."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import ROWS, write_json
 from bentune.bundle.seen_rows import RowFilter, SeenRows
 from training.data.duplicates.exact import same_texts
-from training.data.duplicates.near import NOBODY, Near, find_near, sketch
-from training.data.label_errors import find_doubtful
+from training.data.duplicates.near import NO_ROW, Near, find_near, sketch
+from training.data.label_errors import find_label_errors
 from training.data.reading.pool import POOL, Indices, Mask, PoolRows
 from training.data.reading.reading import Reading, read_sources
 from training.data.report import REPORT
@@ -35,16 +35,14 @@ SHOWN_LABELS = 20
 
 
 def run(context: Context) -> Summary:
-    """Write each split as PART.parquet, labels.json, rows.json, report.json and doubtful.jsonl.
+    """Write each part as PART.parquet, and labels.json, rows.json, report.json and doubtful.jsonl.
 
-    Parts are train, test and, if asked for, validation.
-    With a parent also held_out.jsonl: the rows of test.parquet for `bentune compare`, with a column `set` that says
-    `reference` of what the parent held out, `relabelled` where that has another label now, and `fresh` of the others,
-    and the columns that the recipe's `compare` slices by.
+    Parts are train, test and, if requested, validation. With a parent also held_out.jsonl is written: the rows of
+    test.parquet for `bentune compare`, with the columns that the recipe's `compare` slices by and a column `set`. It is
+    `reference` for rows of the parent's test set, `relabelled` where these have another label now, else `fresh`.
 
-    Raises InputError for rows that cannot be used, a label with a single row, a label with rows to hold out but none to
-    train on, fewer than two labels, a new name in `data.labels` for a label that no row has, and data that does not go
-    with the parent.
+    Raises InputError for invalid rows, a label with a single row, a label with test rows but no training rows, fewer
+    than two labels, a new name in `data.labels` for a label that no row has, and data that does not fit the parent.
     """
     task = task_of(context.recipe)
     recipe = task.as_read(context.recipe)
@@ -65,7 +63,7 @@ def run(context: Context) -> Summary:
     labels = target.order(everything.label_counts, where)
     known = Known.of(everything, seen)
     near = _near(everything, known, data, context.report)
-    left_out = near.kept != NOBODY if data.near_duplicates.action == "remove" else np.zeros(len(pool), dtype=np.bool_)
+    left_out = near.kept != NO_ROW if data.near_duplicates.action == "remove" else np.zeros(len(pool), dtype=np.bool_)
     if parent is None or seen is None:
         split = split_afresh(everything, left_out, data, recipe.seed, where)
     else:
@@ -75,7 +73,7 @@ def run(context: Context) -> Summary:
     require_training_rows(parts, where)
     for name, part in parts.items():
         _write(part, labels, work / f"{name}.parquet")
-    doubtful = find_doubtful(work, labels, recipe, context.report)
+    doubtful = find_label_errors(work, labels, recipe, context.report)
     continued: Summary = {}
     if parent is not None:
         _write_held_out(split, recipe, work / HELD_OUT)
@@ -108,22 +106,22 @@ def run(context: Context) -> Summary:
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:
-    """sha256 over the sorted keys of the rows: the same rows have the same fingerprint in any order."""
+    """Hash the sorted keys of the rows by sha256, which makes the result independent of their order."""
     return hashlib.sha256(b"".join(sorted(keys))).hexdigest()
 
 
 def _near(everything: PoolRows, known: Known, data: DataSettings, report: Reporter) -> Near:
-    """Rows that are nearly the same, of those that are kept for their texts.
+    """Find near duplicates among the rows without exact duplicates.
 
-    Kept of them is what a parent held out; then what it was trained on; then what a hub's split holds out; then, where
-    rows are held out by time, the oldest. So what is held out stays apart from what any version was trained on.
+    Precedence goes to the parent's test set, then to its training set, then to the hub's test split, then, for a split
+    by time, to the oldest. So no test set is near the training rows of any version.
     """
     pool, settings, rows = everything.pool, data.near_duplicates, everything.rows
     if settings.action == "off":
         return Near.none(pool)
     tiers = np.select([known.held_out[rows], known.trained[rows]], [0, 1], 2)
     times = () if pool.times is None else (everything.times,)
-    # Stable: the rest is in the order of the keys.
+    # Stable: ties stay in the order of the keys.
     order = np.lexsort((*times, -pool.sources[rows], tiers))
     with report.task("looking for near duplicates", len(rows)) as advance:
         sketches = sketch(pool, rows[order], settings.threshold, advance)
@@ -131,10 +129,10 @@ def _near(everything: PoolRows, known: Known, data: DataSettings, report: Report
 
 
 def _seen(split: Split, kept: Indices, left_out: Mask) -> SeenRows:
-    """The filters of what a model of these parts has seen, the rows that pick its checkpoint included.
+    """Build the filters of the rows that a model of these parts has seen, its validation set included.
 
-    What the parent was trained on is in it even where `data.rows.train` left it out: weights may come from there. So is
-    what was left out because it is nearly the same as a training row: it is no new row when that one is gone.
+    They contain the parent's training rows even where `data.rows.train` leaves these out, because a warm start takes
+    its weights. They also contain near duplicates of training rows: these must not count as new rows later.
     """
     parts = [*split.parts.values(), split.trained_before]
     pool = split.trained_before.pool
@@ -153,7 +151,7 @@ def _seen(split: Split, kept: Indices, left_out: Mask) -> SeenRows:
 
 
 def _continued(split: Split, most: int) -> dict[str, int]:
-    """How many rows are the parent's and how many are new, and on how many of those held out they are compared."""
+    """Count the parent's rows and the new ones, and the test rows that the comparison uses."""
     trained = np.concatenate([part.rows for name, part in split.parts.items() if name != "test"])
     again = int(np.isin(trained, split.trained_before.rows).sum())
     reference, relabelled = len(split.reference), len(split.relabelled)
@@ -170,7 +168,7 @@ def _continued(split: Split, most: int) -> dict[str, int]:
 
 
 def _require_usable(reading: Reading, kept_for: Indices, names: list[str]) -> None:
-    """Raise InputError for a source of which no row is kept."""
+    """Raise InputError for a source without a kept row."""
     pool = reading.pool
     kept = kept_for == np.arange(len(pool))
     for number, name in enumerate(names):
@@ -200,7 +198,7 @@ def _write(part: PoolRows, labels: list[str], file: Path) -> None:
 
 
 def _write_held_out(split: Split, recipe: Recipe, file: Path) -> None:
-    """At most compare.max_rows of them, drawn with the seed: more than that are no comparison."""
+    """Write at most compare.max_rows of the test rows, drawn with the seed."""
     part, names, most = split.parts["test"], recipe.data.columns, recipe.compare.max_rows
     pool = part.pool
     sets = {int(row): name for name in ("reference", "relabelled") for row in getattr(split, name).rows}

@@ -1,4 +1,4 @@
-"""Puts together what the data stage tells of its rows: counts for the evidence, and samples for data/report.json."""
+"""Summary of the data stage: counts for the evidence, and samples for data/report.json."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from training.data import report as data_report
-from training.data.duplicates.near import NOBODY, Near
+from training.data.duplicates.near import NO_ROW, Near
 from training.data.reading.pool import Indices, Pool
-from training.data.reading.reading import Reading
-from training.data.reading.times import spelled
+from training.data.reading.reading import Reading, time_text
 from training.data.report import (
     SAMPLES,
     Contradictions,
@@ -29,14 +28,14 @@ from training.recipe.recipe import Recipe
 NAMED = 3
 BINS = 30
 WIDEST = 99.0
-"""Percentile of the lengths at which the last bin begins: one huge row must not press all others into one bin."""
+"""Percentile of the lengths at which the last bin begins, so that one huge row does not widen all bins."""
 SAME_AS_TRAINING = "same text as a row of the training split"
-SIDES = {"train": "training row", "test": "held-out row", "validation": "validation row", None: "row that is not used"}
+PART_ROWS = {"train": "training row", "test": "test row", "validation": "validation row", None: "row that is not used"}
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that were left out for the same reason: `rows` of the pool, and for each the row that is kept for it."""
+    """Rows left out for the same reason: `rows` of the pool, and for each the row that is kept in its place."""
 
     kind: str
     reason: str
@@ -46,7 +45,7 @@ class Group:
 
 
 class RowReport:
-    """What became of each row. `kept_for` is the row kept for each row's text."""
+    """Report on the fate of each row. `kept_for` is the row that is kept for each row's text."""
 
     def __init__(self, reading: Reading, kept_for: Indices, near: Near, split: Split, recipe: Recipe) -> None:
         self.reading, self.kept_for, self.near, self.split, self.recipe = reading, kept_for, near, split, recipe
@@ -56,13 +55,13 @@ class RowReport:
         for number, part in enumerate(split.parts.values()):
             self.sides[part.rows] = number
         self.groups = [group for group in (*self._exact(), *self._near()) if len(group.rows)]
-        contradicted = np.flatnonzero(near.contradicts != NOBODY)
+        contradicted = np.flatnonzero(near.contradicts != NO_ROW)
         self.contradicted = Group("near", "", None, contradicted, near.contradicts[contradicted])
         shown_rows = [np.concatenate([group.rows[:SAMPLES], group.kept[:SAMPLES]]) for group in self._all()]
         self.texts = self.pool.look_up(np.unique(np.concatenate(shown_rows)).astype(np.int64))
 
     def dropped(self) -> dict[str, dict[str, Any]]:
-        """For each reason to leave rows out how many, and where the first of them are."""
+        """Count the left-out rows by reason, and name the first ones."""
         found: dict[str, dict[str, Any]] = {}
         counted = [
             (rule.rule, rule.rows, [sample.origin for sample in rule.samples])
@@ -85,7 +84,7 @@ class RowReport:
         return found
 
     def cleaned(self) -> dict[str, dict[str, Any]]:
-        """For each rule that found something in texts how many rows, whether it changed them, and where some are."""
+        """Count the rows that each cleaning rule matched, with its effect, and name some."""
         found: dict[str, dict[str, Any]] = {}
         for rule in (rule for tally in self.reading.tallies for rule in tally.report() if rule.effect != "left out"):
             one = found.setdefault(rule.rule, {"rows": 0, "effect": rule.effect, "samples": []})
@@ -94,7 +93,7 @@ class RowReport:
         return found
 
     def report(self, fingerprint: str, labels: list[str], sources: list[str]) -> DataReport:
-        """All of it."""
+        """Build the content of data/report.json."""
         rows = np.concatenate([part.rows for part in self.split.parts.values()])
         edges = {name: _edges(getattr(self.pool, name)[rows]) for name in ("characters", "words")}
         parts = {
@@ -130,9 +129,9 @@ class RowReport:
         kept = self.kept_for[copies]
         other_source = pool.sources[copies] != pool.sources[kept]
         same_label = pool.label_ids[copies] == pool.label_ids[kept]
-        # A copy of what a near duplicate was left out for belongs where that one's kept row is.
+        # The kept row may itself be a near duplicate of another one, whose part counts then.
         near = self.near.kept[kept]
-        parts = self.sides[np.where(near == NOBODY, kept, near)]
+        parts = self.sides[np.where(near == NO_ROW, kept, near)]
         for mask, kind, reason in (
             (~other_source & same_label, "exact", "duplicate"),
             (~other_source & ~same_label, "contradicting", "same text as another row, other label"),
@@ -143,11 +142,11 @@ class RowReport:
                 yield Group(kind, reason, name, copies[chosen], kept[chosen])
 
     def _near(self) -> Iterator[Group]:
-        rows = np.flatnonzero(self.near.kept != NOBODY)
+        rows = np.flatnonzero(self.near.kept != NO_ROW)
         kept = self.near.kept[rows]
         for number, name in enumerate(self.names):
             chosen = self.sides[kept] == number
-            yield Group("near", f"nearly the same as a {SIDES[name]}", name, rows[chosen], kept[chosen])
+            yield Group("near", f"nearly the same as a {PART_ROWS[name]}", name, rows[chosen], kept[chosen])
 
     def _duplicates(self) -> Iterator[Duplicates]:
         removed = self.recipe.data.near_duplicates.action == "remove"
@@ -197,13 +196,13 @@ class RowReport:
             validation=settings.validation,
             column=settings.group or settings.time,
             groups=None if pool.groups is None else len(np.unique(pool.groups)),
-            held_out_from=None if first is None else spelled(self.reading.time_kind, first),
+            held_out_from=None if first is None else time_text(self.reading.time_kind, first),
             continued=self.recipe.parent is not None,
         )
 
 
 def _edges(lengths: npt.NDArray[np.uint32]) -> list[int]:
-    """Lower bounds of at most BINS bins of the same width, the last of them open above."""
+    """Choose the lower bounds of at most BINS bins of equal width, the last one open above."""
     step = max(1, int(np.ceil(np.percentile(lengths, WIDEST) / (BINS - 1))))
     return list(range(0, min(int(lengths.max()), step * (BINS - 1)) + 1, step))
 

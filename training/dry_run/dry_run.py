@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: which stages are due, how long training goes on, and if it fits."""
+"""Dry run: the stages that are due, and the time, memory and disk that training will need."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
 from bentune.bundle.hardware import memory_limit_bytes
 from training.dry_run.estimate import Estimate, Rehearsal, estimate
-from training.dry_run.process import OutOfMemory, in_own_process
+from training.dry_run.process import OutOfMemory, call_in_subprocess
 from training.pipeline.follow import Silent
 from training.pipeline.pipeline import NAMES, STAGES, run_stage, stages_of, standing, unfinished
 from training.pipeline.run_dir import DiskFull, RunDir, explain_full_disk
 from training.pipeline.stage import Reporter
 from training.pipeline.workers import place
-from training.plan.contention import MOST_TAKEN
+from training.plan.contention import MAX_CONTENTION
 from training.recipe.recipe import Recipe
 
 State = Literal["done", "due", "goes on"]
 WORK = "dry-run.partial"
 TIGHT = 0.9
-"""A share of the memory beyond which it may not fit the next time."""
+"""Share of the memory above which the next training may not fit."""
 
 
 class Due(Frozen):
-    """A stage: `last_seconds` is what it took when it was last done in a run of this name, None where it never was."""
+    """State of a stage; `last_seconds` is its latest duration in runs of this name, None where it never ran."""
 
     stage: str
     state: State
@@ -35,12 +35,12 @@ class Due(Frozen):
 
 
 class DryRun(Frozen):
-    """What a run will take. MB are 10^6 bytes.
+    """Needs of a run. MB are 10^6 bytes.
 
-    `training` is None where the train stage is done, and then `later_mb` is as well: the most that the stages after it
-    write into the run and BentoML's stores. `memory_mb` is what this machine or container has, `free_mb` what is free
-    beside the run, with what an interrupted training holds of the checkpoints and tokens that are counted. `warnings`
-    say what may go wrong.
+    `training` and `later_mb` are None where the train stage is done. `later_mb` is the most that the stages after it
+    write into the run and BentoML's stores. `memory_mb` is the memory of this machine or container. `free_mb` is the
+    free disk space beside the run; it includes the checkpoints and tokens of an interrupted training, because the
+    estimate counts them again. `warnings` name possible problems.
     """
 
     run: str
@@ -53,15 +53,15 @@ class DryRun(Frozen):
 
 
 def dry_run(recipe: Recipe, run: RunDir, report: Reporter, *, whole: bool, force: bool = False) -> DryRun:
-    """Prepare the data, and measure a few of the steps that training would take, in a process of its own.
+    """Prepare the data, and measure a few training steps in a process of its own.
 
-    Nothing but the data stage stays in the run. With `whole` the stages after training are looked at too; with `force`
-    training is measured even if it is done. Raises InputError when it does not fit into the memory or on the disk.
+    Only the data stage stays in the run. With `whole` the stages after training are listed too; with `force` training
+    is measured even if it is done. Raises InputError when training does not fit into memory or on the disk.
     """
     if place().world > 1:
         raise InputError(
             f"--dry-run: {place().world} processes were started, and it measures one: start it without torchrun, and "
-            "divide the rows of a step by them, as in --set train.batch_size=8"
+            "divide the batch size by their number, as in --set train.batch_size=8"
         )
     run_stage("data", recipe, run, report)
     done = standing(recipe, run)
@@ -95,24 +95,24 @@ def dry_run(recipe: Recipe, run: RunDir, report: Reporter, *, whole: bool, force
 
 
 def _warnings(found: DryRun, recipe: Recipe) -> Iterator[str]:
-    """What may go wrong. Raises InputError for what will."""
+    """Yield warnings about memory, disk and contention. Raises InputError when training cannot fit."""
     training = found.training
     if training is None:
         return
     if training.disk_mb > found.free_mb:
         raise InputError(
-            f"train needs {training.disk_mb:,.0f} MB for its checkpoints and what it keeps, and {found.free_mb:,.0f} "
+            f"train needs {training.disk_mb:,.0f} MB of disk for checkpoints and results, and {found.free_mb:,.0f} "
             f"MB are free beside {found.run}: make room, or give another directory with --runs"
         )
-    if training.taken > MOST_TAKEN:
+    if training.taken > MAX_CONTENTION:
         yield (
-            f"other programs kept {training.taken:.0%} of the cores busy while steps were measured: when they end "
-            "training is faster, and slower when more begin"
+            f"other programs kept {training.taken:.0%} of the cores busy while steps were measured: training will be "
+            "faster or slower as their load changes"
         )
     if training.peak_memory_mb > TIGHT * found.memory_mb:
         yield (
-            f"training needs {training.peak_memory_mb:,.0f} MB of the {found.memory_mb:,.0f} MB of memory: a larger "
-            "train.accumulation needs less"
+            f"training needs {training.peak_memory_mb:,.0f} MB of the {found.memory_mb:,.0f} MB of memory: a higher "
+            "train.accumulation lowers that"
         )
     both = max(training.disk_mb, training.kept_mb + (found.later_mb or 0.0))
     if both > found.free_mb:
@@ -129,21 +129,22 @@ def _rehearsed(recipe: Recipe, run: RunDir, partial: Path | None) -> Rehearsal:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        return in_own_process(_rehearse, recipe, run.stage("data").resolve(), work.resolve(), partial)
+        return call_in_subprocess(_rehearse, recipe, run.stage("data").resolve(), work.resolve(), partial)
     except OutOfMemory as error:
         train = recipe.train
         raise InputError(
-            f"train does not fit into the memory ({error}): compute the {train.batch_size} rows of a step in more than "
-            f"{train.accumulation} parts with train.accumulation, or set train.gradient_checkpointing"
+            f"train does not fit into memory ({error}): batch size {train.batch_size} needs more than "
+            f"{train.accumulation} gradient accumulation steps; raise train.accumulation, or set "
+            "train.gradient_checkpointing"
         ) from error
     except DiskFull as error:
-        raise InputError(f"train: not even one checkpoint fits on the disk of {run.root}: make room") from error
+        raise InputError(f"train: the disk of {run.root} is too full for a single checkpoint: make room") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> Rehearsal:
-    """In the process that is measured: torch is imported there alone."""
+    """Measure training in a subprocess, the only process that imports torch."""
     STAGES[NAMES.index("train")].load(Silent())
     from training.dry_run.rehearsal import rehearse
 
@@ -152,13 +153,13 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
 
 
 def _last_seconds(stage: str, run: RunDir) -> float | None:
-    """What a stage took in the newest run of this name that has it."""
+    """Return the duration of a stage in the newest run of this name that has it."""
     others = sorted((path for path in run.root.parent.iterdir() if path != run.root), reverse=True)
     found = (RunDir(root).record(stage) for root in (run.root, *others))
     return next((record.seconds for record in found if record is not None), None)
 
 
 def _times_the_model(stage: str, recipe: Recipe) -> int:
-    """How often a stage writes the model, at most: the plan tries all variants, and the bundle may hold them."""
+    """Return how many copies of the model a stage writes at most; plan and bundle may hold all variants."""
     variants = 1 + len(recipe.plan.variants)
     return {"merge": 1, "calibrate": 1, "export": 1, "plan": 1 + variants, "package": variants}.get(stage, 0)

@@ -1,4 +1,4 @@
-"""What a training will take, from what a few of its steps took: seconds as an interval, memory, disk."""
+"""Estimate of a training from a few measured steps: seconds as an interval, memory, disk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ import numpy as np
 from bentune.bundle.files import Frozen
 
 QUANTILES = (0.05, 0.95)
-"""The interval: every step as fast, or as slow, as these of the steps that were timed, beside steps of their length."""
+"""Ends of the interval: all steps as fast, or as slow, as these quantiles of the measured steps of their length."""
 
 CHECKPOINTS_AT_ONCE = 3
-"""Trainer keeps two, the best among them, and removes the third when it is written."""
+"""Trainer keeps two checkpoints, the best among them, and removes another one after writing a third."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One step: the number of its group, its tokens with padding, and how long it took."""
+    """One measured step: the number of its group, its tokens with padding, and its seconds."""
 
     group: int
     tokens: int
@@ -26,9 +26,10 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A training, of which a recipe that prunes has two; `left` are the tokens of each group that are still to come.
+    """One training; a recipe that prunes has two. `left` are the tokens of each group in the remaining steps.
 
-    `evaluations` of `evaluation_seconds` each and `saves` of `save_seconds` and `checkpoint_bytes` each come with it.
+    `evaluation_seconds` is the time of one evaluation, `save_seconds` and `checkpoint_bytes` are time and size of one
+    checkpoint.
     """
 
     name: str
@@ -45,12 +46,12 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """All that was measured. `peak_bytes` is the resident memory of a process that did nothing else.
+    """Measurements of a rehearsal. `peak_bytes` is the resident memory of its process.
 
-    `start_seconds` go by before the first step, a teacher's answers to all rows included. `saved_bytes` is what the
-    training saves when it ends, `tokens_bytes` what the tokenized rows hold on disk until then, `held_bytes` what an
-    interrupted run holds of them and of checkpoints, `model_bytes` the size of the whole model in float32. `taken` is
-    the share of the cores, 0 to 1, that other programs kept busy meanwhile.
+    `start_seconds` pass before the first step, a teacher's logits for all rows included. `saved_bytes` is the size of
+    the trained weights, `tokens_bytes` that of the tokenized rows, `held_bytes` that of an interrupted run's tokenized
+    rows and checkpoints, `model_bytes` that of the whole model in float32. `taken` is the share of the cores, 0 to 1,
+    that other programs kept busy meanwhile.
     """
 
     rows: int
@@ -68,7 +69,7 @@ class Rehearsal:
 
 
 class SecondsRange(Frozen):
-    """Seconds."""
+    """Interval of seconds."""
 
     low: float
     expected: float
@@ -76,7 +77,7 @@ class SecondsRange(Frozen):
 
 
 class TimedWork(Frozen):
-    """Something that happens `times` times, with the seconds of all of them."""
+    """Component of the time: an event that happens `times` times, with the seconds of all of them."""
 
     name: str
     times: int
@@ -84,10 +85,10 @@ class TimedWork(Frozen):
 
 
 class Estimate(Frozen):
-    """The train stage: MB are 10^6 bytes.
+    """Needs of the train stage. MB are 10^6 bytes.
 
-    `measured_steps` were timed, while other programs kept the share `taken` of the cores busy. `disk_mb` is the most
-    that it will hold while it trains, `kept_mb` what stays of it. `gpu_peak_mb` is None without a GPU.
+    `measured_steps` were timed, while other programs kept the share `taken` of the cores busy. `disk_mb` is the peak
+    during training, `kept_mb` the disk space of its results. `gpu_peak_mb` is None without a GPU.
     """
 
     rows: int
@@ -103,7 +104,7 @@ class Estimate(Frozen):
 
 
 def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
-    """The whole of a training; early stopping may end it sooner."""
+    """Estimate a whole training; early stopping may end it sooner."""
     parts = [TimedWork(name="start", times=1, seconds=found.start_seconds)]
     ratios: list[float] = []
     for phase in found.phases:
@@ -119,7 +120,7 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
     total = sum(part.seconds for part in parts)
     low, high = np.quantile(ratios, QUANTILES)
     disk = max(min(phase.saves, CHECKPOINTS_AT_ONCE) * phase.checkpoint_bytes for phase in found.phases)
-    # The model before it is pruned, the one that is tuned again, and what that becomes.
+    # The model before pruning, the pruned one, and the result of tuning it.
     pruning = 3 * found.model_bytes if prunes else 0
     kept = 2 * found.model_bytes if prunes else found.saved_bytes
     return Estimate(
@@ -127,7 +128,7 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
         steps=sum(phase.steps - phase.done for phase in found.phases),
         measured_steps=len(ratios),
         taken=found.taken,
-        # Others may be gone a moment later.
+        # The other programs may end at once.
         seconds=SecondsRange(low=total * float(low) * (1 - found.taken), expected=total, high=total * float(high)),
         parts=tuple(parts),
         peak_memory_mb=found.peak_bytes / 1e6,
@@ -138,7 +139,10 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
 
 
 def _steps(phase: Phase) -> tuple[float, list[float]]:
-    """Seconds of all steps to come; and each timed step by what the mean of its group makes of its tokens."""
+    """Return the expected seconds of the remaining steps, and per measured step its relative time.
+
+    A step's relative time is its time divided by the one expected from its tokens and its group's mean.
+    """
     everything = _rate(phase.timed)
     of_group = {
         group: _rate([step for step in phase.timed if step.group == group]) for group in {s.group for s in phase.timed}
@@ -148,5 +152,5 @@ def _steps(phase: Phase) -> tuple[float, list[float]]:
 
 
 def _rate(timed: Sequence[Timed]) -> float:
-    """Seconds a token."""
+    """Return the mean seconds per token."""
     return sum(step.seconds for step in timed) / sum(step.tokens for step in timed)

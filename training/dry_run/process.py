@@ -1,4 +1,4 @@
-"""Calls a function in a process of its own, whose memory is nobody else's."""
+"""Call of a function in a process of its own, whose memory can be measured."""
 
 import contextlib
 import multiprocessing
@@ -17,16 +17,16 @@ _Found = TypeVar("_Found")
 
 
 class OutOfMemory(BentuneError):
-    """There was not enough memory for what the process did."""
+    """Lack of memory in the subprocess."""
 
 
-def in_own_process(function: Callable[..., _Found], *arguments: Any) -> _Found:
-    """What the function gives for these arguments, all of which can be pickled; it ends with this process.
+def call_in_subprocess(function: Callable[..., _Found], *arguments: Any) -> _Found:
+    """Call a function in a subprocess and return its result; arguments and result must be picklable.
 
-    Raises what the function raised if that is of Bentune, BentuneError for anything else, and OutOfMemory when the
-    kernel ended it.
+    The subprocess ends with this process. Raises the function's own BentuneError, BentuneError for any other error, and
+    OutOfMemory when the kernel killed the subprocess.
     """
-    context = multiprocessing.get_context("spawn")  # a fork would begin with all the memory that this process has
+    context = multiprocessing.get_context("spawn")  # a fork would start with the memory of this process
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, arguments), daemon=True)
     process.start()
@@ -36,8 +36,8 @@ def in_own_process(function: Callable[..., _Found], *arguments: Any) -> _Found:
     except EOFError:
         process.join()
         if process.exitcode == -signal.SIGKILL:
-            raise OutOfMemory("the kernel ended the process") from None
-        raise BentuneError(f"the process ended by itself (exit code {process.exitcode})") from None
+            raise OutOfMemory("the kernel killed the process") from None
+        raise BentuneError(f"the process ended without a result (exit code {process.exitcode})") from None
     finally:
         process.kill()
         process.join()
@@ -48,9 +48,9 @@ def in_own_process(function: Callable[..., _Found], *arguments: Any) -> _Found:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process held so far, resident, in bytes."""
+    """Return this process's peak resident memory in bytes."""
     with contextlib.suppress(OSError):
-        # Unlike ru_maxrss it does not begin with what the process that started this one had.
+        # Unlike ru_maxrss, VmHWM does not start at the parent's value.
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -59,10 +59,10 @@ def peak_bytes() -> int:
 
 
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    os.dup2(2, 1)  # what libraries print is for people, and never between the lines of --json
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one is told, and ends it
+    os.dup2(2, 1)  # libraries must not print between the lines of --json
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it, and ends this process
     with contextlib.suppress(OSError):
-        # Where memory runs out, this one is ended and not its parent.
+        # Out of memory, the kernel is to kill this process and not its parent.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
     answer: tuple[Any, BentuneError | None]
     try:

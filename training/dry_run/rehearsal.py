@@ -1,4 +1,4 @@
-"""Takes a few of the steps that a training will take, with its own model and rows, and measures what they cost."""
+"""Rehearsal: a few measured steps of a training, with its own model and rows."""
 
 import shutil
 import time
@@ -22,7 +22,7 @@ from training.dry_run.process import OutOfMemory, peak_bytes
 from training.dry_run.step_plan import GROUPS, StepPlan, padded_tokens, step_plan
 from training.pipeline.follow import Silent
 from training.pipeline.stage import Context, Reporter, Summary
-from training.plan.contention import Clocks, taken
+from training.plan.contention import CpuClocks, contention
 from training.recipe.recipe import Recipe
 from training.tasks.base import load_base
 from training.tasks.logits import Logits
@@ -31,16 +31,16 @@ from training.train.compress.distillation import ANSWERS
 from training.train.compress.pruning import CHECKPOINTS as PRUNED_CHECKPOINTS
 from training.train.compress.pruning import dense_summary, tuned_again
 from training.train.compress.teacher import open_teacher
-from training.train.fit.arguments import evaluation_steps, rows_at_once
+from training.train.fit.arguments import device_batch_size, evaluation_steps
 from training.train.fit.fit import trainer_of
 from training.train.fit.rows import TrainingRows
 from training.train.fit.sampler import LengthSampler
 from training.train.fit.trainer import RowTrainer, last_whole_checkpoint, step_of
 from training.train.methods import count, prepare, save_tuned
-from training.train.stage import CHECKPOINTS, TOKENS, Ready, prepared
+from training.train.stage import CHECKPOINTS, TOKENS, TrainingInputs, prepare_training
 
 ENOUGH_SECONDS = 15.0
-"""Of timed steps; on slow machines LEAST_PASSES take longer."""
+"""Total time of the measured steps; on slow machines LEAST_PASSES take longer."""
 
 WARM_UP, LEAST_PASSES, MOST_PASSES = 2, 2, 40
 VALIDATION_BATCHES = 10
@@ -49,10 +49,10 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate")
 
 
 def rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> Rehearsal:
-    """Prepare as the train stage does and take some steps, in `work`; `partial` is what an interrupted run left.
+    """Prepare training in `work` and measure some of its steps.
 
-    Raises OutOfMemory when the step with the longest rows does not fit, and what the train stage raises before it
-    trains.
+    `partial` is the stage directory of an interrupted run. Raises OutOfMemory when the step with the longest rows does
+    not fit, and every error that the train stage raises before its first step.
     """
     try:
         return _rehearse(recipe, data, work, partial)
@@ -63,11 +63,11 @@ def rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> Re
 
 
 def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> Rehearsal:
-    told, teacher, start = _Listener(), _SomeAnswers(), time.monotonic()
-    ready = prepared(Context(recipe, work, {"data": data}, told), ask=teacher)
+    told, teacher, start = _Listener(), _SampledTeacher(), time.monotonic()
+    ready = prepare_training(Context(recipe, work, {"data": data}, told), ask=teacher)
     asked = partial is not None and (partial / ANSWERS).is_file()
     started = time.monotonic() - start - teacher.took + (0.0 if asked else teacher.seconds)
-    phases, clocks = [], Clocks.read()
+    phases, clocks = [], CpuClocks.read()
     if partial is None or dense_summary(partial) is None:
         phases.append(_phase("training", ready.model, recipe, ready, work, _done(partial, CHECKPOINTS)))
     start = time.monotonic()
@@ -77,10 +77,10 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
     save_seconds = time.monotonic() - start
     if recipe.prune is not None:
         again = tuned_again(recipe)
-        # As large as before pruning: what will be removed is not known yet.
+        # As large as before pruning, because the removed weights are not known yet.
         model = prepare(load_base(recipe, ready.labels), again.method)
         phases.append(_phase("after pruning", model, again, ready, work, _done(partial, PRUNED_CHECKPOINTS)))
-    others = taken(clocks, Clocks.read(), visible_cores())
+    others = contention(clocks, CpuClocks.read(), visible_cores())
     return Rehearsal(
         rows=len(ready.rows),
         start_seconds=started,
@@ -97,12 +97,12 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
     )
 
 
-def _phase(name: str, model: torch.nn.Module, recipe: Recipe, ready: Ready, work: Path, done: int) -> Phase:
+def _phase(name: str, model: torch.nn.Module, recipe: Recipe, ready: TrainingInputs, work: Path, done: int) -> Phase:
     plan = step_plan(recipe, lengths_of(ready.rows))
     steps, checkpoints = len(plan.tokens), work / "rehearsal"
     trainer = trainer_of(model, ready.tokenizer, recipe, ready.rows, ready.validation, checkpoints, ready.loss)
-    drawn = _Drawn(plan, recipe.seed)
-    clock = _Clock(plan, drawn)
+    drawn = _MeasuredSteps(plan, recipe.seed)
+    clock = _StepTimer(plan, drawn)
     trainer.sampler = drawn
     trainer.remove_callback(EarlyStoppingCallback)
     trainer.add_callback(clock)
@@ -110,7 +110,7 @@ def _phase(name: str, model: torch.nn.Module, recipe: Recipe, ready: Ready, work
     trainer.args.load_best_model_at_end = False
     trainer.args.save_strategy, trainer.args.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of metrics on rows that lack a label
+        warnings.simplefilter("ignore")  # metrics warn about rows that lack a label
         trainer.train()
         evaluation_seconds = _evaluation(trainer, recipe)
     checkpoint_bytes = _size(checkpoints)
@@ -135,11 +135,11 @@ def _phase(name: str, model: torch.nn.Module, recipe: Recipe, ready: Ready, work
 
 
 def _evaluation(trainer: RowTrainer, recipe: Recipe) -> float:
-    """Seconds of scoring all validation rows, from some of their batches of every length; 0 without such rows."""
+    """Extrapolate an evaluation's seconds from batches of every length; 0 without validation set."""
     rows = trainer.eval_dataset
     if rows is None:
         return 0.0
-    batch, lengths = rows_at_once(recipe, 1), lengths_of(rows).astype(np.int64)
+    batch, lengths = device_batch_size(recipe, 1), lengths_of(rows).astype(np.int64)
     batches = -(-len(lengths) // batch)
     chosen = np.unique(np.linspace(0, batches - 1, VALIDATION_BATCHES).round().astype(int))
     some = np.concatenate([np.arange(len(lengths))[one * batch : (one + 1) * batch] for one in chosen])
@@ -153,8 +153,8 @@ def _of(rows: Any, numbers: npt.NDArray[np.int64]) -> Any:
     return rows.select(numbers) if isinstance(rows, Dataset) else Subset(rows, numbers.tolist())
 
 
-class _Drawn(LengthSampler):
-    """The longest step twice, for the memory of both it and the optimizer, then steps of every length in turns."""
+class _MeasuredSteps(LengthSampler):
+    """Sampler of the longest step twice, to reach peak memory with the optimizer, then of every length in turns."""
 
     def __init__(self, plan: StepPlan, seed: int) -> None:
         super().__init__(plan.batch, plan.lengths, seed)
@@ -170,10 +170,10 @@ class _Drawn(LengthSampler):
             yield from np.resize(rows, self.batch).tolist()
 
 
-class _Clock(TrainerCallback):
-    """Times each step that was drawn, from the end of the one before it, and the checkpoint after the last."""
+class _StepTimer(TrainerCallback):
+    """Timer of each step, from the end of the step before it, and of the checkpoint after the last."""
 
-    def __init__(self, plan: StepPlan, drawn: _Drawn) -> None:
+    def __init__(self, plan: StepPlan, drawn: _MeasuredSteps) -> None:
         self.plan = plan
         self.drawn = drawn
         self.timed: list[Timed] = []
@@ -181,13 +181,13 @@ class _Clock(TrainerCallback):
         self.save_seconds = 0.0
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
-        """Called by Trainer."""
+        """Record the step's time, and stop after enough passes."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now, number = time.monotonic(), state.global_step - 1
         group, rows = self.drawn.steps[number]
         if group is not None:
-            tokens = padded_tokens(self.plan.lengths[np.resize(rows, self.plan.batch)], self.plan.part)
+            tokens = padded_tokens(self.plan.lengths[np.resize(rows, self.plan.batch)], self.plan.micro_batch)
             self.timed.append(Timed(group, tokens, now - self.last))
         passes, rest = divmod(len(self.timed), self.drawn.a_pass)
         enough = passes >= LEAST_PASSES and sum(step.seconds for step in self.timed) >= ENOUGH_SECONDS
@@ -196,12 +196,12 @@ class _Clock(TrainerCallback):
         self.last = time.monotonic()
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
-        """Called by Trainer."""
+        """Record the checkpoint's time."""
         self.save_seconds = time.monotonic() - self.last
 
 
-class _SomeAnswers:
-    """A teacher's answers to a few rows, for all; `seconds` is what those would take, `took` what these did."""
+class _SampledTeacher:
+    """Teacher that computes logits for a few rows; `seconds` is the expected time for all rows, `took` its own."""
 
     def __init__(self) -> None:
         self.seconds = self.took = 0.0
@@ -225,13 +225,13 @@ class _SomeAnswers:
 
 
 class _Listener(Silent):
-    """Remembers what is said, for the process that asked."""
+    """Reporter that collects messages, for the parent process."""
 
     def __init__(self) -> None:
         self.said: list[Any] = []
 
     def say(self, renderable: Any) -> None:
-        """Keep it."""
+        """Collect a message."""
         self.said.append(renderable)
 
 

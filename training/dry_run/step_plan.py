@@ -1,4 +1,4 @@
-"""The optimizer steps that a training will take, as the sampler draws them, and the few of them that stand for all."""
+"""Plan of a training's optimizer steps as the sampler draws them, and a representative sample of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +12,17 @@ from training.train.fit.arguments import steps_per_epoch, total_steps
 from training.train.fit.sampler import LengthSampler
 
 GROUPS = 5
-"""Steps of like size are measured together: by the quantiles of their tokens."""
+"""Number of groups of steps of similar size, by the quantiles of their tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """`tokens`, int64 [steps], are those of each step with its padding; `groups`, int64 [steps], its group.
+    """Steps of a training: their `tokens` with padding and their `groups`, both int64 [steps].
 
-    Group 0 has the smallest. `longest` are the rows of the step with the largest part, which needs the most memory: a
-    part is what is computed at once. `first` are the rows of the first epoch in their order; a step has `batch`
-    of them, in parts of `part`. `lengths`, int64 [rows], are those of the rows.
+    Group 0 has the fewest tokens. A step has a batch of `batch` rows, computed in micro-batches of `micro_batch` rows
+    (gradient accumulation). `longest` are the rows of the step with the largest micro-batch, which needs the most
+    memory. `first` are the rows of the first epoch in order. `lengths`, int64 [rows], are the lengths of all rows in
+    tokens.
     """
 
     tokens: Ints
@@ -29,13 +30,14 @@ class StepPlan:
     longest: Ints
     first: Ints
     batch: int
-    part: int
+    micro_batch: int
     lengths: Ints
 
     def passes(self, seed: int) -> Iterator[list[tuple[int, Ints]]]:
-        """Without an end: of each group its number and the rows of a step, which is drawn from the first epoch.
+        """Yield without end, for each group, its number and the rows of a step of the first epoch.
 
-        None comes again before all of its group did. Other epochs have like steps; an unfinished last one is left out.
+        No step repeats before all steps of its group were drawn. Other epochs have similar steps; an incomplete last
+        step is left out.
         """
         whole = max(1, len(self.first) // self.batch)
         generator = np.random.default_rng(seed)
@@ -49,43 +51,43 @@ class StepPlan:
 
 
 def step_plan(recipe: Recipe, lengths: npt.ArrayLike) -> StepPlan:
-    """The steps of this recipe on rows of these lengths in tokens."""
+    """Plan the steps of this recipe on rows of these lengths in tokens."""
     train = recipe.train
-    part, sizes = train.batch_size // train.accumulation, np.asarray(lengths, dtype=np.int64)
+    micro_batch, sizes = train.batch_size // train.accumulation, np.asarray(lengths, dtype=np.int64)
     steps, an_epoch = total_steps(recipe, len(sizes)), steps_per_epoch(recipe, len(sizes))
     sampler = LengthSampler(train.batch_size, sizes, recipe.seed)
     tokens, widest, longest, first = [], 0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     for epoch in range(-(-steps // an_epoch)):
         sampler.set_epoch(epoch)
         order = np.fromiter(sampler, dtype=np.int64, count=len(sizes))
-        padded, largest = _padded(sizes[order], train.batch_size, part)
+        padded, largest = _padded(sizes[order], train.batch_size, micro_batch)
         tokens.append(padded)
         if largest.max() > widest:
             step, widest = int(largest.argmax()), int(largest.max())
             longest = order[step * train.batch_size : (step + 1) * train.batch_size]
         first = order if epoch == 0 else first
     of_each = np.concatenate(tokens)[:steps]
-    return StepPlan(of_each, _groups(of_each, recipe.seed), longest, first, train.batch_size, part, sizes)
+    return StepPlan(of_each, _groups(of_each, recipe.seed), longest, first, train.batch_size, micro_batch, sizes)
 
 
-def padded_tokens(lengths: Ints, part: int) -> int:
-    """Tokens of rows with their padding, where `part` of them at a time are as long as the longest."""
-    return int(_padded(lengths, len(lengths), part)[0].sum()) if len(lengths) else 0
+def padded_tokens(lengths: Ints, micro_batch: int) -> int:
+    """Count the tokens of rows with padding, when each micro-batch is padded to its longest row."""
+    return int(_padded(lengths, len(lengths), micro_batch)[0].sum()) if len(lengths) else 0
 
 
-def _padded(lengths: Ints, batch: int, part: int) -> tuple[Ints, Ints]:
-    """Of each step its tokens with padding, and those of its largest part. Parts do not go over the end of a step."""
+def _padded(lengths: Ints, batch: int, micro_batch: int) -> tuple[Ints, Ints]:
+    """Count the padded tokens of each step and of its largest micro-batch."""
     starts = np.concatenate(
-        [np.arange(step, min(step + batch, len(lengths)), part) for step in range(0, len(lengths), batch)]
+        [np.arange(step, min(step + batch, len(lengths)), micro_batch) for step in range(0, len(lengths), batch)]
     )
     rows = np.diff(np.append(starts, len(lengths)))
-    parts = np.maximum.reduceat(lengths, starts) * rows
+    tokens = np.maximum.reduceat(lengths, starts) * rows
     steps = np.flatnonzero(starts % batch == 0)
-    return np.add.reduceat(parts, steps), np.maximum.reduceat(parts, steps)
+    return np.add.reduceat(tokens, steps), np.maximum.reduceat(tokens, steps)
 
 
 def _groups(tokens: Ints, seed: int) -> Ints:
-    """As many steps in each group; which of those of the same size, the seed decides, so that none is of one epoch."""
+    """Divide steps into equal groups by tokens; the seed breaks ties, so that each group spans all epochs."""
     order = np.lexsort([np.random.default_rng(seed).random(len(tokens)), tokens])
     groups = np.empty(len(tokens), dtype=np.int64)
     groups[order] = np.arange(len(tokens)) * GROUPS // len(tokens)

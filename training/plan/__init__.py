@@ -1,1 +1,1 @@
-"""Runtime plan: variants are built, checked and timed, and one is chosen."""
+"""Runtime plan: building, checking and timing of variants, and the choice of one."""

@@ -1,4 +1,4 @@
-"""Makes baseline.json: histograms of held-out rows, and for each the index that traffic like them does not exceed."""
+"""Baseline for drift: histograms of the test set, each with the index that traffic like it does not exceed."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ from service.monitoring.drift import BinCounts, stability_index
 from training.tasks.logits import Logits
 
 WINDOW = 500
-# The alert waits for ten minutes. Each of its false alarms covers a point of a grid of ten minutes, however fast the
-# window moves, so that no more of them are expected in a month than points of that grid beyond the threshold.
+# The alert waits for ten minutes. However fast the window moves, each false alarm covers a point of a ten-minute grid.
+# So a month has at most as many expected false alarms as grid points beyond the threshold.
 LOOKS_A_MONTH = 30 * 24 * 6
 FEATURES = 3
 
 MOST_BINS = 10
 ROWS_A_BIN = 5
-# Edges of confidence are multiples of this in log-odds: rows that are all but equally sure stay in one bin, and what
-# another CPU rounds differently does not look like drift.
+# Edges of confidence are multiples of this in log-odds. Nearly equal confidences then share a bin, and another CPU's
+# rounding does not look like drift.
 LOG_ODDS = 0.25
 MOST_LOG_ODDS = 12
 
@@ -29,7 +29,7 @@ MOST_AT_ONCE = 2_000_000
 
 
 def baseline(lengths: Sequence[int], logits: Logits, seed: int, target: Target) -> Baseline:
-    """Of rows with so many tokens, which got `logits`, float32 [rows, labels]."""
+    """Build the baseline of rows from their `lengths` in tokens and `logits`, float32 [rows, labels]."""
     bins = min(MOST_BINS, max(2, len(lengths) // ROWS_A_BIN))
     inner = np.linspace(0, 1, bins + 1)[1:-1]
     tokens, observed = np.array(lengths), [target.observe(row).features for row in target.scores(logits)]
@@ -69,13 +69,13 @@ def threshold(
     beyond: float = 1 / (LOOKS_A_MONTH * FEATURES),
     resamples: int = RESAMPLES,
 ) -> float:
-    """The index that a window of `window` inputs exceeds with a probability of at most `beyond` where nothing changed.
+    """Return the index that a window of inputs exceeds with probability at most `beyond` without drift.
 
-    The held-out rows are a sample themselves, so both are drawn again: what the shares may really be given the counts
-    (the Bayesian bootstrap of Rubin 1981, with Jeffreys' prior of half a row a bin), and a window from these. With many
-    rows the index has the law of chi-square with bins - 1 degrees of freedom times 1 / rows + 1 / window (Yurdakul and
-    Naranjo, Journal of Risk Model Validation 2020, 14(4)); with few in a bin it has not. The order statistic is taken
-    that lies above the quantile with 95 % confidence.
+    The test set is a sample itself, so both sides are resampled: the true shares given the counts (the Bayesian
+    bootstrap of Rubin 1981, with Jeffreys' prior of half a row per bin), and a window of `window` inputs from these.
+    With many rows the index is distributed as chi-square with bins - 1 degrees of freedom times 1 / rows + 1 / window
+    (Yurdakul and Naranjo, Journal of Risk Model Validation 2020, 14(4)); with few rows in a bin it is not. The result
+    is the order statistic that lies above the quantile with 95 % confidence.
     """
     at_once = max(1, MOST_AT_ONCE // len(counts))
     found = []

@@ -1,4 +1,4 @@
-"""The variants that may be served: builds each, checks its answers, and saves one that narrowly fails."""
+"""Candidates for serving: each variant is built and checked, and one that narrowly fails is repaired."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ from training.recipe.recipe import PlanSettings
 
 Advance = Callable[[int], None]
 
-# A variant that loses more points than this beyond its budget is given up at once.
+# A variant that exceeds its budget by more points than this is not repaired.
 NARROWLY = 2.0
 MOST_SPARED = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What variants are tried on: held-out rows, training rows that fix the scales of int8, and the cores for it."""
+    """Inputs of the checks: the test set, training rows that calibrate int8, the settings and the cores."""
 
     sample: Sample
     calibration: Sequence[Encoded]
@@ -34,22 +34,22 @@ class Trial:
     seed: int
 
     def feeds(self, model: onnx.ModelProto) -> list[GraphInputs]:
-        """Calibration inputs of the graph, a row each."""
+        """Build the graph's calibration inputs, one row each."""
         names = [value.name for value in model.graph.input]
         collate = self.sample.encoder.collate
         return [{name: collate([row])[name] for name in names} for row in self.calibration]
 
     def logits(self, model: Path, provider: str, advance: Advance) -> tuple[Session, np.ndarray]:
-        """A session of `model`, and its logits of every held-out row alone, float32 [rows, labels]."""
+        """Open `model` and compute its logits of every test row alone, float32 [rows, labels]."""
         session = Session(model, provider, 1, self.cores)
         return session, logits_alone(session, self.sample, self.cores, advance)
 
 
 def candidates(fp32: Path, directory: Path, trial: Trial, advance: Advance) -> tuple[list[Check], dict[str, Path]]:
-    """Check fp32 and every variant of the recipe on every provider; what was built is written into `directory`.
+    """Build every variant of the recipe into `directory`, and check it and fp32 on every provider.
 
-    Returns the checks, refused ones included, and the file of each variant. `advance` is called with a row count for
-    each variant and provider, in all len(variants) x len(providers) x rows.
+    Returns the checks, those of refused variants included, and the file of each variant. `advance` is called with row
+    counts, in all len(variants) x len(providers) x rows.
     """
     directory.mkdir()
     ready = directory / "prepared.onnx"
@@ -74,14 +74,14 @@ def candidates(fp32: Path, directory: Path, trial: Trial, advance: Advance) -> t
 def _built(
     variant: str, ready: Path, model: Path, trial: Trial, keep_fp32: Collection[str], advance: Advance
 ) -> list[Check]:
-    """Checks of the variant on each provider; it is written to `model`."""
+    """Write the variant to `model` and check it on each provider."""
     try:
         BUILDERS[variant](ready, model, trial.feeds(onnx.load(ready, load_external_data=False)), keep_fp32)
-        if available() == (CPU,):  # another provider reads QDQ only
+        if available() == (CPU,):  # other providers read QDQ only
             onnx.save(with_bias(onnx.load(model)), model)
-    except OSError:  # a full disk says nothing of the variant
+    except OSError:  # a full disk is not the variant's fault
         raise
-    except Exception as error:  # the quantizers raise whatever an operator that they do not know raises
+    except Exception as error:  # the quantizers raise anything at an operator that they do not support
         problem = f"it could not be built: {type(error).__name__}: {_first_line(error)}"
         return [Check(variant=variant, provider=CPU, rows=0, megabytes=0, problem=problem)]
     return [_tried(variant, provider, model, trial, advance) for provider in available()]
@@ -91,7 +91,7 @@ def _tried(variant: str, provider: str, model: Path, trial: Trial, advance: Adva
     try:
         session, alone = trial.logits(model, provider, advance)
         return _check(variant, provider, session, alone, model, trial)
-    except Exception as error:  # it may load and yet not run; what ONNX Runtime raises has no common base
+    except Exception as error:  # loading or running may fail, and ONNX Runtime's errors have no common base
         problem = _first_line(error)
         return Check(variant=variant, provider=provider, rows=0, megabytes=_megabytes(model), problem=problem)
 
@@ -121,7 +121,7 @@ def _spared(
     trial: Trial,
     groups: dict[str, list[str]],
 ) -> list[Check]:
-    """Leave the most sensitive groups of nodes in fp32, one after the other, until the budget is kept."""
+    """Keep the most sensitive groups of nodes in fp32, one more at a time, until the budget is met."""
     found: list[Check] = []
     for count in range(1, MOST_SPARED + 1):
         spared = tuple(groups)[:count]
@@ -136,9 +136,9 @@ def _spared(
 
 
 def _by_sensitivity(ready: Path, scratch: Path, trial: Trial, reference: np.ndarray) -> dict[str, list[str]]:
-    """Groups of nodes, the most sensitive first: how far logits move when only that group is in int8.
+    """Rank groups of nodes by how far logits move when only that group is in int8, furthest first.
 
-    Measured with dynamic int8, which is built in a second and has the same weights as the others.
+    Dynamic int8 stands for the other variants: it is built in a second and has the same weights.
     """
     model = onnx.load(ready)
     groups = node_groups(model)

@@ -1,4 +1,4 @@
-"""Whether a variant may be served: its accuracy beside fp32's on the same rows, and if answers depend on the batch."""
+"""Checks of a variant: its accuracy beside fp32's on the same rows, and the dependence of answers on the batch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ BATCH_SIZES = (2, 8)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Held-out rows of a check: encoded inputs, true labels, and fp32's logits, float32 [rows, labels]."""
+    """Test set of a check: encoded inputs, true labels, and fp32's logits, float32 [rows, labels]."""
 
     tokens: Sequence[Encoded]
     labels: Labels
@@ -31,7 +31,7 @@ class Sample:
 
 
 def logits_alone(session: Session, sample: Sample, at_a_time: int, advance: Callable[[int], None]) -> Logits:
-    """Logits of every row alone, float32 [rows, labels]; `at_a_time` threads call the session."""
+    """Compute the logits of every row alone, float32 [rows, labels], with `at_a_time` threads."""
 
     def one(tokens: Encoded) -> Logits:
         logits = session.run(sample.encoder.collate([tokens]))
@@ -53,7 +53,7 @@ def check(
     megabytes: float,
     seed: int,
 ) -> Check:
-    """Compare `alone`, the logits that `session` gave each row alone, with fp32's and with the same rows in batches."""
+    """Compare `alone`, the logits of each row alone, with fp32's and with those of the rows in batches."""
     fp32 = alone if sample.fp32 is None else sample.fp32
     rows = len(alone)
     found = Check(variant=variant, provider=provider, rows=rows, megabytes=round(megabytes, 1))
@@ -85,7 +85,7 @@ def check(
 
 
 def batch_dependence(session: Session, sample: Sample, alone: Logits, most: int, seed: int) -> tuple[float, int, int]:
-    """How much answers depend on the batch: the largest change of a probability, the rows that flip, the rows asked.
+    """Measure the dependence on the batch: largest change of a probability, flipped rows, compared rows.
 
     Up to `most` rows go through shuffled batches of each size, with and without the longest row among them, which pads
     all the others to its length.

@@ -1,4 +1,4 @@
-"""How much of the cores other programs took while something was measured: what was found may be wrong."""
+"""Contention: the share of the cores that other programs used during a measurement."""
 
 import os
 import time
@@ -6,30 +6,30 @@ from dataclasses import dataclass
 
 import psutil
 
-MOST_TAKEN = 0.1
-"""The share of the cores that others may have kept busy before what was measured is called doubtful."""
+MAX_CONTENTION = 0.1
+"""Share of the cores used by other programs above which a measurement is called doubtful."""
 
 
 @dataclass(frozen=True, slots=True)
-class Clocks:
-    """Seconds since some moment in the past: by the wall, of busy cores of the whole machine, and of this process."""
+class CpuClocks:
+    """Seconds since some moment in the past: wall time, busy time of all cores, CPU time of this process."""
 
     wall: float
     machine: float
     process: float
 
     @classmethod
-    def read(cls) -> "Clocks":
-        """What they show now."""
+    def read(cls) -> "CpuClocks":
+        """Read the clocks."""
         machine, own = psutil.cpu_times(), time.process_time()
         idle = machine.idle + getattr(machine, "iowait", 0.0)
         return cls(time.monotonic(), sum(machine) - idle, own)
 
 
-def taken(before: Clocks, after: Clocks, cores: int, machine_cores: int | None = None) -> float:
-    """The share of our `cores`, 0 to 1, that others kept busy between two readings.
+def contention(before: CpuClocks, after: CpuClocks, cores: int, machine_cores: int | None = None) -> float:
+    """Return the share of our `cores`, 0 to 1, that other programs kept busy between two readings.
 
-    What others do on cores that we may not use is not counted as long as there are enough of those.
+    Other programs are assumed to run on the machine's remaining cores first.
     """
     wall = after.wall - before.wall
     if wall <= 0:

@@ -1,4 +1,4 @@
-"""Respells an int8 graph so that ONNX Runtime's CPU provider runs each product as one operator, bias included."""
+"""Rewrites of int8 graphs, after which ONNX Runtime's CPU provider runs each product with its bias as one operator."""
 
 import numpy as np
 import onnx
@@ -7,10 +7,10 @@ CONTRIB = "com.microsoft"
 
 
 def separated(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model in the only QDQ spelling that ONNX Runtime fuses into int8 products on x86; `model` is changed.
+    """Rewrite `model` in place to the QDQ form that ONNX Runtime fuses into int8 products on x86.
 
-    It wants activations in uint8 and a DequantizeLinear of its own for every product; where several products share one
-    it dequantizes their weights in every run and computes in fp32.
+    ONNX Runtime needs activations in uint8 and a DequantizeLinear of its own for every product. Where several products
+    share one, it dequantizes their weights in every run and computes in fp32.
     """
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
@@ -34,10 +34,10 @@ def separated(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_bias(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with MatMulIntegerToFloat for every dequantized MatMul and the Add behind it; `model` is changed.
+    """Fuse every dequantized MatMul and its Add into MatMulIntegerToFloat, changing `model` in place.
 
-    ONNX Runtime makes that operator of a MatMul between two DequantizeLinear by itself, but leaves its bias to a pass
-    of its own over the activations, in which GELU then gets fused as the slower BiasGelu.
+    ONNX Runtime itself fuses a MatMul between two DequantizeLinear, but leaves the bias to a separate pass over the
+    activations, in which GELU is fused as the slower BiasGelu.
     """
     graph = model.graph
     made_by = {value: node for node in graph.node for value in node.output}
@@ -55,7 +55,7 @@ def with_bias(model: onnx.ModelProto) -> onnx.ModelProto:
         bias = add.input[1 - place]
         if not (data and weights and _is_dequantized(data) and _is_dequantized(weights)):
             continue
-        # Anything else that is added would be read as if it were a bias.
+        # The operator would read any other summand as a bias.
         if shapes.get(bias) == shapes.get(weights.input[0], [])[1:]:
             operands = [operand for pair in zip(data.input, weights.input, strict=True) for operand in pair]
             fused[add.output[0]] = onnx.helper.make_node(
@@ -71,13 +71,13 @@ def with_bias(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_dequantized(node: onnx.NodeProto) -> bool:
-    """Whether `node` dequantizes with a zero point, and with scales of the last axis if it has several."""
+    """Return true when `node` dequantizes with a zero point, by tensor or along the last axis."""
     axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
     return node.op_type == "DequantizeLinear" and len(node.input) == 3 and axes in ([], [1], [-1])
 
 
 def _readers(graph: onnx.GraphProto) -> dict[str, list[tuple[onnx.NodeProto, int]]]:
-    """Who reads each value, and as which of its inputs."""
+    """Map each value to the nodes that read it and the positions of their inputs."""
     readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
     for node in graph.node:
         for place, value in enumerate(node.input):
@@ -90,5 +90,5 @@ def _with(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProt
     graph = model.graph
     del graph.node[:]
     graph.node.extend(copies)
-    del graph.value_info[:]  # they name the old types
+    del graph.value_info[:]  # it names the old types
     return model

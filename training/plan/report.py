@@ -1,4 +1,4 @@
-"""The plan for people: its tables, why the winner won and each loser lost, and the Pareto plot."""
+"""Report of the plan: tables, the reasons of the verdict, and the Pareto plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.plan import Check, Entry, Plan
-from training.plan.contention import MOST_TAKEN
+from training.plan.contention import MAX_CONTENTION
 
 CHECK_COLUMNS = ("variant", "provider", "MB", "accuracy", "points lost", "label flips", "in batches", "verdict")
 ENTRY_COLUMNS = (
@@ -26,17 +26,17 @@ ENTRY_COLUMNS = (
 
 
 def explanation(directory: Path) -> tuple[Plan, list[Table | str]]:
-    """The plan that the stage left in `directory`, its tables and its verdict. Raises InputError when there is none."""
+    """Read the plan of a stage's `directory`, with its tables and verdict. Raises InputError without one."""
     file = directory / "plan.json"
     if not file.is_file():
-        raise InputError(f"{file} is not there yet: run `bentune plan` first, or `bentune run`")
+        raise InputError(f"{file} does not exist: run `bentune plan` first, or `bentune run`")
     plan = Plan.model_validate_json(file.read_bytes())
     return plan, [checks_table(plan.checks), entries_table(plan), escape(verdict(plan))]
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
-    """What the answers of each variant are worth."""
-    table = Table(title=f"variants on {checks[0].rows} held-out rows (95% intervals)")
+    """Tabulate the accuracy of each variant."""
+    table = Table(title=f"variants on {checks[0].rows} test rows (95% intervals)")
     for name in CHECK_COLUMNS:
         table.add_column(name)
     for found in checks:
@@ -45,7 +45,7 @@ def checks_table(checks: Sequence[Check]) -> Table:
 
 
 def entries_table(plan: Plan) -> Table:
-    """What was measured, the fastest first."""
+    """Tabulate the measurements, the winner first."""
     table = Table(title=f"measured on {_where(plan)}")
     for name in ENTRY_COLUMNS:
         table.add_column(name)
@@ -55,7 +55,7 @@ def entries_table(plan: Plan) -> Table:
 
 
 def verdict(plan: Plan) -> str:
-    """Why the winner won, and each loser lost; a line each."""
+    """Explain why the winner won and each other variant lost, one line each."""
     best = plan.measured[0]
     flips = {(found.variant, found.provider): found.label_flips or 0 for found in plan.checks}
     lines = [
@@ -77,9 +77,9 @@ def verdict(plan: Plan) -> str:
             line += ", one row at a time because its answers depend on the batch"
         if ratio > 1:
             changed = flips[best.variant, best.provider]
-            line += f"; that is level, but it changes {flips[key]} of fp32's labels, the winner {changed}"
+            line += f"; that is a tie, but it changes {flips[key]} of fp32's labels, the winner {changed}"
         lines.append(line)
-    if plan.taken > MOST_TAKEN:
+    if plan.taken > MAX_CONTENTION:
         lines.append(
             f"other programs kept {plan.taken:.0%} of the cores busy meanwhile, so another variant may be the fastest: "
             "measure again on an idle machine (`bentune plan RECIPE --force`, or `bentune retrain ... --replan`)"
@@ -88,13 +88,13 @@ def verdict(plan: Plan) -> str:
 
 
 def best_of(plan: Plan, found: Check) -> Entry:
-    """Of one variant and provider that passed its checks the entry that was measured most, and of those the fastest."""
+    """Return the fastest of the entries with the most rounds, for a variant that passed its checks."""
     entries = [one for one in plan.measured if (one.variant, one.provider) == (found.variant, found.provider)]
     return max(entries, key=lambda one: (one.cores, one.rounds, one.texts_per_second))
 
 
 def markdown(plan: Plan) -> str:
-    """The whole plan as a page, with the plot beside it as pareto.png."""
+    """Render the whole plan as a Markdown page, which shows pareto.png beside it."""
     checks = [[*check_cells(found), found.problem or "pass"] for found in plan.checks]
     entries = [entry_cells(entry) for entry in plan.measured]
     parts = [
@@ -112,7 +112,7 @@ def markdown(plan: Plan) -> str:
 
 
 def draw_pareto(plan: Plan, target: Path) -> None:
-    """Accuracy against speed, the best entry of every variant and provider; the line joins what nothing else beats."""
+    """Plot accuracy against speed for the best entry per variant and provider, with the Pareto front."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     points = pareto_points(plan)
@@ -125,7 +125,7 @@ def draw_pareto(plan: Plan, target: Path) -> None:
     front = [(point.speed, point.accuracy) for point in pareto_front(points)]
     axes.plot(*zip(*front, strict=True), linestyle=":", color="grey", zorder=0)
     axes.set_xlabel("inputs a second, every slot busy")
-    axes.set_ylabel("accuracy on held-out rows, %")
+    axes.set_ylabel("accuracy on the test set, %")
     axes.set_title(f"Runtime plan on {_where(plan)}", fontsize=10)
     axes.margins(0.2)
     axes.grid(alpha=0.3)
@@ -133,7 +133,7 @@ def draw_pareto(plan: Plan, target: Path) -> None:
 
 
 class Point(NamedTuple):
-    """The best way of running a variant: inputs a second, and accuracy in percent with the ends of its interval."""
+    """Best entry of a variant: inputs a second, and accuracy in percent with the ends of its interval."""
 
     variant: str
     provider: str
@@ -145,7 +145,7 @@ class Point(NamedTuple):
 
 
 def pareto_points(plan: Plan) -> list[Point]:
-    """A point for every variant and provider that passed its checks."""
+    """Build a point for every variant and provider that passed its checks."""
     points = []
     for found in plan.checks:
         if found.problem or found.accuracy is None:
@@ -167,7 +167,7 @@ def pareto_points(plan: Plan) -> list[Point]:
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats in speed and accuracy, the slowest first."""
+    """Select the points that no other beats in speed and accuracy, slowest first."""
     front = [point for point in points if not any(_beats(other, point) for other in points)]
     return sorted(front, key=lambda point: (point.speed, point.accuracy))
 
@@ -182,12 +182,12 @@ def _where(plan: Plan) -> str:
 
 
 def short_provider(provider: str) -> str:
-    """The provider's name without what all of them end with."""
+    """Shorten a provider's name by the common suffix."""
     return provider.removesuffix("ExecutionProvider")
 
 
 def check_cells(found: Check) -> list[str]:
-    """Under CHECK_COLUMNS, but for the verdict."""
+    """Format a check for CHECK_COLUMNS, without the verdict."""
     name = f"{found.variant} ({' and '.join(found.kept_fp32)} in fp32)" if found.kept_fp32 else found.variant
     provider = short_provider(found.provider)
     if found.accuracy is None:
@@ -199,7 +199,7 @@ def check_cells(found: Check) -> list[str]:
 
 
 def entry_cells(entry: Entry) -> list[str]:
-    """Under ENTRY_COLUMNS."""
+    """Format an entry for ENTRY_COLUMNS."""
     return [
         entry.variant,
         short_provider(entry.provider),

@@ -1,4 +1,4 @@
-"""Which ways of running are measured: variants x providers x slots x threads x token budgets, the best ones again."""
+"""Search over runtime configurations: variants x providers x slots x threads x token budgets, the best ones again."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -12,19 +12,19 @@ MORE_TOKEN_BUDGETS = (128, 1024)
 FINALISTS = 4
 FINAL_ROUNDS = 3
 TIE = 0.05
-"""Of finalists within this share of the fastest, the one that changes the fewest of fp32's labels wins."""
+"""Finalists within this share of the fastest are tied: the one that changes the fewest of fp32's labels wins."""
 
 Measure = Callable[[Runtime], Entry]
 
 
 def shapes(cores: int) -> list[tuple[int, int]]:
-    """Slots x threads that keep all `cores` busy, the most slots first: threads doubling."""
+    """List slots x threads that keep all `cores` busy, most slots first; threads double."""
     doubling = [2**power for power in range(cores.bit_length())]
     return [(cores // threads, threads) for threads in sorted({*doubling, cores}) if cores % threads == 0]
 
 
 def first_round(checks: Sequence[Check], cores: int) -> list[Runtime]:
-    """What to measure of everything that passed its checks, one core alone included: pods may have no more."""
+    """List the configurations to measure of what passed its checks; one core is included for small pods."""
     runtimes = []
     for found in checks:
         if found.problem:
@@ -41,10 +41,10 @@ def first_round(checks: Sequence[Check], cores: int) -> list[Runtime]:
 
 
 def search(checks: Sequence[Check], cores: int, measure: Measure) -> list[Entry]:
-    """Measure, look closer at the fastest that may run in batches, then measure the best of each again in turns.
+    """Measure all configurations, more token budgets for the fastest, then the finalists again in turns.
 
-    The speed of a finalist is the median of its rounds: on a machine with neighbours one round may be anything.
-    Returns the winner, then the others that keep all cores busy by speed, then those on fewer cores by speed.
+    The speed of a finalist is the median of its rounds, because contention may distort any single one. Returns the
+    winner, then the other configurations on all cores by speed, then those on fewer cores by speed.
     """
     measured = {runtime: measure(runtime) for runtime in first_round(checks, cores)}
     by_name = {(found.variant, found.provider): found for found in checks}
@@ -64,12 +64,12 @@ def search(checks: Sequence[Check], cores: int, measure: Measure) -> list[Entry]
 
 
 def steps(checks: Sequence[Check], cores: int) -> int:
-    """How often `search` measures at most."""
+    """Return the largest number of measurements that `search` makes."""
     return len(first_round(checks, cores)) + len(MORE_TOKEN_BUDGETS) + FINALISTS * FINAL_ROUNDS
 
 
 def _best_of_each(measured: Mapping[Runtime, Entry], cores: int) -> list[Runtime]:
-    """The fastest way of running each variant on each provider with all cores, the fastest of them first."""
+    """Choose the fastest configuration on all cores per variant and provider, fastest first."""
     whole = [runtime for runtime, entry in measured.items() if entry.cores == cores]
     best: dict[tuple[str, str], Runtime] = {}
     for runtime in sorted(whole, key=lambda runtime: -measured[runtime].texts_per_second):

@@ -1,4 +1,4 @@
-"""How fast a way of running is: the service's own scheduler and sessions, in this process, on real rows."""
+"""Speed of a runtime configuration, measured with the service's scheduler and sessions on rows of the test set."""
 
 import asyncio
 import itertools
@@ -24,19 +24,19 @@ LONE_ROWS = 20
 
 @dataclass(frozen=True, slots=True)
 class RowTraffic:
-    """What is sent: held-out rows as tokens, again and again in one shuffled order."""
+    """Requests to send: tokenized rows of the test set, repeated in one shuffled order."""
 
     tokens: Sequence[Encoded]
     seed: int
 
     def rows(self) -> Iterator[Encoded]:
-        """Without end."""
+        """Yield rows without end."""
         order = np.random.default_rng(self.seed).permutation(len(self.tokens))
         return itertools.cycle([self.tokens[row] for row in order])
 
 
 class _Padding(Observer):
-    """Counts what batches hold."""
+    """Counter of tokens in batches, with and without padding."""
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -52,7 +52,8 @@ def measure(
 ) -> Entry:
     """Load `model`, keep every slot busy for `seconds`, then send texts one after the other.
 
-    CLIENTS_PER_SLOT closed-loop clients a slot, one text each; nothing is counted in the first fifth of the time.
+    Each slot has CLIENTS_PER_SLOT closed-loop clients, which send one input at a time. The first fifth of the time is
+    not counted.
     """
     engine = Engine(model, runtime, task)
     padding = _Padding()

@@ -1,8 +1,8 @@
-"""Stage `plan`: finds by measuring how the model is best run on this CPU, without giving up its accuracy.
+"""Stage `plan`: a search, by measurement, for the fastest configuration on this CPU at fp32's accuracy.
 
     build variants -> refuse those whose answers are worse -> measure the rest as they would be served -> the fastest
 
-Every variant and every way of running that was tried is kept in plan.json, with the reason why it lost.
+plan.json keeps every variant and configuration that was tried, with the reason why it lost.
 """
 
 import shutil
@@ -22,7 +22,7 @@ from training.pipeline.stage import Context, Summary
 from training.plan.baseline import baseline
 from training.plan.candidates import Trial, candidates
 from training.plan.checks import Sample, logits_alone
-from training.plan.contention import Clocks, taken
+from training.plan.contention import CpuClocks, contention
 from training.plan.report import checks_table, draw_pareto, entries_table, markdown, verdict
 from training.plan.search import search, steps
 from training.plan.speed import RowTraffic, measure
@@ -34,10 +34,10 @@ from training.tasks.saved import target_in
 
 
 def run(context: Context) -> Summary:
-    """Find the plan.
+    """Search for the plan.
 
-    Writes plan.json, golden.jsonl, baseline.json, report.md, pareto.png, and in model/ every variant that a pod may be
-    sent to. Raises GateError when none may be served.
+    Writes plan.json, golden.jsonl, baseline.json, report.md, pareto.png, and into model/ every variant that a pod may
+    run. Raises GateError when none may be served.
     """
     quiet()
     recipe, inputs, report = context.recipe, context.inputs, context.report
@@ -45,7 +45,7 @@ def run(context: Context) -> Summary:
     target = target_in(inputs["data"])
     task = served_task(inputs["export"], recipe, target)
     held_out = _some(open_rows(inputs["data"] / "test.parquet"), settings.rows, recipe.seed)
-    # Not rows that accuracy is compared on: the scales of int8 would know them.
+    # Calibration on the test set would fit the scales of int8 to the rows that accuracy is compared on.
     training = _some(open_rows(inputs["data"] / "train.parquet"), settings.calibration_rows, recipe.seed)
     sample = Sample(encoded(held_out, task.encoder), held_out.labels, task.encoder, target)
     trial = Trial(sample, encoded(training, task.encoder), settings, cpu.cores, recipe.seed)
@@ -54,9 +54,9 @@ def run(context: Context) -> Summary:
     report.say(checks_table(checks))
     if all(found.problem for found in checks):
         raise GateError("plan", f"plan: nothing may be served, not even fp32: {checks[0].problem}")
-    before = Clocks.read()
+    before = CpuClocks.read()
     entries = _measured(context, cpu, checks, models, task, sample)
-    best, others = entries[0], taken(before, Clocks.read(), cpu.cores)
+    best, others = entries[0], contention(before, CpuClocks.read(), cpu.cores)
     plan = Plan(
         variant=best.variant,
         provider=best.provider,
@@ -68,7 +68,7 @@ def run(context: Context) -> Summary:
         checks=tuple(checks),
         measured=tuple(entries),
     )
-    # Confidence as the pods will have it, and not as fp32 does: int8 moves it by more than thin bins are wide.
+    # Confidence of the chosen variant, as in the pods: int8 moves it by more than a thin bin's width.
     session = Session(models[best.variant], best.provider, 1, cpu.cores)
     logits = logits_alone(session, sample, cpu.cores, lambda _: None)
     lengths = [len(row) for row in sample.tokens]
@@ -85,7 +85,7 @@ def _measured(
 ) -> list[Entry]:
     recipe = context.recipe
     traffic = RowTraffic(sample.tokens, recipe.seed)
-    with context.report.task("measuring ways of running", steps(checks, cpu.cores)) as advance:
+    with context.report.task("measuring configurations", steps(checks, cpu.cores)) as advance:
 
         def one(runtime: Runtime) -> Entry:
             entry = measure(models[runtime.variant], runtime, task, traffic, Plan().padding_bound, recipe.plan.seconds)
@@ -115,7 +115,7 @@ def _write(context: Context, plan: Plan, models: dict[str, Path], task: Task) ->
 
 
 def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> list[GoldenRow]:
-    """The rows with what `predictor` gives them under `key`; what is there already, verify's fp32, stays."""
+    """Add `predictor`'s probabilities to each row under `key`; existing ones, verify's fp32, stay."""
     rows = []
     for row in golden:
         one = predictor.task.encoder.encode(row.text, row.text_pair, truncate=True)

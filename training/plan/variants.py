@@ -1,4 +1,4 @@
-"""Builds the variants of an exported model: the same graph in int8, by the methods that the runtime plan tries."""
+"""Builders of the variants of an exported model: the same graph in int8, by several methods."""
 
 import contextlib
 import io
@@ -23,34 +23,35 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from training.plan.fusion import separated
 
 GraphInputs: TypeAlias = Mapping[str, npt.NDArray[Any]]
-"""The inputs of one run, by name."""
+"""Inputs of one run, by name."""
 
 Builder: TypeAlias = Callable[[Path, Path, Sequence[GraphInputs], Collection[str]], None]
-"""Reads an fp32 graph, writes a quantized one; is given calibration inputs and the nodes to leave in fp32."""
+"""Reads an fp32 graph, writes a quantized one; takes calibration inputs and the nodes to keep in fp32."""
 
 WEIGHTED = ("MatMul", "Gemm")
-# Attention products, which have no weight, stay in fp32. The type is for graphs whose shapes ONNX cannot infer.
+# Attention products have no weight and stay in fp32. The type is for graphs whose shapes ONNX cannot infer.
 WEIGHTS_ONLY = {"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT}
 
 
 def dynamic(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:  # noqa: ARG001
-    """Weights in int8 a channel, activations quantized while running with one scale a tensor (ONNX Runtime)."""
+    """Quantize weights to int8 per channel, and activations at run time per tensor (ONNX Runtime)."""
     quantize_dynamic(
         source,
         target,
         weight_type=QuantType.QInt8,
         per_channel=True,
         op_types_to_quantize=list(WEIGHTED),
-        # It makes a MatMul of every Gemm first, under this name.
+        # The quantizer first turns every Gemm into a MatMul of this name.
         nodes_to_exclude=[*keep_fp32, *(f"{name}_MatMul" for name in keep_fp32)],
         extra_options=WEIGHTS_ONLY,
     )
 
 
 def static(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:
-    """Weights in int8 a channel, inputs of products in uint8 with scales from calibration, as QDQ (ONNX Runtime).
+    """Quantize weights to int8 per channel, and inputs of products to uint8 by calibration (ONNX Runtime).
 
-    Outputs stay in fp32: quantized as well, the products ran at fp32's speed and three times as many labels changed.
+    The graph is QDQ. Outputs stay in fp32: with quantized outputs the products ran at fp32's speed, and three times as
+    many labels changed.
     """
     quantize_static(
         source,
@@ -61,19 +62,19 @@ def static(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_
         weight_type=QuantType.QInt8,
         activation_type=QuantType.QUInt8,
         op_types_to_quantize=list(WEIGHTED),
-        # `MatMulConstBOnly` means nothing to QDQ.
+        # QDQ ignores `MatMulConstBOnly`.
         nodes_to_exclude=sorted({*keep_fp32, *node_groups(onnx.load(source)).get("attention", ())}),
         extra_options=WEIGHTS_ONLY | {"OpTypesToExcludeOutputQuantization": list(WEIGHTED)},
     )
 
 
 def nncf(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:
-    """Weights and inputs of products in int8 with fixed scales, smoothed and bias-corrected (NNCF, TRANSFORMER).
+    """Quantize weights and inputs of products to int8, smoothed and bias-corrected (NNCF, TRANSFORMER).
 
-    Attention products and embeddings stay in fp32: on ONNX Runtime's CPU provider the first gain nothing, and an
-    embedding table in int8 is dequantized whole in every run.
+    Attention products and embeddings stay in fp32: on ONNX Runtime's CPU provider the former gain nothing, and an int8
+    embedding table is dequantized as a whole in every run.
     """
-    # NNCF reports its use over the network unless this is set before it is imported.
+    # NNCF sends usage reports over the network unless this is set before its import.
     os.environ["NNCF_CI"] = "1"
     model = onnx.load(source)
     groups = node_groups(model)
@@ -96,16 +97,16 @@ BUILDERS: dict[str, Builder] = {"int8-dynamic": dynamic, "int8-static": static, 
 
 
 def prepared(fp32: Path, target: Path) -> None:
-    """Write `fp32` with shapes inferred and constants folded, which is what the builders read."""
+    """Write `fp32` with inferred shapes and folded constants, as input of the builders."""
     with _silent():
         quant_pre_process(fp32, target, skip_symbolic_shape=True)
 
 
 def node_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Names of the nodes that int8 hurts most often: `head`, `embeddings`, `attention` products, and the `blocks`.
+    """Group the nodes that int8 hurts most often: `head`, `embeddings`, `attention` products and blocks.
 
-    The head is taken to be the last two products with a weight: pooler and classifier, or the two layers of a head.
-    The other products with a weight come in four blocks, from the first layers (`block-1`) to the last.
+    The last two products with a weight count as the head: pooler and classifier, or the two layers of a head. The other
+    products with a weight form four blocks, from the first layers (`block-1`) to the last.
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -129,7 +130,7 @@ class _Reader(CalibrationDataReader):
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """The quantizers print and log how they are doing, which our own progress bar says."""
+    """Suppress the progress that quantizers print and log; our own bar shows it."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,1 +1,1 @@
-"""Proof of each hop from the tuned weights to the exported model."""
+"""Proof of each hop from the tuned weights to the exported model: merge, calibrate, evaluate, export, verify."""

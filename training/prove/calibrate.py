@@ -1,4 +1,4 @@
-"""Stage `calibrate`: fits a temperature on the validation rows and folds it into the merged model's weights."""
+"""Stage `calibrate`: a temperature, fitted on the validation set and folded into the merged model's weights."""
 
 import shutil
 
@@ -17,7 +17,7 @@ from training.tasks.saved import processor_in, target_in
 
 
 def run(context: Context) -> Summary:
-    """Write temperature.json and model/: the merged model, its logits divided. Raises InputError as `fold` does."""
+    """Write temperature.json and model/, the merged model with scaled logits. Raises InputError as `fold` does."""
     quiet()
     merged = context.inputs["merge"] / "model"
     rows = read_rows(context.inputs["data"] / "validation.parquet")
@@ -29,14 +29,14 @@ def run(context: Context) -> Summary:
     shortest = np.array([min(range(len(rows)), key=lambda row: len(ids[row]))])
     one = one_batch(tokenizer, rows.take(shortest), context.recipe.max_tokens)
     fitted = fitted.model_copy(update={"layer": fold(model, one, fitted.temperature)})
-    shutil.copytree(merged, context.work / "model")  # for the tokenizer as it was before it was used
+    shutil.copytree(merged, context.work / "model")  # with the tokenizer as it was before use
     model.save_pretrained(context.work / "model", safe_serialization=True)
     write_json(context.work / FILE, fitted)
-    context.report.say(_said(fitted))
+    context.report.say(_message(fitted))
     return fitted.model_dump() | {"weights_sha256": sha256_file(context.work / WEIGHTS)}
 
 
-def _said(fitted: Temperature) -> str:
+def _message(fitted: Temperature) -> str:
     if fitted.problem:
         return f"[yellow]![/] {fitted.problem}"
     return (

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the base model with a fresh head and the tuned one, on the same held-out rows."""
+"""Stage `evaluate`: the base model with a fresh head and the tuned model, on the same test set."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,21 +19,20 @@ from training.prove.larger import larger_models
 from training.prove.temperature import FILE as TEMPERATURE
 from training.prove.temperature import Temperature
 from training.tasks.base import quiet
-from training.tasks.carried import Carried, read_carried
 from training.tasks.logits import Logits, logits_of
 from training.tasks.registry import task_of
-from training.tasks.rows import Rows, read_rows
+from training.tasks.rows import Carried, Rows, read_carried, read_rows
 from training.tasks.saved import labels_of, target_in, tokenizer_of
 from training.tasks.targets.label_order import ranks_of
 from training.train.methods import load_same_base, load_tuned
 
 
 def run(context: Context) -> Summary:
-    """Write evaluation.json: metrics before and after, their paired difference, slices, and rows worth a look.
+    """Write evaluation.json: metrics before and after, their paired difference, slices, and example rows.
 
-    `compressed` has, for `teacher` (with `distill`) and `dense` (before `prune`), its metrics and the paired difference
-    from it to the tuned model; it is empty where the recipe has neither. Raises InputError when `evaluate.ordinal` is
-    set and a label is no number.
+    `compressed` holds the metrics of `teacher` (with `distill`) and `dense` (before `prune`), and the paired difference
+    from them to the tuned model; it is empty without both. Raises InputError when `evaluate.ordinal` is set and a label
+    is no number.
     """
     quiet()
     recipe, trained, settings = context.recipe, context.inputs["train"], context.recipe.evaluate
@@ -98,7 +97,7 @@ def _temperature(context: Context) -> Temperature | None:
 
 @dataclass(frozen=True, slots=True)
 class JudgedRows:
-    """Rows of the test set, as they are measured and `shown`, and what measures them."""
+    """Test set, as measured and as `shown`, with its quality metrics and their options."""
 
     rows: Rows
     shown: Rows
@@ -112,7 +111,7 @@ class JudgedRows:
         return self.quality.measure(logits[inside], self.rows.labels[inside], self.target, **self.options)
 
     def scaled(self, temperature: Temperature, plain: Logits, scaled: Logits) -> Scaled:
-        """What the temperature changed."""
+        """Measure the effect of the temperature."""
         before = self.measure(plain).metrics
         bootstrap = {name: self.options[name] for name in ("bins", "resamples", "confidence", "seed")}
         gold, target = self.rows.labels, self.target
@@ -129,7 +128,7 @@ class JudgedRows:
         )
 
     def slices(self, after: Logits) -> list[Slice]:
-        """The tuned model on each value of the columns to slice by."""
+        """Measure the tuned model on each value of the columns to slice by."""
         return [
             Slice(
                 by=by,
@@ -143,7 +142,7 @@ class JudgedRows:
         ]
 
     def mistakes(self, after: Logits, most: int) -> list[Mistake]:
-        """The wrong answers, the worst first."""
+        """List the wrong answers, the worst first."""
         answered, found = self.target.answers(after), self.quality.wrong(after, self.rows.labels, self.target)
         wrong = np.flatnonzero(found.wrong)
         worst = wrong[np.argsort(-found.severity[wrong], kind="stable")][:most]

@@ -1,4 +1,4 @@
-"""evaluation.json: what was measured on the held-out rows, of the base model and of the tuned one."""
+"""Schema of evaluation.json, the measurements of the base model and the tuned one on the test set."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ from bentune.quality.registry import QUALITIES
 
 FILE = "evaluation.json"
 EXCERPT = 300
-"""Characters of a text that are shown: the file goes into the bundle."""
+"""Characters of a text that are kept, because the file goes into the bundle."""
 SMALL = 30
-"""Rows below which a slice's numbers are mostly luck."""
+"""Number of rows below which a slice's metrics are mostly chance."""
 
 
 class Changed(Frozen):
     """A row whose answer changed; `confidence` is the tuned model's in its answer, None where answers have none.
 
-    Where rows have any number of labels `gold` and the answers name all of a row's, and `confidence` is in the surest
-    decision on one of them, the surest wrong one where one is wrong; so it is in a Mistake.
+    For multi-label rows `gold` and the answers name all labels of a row. `confidence` is then that of the most
+    confident wrong decision on a label, or without one of the most confident decision; the same holds for a Mistake.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Changed(Frozen):
 
 
 class Mistake(Frozen):
-    """A row that the tuned model answers wrong; `origin` is its place in the source, the scores are probabilities."""
+    """Row that the tuned model gets wrong; `origin` is its place in the source, the scores are probabilities."""
 
     text: str
     origin: str
@@ -57,10 +57,10 @@ class Slice(Frozen):
 
 
 class Scaled(Frozen):
-    """What dividing the logits by `temperature` did on the held-out rows; it was fitted on `rows` validation rows.
+    """Effect on the test set of a `temperature`, which was fitted on `rows` validation rows.
 
-    What is `before` is of the tuned model without it; `error` is the change of the expected calibration
-    error, paired, below 0 where it fell.
+    The values `before` are the tuned model's without it. `error` is the paired change of the expected calibration
+    error, below 0 where it fell.
     """
 
     temperature: float
@@ -72,14 +72,14 @@ class Scaled(Frozen):
 
 
 class Compressed(Frozen):
-    """A larger model that the tuned one was made from, and what changed from it to the tuned one."""
+    """Metrics of a larger model that the tuned one was made from, and the difference from it to the tuned one."""
 
     metrics: SerializeAsAny[Report]
     difference: SerializeAsAny[Paired]
 
 
 class Evaluation(Frozen):
-    """The whole file. `tuned` is the model as it is served: calibrated where the recipe asks for that.
+    """Content of evaluation.json. `tuned` is the model as served, calibrated where the recipe asks for it.
 
     `target` is the kind of the target, `headline` the metric that decides. `mistakes` are the worst, the worst first.
     """

@@ -1,4 +1,4 @@
-"""The evaluation for people: metrics before and after, slices, and rows whose answer changed."""
+"""Tables of the evaluation: metrics before and after, slices, and rows whose answer changed."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from training.prove.evaluation import SMALL, Changed, Evaluation, Slice
 
 
 def metrics_table(evaluation: Evaluation) -> Table:
-    """Every metric that the rows have, base beside tuned."""
+    """Tabulate every available metric of the base and the tuned model."""
     sides = {"base": evaluation.base, "tuned": evaluation.tuned}
     tuned = evaluation.tuned
-    table = Table(title=f"{tuned.rows} held-out rows ({tuned.confidence:.0%} intervals)")
+    table = Table(title=f"{tuned.rows} test rows ({tuned.confidence:.0%} intervals)")
     table.add_column("metric")
     for name in sides:
         table.add_column(name, justify="right")
@@ -43,7 +43,7 @@ def metrics_table(evaluation: Evaluation) -> Table:
 
 
 def slices_table(slices: Sequence[Slice]) -> Table:
-    """A line a slice, in the order of the columns."""
+    """Tabulate the slices, in the order of the columns."""
     table = Table(title="the tuned model by column")
     metrics = list(dict.fromkeys(name for one in slices for name in one.metrics))
     for name in ("column", "value", "rows", *metrics):
@@ -53,7 +53,7 @@ def slices_table(slices: Sequence[Slice]) -> Table:
         rows = f"{one.rows} (few)" if one.small else str(one.rows)
         table.add_row(escape(one.by), escape(one.value), rows, *map(_cell, cells), style="dim" if one.small else "")
     if any(one.small for one in slices):
-        table.caption = f"few: under {SMALL} rows, which say little"
+        table.caption = f"few: fewer than {SMALL} rows, too few for a conclusion"
     return table
 
 
@@ -63,7 +63,7 @@ def per_class(report: Report) -> dict[str, ClassMetrics]:
 
 
 def changed_table(changed: Sequence[Changed]) -> Table:
-    """Rows whose answer changed."""
+    """Tabulate the rows whose answer changed."""
     table = Table(title="rows whose answer changed", show_lines=False)
     table.add_column("text", no_wrap=True, overflow="ellipsis", max_width=60)
     for name in ("gold", "base", "tuned"):

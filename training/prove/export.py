@@ -1,4 +1,4 @@
-"""Stage `export`: writes the finished model as an ONNX file through Optimum, with the processor that serving reads."""
+"""Stage `export`: the finished model as an ONNX file, written by Optimum, with the processor that serving reads."""
 
 import logging
 import shutil
@@ -34,7 +34,7 @@ def run(context: Context) -> Summary:
 
 
 def _export(merged: Path, output: Path, task: str) -> None:
-    # Its own check runs random tokens and only logs a difference; `verify` runs real rows and stops.
+    # Optimum's own check uses random tokens and only logs a difference; `verify` uses real rows and stops.
     logging.getLogger("optimum").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -44,5 +44,5 @@ def _export(merged: Path, output: Path, task: str) -> None:
             )
     except OSError:
         raise
-    except Exception as error:  # the exporter raises whatever torch raised
+    except Exception as error:  # the exporter passes on torch's errors
         raise BentuneError(f"export: Optimum could not export {merged}: {type(error).__name__}: {error}") from error

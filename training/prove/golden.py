@@ -1,4 +1,4 @@
-"""What a pod replays before it turns ready: golden rows, chosen among held-out ones."""
+"""Golden rows: rows of the test set that a pod replays before it turns ready."""
 
 import numpy as np
 
@@ -9,20 +9,20 @@ from training.prove.parity import Stop
 from training.tasks.rows import Rows
 
 GOLDEN_CHARACTERS = 700_000
-"""Of a row that is carried by every pod: photographs may be much larger."""
+"""Largest size of a golden row, which every pod carries; photographs may be much larger."""
 
 
 def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float, target: Target) -> list[GoldenRow]:
     """Choose up to `most` rows, with the scores that fp32 gives them; kinds of answers take turns.
 
-    None has more than GOLDEN_CHARACTERS, unless all have: then the shortest are taken.
+    No row has more than GOLDEN_CHARACTERS, unless all have: then the shortest are taken.
     """
     sizes = np.array([len(text) for text in rows.texts])
     small = np.flatnonzero(sizes <= GOLDEN_CHARACTERS)
     kept = small if len(small) else np.argsort(sizes, kind="stable")[:most]
     scores = target.scores(stop.logits)
     predicted = target.turns(stop.logits[kept])
-    # In turn, so that two labels that changed places cannot hide behind a third that most rows have.
+    # In turn, so that a swap of two rare labels cannot hide behind a frequent third one.
     turns = np.array([int((predicted[:row] == label).sum()) for row, label in enumerate(predicted)])
     return [
         GoldenRow(

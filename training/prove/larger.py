@@ -1,4 +1,4 @@
-"""What a smaller model is measured against on held-out rows: its teacher, and itself before it was pruned."""
+"""Larger models that a smaller one is compared with on the test set: its teacher, and itself before pruning."""
 
 import json
 from pathlib import Path
@@ -19,9 +19,9 @@ from training.train.compress.teacher import open_teacher
 
 
 def larger_models(recipe: Recipe, trained: Path, rows: Rows, labels: list[str], report: Reporter) -> dict[str, Logits]:
-    """Logits, float32 [rows, labels], of `teacher` and `dense`, as far as the recipe has them.
+    """Compute logits, float32 [rows, labels], of `teacher` and `dense` where the recipe has them.
 
-    Raises InputError when the teacher is not what it was in training.
+    Raises InputError when the teacher has changed since training.
     """
     found: dict[str, Logits] = {}
     if recipe.distill is not None:
@@ -30,8 +30,7 @@ def larger_models(recipe: Recipe, trained: Path, rows: Rows, labels: list[str], 
             != json.loads((trained / TEACHER).read_text(encoding="utf-8"))["sha256"]
         ):
             raise InputError(
-                f"{KEY}: {recipe.distill.teacher} is not what it was in training: run `bentune train` again, or put it "
-                "back"
+                f"{KEY}: {recipe.distill.teacher} has changed since training: run `bentune train` again, or restore it"
             )
         with report.task("evaluating the teacher", len(rows)) as advance:
             found["teacher"] = open_teacher(recipe).logits(rows, labels, advance)

@@ -1,4 +1,4 @@
-"""Stage `merge`: folds the adapter into the base weights; a fully tuned model is written as it is."""
+"""Stage `merge`: the adapter folded into the base weights; a fully tuned model is written as it is."""
 
 import torch
 

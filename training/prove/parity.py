@@ -1,4 +1,4 @@
-"""The parity chain: one point of it compared with the one before, with the verdict in words."""
+"""Parity chain: comparison of each point with the one before, and the problems found."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,13 +10,13 @@ from rich.table import Table
 from bentune.bundle.targets.target import Target
 from training.tasks.digest import digest
 
-if TYPE_CHECKING:  # the report reads hops, and does not wait for torch
+if TYPE_CHECKING:  # the report reads hops, and must not import torch
     from training.tasks.logits import Logits
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """What one point of the chain says about the rows: logits, float32 [rows, labels], and the ids that it saw."""
+    """Results of one point of the chain: logits, float32 [rows, labels], and the token ids that it used."""
 
     name: str
     logits: "Logits"
@@ -26,7 +26,7 @@ class Stop:
 
 
 class Hop(BaseModel):
-    """One point of the chain compared with the one before it.
+    """Comparison of one point of the chain with the one before it.
 
     Differences are of logits, None when they are not finite; digests are sha256.
     """
@@ -62,12 +62,12 @@ def compare(hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed
     if other_tokens:
         problems.append(f"the tokenizer gives other tokens for {other_tokens} of {len(before.token_ids)} rows")
     elif before.tokenizer_digest != after.tokenizer_digest:
-        problems.append("the tokenizer is not the same, though these rows have the same tokens")
-    # Written so that a NaN is out of bounds too.
+        problems.append("the tokenizer has changed, though these rows have the same tokens")
+    # Negated, so that a NaN is out of bounds too.
     if not largest <= tolerance:
         problems.append(f"the largest logit difference is {largest:.3g}, the tolerance {tolerance:.3g}")
     if flips > flips_allowed:
-        problems.append(f"{flips} labels changed, {flips_allowed} may")
+        problems.append(f"{flips} labels changed, {flips_allowed} allowed")
     return Hop(
         hop=hop,
         before=before.name,
@@ -87,8 +87,8 @@ def compare(hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed
 
 
 def hop_table(hops: list[Hop]) -> Table:
-    """The chain for people, a line a hop."""
-    table = Table(title=f"{hops[0].rows} held-out rows through every hop")
+    """Tabulate the chain, one line per hop."""
+    table = Table(title=f"{hops[0].rows} test rows through every hop")
     for name in ("hop", "compares", "largest logit difference", "mean", "tolerance", "label flips", "verdict"):
         table.add_column(name)
     for hop in hops:

@@ -1,7 +1,7 @@
-"""Temperature scaling: one number that the logits are divided by, fitted on rows that nothing was trained on.
+"""Temperature scaling: division of the logits by one number, fitted on the validation set.
 
-Guo et al. 2017, "On Calibration of Modern Neural Networks": it changes how sure a model is and never its answer. The
-number is folded into the layer that makes the logits, so that whoever serves the weights serves the calibrated model.
+Guo et al. 2017, "On Calibration of Modern Neural Networks": the temperature changes a model's confidence and never its
+answer. It is folded into the layer that computes the logits, so that the weights are those of the calibrated model.
 """
 
 import math
@@ -21,13 +21,13 @@ from training.tasks.targets.target import TrainingTarget
 
 FILE = "temperature.json"
 MOST = 20.0
-"""Temperatures are sought from 1 / MOST to MOST."""
+"""Upper end of the search for a temperature; the lower end is 1 / MOST."""
 
 
 class Temperature(Frozen):
-    """What was fitted on `rows` validation rows; the losses are theirs, in nats a row.
+    """Temperature fitted on `rows` validation rows, with their losses in nats a row.
 
-    `layer` is the one that was divided. `temperature` is 1 where these rows tell none, and `problem` says so.
+    `layer` is the layer that was divided. Where these rows determine no temperature it is 1, and `problem` is set.
     """
 
     temperature: float
@@ -53,7 +53,9 @@ def fit_temperature(logits: Logits, gold: Labels, training: TrainingTarget, targ
     problem = ""
     if end - abs(best) < 1e-3 or not target.differ(target.answers(logits), gold).any():
         best = 0.0
-        problem = f"{len(gold)} validation rows tell no temperature from {1 / MOST:g} to {MOST:g}; more may help"
+        problem = (
+            f"{len(gold)} validation rows determine no temperature from {1 / MOST:g} to {MOST:g}; more rows may help"
+        )
     return Temperature(
         temperature=math.exp(best),
         rows=len(gold),
@@ -64,23 +66,23 @@ def fit_temperature(logits: Logits, gold: Labels, training: TrainingTarget, targ
 
 
 def fold(model: torch.nn.Module, inputs: dict[str, Any], temperature: float) -> str:
-    """Divide the weights of the layer that makes the logits, in place; returns its name.
+    """Divide the weights of the layer that computes the logits, in place; return its name.
 
-    It is the last linear layer that `inputs`, a batch, go through on their way to as many outputs as there are labels.
-    Raises InputError, and leaves the model as it was, when there is none or dividing it does not divide the logits.
+    It is the last linear layer with as many outputs as labels that runs on `inputs`, a batch. Raises InputError, and
+    leaves the model unchanged, when there is none or when dividing it does not divide the logits.
     """
     model.eval()
     with torch.inference_mode():
         before, name = _last_linear(model, lambda: model(**inputs).logits)
         if name is None:
-            raise _unfit(model, "no linear layer of it makes the logits")
+            raise _unfit(model, "no linear layer of it computes the logits")
         layer = model.get_submodule(name)
         weights = dict(layer.named_parameters())
         kept = {part: weight.clone() for part, weight in weights.items()}
         for weight in weights.values():
             weight.data.div_(temperature)
         difference = float((model(**inputs).logits - before / temperature).abs().max())
-        # Written so that a NaN is too much as well.
+        # Negated, so that a NaN fails too.
         if not difference <= 1e-4 * max(1.0, float((before / temperature).abs().max())):
             for part, weight in weights.items():
                 weight.data.copy_(kept[part])

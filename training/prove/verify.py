@@ -1,9 +1,9 @@
-"""Stage `verify`: sends the same held-out rows through every hop from the trained model to the served one.
+"""Stage `verify`: comparison of the same test rows at every hop from the trained model to the served one.
 
     trained (torch, base + adapter) -> merged (torch) -> fp32 ONNX (the service's own predictor) -> the same in batches
 
 After `calibrate` there is one more: merged, its logits divided by the temperature -> calibrated (torch) -> fp32 ONNX.
-Each hop is compared with the hop before it. The first that is out of bounds stops the run and is named.
+Each hop is compared with the hop before it. The first one that is out of bounds stops the run and is named.
 """
 
 import contextlib
@@ -88,13 +88,13 @@ def served(exported: Path, recipe: Recipe, target: Target) -> Predictor:
 
 @contextlib.contextmanager
 def _blamed_on(hop: str) -> Iterator[None]:
-    """A model that cannot even be run is a failure of the hop that made it."""
+    """Turn any error into a GateError of `hop`, which made a model that cannot be run."""
     try:
         yield
-    except Exception as error:  # torch, safetensors, tokenizers and ONNX Runtime raise what they like
+    except Exception as error:  # the errors of torch, safetensors, tokenizers and ONNX Runtime have no common base
         said = (str(error).strip().splitlines() or [""])[0]
         raise GateError(
-            hop, f"verify: the hop `{hop}`: what it made cannot be run: {type(error).__name__}: {said}"
+            hop, f"verify: the hop `{hop}`: its model cannot be run: {type(error).__name__}: {said}"
         ) from error
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.plan import FP32, Plan
-from training.plan.contention import MOST_TAKEN
+from training.plan.contention import MAX_CONTENTION
 from training.plan.report import short_provider
 from training.recipe.recipe import Recipe
 from training.report.facts import Facts, spelled
@@ -59,7 +59,7 @@ def cautions_of(facts: Facts, missing: Sequence[str], revision: str) -> list[str
     cautions = list(facts.training.warnings) if facts.training else []
     if facts.parity:
         cautions += [f"hop {hop.hop}: {problem}" for hop in facts.parity.hops for problem in hop.problems]
-    if facts.plan and facts.plan.taken > MOST_TAKEN:
+    if facts.plan and facts.plan.taken > MAX_CONTENTION:
         cautions.append(
             f"Other programs kept {facts.plan.taken:.0%} of the cores busy while the runtime plan was measured, so "
             "another variant may be the fastest."

@@ -225,7 +225,7 @@ def duplicate_rows(report: DataReport) -> list[DuplicateRow]:
 def _duplicates(report: DataReport) -> Iterator[DuplicateRow]:
     for one in report.duplicates:
         alike = "the same as" if one.kind == "exact" else "nearly the same as"
-        place = {"test": "a held-out row", "train": "a training row", "validation": "a validation row"}
+        place = {"test": "a test row", "train": "a training row", "validation": "a validation row"}
         what = f"{alike} {place.get(one.part or '', 'another row')}"
         yield DuplicateRow(what, one.rows, next(iter(one.samples), None))
     for other in report.contradictions:

@@ -1,1 +1,1 @@
-"""Hyperparameter search."""
+"""Hyperparameter search with Optuna."""

@@ -1,4 +1,4 @@
-"""search.json: what a search over values of the recipe has found."""
+"""Schema of search.json, the result of a hyperparameter search."""
 
 from typing import Any, Literal
 
@@ -9,9 +9,9 @@ RESULT = "search.json"
 
 
 class Tried(Frozen):
-    """One finished trial: `value` is the metric that it reached, `reason` why it failed.
+    """One finished trial: `value` is its metric, `reason` the error of a failed one.
 
-    `repeats` is the number of the trial that had the same values, and so was not trained again.
+    `repeats` is the number of an earlier trial with the same values, whose result was taken over.
     """
 
     number: int
@@ -24,10 +24,10 @@ class Tried(Frozen):
 
 
 class SearchResult(Frozen):
-    """search.json. `own` is the number of the trial with the recipe's own values, where they are among those searched.
+    """Content of search.json. `own` is the number of the trial with the recipe's own values, if they are in the space.
 
-    `fingerprint` is that of the run's rows. `rows` counts those that trials were trained and measured on, of which none
-    is held out.
+    `fingerprint` identifies the run's rows. `rows` counts the training and validation rows of the trials; the test set
+    is not used.
     """
 
     fingerprint: str

@@ -1,4 +1,4 @@
-"""The rows that trials train on and are measured on: all of them training rows of the run."""
+"""Training and validation sets of the trials, both taken from the run's training rows."""
 
 import shutil
 from pathlib import Path
@@ -15,11 +15,11 @@ from training.tasks.saved import TARGET, labels_of
 
 
 def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict[str, int]]:
-    """The directory that trials read as the data stage's, and how many rows it has of each kind.
+    """Choose the data directory of the trials, and count its training and validation rows.
 
-    Where the data stage held validation rows back, that is its own; otherwise `search.validation` of each label's
-    training rows are set apart in `directory`, by the seed. What is held out for the test is in neither: a trial never
-    sees it. Raises InputError when there are too few rows to set some apart.
+    Where the data stage wrote a validation set, it is the stage's directory. Otherwise the seed draws a share
+    `search.validation` of each label's training rows as validation set, and `directory` holds both. A trial never sees
+    the test set. Raises InputError when there are too few rows for both sets.
     """
     names = ("train", "validation")
     if not (data / "validation.parquet").is_file():
@@ -27,8 +27,8 @@ def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict
         apart = target_of(recipe).draw_gold(label_column(table), recipe.search.validation, recipe.seed)
         if not apart.any() or apart.all():
             raise InputError(
-                f"search.validation: {recipe.search.validation} of {len(apart)} training rows leaves no row on one "
-                "side; give another share, or more rows"
+                f"search.validation: a share of {recipe.search.validation} of {len(apart)} training rows leaves "
+                "one set empty; give another share, or more rows"
             )
         directory.mkdir(parents=True, exist_ok=True)
         for name, chosen in zip(names, (~apart, apart), strict=True):

@@ -1,4 +1,4 @@
-"""Searches for values of the recipe with Optuna: each trial is the train stage, measured on validation rows."""
+"""Hyperparameter search: each trial runs the train stage and is measured on the validation set."""
 
 import gc
 import math
@@ -37,12 +37,12 @@ FINISHED = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialS
 
 
 def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
-    """Try `search.trials` values on the run's data stage; write search.json and best.yaml into the run's search/.
+    """Run `search.trials` trials on the run's data; write search.json and best.yaml into search/.
 
-    Goes on where it was interrupted: finished trials are kept in search.db, and the unfinished one goes on from its
-    checkpoint. Trial n draws by the seed and n, so that it ends with what it would have found. With other rows, another
-    base or teacher, or other values of the recipe it starts over; more trials alone go on. Raises InputError when
-    nothing is searched or the metric is not known, BentuneError when every trial failed.
+    An interrupted search resumes: search.db keeps finished trials, and the unfinished one resumes from its checkpoint.
+    Trial n draws by the seed and n alone, so that the result is that of an uninterrupted search. With other rows,
+    another base or teacher, or other values of the recipe the search starts over; a higher number of trials continues
+    it. Raises InputError when nothing is searched or the metric is unknown, BentuneError when every trial failed.
     """
     if not recipe.search.values:
         raise InputError(
@@ -52,14 +52,14 @@ def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
     if recipe.warm:
         raise InputError("search: trials start from the base model; leave train.warm_start out")
     if place().world > 1:
-        raise InputError(f"search: {place().world} processes were started, and one alone can search: without torchrun")
+        raise InputError(f"search: {place().world} processes were started, but search needs one: omit torchrun")
     directory = run.root / DIRECTORY
     directory.mkdir(exist_ok=True)
     rows, counts = search_rows(recipe, run.stage("data"), directory / "rows")
     study = _study(recipe, run, directory / STORAGE)
     finished = _finished(study)
     if finished:
-        report.say(f"going on after {len(finished)} of {recipe.search.trials} trials")
+        report.say(f"resuming after {len(finished)} of {recipe.search.trials} trials")
     while len(finished) < recipe.search.trials:
         trial = _next(study, recipe.seed)
         report.say(f"trial {trial.number + 1} of {recipe.search.trials}")
@@ -73,23 +73,23 @@ def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
     return result
 
 
-class _Watch(TrainerCallback):
-    """Tells Optuna what the trial has reached by each tenth of its training, and ends it where others had more."""
+class _PruningCallback(TrainerCallback):
+    """Callback that reports the metric to Optuna at each tenth of the training, and ends a trial that lags behind."""
 
     def __init__(self, trial: optuna.Trial, metric: str) -> None:
         self.trial = trial
         self.metric = metric
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
-        """Called by Trainer with the metrics of the validation rows."""
+        """Report the metric of the validation set; Trainer calls this after each evaluation."""
         metrics = kwargs["metrics"]
         value = metrics.get(f"eval_{self.metric}")
         if value is None:
             known = [name for key in metrics if (name := key.removeprefix("eval_")) != key]
-            raise InputError(f"search.metric: {self.metric!r} is not measured; there are {', '.join(sorted(known))}")
-        # Tenths, for trials of other batch sizes have other steps.
+            raise InputError(f"search.metric: {self.metric!r} is not measured; choose from {', '.join(sorted(known))}")
+        # In tenths, because trials of other batch sizes have other numbers of steps.
         tenth = TENTHS * state.global_step // state.max_steps
-        # A first tenth says nothing, and after the last there is nothing to save.
+        # The first tenth is too early to judge, and after the last there is no time to save.
         if not 0 < tenth < TENTHS or not math.isfinite(value):
             return
         self.trial.report(value, tenth)
@@ -105,7 +105,7 @@ def _line(tried: Tried, metric: str) -> str:
 
 
 def _study(recipe: Recipe, run: RunDir, storage: Path) -> optuna.Study:
-    """The study of exactly this search: others that the storage has are left as they are."""
+    """Load or create the study of exactly this search; the storage may hold others, which stay."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     record, dumped = run.record("data"), recipe.model_dump(mode="json")
     depends = {
@@ -134,7 +134,7 @@ def _study(recipe: Recipe, run: RunDir, storage: Path) -> optuna.Study:
 
 
 def _next(study: optuna.Study, seed: int) -> optuna.Trial:
-    """The trial that was interrupted, or a new one. Each has its own sampler, which no interruption moves."""
+    """Return the interrupted trial, or a new one; each has its own sampler, seeded by its number."""
     unfinished = study.get_trials(states=[TrialState.RUNNING])
     waiting = study.get_trials(states=[TrialState.WAITING])
     number = next((trial.number for trial in (*unfinished, *waiting)), len(study.trials))
@@ -145,13 +145,13 @@ def _next(study: optuna.Study, seed: int) -> optuna.Trial:
 def _try(
     trial: optuna.Trial, study: optuna.Study, recipe: Recipe, rows: Path, directory: Path, report: Reporter
 ) -> None:
-    """Train with the values that the trial draws, and tell the study how it ended."""
+    """Train with the values that the trial draws, and record the result in the study."""
     values = {key: draw(trial, key, span, recipe) for key, span in recipe.search.values.items()}
     trial.set_user_attr("values", values)
     before = _finished(study)
     same = next((other for other in before if other.user_attrs["values"] == values), None)
     if same is not None:
-        # The same seed would give the same again.
+        # The same seed and values would give the same result.
         trial.set_user_attr("repeats", same.number)
         study.tell(trial, same.value if same.state == TrialState.COMPLETE else None, same.state)
         return
@@ -159,15 +159,15 @@ def _try(
     work.mkdir(exist_ok=True)
     value = None
     try:
-        # The curve is that of the training before it is pruned, and so a trial ends with it.
+        # A trial is measured by the curve before pruning, so it need not prune.
         drawn = with_values(recipe, values).model_copy(update={"prune": None})
         context = Context(drawn, work, {"data": rows}, report)
-        value = _reached(train.run(context, [_Watch(trial, recipe.search.metric)])["curve"], recipe)
+        value = _reached(train.run(context, [_PruningCallback(trial, recipe.search.metric)])["curve"], recipe)
         state = TrialState.COMPLETE
     except optuna.TrialPruned:
         state = TrialState.PRUNED
     except (BentuneError, ValidationError, torch.OutOfMemoryError) as error:
-        # What is wrong before any trial was fine is wrong with the recipe, and with all of them.
+        # An input error before any trial succeeded is an error of the recipe, and would fail every trial.
         if isinstance(error, InputError) and not any(other.state == TrialState.COMPLETE for other in before):
             raise
         trial.set_user_attr("reason", str(error))
@@ -175,11 +175,11 @@ def _try(
     trial.set_user_attr("seconds", time.monotonic() - start)
     study.tell(trial, value, state)
     shutil.rmtree(work)
-    gc.collect()  # of a model and its optimizer, before the next ones
+    gc.collect()  # frees the model and its optimizer before the next trial loads its own
 
 
 def _reached(curve: list[dict[str, float]], recipe: Recipe) -> float:
-    """What the weights had that a run of this recipe keeps: the best checkpoint's, the last where it chooses none."""
+    """Return the metric of the weights that a run would keep: the best checkpoint's, or the last one's."""
     measured = [entry[key] for entry in curve if (key := f"eval_{recipe.search.metric}") in entry]
     if not recipe.data.split.validation:
         return measured[-1]
@@ -209,7 +209,7 @@ def _result(
     complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
     if not complete:
         reasons = [trial.user_attrs["reason"] for trial in finished if "reason" in trial.user_attrs]
-        raise BentuneError(f"search: not one of {len(finished)} trials came to its end; the last one: {reasons[-1]}")
+        raise BentuneError(f"search: none of {len(finished)} trials succeeded; error of the last one: {reasons[-1]}")
     return SearchResult(
         fingerprint=fingerprint,
         metric=recipe.search.metric,
@@ -222,7 +222,7 @@ def _result(
 
 
 def _write_best(recipe: Recipe, result: SearchResult, file: Path) -> None:
-    """A recipe for `bentune run`: the one that was searched, with the best values and nothing to search."""
+    """Write a recipe for `bentune run`: the given one with the best values, and without `search`."""
     best, where = result.best, f"{result.rows['validation']} validation rows"
     chosen = with_values(recipe, best.values).model_copy(update={"search": SearchSettings()})
     head = f"# Trial {best.number + 1} of {len(result.trials)}: {result.metric} {best.value:.4f} on {where}.\n"

@@ -1,4 +1,4 @@
-"""Draws values of the recipe for a trial, and puts them into it."""
+"""Search space: draws of a trial's values, and their insertion into the recipe."""
 
 import json
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from training.recipe.search import Span
 
 
 def draw(trial: Trial, key: str, span: Span, recipe: Recipe) -> Any:
-    """A value for `key`, the one that the trial already has if it was interrupted."""
+    """Draw a value for `key`; an interrupted trial returns its earlier one."""
     if span.choices is not None:
-        # As JSON: Optuna keeps plain values only, and a recipe has lists and sections.
+        # Choices are JSON, because Optuna stores plain values only, and a recipe has lists and sections.
         return json.loads(trial.suggest_categorical(key, [_json(choice) for choice in span.choices]))
     low, high = _ends(span)
     if whole(key, span, recipe):
@@ -24,7 +24,7 @@ def draw(trial: Trial, key: str, span: Span, recipe: Recipe) -> Any:
 
 
 def own_values(recipe: Recipe) -> dict[str, Any] | None:
-    """The recipe's own values of what is searched, as Optuna keeps them; None where one lies outside its span."""
+    """Return the recipe's own values of the searched keys, as Optuna stores them, or None."""
     found: dict[str, Any] = {}
     for key, span in recipe.search.values.items():
         try:
@@ -32,7 +32,7 @@ def own_values(recipe: Recipe) -> dict[str, Any] | None:
         except (KeyError, TypeError):
             return None
         if key == "train.learning_rate":
-            value = recipe.learning_rate  # the method's own where none is given
+            value = recipe.learning_rate  # the method's default where none is given
         if span.choices is not None:
             if value not in span.choices:
                 return None
@@ -48,7 +48,7 @@ def own_values(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with these values in the place of its own. Raises ValidationError when they do not go together."""
+    """Replace the recipe's values by these. Raises ValidationError when they do not fit together."""
     given = recipe.model_dump(mode="json", exclude_defaults=True)
     for key, value in values.items():
         *parents, last = key.split(".")
@@ -60,7 +60,7 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def whole(key: str, span: Span, recipe: Recipe) -> bool:
-    """Whether the recipe takes whole numbers only for `key`, as it does for a batch size."""
+    """Return true when the recipe takes only whole numbers for `key`, such as a batch size."""
     low, high = _ends(span)
     taken = reduce(getitem, key.split("."), with_values(recipe, {key: low}).model_dump(mode="json"))
     return isinstance(taken, int) and isinstance(low, int) and isinstance(high, int)

@@ -1,1 +1,1 @@
-"""Tasks of training: rows, processors, heads and targets of each kind of model."""
+"""Tasks of training: rows, processors, models and targets of each kind of input."""

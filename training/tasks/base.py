@@ -1,11 +1,12 @@
-"""Loads the base model: its encoder from a hub, a path or a package, with a fresh head for the recipe's labels."""
+"""Base model: an encoder from a hub, a path or a package, with a fresh head for the recipe's labels."""
 
 import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from transformers import (
     AutoConfig,
@@ -26,31 +27,31 @@ from training.tasks.classifier import auto_model, loads
 from training.tasks.image.processor import FILE as PREPROCESSOR
 from training.tasks.image.processor import ImageProcessor
 from training.tasks.registry import target_of, task_of
-from training.tasks.student import with_fewer_layers
 
 MERGE_FIRST = "merge it into its base model first, and give the merged model"
 OFFSET_POSITIONS = re.compile("roberta|camembert")
+STUDENT_LAYERS = "distill.student_layers"
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base model; `fresh` names the modules (head, pooler) that its checkpoint had no weights for."""
+    """Base model; `fresh` names the modules (head, pooler) without weights in its checkpoint."""
 
     model: PreTrainedModel
     fresh: list[str]
 
 
 def quiet() -> None:
-    """Hold torch to the cores that this process may use, and transformers to errors: that a head is fresh is known."""
+    """Limit torch to this process's cores, and the log of transformers to errors."""
     torch.set_num_threads(visible_cores())
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
 
 def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer, in the fast form that can be served, cutting and padding nothing by itself.
+    """Load the base model's fast tokenizer, with truncation and padding off.
 
-    Raises InputError when it has none, or the recipe asks for more tokens than the model takes.
+    Raises InputError when the model has none that can be served, or when the recipe's max_tokens exceeds the model's.
     """
     place, options = _place(recipe.model)
     config = _config(recipe)
@@ -68,23 +69,23 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     if len(tokenizer) > vocabulary:
         raise InputError(
             f"model: {recipe.model}: its tokenizer has {len(tokenizer)} tokens and the model {vocabulary}: "
-            "they do not belong together"
+            "give a model with its own tokenizer"
         )
     most = min(tokenizer.model_max_length, _positions(config, tokenizer))
     if recipe.max_tokens > most:
-        raise InputError(f"max_tokens: {recipe.max_tokens} is more than the {most} that {recipe.model} takes")
+        raise InputError(f"max_tokens: {recipe.max_tokens} is more than the maximum of {recipe.model}, {most}")
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
 def load_image_processor(recipe: Recipe) -> ImageProcessor:
-    """The base model's image processor. Raises InputError when it has none, or one that cannot be served."""
+    """Load the base model's image processor. Raises InputError when it has none that can be served."""
     place, options = _place(recipe.model)
     config = _config(recipe)
     if not loads(config, task_of(recipe)):
         raise InputError(
-            f"model: {recipe.model} is a {config.model_type}, which classifies no images; choose one that does, as ViT"
+            f"model: {recipe.model} is a {config.model_type}, which classifies no images; choose another, such as ViT"
         )
     try:
         return ImageProcessor.of(place, **options)
@@ -95,9 +96,9 @@ def load_image_processor(recipe: Recipe) -> ImageProcessor:
 
 
 def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
-    """The base model with a head for `labels`; the same seed gives the same head.
+    """Load the base model with a head for `labels`; the same seed gives the same head.
 
-    Only safetensors weights are read, never a pickle, and no code of the model's own is run. Raises InputError when the
+    Only safetensors weights are read, never a pickle, and the model's own code is never run. Raises InputError when the
     model cannot be loaded.
     """
     place, options = _place(recipe.model)
@@ -117,7 +118,7 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
             output_loading_info=True,
             **options,
         )
-    except Exception as error:  # safetensors and the model's own code raise what they like
+    except Exception as error:  # safetensors and transformers raise errors without a common base
         raise _missing(recipe.model, "model", error) from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise InputError(f"model: {recipe.model} is an adapter: {MERGE_FIRST}")
@@ -130,13 +131,13 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
 
 
 def class_names(recipe: Recipe) -> list[str]:
-    """The labels of the recipe's model, a classifier, in the order of its logits. Raises InputError."""
+    """List the labels of the recipe's model, in the order of its logits. Raises InputError."""
     names = _config(recipe).id2label
     return [names[index] for index in sorted(names)]
 
 
 def base_digest(recipe: Recipe, model: PreTrainedModel) -> str:
-    """sha256 that stands for the base weights: over the files of a local model, over the commit of a hub's."""
+    """Hash the base weights by sha256: the files of a local model, the commit of a hub's."""
     commit = getattr(model.config, "_commit_hash", None)
     if commit is not None:
         return hashlib.sha256(f"{recipe.model}@{commit}".encode()).hexdigest()
@@ -144,9 +145,10 @@ def base_digest(recipe: Recipe, model: PreTrainedModel) -> str:
 
 
 def _require_weights(name: str, model: PreTrainedModel, missing: set[str], mismatched: set[str]) -> None:
-    """Refuse an encoder that transformers would fill up with random weights without a word.
+    """Raise InputError for an encoder with missing weights.
 
-    A part of it may be missing as a whole, as BERT's pooler is from a masked language model; nothing else may.
+    transformers would silently initialize them at random. A module may be missing completely, such as BERT's pooler in
+    a masked language model, but not partly.
     """
     prefix = model.base_model_prefix + "."
     parts: dict[str, list[str]] = {}
@@ -164,7 +166,7 @@ def _require_weights(name: str, model: PreTrainedModel, missing: set[str], misma
     if wrong:
         raise InputError(
             f"model: {name}: the weight {wrong[0]} is not in its files or has another shape than config.json says "
-            f"({len(wrong)} such weights); the files do not belong together"
+            f"({len(wrong)} such weights); the files do not belong together: restore them"
         )
 
 
@@ -172,19 +174,19 @@ def _config(recipe: Recipe) -> Any:
     place, options = _place(recipe.model)
     try:
         config = AutoConfig.from_pretrained(place, **options)
-    except Exception as error:  # a config class raises what it likes on wrong values
+    except Exception as error:  # config classes raise errors without a common base
         raise _missing(recipe.model, "config", error) from error
     if "/" in str(config._attn_implementation):
         raise InputError(
             f"model: {recipe.model}: its config.json asks for attention code from a hub, which is never run; "
-            "take `_attn_implementation` out"
+            "remove `_attn_implementation`"
         )
     return config
 
 
 def _positions(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     most = getattr(config, "max_position_embeddings", None) or 10**9
-    # RoBERTa and its family count positions from the padding token's id on.
+    # RoBERTa and its family number positions from the padding token's id onward.
     offset = tokenizer.pad_token_id + 1 if OFFSET_POSITIONS.search(config.model_type) else 0
     return int(most - offset)
 
@@ -198,7 +200,7 @@ def _place(model: str) -> tuple[str, dict[str, Any]]:
             f"model: {model} is a file; give the folder with config.json, model.safetensors and tokenizer.json"
         )
     if (location.path / "adapter_config.json").exists():
-        # transformers would load what the adapter names as its base, from anywhere.
+        # transformers would load the base that the adapter names, from anywhere.
         raise InputError(f"model: {model} is an adapter: {MERGE_FIRST}")
     return str(location.path), {"trust_remote_code": False, "local_files_only": True}
 
@@ -219,3 +221,59 @@ def _missing(model: str, part: str, error: Exception) -> InputError:
         "config": "config.json",
     }[part]
     return InputError(f"model: {path or model} has no usable {part} ({wanted} is needed): {said}")
+
+
+def with_fewer_layers(model: PreTrainedModel, keep: int) -> PreTrainedModel:
+    """Build a student with `keep` of the encoder's layers, as DistilBERT was initialized.
+
+    The layers are spaced evenly from the first to the last: of twelve, six are 0, 2, 4, 7, 9, 11, as in Sanh et al.
+    2019 (https://arxiv.org/abs/1910.01108). The model is built from its changed config, so that it equals a saved and
+    loaded copy. Raises InputError when there are fewer layers, or when the layers cannot be found.
+    """
+    path, there = _layers(model)
+    if keep > there:
+        raise InputError(f"{STUDENT_LAYERS}: {keep} is more than the {there} layers of the model; give fewer")
+    if keep == there:
+        return model
+    places = {layer: place for place, layer in enumerate(np.linspace(0, there - 1, keep).round().astype(int).tolist())}
+    config = type(model.config).from_dict(model.config.to_dict())
+    config.num_hidden_layers = keep
+    try:
+        student = type(model)._from_config(config, dtype=torch.float32)
+        student.load_state_dict(
+            {
+                name: weight
+                for old, weight in model.state_dict().items()
+                if (name := _renamed(old, f"{path}.", places)) is not None
+            }
+        )
+    except Exception as error:  # models with unequal layers raise errors without a common base
+        raise InputError(
+            f"{STUDENT_LAYERS}: layers cannot be left out of a {model.config.model_type}: {error}"
+        ) from error
+    return cast("PreTrainedModel", student.eval())
+
+
+def _layers(model: PreTrainedModel) -> tuple[str, int]:
+    """Find the name and length of the encoder's list of layers."""
+    count = getattr(model.config, "num_hidden_layers", None)
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count
+    ]
+    if len(found) != 1 or count is None:
+        raise InputError(
+            f"{STUDENT_LAYERS}: a {model.config.model_type} has no list of layers to choose from; give a smaller "
+            "model as `model`"
+        )
+    return found[0], int(count)
+
+
+def _renamed(name: str, prefix: str, places: dict[int, int]) -> str | None:
+    """Rename a weight for the student; None for a weight of a layer that was left out."""
+    if not name.startswith(prefix):
+        return name
+    layer, _, rest = name.removeprefix(prefix).partition(".")
+    place = places.get(int(layer))
+    return None if place is None else f"{prefix}{place}.{rest}"

@@ -1,4 +1,4 @@
-"""Runs a torch classifier over rows: what the evaluation and the parity chain compare."""
+"""Logits of a torch classifier for rows, for the evaluation and the parity chain."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -14,7 +14,7 @@ from training.tasks.rows import Rows, of_size
 
 Logits = npt.NDArray[np.float32]
 Processor: TypeAlias = PreTrainedTokenizerBase | ImageProcessor
-"""What a model's inputs are made by."""
+"""Maker of a model's inputs."""
 
 
 def torch_logits(
@@ -25,9 +25,10 @@ def torch_logits(
     advance: Callable[[int], None],
     batch_size: int = 16,
 ) -> tuple[Logits, list[list[int]]]:
-    """Logits, float32 [rows, labels], in the order of the rows, and the token ids, or what stands for pixels, of each.
+    """Compute logits, float32 [rows, labels], in the order of the rows, and each row's token ids.
 
-    Rows of like length share a batch. The model is put into eval mode: dropout would make every comparison differ.
+    For images a digest of the pixels stands for the ids. Rows of similar length share a batch. The model is put into
+    eval mode, because dropout would make comparisons fail.
     """
     if isinstance(tokenizer, ImageProcessor):
         return image_logits(model, tokenizer, rows, advance, batch_size)
@@ -47,7 +48,7 @@ def torch_logits(
 
 
 def one_batch(processor: Processor, rows: Rows, max_tokens: int) -> dict[str, torch.Tensor]:
-    """What the model takes for rows of one length."""
+    """Build the model's inputs for rows of one length."""
     if isinstance(processor, ImageProcessor):
         values = [one.values for one in processor.encode(rows.texts)]
         return {"pixel_values": torch.from_numpy(np.stack(values))}
@@ -61,7 +62,7 @@ def logits_of(
     max_tokens: int,
     advance: Callable[[int], None],
 ) -> Logits:
-    """The logits alone, of any number of rows: the tokens of a part of them are in memory at a time."""
+    """Compute logits of any number of rows, with one part's tokens in memory at a time."""
     parts = of_size(rows.parts())
     return np.concatenate([torch_logits(model, processor, part, max_tokens, advance)[0] for part in parts])
 

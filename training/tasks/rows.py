@@ -1,6 +1,7 @@
-"""Reads the rows that the data stage wrote, all or a part at a time, and tokenizes them for torch."""
+"""Rows that the data stage wrote, read as a whole or in parts, and their tokenization for torch."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -12,8 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from training.recipe.data import label_text
+
 PART = 10_000
-"""Rows whose texts are in memory at once, of files that may have any number."""
+"""Number of rows whose texts are in memory at once when a file is read in parts."""
+NOTHING = "(none)"
+SHOWN_CHARACTERS = 40
 
 Indices = npt.NDArray[np.int64]
 Labels = npt.NDArray[Any]
@@ -33,47 +38,47 @@ class Rows:
 
     @property
     def paired(self) -> bool:
-        """Whether they are pairs."""
+        """True for pairs of texts."""
         return self.pairs is not None
 
     def take(self, chosen: Indices) -> "Rows":
-        """The rows of these numbers."""
+        """Select the rows of these numbers."""
         pairs = [self.pairs[row] for row in chosen] if self.pairs is not None else None
         return Rows([self.texts[row] for row in chosen], pairs, self.labels[chosen])
 
     def parts(self, chosen: Indices | None = None) -> Iterator["Rows"]:
-        """All rows, or those of these numbers, at once."""
+        """Yield all rows, or those of these numbers, at once."""
         yield self if chosen is None else self.take(chosen)
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> BatchEncoding:
-        """Token ids without padding, cut to `max_tokens`."""
+        """Tokenize without padding, truncated to `max_tokens`."""
         encoded: BatchEncoding = tokenizer(self.texts, self.pairs, truncation=True, max_length=max_tokens)
         return encoded
 
 
 class StoredRows(Protocol):
-    """Rows whose labels are in memory, and whose texts need not be."""
+    """Rows whose labels are in memory, but not necessarily their texts."""
 
     @property
     def labels(self) -> Labels:
-        """Of all rows, as `Rows` has them."""
+        """Labels of all rows, as in `Rows`."""
 
     @property
     def paired(self) -> bool:
-        """Whether they are pairs."""
+        """True for pairs of texts."""
 
     def __len__(self) -> int: ...
 
     def take(self, chosen: Indices) -> Rows:
-        """The rows of these numbers, in memory."""
+        """Load the rows of these numbers into memory."""
 
     def parts(self, chosen: Indices | None = None) -> Iterator[Rows]:
-        """All rows, or those of these numbers, which are sorted and may repeat: some at a time, in their order."""
+        """Yield all rows in parts, or those of these numbers, which are sorted and may repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowFile:
-    """One split on disk."""
+    """One part of the split, on disk."""
 
     file: Path
     paired: bool
@@ -83,12 +88,12 @@ class RowFile:
         return len(self.labels)
 
     def take(self, chosen: Indices) -> Rows:
-        """The rows of these numbers, in memory."""
+        """Load the rows of these numbers into memory."""
         unique, places = np.unique(chosen, return_inverse=True)
         return joined(self.parts(unique)).take(places)
 
     def parts(self, chosen: Indices | None = None) -> Iterator[Rows]:
-        """All rows, or those of these numbers, which are sorted and may repeat: some at a time, in their order."""
+        """Yield all rows in parts, or those of these numbers, which are sorted and may repeat."""
         start = 0
         with pq.ParquetFile(self.file) as stored:
             for batch in stored.iter_batches(PART, columns=["text", "text_pair", "label"]):
@@ -103,7 +108,7 @@ class RowFile:
 
 
 def open_rows(file: Path) -> RowFile:
-    """Look at one split; its texts stay on disk."""
+    """Open one part of the split; its texts stay on disk."""
     with pq.ParquetFile(file) as stored:
         first = next(stored.iter_batches(1, columns=["text_pair"]), None)
         labels = label_column(stored.read(columns=["label"]))
@@ -111,12 +116,12 @@ def open_rows(file: Path) -> RowFile:
 
 
 def read_rows(file: Path) -> Rows:
-    """Read one split."""
+    """Read one part of the split."""
     return joined(open_rows(file).parts())
 
 
 def label_column(table: pa.Table | pa.RecordBatch) -> Labels:
-    """Return the labels as `Rows` has them."""
+    """Convert the labels to the form of `Rows`."""
     column = table["label"]
     if not pa.types.is_fixed_size_list(column.type):
         return np.asarray(column.to_numpy())
@@ -126,13 +131,13 @@ def label_column(table: pa.Table | pa.RecordBatch) -> Labels:
 
 
 def labels_in(file: Path) -> Labels:
-    """Read the labels of one split."""
+    """Read the labels of one part of the split."""
     with pq.ParquetFile(file) as stored:
         return label_column(stored.read(columns=["label"]))
 
 
 def joined(parts: Iterable[Rows]) -> Rows:
-    """All rows of some parts, in memory."""
+    """Concatenate parts in memory."""
     every = list(parts)
     if not every:
         return Rows([], None, np.empty(0, dtype=np.int64))
@@ -141,7 +146,7 @@ def joined(parts: Iterable[Rows]) -> Rows:
 
 
 def of_size(parts: Iterable[Rows], size: int | None = None) -> Iterator[Rows]:
-    """The same rows in parts of `size`, PART where it is None; the last one has what is left."""
+    """Regroup rows into parts of `size`, by default PART; the last part has the rest."""
     size = size or PART
     waiting: list[Rows] = []
     for part in parts:
@@ -159,3 +164,28 @@ def of_size(parts: Iterable[Rows], size: int | None = None) -> Iterator[Rows]:
 def _rows(batch: pa.RecordBatch) -> Rows:
     pairs = batch["text_pair"].to_pylist()
     return Rows(batch["text"].to_pylist(), pairs if pairs and pairs[0] is not None else None, label_column(batch))
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Further columns of test rows: the `origins` of the rows, and per source column the `values` as text."""
+
+    origins: list[str]
+    values: dict[str, list[str]]
+
+
+def read_carried(file: Path, columns: Sequence[str]) -> Carried:
+    """Read origins and columns from one part of the split."""
+    names = ["origin", "also"] if columns else ["origin"]
+    table = pq.read_table(file, columns=names)
+    values: dict[str, list[str]] = {column: [] for column in columns}
+    for line in table["also"].to_pylist() if columns else []:
+        row = json.loads(line or "{}")
+        for column in columns:
+            values[column].append(_shown(row.get(column)))
+    return Carried(table["origin"].to_pylist(), values)
+
+
+def _shown(value: object) -> str:
+    """Format a value as the comparison of versions does; 5, 5.0 and "5" are the same."""
+    return NOTHING if value is None or value == "" else label_text(value)[:SHOWN_CHARACTERS]

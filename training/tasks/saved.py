@@ -1,4 +1,4 @@
-"""Reads labels, tokenizers and image processors from the directories of trained, merged and exported models."""
+"""Labels, tokenizers and image processors in the directories of trained, merged and exported models."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ TARGET = "target.json"
 
 
 def labels_of(trained: Path) -> list[str]:
-    """The labels that the train stage learned, in the order of the logits."""
+    """Read the labels of the train stage, in the order of the logits."""
     labels: list[str] = json.loads((trained / "labels.json").read_text(encoding="utf-8"))
     return labels
 
@@ -27,7 +27,7 @@ def target_in(directory: Path) -> Target:
 
 
 def processor_in(directory: Path) -> Processor:
-    """The tokenizer or the image processor that was saved there."""
+    """Load the tokenizer or the image processor that was saved in a directory."""
     if (directory / PREPROCESSOR).is_file():
         return ImageProcessor.saved(directory)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, use_fast=True)
@@ -35,16 +35,16 @@ def processor_in(directory: Path) -> Processor:
 
 
 def tokenizer_of(trained: Path) -> Processor:
-    """The tokenizer, or the image processor, that the train stage saved."""
+    """Load the tokenizer or the image processor that the train stage saved."""
     return processor_in(trained / "tokenizer")
 
 
 def config_labels(model: Path) -> list[str]:
-    """The labels of a saved model's config.json, in the order of the logits."""
+    """Read the labels of a saved model's config.json, in the order of the logits."""
     names = AutoConfig.from_pretrained(model).id2label
     return [names[index] for index in sorted(names)]
 
 
 def finished(stages: Mapping[str, Path]) -> Path:
-    """The stage whose model is served: `calibrate`, where the recipe has it, or else `merge`."""
+    """Choose the stage whose model is served: `calibrate` where the recipe has it, else `merge`."""
     return stages.get("calibrate") or stages["merge"]

@@ -1,1 +1,1 @@
-"""Training stage."""
+"""Stage `train`: fine-tuning, its methods and the making of smaller models."""

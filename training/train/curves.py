@@ -1,4 +1,4 @@
-"""Reads the learning curves and says in plain words what is wrong with them."""
+"""Warnings about learning curves: over-fitting, too little training, too low a learning rate."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ GAP = 0.5
 
 
 def curve_warnings(curve: Curve, best_step: int | None = None) -> list[str]:
-    """What a person would see in the curves, a sentence each; none when they look right, or say nothing.
+    """List the problems that the curves show, one sentence each; empty without any.
 
     `curve` has an entry for each point: `step`, and `loss` (training, the mean since the point before) or `eval_loss`
-    (validation), both in the units of the loss that was minimized. `best_step` is the step whose weights were kept.
+    (validation), both in units of the minimized loss. `best_step` is the step whose weights were kept.
 
-    Over-fitting is a validation loss that rose at each of the last evaluations, by 2 % or more in all, while the
-    training loss fell (Prechelt 1998, "Early stopping - but when?", criterion UP); or one that ends 50 % or more above
-    the training loss and above its own lowest. Training was too short where the validation loss still fell by 5 % or
-    more at the last evaluation, and too timid where the training loss never fell by as much.
+    A model is over-fitted when the validation loss rose at each of the last evaluations, by 2 % or more in all, while
+    the training loss fell (Prechelt 1998, "Early stopping - but when?", criterion UP), or when it ends 50 % or more
+    above the training loss and above its own minimum. Training was too short when the validation loss still fell by 5 %
+    or more at the last evaluation. The learning rate was too low when the training loss never fell by as much.
     """
     training = [(int(point["step"]), point["loss"]) for point in curve if "loss" in point]
     validation = [(int(point["step"]), point["eval_loss"]) for point in curve if "eval_loss" in point]
@@ -28,7 +28,7 @@ def curve_warnings(curve: Curve, best_step: int | None = None) -> list[str]:
         kept = (
             f"the weights that were kept are those of step {best_step}" if best_step else "the last weights were kept"
         )
-        found.append(f"{rose}: the model is over-fitted; {kept}. {_less(validation)}")
+        found.append(f"{rose}: the model is over-fitted; {kept}. {_remedy(validation)}")
     elif len(validation) > 1 and validation[-1][1] < (1 - FALL) * validation[-2][1] and _is_lowest_last(validation):
         found.append(
             f"The validation loss still fell when training ended, from {validation[-2][1]:.3g} to "
@@ -65,7 +65,7 @@ def _over_fitted(training: list[tuple[int, float]], validation: list[tuple[int, 
 
 
 def _rising(validation: list[tuple[int, float]]) -> int:
-    """At how many evaluations in a row, up to the last, the loss rose."""
+    """Count the consecutive evaluations, up to the last, at which the loss rose."""
     losses = [loss for _, loss in validation]
     count = 0
     while count + 1 < len(losses) and losses[-1 - count] > losses[-2 - count]:
@@ -77,7 +77,7 @@ def _is_lowest_last(validation: list[tuple[int, float]]) -> bool:
     return validation[-1][1] == min(loss for _, loss in validation)
 
 
-def _less(validation: list[tuple[int, float]]) -> str:
+def _remedy(validation: list[tuple[int, float]]) -> str:
     lowest_at = min(validation, key=lambda point: point[1])[0]
     return (
         f"Fewer epochs (the validation loss was lowest at step {lowest_at}), train.early_stopping, more rows or a "

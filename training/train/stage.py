@@ -1,4 +1,4 @@
-"""Stage `train`: fine-tunes the base model on the training rows and saves the adapter or the model."""
+"""Stage `train`: fine-tuning of the base model on the training set, saved as an adapter or a model."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ from training.train.compress.pruning import dense_summary, prune_and_tune, requi
 from training.train.curves import curve_warnings
 from training.train.fit.deepspeed import require_deepspeed
 from training.train.fit.fit import Fitted, fit
-from training.train.fit.fsdp import asked_for, require_shardable
+from training.train.fit.fsdp import fsdp_requested, require_shardable
 from training.train.fit.rows import TrainingRows, training_rows
 from training.train.fit.trainer import last_whole_checkpoint
 from training.train.methods import BASE, count, prepare, save_tuned
@@ -41,8 +41,8 @@ Ask = Callable[[Recipe, TrainingRows, list[str], Path, Reporter], tuple[Logits, 
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """What a training starts from: the model to train, tokenized rows with `labels`, and what is told of them."""
+class TrainingInputs:
+    """Inputs of a training: the model, tokenized rows with `labels`, the loss, and their summary."""
 
     model: torch.nn.Module
     tokenizer: Processor
@@ -54,14 +54,14 @@ class Ready:
 
 
 def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
-    """Write adapter/ or model/, tokenizer/, labels.json and base.json; `callbacks` watch the training.
+    """Write adapter/ or model/, tokenizer/, labels.json and base.json; `callbacks` are passed to Trainer.
 
-    A run that was interrupted goes on from its last whole checkpoint in the same directory, and ends with the weights
-    that it would have had. Raises BentuneError when the loss is no longer a number, InputError for a
-    recipe that asks for what its labels, rows or base model do not have.
+    An interrupted run resumes from its last complete checkpoint in the same directory, and ends with the same weights
+    as an uninterrupted one. Raises BentuneError when the loss is no longer a number, InputError for a recipe that does
+    not fit its labels, rows or base model.
     """
     recipe, work = context.recipe, context.work
-    ready = prepared(context)
+    ready = prepare_training(context)
     summary = dense_summary(work)
     if summary is None:
         fitted = fit(
@@ -76,9 +76,9 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
             callbacks,
         )
         if not place().leads:
-            return {}  # the leader writes
+            return {}  # rank 0 writes
         save_tuned(ready.model, recipe.method, work)
-        summary = {**ready.summary, **_went(fitted, context.report)}
+        summary = {**ready.summary, **_fit_summary(fitted, context.report)}
     write_json(work / "labels.json", ready.labels)
     shutil.copyfile(context.inputs["data"] / TARGET, work / TARGET)
     if recipe.prune is not None:
@@ -99,11 +99,11 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
     return summary
 
 
-def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
-    """Load the base, prepare the method, and tokenize the rows; `ask` gives a teacher's answers to them.
+def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs:
+    """Load the base, prepare the method and tokenize the rows; `ask` computes a teacher's logits.
 
-    Writes tokenizer/, base.json, and into tokens/ what the rows are mapped from. Where several processes train, the
-    leader alone tokenizes texts and asks the teacher, and the others read its files.
+    Writes tokenizer/, base.json, and the memory-mapped rows into tokens/. With several processes rank 0 alone tokenizes
+    texts and runs the teacher, and the other workers read its files.
     """
     quiet()
     recipe, work, data = context.recipe, context.work, context.inputs["data"]
@@ -112,7 +112,7 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     labels, task = labels_of(data), task_of(recipe)
     start = _start(recipe, data.parents[2])
     tokenizer = task.processor(start)
-    tokenizer.save_pretrained(work / "tokenizer")  # before it is used, which would leave its mark
+    tokenizer.save_pretrained(work / "tokenizer")  # before its first use, which changes its truncation and padding
     base = load_base(start, labels)
     digest = base_digest(start, base.model)
     warm = {"warm_start": start.model} if recipe.warm else {}
@@ -128,7 +128,7 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
     seen = training_rows(open_rows(data / "train.parquet"), recipe.train, target, len(labels), recipe.seed)
     given = len(seen.given)
     if len(seen) != given or seen.perturbed:
-        context.report.say(f"training sees {len(seen)} rows of {given}, {seen.perturbed} of them perturbed")
+        context.report.say(f"training set: {len(seen)} rows made of {given}, {seen.perturbed} of them perturbed")
     bundle_target = target_in(data)
 
     def learned(parts: Iterable[Rows]) -> Iterator[Rows]:
@@ -161,11 +161,11 @@ def prepared(context: Context, ask: Ask = ask_teacher) -> Ready:
         "hardware": training_hardware(),
         **distilled,
     }
-    return Ready(model, tokenizer, labels, rows, validation, loss, summary)
+    return TrainingInputs(model, tokenizer, labels, rows, validation, loss, summary)
 
 
-def _went(fitted: Fitted, report: Reporter) -> Summary:
-    """How the training went; what is wrong with its curves is said."""
+def _fit_summary(fitted: Fitted, report: Reporter) -> Summary:
+    """Summarize a training, and report the warnings about its curves."""
     warnings = curve_warnings(fitted.curve, fitted.best_step)
     for warning in warnings:
         report.say(f"[yellow]![/] {warning}")
@@ -177,14 +177,14 @@ def _went(fitted: Fitted, report: Reporter) -> Summary:
         "stopped_early": fitted.stopped_early,
         "precision": fitted.precision,
         "processes": fitted.processes,
-        "sharded": asked_for(),
+        "sharded": fsdp_requested(),
         "warnings": warnings,
         "curve": fitted.curve,
     }
 
 
 def _start(recipe: Recipe, runs: Path) -> Recipe:
-    """The recipe with the model that training starts from: its own, or what the parent's run left."""
+    """Set the model that training starts from: the recipe's own, or that of the previous version's run."""
     if not recipe.warm or recipe.parent is None:
         return recipe
     weights = weights_of(open_parent(recipe.parent), recipe.model, runs)
@@ -192,6 +192,6 @@ def _start(recipe: Recipe, runs: Path) -> Recipe:
 
 
 def worth_keeping(work: Path) -> set[str]:
-    """After a failure: the checkpoints, if one is whole, and what is done of distilling and pruning."""
+    """List what to keep after a failure: complete checkpoints, teacher logits and pruning phases."""
     checkpoints = {CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set()
     return checkpoints | ({ANSWERS} if (work / ANSWERS).is_file() else set()) | pruning.worth_keeping(work)

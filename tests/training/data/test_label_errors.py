@@ -14,7 +14,7 @@ from tiny import WORDS, Quiet, sentences, write_csv, write_recipe
 
 from training.data import label_errors as doubtful_labels
 from training.data import stage as data
-from training.data.label_errors import DoubtfulRow, find_doubtful
+from training.data.label_errors import DoubtfulRow, find_label_errors
 from training.pipeline.stage import Context, Summary
 from training.recipe.recipe import Recipe
 
@@ -101,7 +101,7 @@ def test_what_is_removed_does_not_depend_on_what_is_held_out(stage: Any, tmp_pat
     recipe = Recipe.model_validate(
         {"name": "n", "task": "text-classification", "model": "m", "data": {"source": "s", "doubtful_labels": "remove"}}
     )
-    again = find_doubtful(tmp_path / "work", sorted(WORDS), recipe, Quiet())
+    again = find_label_errors(tmp_path / "work", sorted(WORDS), recipe, Quiet())
     assert again.removed == [row for row in before if row.split == "train"]
     assert sum(row.split == "test" for row in again.found) > 40
 
@@ -209,5 +209,5 @@ def test_people_are_told_that_labels_could_not_be_judged(tmp_path: Path, tiny_mo
     rows = [(text, generator.choice("abc")) for text, _ in sentences(100)]
     recipe = write_recipe(tmp_path / "r.yaml", tiny_model, write_csv(tmp_path / "rows.csv", rows))
     said = ask("data", recipe, "--runs", tmp_path / "runs").err
-    assert "labels were not judged: a quick classifier gets " in said
+    assert "labels were not judged: a quick classifier predicts " in said
     assert ", looks like " not in said

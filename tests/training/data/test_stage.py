@@ -252,7 +252,7 @@ def test_held_out_rows_of_a_hub_split_are_never_rows_to_train_on(tmp_path: Path)
 def test_a_label_with_a_single_row(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", [*some(20), ("lonely", "c")])
     assert refused(tmp_path / "work", recipe(path)) == (
-        f"{path}, data.split.test: label 'c' has a single row, and one is needed on each side of the split: add rows, "
+        f"{path}, data.split.test: label 'c' has a single row, and each part of the split needs one: add rows, "
         "merge it into another label with data.labels, or remove it"
     )
     assert run(tmp_path / "work", recipe(path, labels={"c": "a"}))[0]["labels"] == ["a", "b"]
@@ -329,7 +329,7 @@ def test_a_row_that_cannot_be_used_is_named_or_dropped(row: str, problem: str, t
     good = [json.dumps({"text": text, "label": label}) for text, label in some(20)]
     path.write_text("\n".join([*good[:10], row, *good[10:]]))
     assert refused(tmp_path / "work", recipe(path)) == (
-        f"{path}, rows.jsonl line 11: {problem}; mend the row, or set data.invalid_rows to drop"
+        f"{path}, rows.jsonl line 11: {problem}; fix the row, or set data.invalid_rows to drop"
     )
     summary, _ = run(tmp_path / "work", recipe(path, invalid_rows="drop"))
     reason = problem.partition(" (")[0]
@@ -432,5 +432,5 @@ def test_near_duplicates_of_a_hubs_held_out_rows_leave_training(tmp_path: Path) 
         pq.write_table(pa.concat_tables([pq.read_table(file).select(["label", "text"]), more]), file)
     summary, _ = run(tmp_path / "work", recipe(hub, split={"test": "test"}))
     assert summary["rows"] == {"train": 30, "test": 21}
-    assert summary["dropped"]["nearly the same as a held-out row"]["rows"] == 12
+    assert summary["dropped"]["nearly the same as a test row"]["rows"] == 12
     assert summary["split"]["kind"] == "hub"

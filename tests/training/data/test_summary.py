@@ -111,9 +111,9 @@ def test_the_first_few_bad_rows_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         run(tmp_path, [row(number, " " if number % 4 == 0 else "") for number in range(40)])
     assert str(caught.value) == (
-        f"{tmp_path / 'rows.jsonl'}: the first rows that cannot be used:\n"
+        f"{tmp_path / 'rows.jsonl'}: the first invalid rows:\n"
         + "".join(f"  rows.jsonl line {line}: column 'text' is empty\n" for line in (1, 5, 9, 13, 17))
-        + "mend them, or set data.invalid_rows to drop"
+        + "fix them, or set data.invalid_rows to drop"
     )
 
 
@@ -132,7 +132,7 @@ def test_a_row_that_cannot_be_put_on_a_side_is_named(
     rows = [row(number) | {"who": number, "when": f"2026-01-{number + 1:02}"} for number in range(20)]
     with pytest.raises(InputError) as caught:
         run(tmp_path, [*rows, row(20) | {"who": 1, "when": "2026-02-01"} | values], split=more)
-    assert f"rows.jsonl line 21: {words}; mend the row" in str(caught.value)
+    assert f"rows.jsonl line 21: {words}; fix the row" in str(caught.value)
 
 
 def test_a_column_to_split_by_that_is_not_there(tmp_path: Path) -> None:

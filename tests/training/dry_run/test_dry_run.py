@@ -25,7 +25,7 @@ Look = Callable[..., dry.DryRun]
 @pytest.fixture
 def look(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
     """A dry run of the tiny recipe in this process, where it is quick."""
-    monkeypatch.setattr(dry, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(dry, "call_in_subprocess", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(rehearsal, "ENOUGH_SECONDS", 0.0)
 
     def run(*how: str, whole: bool = True, force: bool = False, runs: Path | None = None) -> dry.DryRun:
@@ -103,10 +103,10 @@ def test_what_does_not_fit_is_refused(look: Look, monkeypatch: pytest.MonkeyPatc
         look(whole=False)
 
     def too_large(*_: Any) -> None:
-        raise OutOfMemory("the kernel ended the process")
+        raise OutOfMemory("the kernel killed the process")
 
-    monkeypatch.setattr(dry, "in_own_process", too_large)
-    with pytest.raises(InputError, match=r"does not fit into the memory .* more than 1 parts with train.accumulation"):
+    monkeypatch.setattr(dry, "call_in_subprocess", too_large)
+    with pytest.raises(InputError, match=r"does not fit into memory .* more than 1 gradient accumulation steps"):
         look(whole=False)
 
 

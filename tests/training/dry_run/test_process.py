@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bentune.bundle.errors import BentuneError, InputError
-from training.dry_run.process import OutOfMemory, in_own_process, peak_bytes
+from training.dry_run.process import OutOfMemory, call_in_subprocess, peak_bytes
 
 MB = 1_000_000
 
@@ -39,7 +39,7 @@ def end_by(number: int) -> None:
 
 def test_memory_is_of_the_function_alone() -> None:
     block = np.ones(300 * MB, dtype=np.uint8)
-    small, large = in_own_process(held, 1), in_own_process(held, 400)
+    small, large = call_in_subprocess(held, 1), call_in_subprocess(held, 400)
     assert small[0] != os.getpid()
     assert small[1] < 300 * MB <= peak_bytes() + int(block[0]) - 1
     assert large[1] > 400 * MB
@@ -48,20 +48,20 @@ def test_memory_is_of_the_function_alone() -> None:
 
 def test_its_errors_are_raised_here() -> None:
     with pytest.raises(InputError, match="rows"):
-        in_own_process(refuse, "no rows")
+        call_in_subprocess(refuse, "no rows")
     with pytest.raises(BentuneError, match="ZeroDivisionError: by zero"):
-        in_own_process(stumble)
+        call_in_subprocess(stumble)
 
 
 def test_what_it_prints_is_not_among_the_answers_of_the_command(capfd: pytest.CaptureFixture[str]) -> None:
-    assert in_own_process(chat) == 7
+    assert call_in_subprocess(chat) == 7
     said = capfd.readouterr()
     assert (said.out, "of Python" in said.err, "of a library" in said.err) == ("", True, True)
 
 
 def test_the_kernel_ends_who_has_no_memory() -> None:
     with pytest.raises(OutOfMemory):
-        in_own_process(end_by, signal.SIGKILL)
-    with pytest.raises(BentuneError, match="ended by itself") as ended:
-        in_own_process(end_by, signal.SIGTERM)
+        call_in_subprocess(end_by, signal.SIGKILL)
+    with pytest.raises(BentuneError, match="ended without a result") as ended:
+        call_in_subprocess(end_by, signal.SIGTERM)
     assert not isinstance(ended.value, OutOfMemory)

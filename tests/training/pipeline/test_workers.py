@@ -31,10 +31,10 @@ from training.recipe.recipe import Recipe
 from training.tasks.logits import Logits
 from training.train import stage as train
 from training.train.compress.distillation import ANSWERS
-from training.train.fit.arguments import rows_at_once
+from training.train.fit.arguments import device_batch_size
 from training.train.fit.rows import TrainingRows
 from training.train.fit.sampler import LengthSampler, SharedBatches
-from training.train.stage import Ask, Ready
+from training.train.stage import Ask, TrainingInputs
 
 K8S = Path(__file__).parents[3] / "k8s"
 Prepared = tuple[Path, Path]
@@ -80,7 +80,7 @@ def test_the_leaders_word_is_heard_in_order_and_its_value_is_agreed_on() -> None
     assert Alone().agree("mine") == "mine"
 
 
-Prepare = Callable[[int, Ask], Ready]
+Prepare = Callable[[int, Ask], TrainingInputs]
 
 
 @pytest.fixture
@@ -100,11 +100,11 @@ def prepare(
     shutil.copyfile(data / "test.parquet", data / "validation.parquet")
     recipe = load_recipe(tiny_recipe, ["distill={teacher: unseen}"]).recipe
 
-    def run(rank: int, ask: Ask) -> Ready:
+    def run(rank: int, ask: Ask) -> TrainingInputs:
         (work := tmp_path / str(rank)).mkdir()
         with monkeypatch.context() as patch:
             patch.setattr(train, "team", lambda: teams[rank])
-            return train.prepared(Context(recipe, work, {"data": data}, Quiet()), ask)
+            return train.prepare_training(Context(recipe, work, {"data": data}, Quiet()), ask)
 
     return run
 
@@ -180,11 +180,12 @@ def test_a_step_must_divide_by_the_processes() -> None:
         {"name": "x", "task": "text-classification", "model": "m", "data": {"source": "s"}}
         | {"train": {"batch_size": 12, "accumulation": 2}}
     )
-    assert (rows_at_once(recipe, 1), rows_at_once(recipe, 3)) == (6, 2)
+    assert (device_batch_size(recipe, 1), device_batch_size(recipe, 3)) == (6, 2)
     with pytest.raises(
-        InputError, match=r"12 rows a step do not divide by 4 processes of 2 parts; give a multiple of 8"
+        InputError,
+        match=r"12 is not divisible by 4 processes times 2 gradient accumulation steps; give a multiple of 8",
     ):
-        rows_at_once(recipe, 4)
+        device_batch_size(recipe, 4)
 
 
 def files_of(runs: Path, stage: str) -> set[str]:

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from training.plan.contention import Clocks, taken
+from training.plan.contention import CpuClocks, contention
 
-START = Clocks(wall=100.0, machine=1000.0, process=50.0)
+START = CpuClocks(wall=100.0, machine=1000.0, process=50.0)
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,12 @@ START = Clocks(wall=100.0, machine=1000.0, process=50.0)
     ],
 )
 def test_the_share_of_our_cores(machine: float, process: float, cores: int, machine_cores: int, share: float) -> None:
-    after = Clocks(START.wall + 10, START.machine + machine, START.process + process)
-    assert taken(START, after, cores, machine_cores) == pytest.approx(share)
+    after = CpuClocks(START.wall + 10, START.machine + machine, START.process + process)
+    assert contention(START, after, cores, machine_cores) == pytest.approx(share)
 
 
 def test_no_time_takes_nothing() -> None:
-    assert taken(START, START, 2) == 0.0
+    assert contention(START, START, 2) == 0.0
 
 
 def spin(seconds: float) -> None:
@@ -38,9 +38,9 @@ def spin(seconds: float) -> None:
 
 def test_a_busy_neighbour_is_seen() -> None:
     cores = 1
-    before = Clocks.read()
+    before = CpuClocks.read()
     neighbour = multiprocessing.get_context("spawn").Process(target=spin, args=(1.0,))
     neighbour.start()
     neighbour.join()
-    after = Clocks.read()
-    assert taken(before, after, cores, machine_cores=1) > 0.3
+    after = CpuClocks.read()
+    assert contention(before, after, cores, machine_cores=1) > 0.3

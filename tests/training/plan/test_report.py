@@ -87,7 +87,7 @@ def test_a_loser_that_was_a_little_faster_changes_more_labels() -> None:
         }
     )
     assert verdict(level).splitlines()[1] == (
-        f"int8-static on {CPU} lost: 104 texts/s, 1.04 x the winner's; that is level, but it changes 9 of fp32's "
+        f"int8-static on {CPU} lost: 104 texts/s, 1.04 x the winner's; that is a tie, but it changes 9 of fp32's "
         "labels, the winner 0"
     )
 
@@ -108,7 +108,7 @@ def test_the_best_entry_of_a_check_is_its_fastest() -> None:
 
 def test_the_table_of_checks_has_every_check_with_its_verdict() -> None:
     lines = printed(checks_table(PLAN.checks)).splitlines()
-    assert "512 held-out rows" in lines[0]
+    assert "512 test rows" in lines[0]
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
     assert [(row[0], row[1], row[-1]) for row in rows] == [
         ("fp32", "CPU", "pass"),
@@ -281,5 +281,5 @@ def test_without_a_plan_it_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         explanation(tmp_path / "plan")
     assert str(caught.value) == (
-        f"{tmp_path}/plan/plan.json is not there yet: run `bentune plan` first, or `bentune run`"
+        f"{tmp_path}/plan/plan.json does not exist: run `bentune plan` first, or `bentune run`"
     )

@@ -268,7 +268,7 @@ def test_there_is_nothing_to_explain_before_there_is_a_plan(
     shutil.rmtree(runs / tiny_run.parent.name / tiny_run.name / "plan")
     answer = ask("plan", tiny_recipe, "--runs", runs, "--explain")
     assert (answer.code, answer.out) == (2, "")
-    assert "plan/plan.json is not there yet: run `bentune plan` first, or `bentune run`" in answer.err
+    assert "plan/plan.json does not exist: run `bentune plan` first, or `bentune run`" in answer.err
     answer = ask("plan", tiny_recipe, "--runs", runs, "--explain", "--json")
     assert (answer.code, answer.json["exit_code"]) == (2, 2)
     # A run that was never started is not started by asking.

@@ -22,9 +22,8 @@ from training.prove.evaluation import EXCERPT, SMALL, Evaluation
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
 from training.tasks.base import load_base
-from training.tasks.carried import Carried
 from training.tasks.logits import torch_logits
-from training.tasks.rows import Rows, read_rows
+from training.tasks.rows import Carried, Rows, read_rows
 from training.tasks.saved import labels_of, tokenizer_of
 from training.train.methods import load_tuned
 
@@ -121,7 +120,7 @@ def test_settings_are_used_and_the_summary_is_short(
     for table in asked.report.said:
         console.print(table)
     text = console.export_text()
-    assert "60 held-out rows (80% intervals)" in text
+    assert "60 test rows (80% intervals)" in text
     assert "animal (20)" in text
     assert "rows whose answer changed" in text
 
@@ -132,7 +131,7 @@ def test_the_base_must_still_be_the_one_that_was_tuned(
     from tiny import make_model
 
     recipe = load_recipe(tiny_recipe).recipe.model_dump() | {"model": str(make_model(tmp_path / "other", seed=1))}
-    with pytest.raises(InputError, match="is not what it was when it was tuned"):
+    with pytest.raises(InputError, match="has changed since it was tuned"):
         evaluate.run(context(Recipe.model_validate(recipe), data=tiny_run / "data", train=tiny_run / "train"))
 
 

@@ -58,7 +58,7 @@ def test_differences_are_measured() -> None:
         (after(logits=shifted(0.25, -0.5, 0)), "the largest logit difference is 0.5, the tolerance 0.4"),
         (after(labels=["good", "bad"]), "the label map changed from ['bad', 'good'] to ['good', 'bad']"),
         (after(token_ids=[[1, 2], [9], [4]]), "the tokenizer gives other tokens for 1 of 3 rows"),
-        (after(tokenizer_digest="other"), "the tokenizer is not the same, though these rows have the same tokens"),
+        (after(tokenizer_digest="other"), "the tokenizer has changed, though these rows have the same tokens"),
     ],
 )
 def test_each_reason_alone(stop: Stop, problem: str) -> None:
@@ -68,7 +68,7 @@ def test_each_reason_alone(stop: Stop, problem: str) -> None:
 def test_flips_are_counted_and_may_be_allowed() -> None:
     stop = after(logits=shifted(1.5, 0, 0))
     assert compare("x", BEFORE, stop, tolerance=2, flips_allowed=0, target=TARGET).problems == [
-        "1 labels changed, 0 may"
+        "1 labels changed, 0 allowed"
     ]
     assert compare("x", BEFORE, stop, tolerance=2, flips_allowed=1, target=TARGET).problems == []
     assert compare("x", BEFORE, stop, tolerance=2, flips_allowed=1, target=TARGET).label_flips == 1
@@ -94,7 +94,7 @@ def test_another_number_of_logits() -> None:
     hop = compare(
         "x", BEFORE, after(logits=np.zeros((3, 3), np.float32)), tolerance=1e9, flips_allowed=0, target=TARGET
     )
-    assert hop.problems == ["the largest logit difference is inf, the tolerance 1e+09", "3 labels changed, 0 may"]
+    assert hop.problems == ["the largest logit difference is inf, the tolerance 1e+09", "3 labels changed, 0 allowed"]
 
 
 def test_the_table_names_each_hop_and_its_verdict() -> None:
@@ -118,4 +118,4 @@ def test_of_any_number_of_labels_one_that_crosses_the_threshold_is_a_flip() -> N
         for kind in (TARGET, ManyLabels(labels=TARGET.labels))
     ]
     assert [hop.label_flips for hop in hops] == [0, 2]
-    assert [hop.problems for hop in hops] == [[], ["2 labels changed, 1 may"]]
+    assert [hop.problems for hop in hops] == [[], ["2 labels changed, 1 allowed"]]

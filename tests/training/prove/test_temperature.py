@@ -64,7 +64,7 @@ def test_rows_that_tell_no_temperature_leave_it_at_one(logits: Any, gold: Any) -
         np.array(logits, dtype=np.float32), np.array(gold), ONE, ONE.target(NAMES[: len(logits[0])], np.array(gold))
     )
     assert fitted.temperature == 1
-    assert "2 validation rows tell no temperature from 0.05 to 20" in fitted.problem
+    assert "2 validation rows determine no temperature from 0.05 to 20" in fitted.problem
     assert fitted.log_loss_after == fitted.log_loss_before
 
 
@@ -113,7 +113,7 @@ class Made(torch.nn.Module):
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        ([torch.nn.Linear(4, 8), torch.nn.AvgPool1d(2)], "no linear layer of it makes the logits"),
+        ([torch.nn.Linear(4, 8), torch.nn.AvgPool1d(2)], "no linear layer of it computes the logits"),
         ([torch.nn.Linear(4, 3), torch.nn.Tanh()], "dividing its layer layers.0 does not divide the logits"),
     ],
 )

@@ -148,7 +148,7 @@ def test_what_was_found_in_the_rows(facts: Facts) -> None:
     }
     pair = "row 9 (a cat): a cata cat (a cat): a cat"
     assert page.table("Rows that are like others") == {
-        "nearly the same as a held-out row": ["2", pair],
+        "nearly the same as a test row": ["2", pair],
         "the same as another row, and another label": ["1", pair],
     }
     (lengths,) = [rows for caption, rows in page.tables.items() if "How long the rows are" in caption]

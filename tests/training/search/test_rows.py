@@ -61,7 +61,7 @@ def test_a_label_keeps_a_row_to_train_on_and_too_few_rows_are_refused(tmp_path: 
     data, counts = search_rows(recipe(0.9), tmp_path, tmp_path / "rows")
     assert counts == {"train": 3, "validation": 4}
     assert sorted(pq.read_table(data / "train.parquet")["label"].to_pylist()) == [0, 1, 2]
-    with pytest.raises(InputError, match="search.validation: 0.01 of 7 training rows leaves no row on one side"):
+    with pytest.raises(InputError, match="search.validation: a share of 0.01 of 7 training rows leaves one set empty"):
         search_rows(recipe(0.01), tmp_path, tmp_path / "rows")
 
 

@@ -57,8 +57,8 @@ def test_a_search_that_is_killed_goes_on_and_ends_as_it_would_have(recipe_file: 
         os.kill(process.pid, signal.SIGKILL)
     answer = ask("search", recipe_file, "--runs", runs)
     assert answer.code == 0
-    assert "going on after 1 of 2 trials" in answer.err
-    assert "going on from step " in answer.err
+    assert "resuming after 1 of 2 trials" in answer.err
+    assert "resuming from step " in answer.err
     assert "trial 1 of 2" not in answer.err
     found, expected = (
         SearchResult.model_validate_json(next(place.glob("tiny/*/search/search.json")).read_bytes())
@@ -139,7 +139,7 @@ def found(tiny_recipe: Path, tiny_run: Path, copied: Any) -> Callable[..., Searc
 
 def test_several_processes_are_refused(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.search.search.place", lambda: Place(rank=0, world=2))
-    with pytest.raises(InputError, match="search: 2 processes were started, and one alone can search"):
+    with pytest.raises(InputError, match="search: 2 processes were started, but search needs one"):
         found()
 
 
@@ -221,7 +221,7 @@ def test_what_is_wrong_with_the_recipe_ends_the_search_at_once(found: Any, train
     with pytest.raises(InputError, match="no such model"):
         found()
     assert len(training.recipes) == 1
-    with pytest.raises(InputError, match="search.metric: 'f2' is not measured; there are accuracy, loss"):
+    with pytest.raises(InputError, match="search.metric: 'f2' is not measured; choose from accuracy, loss"):
         found(metric="f2")
     with pytest.raises(InputError, match="search.values: name what to search for"):
         found(values={})
@@ -232,7 +232,7 @@ def test_what_is_wrong_with_the_recipe_ends_the_search_at_once(found: Any, train
 
 def test_when_every_trial_fails(found: Any, training: Training) -> None:
     training.raises = dict.fromkeys(range(4), BentuneError("the loss is no longer a number"))
-    with pytest.raises(BentuneError, match="not one of 4 trials came to its end; the last one: the loss is no longer"):
+    with pytest.raises(BentuneError, match="none of 4 trials succeeded; error of the last one: the loss is no longer"):
         found(trials=4)
 
 

@@ -1,5 +1,6 @@
 """Rows as the data stage wrote them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from training.tasks import rows as stored
-from training.tasks.rows import joined, of_size, open_rows, read_rows
+from training.tasks.rows import Carried, joined, of_size, open_rows, read_carried, read_rows
 
 
 def write(path: Path, pairs: list[str | None]) -> Path:
@@ -63,3 +64,14 @@ def test_parts_are_made_of_one_size(tmp_path: Path) -> None:
     assert joined(parts).pairs == rows.pairs
     assert [len(part) for part in of_size(given, 100)] == [20]
     assert list(of_size([], 5)) == []
+
+
+def test_values_are_text_and_what_is_missing_has_a_name(tmp_path: Path) -> None:
+    also = [json.dumps({"stars": 5.0, "city": "x" * 99}), json.dumps({"stars": None, "city": ""}), None]
+    file = tmp_path / "test.parquet"
+    pq.write_table(pa.table({"origin": ["a", "b", "c"], "also": also}), file)
+    assert read_carried(file, []) == Carried(["a", "b", "c"], {})
+    assert read_carried(file, ["stars", "city"]).values == {
+        "stars": ["5", "(none)", "(none)"],
+        "city": ["x" * 40, "(none)", "(none)"],
+    }

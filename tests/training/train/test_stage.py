@@ -23,7 +23,7 @@ from training.recipe.recipe import Recipe
 from training.tasks.targets.losses import cross_entropy
 from training.train import stage as train
 from training.train.fit import fit as fitting
-from training.train.fit import watch
+from training.train.fit import trainer
 from training.train.fit.rows import training_rows
 from training.train.fit.trainer import last_whole_checkpoint
 from training.train.stage import worth_keeping
@@ -125,7 +125,7 @@ def test_an_interrupted_run_ends_with_the_weights_it_would_have_had(
         fit(**options)
     resumed, resumed_weights, told = fit(keep=True, **options)
     assert resumed["resumed_at_step"] == resumed_at
-    assert f"going on from step {resumed_at}" in told.said
+    assert f"resuming from step {resumed_at}" in told.said
     assert same(resumed_weights, weights)
     assert {**resumed, "resumed_at_step": 0} == whole
     assert told.advanced[0] == resumed_at
@@ -197,7 +197,7 @@ def test_a_run_killed_after_the_loss_was_lost_does_not_become_a_success(
     fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last checkpoint holds the lost weights, and not a step is left to train."""
-    for module in (fitting, watch):
+    for module in (fitting, trainer):
         monkeypatch.setattr(module, "finite", lambda history: True)
     monkeypatch.setattr(train, "save_tuned", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     monkeypatch.setattr(torch, "isfinite", lambda weight: torch.ones_like(weight, dtype=torch.bool))
@@ -323,7 +323,7 @@ def test_training_sees_balanced_and_perturbed_rows_and_goes_on_with_the_same(
     most = max(counts["given"].values())
     assert counts["trained"] == dict.fromkeys(["animal", "food", "tool"], 2 * most)
     assert seen == [(6 * most, 60)]
-    assert f"training sees {6 * most} rows of {sum(keep)}, {6 * most - sum(keep)} of them perturbed" in told.said
+    assert f"training set: {6 * most} rows made of {sum(keep)}, {6 * most - sum(keep)} of them perturbed" in told.said
     stop_at(22)
     with pytest.raises(KeyboardInterrupt):
         fit(**options)

@@ -1,1 +1,1 @@
-"""Duplicates, exact and near."""
+"""Exact and near duplicates."""

@@ -1,4 +1,4 @@
-"""Rows with the same text: one of them is kept, and which one depends on nothing but the rows."""
+"""Exact duplicates: rows with the same text, of which one is kept, by a rule that depends on the rows alone."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,11 +8,11 @@ from training.data.reading.pool import Indices, Mask, Pool, labelled_keys
 
 
 def same_texts(pool: Pool, known: RowFilter | None = None) -> Indices:
-    """For each row the row that is kept for its text, by row_key: itself where it is kept. int64 [rows].
+    """Choose for each row the row that is kept for its text, by row_key, int64 [rows].
 
-    Kept is a row of the training source before one of the hub's held-out split; of a text that came with several labels
-    the one whose labelled_key is `known`, if one is; where rows have times the oldest; and then that of the smallest
-    key, so that it does not depend on the rows' order.
+    A kept row has its own number. These are preferred, in this order: rows of the training source before those of a
+    hub's test split; for a text with several labels the row whose labelled_key is in `known`; the oldest where rows
+    have times; the smallest key, so that the choice does not depend on the rows' order.
     """
     rank = np.empty(len(pool), dtype=np.int64)
     rank[pool.order()] = np.arange(len(pool))
@@ -29,7 +29,7 @@ def same_texts(pool: Pool, known: RowFilter | None = None) -> Indices:
 
 
 def _contradicted(pool: Pool, rank: Indices) -> Mask:
-    """Rows whose text came with more than one label."""
+    """Mark the rows whose text has more than one label."""
     order = np.lexsort((rank, pool.text_keys[:, 1], pool.text_keys[:, 0]))
     starts = np.flatnonzero(_new(pool.text_keys[order]))
     labels = pool.label_ids[order]
@@ -41,5 +41,5 @@ def _contradicted(pool: Pool, rank: Indices) -> Mask:
 
 
 def _new(keys: npt.NDArray[np.uint64]) -> Mask:
-    """Which of the sorted keys [rows, 2] differ from the one before."""
+    """Mark the sorted keys [rows, 2] that differ from their predecessor."""
     return np.concatenate([np.ones(min(1, len(keys)), dtype=np.bool_), (keys[1:] != keys[:-1]).any(axis=1)])

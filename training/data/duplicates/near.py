@@ -1,7 +1,7 @@
-"""Finds rows whose texts are nearly the same: MinHash sketches (Broder 1997), compared where a band of them agrees.
+"""Near duplicates: MinHash sketches (Broder 1997) of rows, compared where a band of them agrees.
 
-The hash functions are datasketch's. Its index keeps Python objects for each row and band, gigabytes for a million rows;
-here bands are sorted columns of numbers, and a sketch keeps the low byte of each minimum (Li and König 2010): about two
+The hash functions are datasketch's. Its index keeps Python objects for each row and band, gigabytes for a million rows.
+Here bands are sorted columns of numbers, and a sketch keeps the low byte of each minimum (Li and König 2010), about two
 hundred bytes a row.
 """
 
@@ -20,13 +20,13 @@ PERMUTATIONS = 128
 SEED = 1
 SHINGLE_WORDS = 3
 RECALL = 0.95
-"""Of two texts that are just as alike as the threshold, how often a band of them agrees."""
+"""Least probability that a band agrees for two texts whose similarity is the threshold."""
 LEADERS = 16
-"""With how many of a band's rows the others are compared; all of them where it has no more."""
+"""Number of rows of a bucket that the bucket's other rows are compared with."""
 ROUNDS = 20
 COMPARED_AT_ONCE = 50_000
-NOBODY = -1
-# In scripts that put no blanks between words a character is a word.
+NO_ROW = -1
+# In scripts without spaces between words each character counts as a word.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 ASCII_WORDS = bytes(code if chr(code).isalnum() or chr(code) == "_" else 32 for code in range(128)) + b" " * 128
@@ -36,9 +36,9 @@ Hashes = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class Sketches:
-    """Of `rows` of a pool, the more important first: `low` uint8 [rows, texts of a row, PERMUTATIONS].
+    """Sketches of `rows` of a pool, in order of precedence: `low`, uint8 [rows, texts of a row, PERMUTATIONS].
 
-    `bands` uint32 [bands, rows] are equal where the minima of a band are; `wordless` rows are like no other.
+    `bands`, uint32 [bands, rows], are equal where the minima of a band are equal. `wordless` rows are similar to none.
     """
 
     rows: Indices
@@ -47,22 +47,22 @@ class Sketches:
     wordless: Mask
 
     def similarity(self, one: Indices, other: Indices) -> npt.NDArray[np.float32]:
-        """Estimated Jaccard index of the shingles of rows in these places; of pairs that of the less similar texts."""
+        """Estimate the Jaccard index of the shingles of rows at these places; the lower one for paired texts."""
         found = [np.empty(0, dtype=np.float32)]
         for start in range(0, len(one), COMPARED_AT_ONCE):
             piece = slice(start, start + COMPARED_AT_ONCE)
             same = (self.low[one[piece]] == self.low[other[piece]]).mean(axis=2, dtype=np.float32).min(axis=1)
-            # Two low bytes are also equal by chance.
+            # Corrects for low bytes that are equal by chance.
             found.append(np.clip((same * 256 - 1) / 255, 0, 1))
         return np.concatenate(found)
 
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """For each row of a pool the row that it is nearly the same as and that is kept instead, or NOBODY.
+    """Near duplicates in a pool: for each row the similar row that is kept in its place, or NO_ROW.
 
-    `contradicts` is the same for rows of another label, of which both are kept. `similarity` and
-    `contradicts_similarity` go with them.
+    `contradicts` holds for each row a similar row with another label, or NO_ROW; both are kept. `similarity` and
+    `contradicts_similarity` are the similarities to these rows.
     """
 
     kept: Indices
@@ -72,15 +72,15 @@ class Near:
 
     @classmethod
     def none(cls, pool: Pool) -> "Near":
-        """Nothing is like anything."""
-        nobody, zeros = np.full(len(pool), NOBODY, dtype=np.int64), np.zeros(len(pool), dtype=np.float32)
+        """Return a result without near duplicates."""
+        nobody, zeros = np.full(len(pool), NO_ROW, dtype=np.int64), np.zeros(len(pool), dtype=np.float32)
         return cls(nobody, zeros, nobody.copy(), zeros.copy())
 
 
 def sketch(pool: Pool, rows: Indices, threshold: float, advance: Callable[[int], None]) -> Sketches:
-    """Read the texts of these rows, which come the more important first, and sketch them."""
+    """Read the texts of these rows, given in order of precedence, and sketch them."""
     banding = _banding(threshold)
-    place = np.full(len(pool), NOBODY, dtype=np.int64)
+    place = np.full(len(pool), NO_ROW, dtype=np.int64)
     place[rows] = np.arange(len(rows))
     low: Bytes | None = None
     bands = np.empty((banding[0], len(rows)), dtype=np.uint32)
@@ -94,7 +94,7 @@ def sketch(pool: Pool, rows: Indices, threshold: float, advance: Callable[[int],
         if low is None:
             low = np.empty((len(rows), len(columns), PERMUTATIONS), dtype=np.uint8)
         low[here] = np.stack([minima.astype(np.uint8) for minima in hashes], axis=1)
-        # The minima over the shingles of both texts: pairs that are alike in both are alike in these.
+        # Minima over the shingles of both texts: rows that are similar in both texts are similar in these.
         bands[:, here] = _bands(np.minimum.reduce(hashes), *banding)
         wordless[here] = np.any(empty, axis=0)
         advance(len(numbers))
@@ -104,15 +104,15 @@ def sketch(pool: Pool, rows: Indices, threshold: float, advance: Callable[[int],
 
 
 def find_near(pool: Pool, sketches: Sketches, threshold: float, locked: Mask) -> Near:
-    """Of rows with one label that are alike keep the more important.
+    """Keep one of several similar rows of the same label, by precedence.
 
-    One after the other, each row is left out if one that is kept is like it. Rows that are `locked`, bool [rows of the
-    pool], are kept in any case.
+    In order of precedence, each row is left out if it is similar to a kept one. Rows that are `locked`, bool [rows of
+    the pool], are always kept.
     """
     rows = sketches.rows
     near = Near.none(pool)
     labels, locked_here = pool.label_ids[rows], locked[rows]
-    # In places of `rows`: who is more important is the smaller number.
+    # Numbers are places in `rows`: the smaller one takes precedence.
     kept = locked_here | sketches.wordless
     left_out = np.zeros(len(rows), dtype=np.bool_)
     against, alikeness = np.full(len(rows), len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.float32)
@@ -120,7 +120,7 @@ def find_near(pool: Pool, sketches: Sketches, threshold: float, locked: Mask) ->
         first = np.full(len(rows), len(rows), dtype=np.int64)
         best = np.zeros(len(rows), dtype=np.float32)
         for leaders, others in _candidates(sketches, ~left_out):
-            # Contradictions are looked for once; later rounds decide about what a kept row may be like.
+            # Contradictions are looked for in the first round only; later rounds settle the undecided rows.
             asked = ~kept[others] & (labels[leaders] == labels[others]) if round_ else slice(None)
             one, other, similarity = _alike(sketches, leaders[asked], others[asked], threshold)
             same = labels[one] == labels[other]
@@ -153,17 +153,17 @@ def _alike(
 def _note(
     first: Indices, best: npt.NDArray[np.float32], one: Indices, other: Indices, similarity: npt.NDArray[np.float32]
 ) -> None:
-    """Keep for each of `other` the most important row that is like it."""
+    """Record for each of `other` the similar row of highest precedence."""
     better = one < first[other]
     one, other, similarity = one[better], other[better], similarity[better]
     first[other], best[other] = one, similarity
 
 
 def _candidates(sketches: Sketches, alive: Mask) -> Iterator[tuple[Indices, Indices]]:
-    """Places of rows a band of which agrees, the more important first; no place is twice in the second array."""
+    """Yield places of rows that agree in a band, precedence first; the second array has no place twice."""
     usable = np.flatnonzero(alive & ~sketches.wordless)
     for band in sketches.bands:
-        # Stable, so that within a bucket the more important rows come first.
+        # Stable, so that a bucket's rows stay in order of precedence.
         order = usable[np.argsort(band[usable], kind="stable")]
         keys = band[order]
         new = np.ones(len(order), dtype=np.bool_)
@@ -178,7 +178,7 @@ def _candidates(sketches: Sketches, alive: Mask) -> Iterator[tuple[Indices, Indi
 
 
 def _banding(threshold: float) -> tuple[int, int]:
-    """How many bands of how many minima: the longest that find RECALL of the pairs as alike as the threshold."""
+    """Choose number and size of bands: the longest that find a share RECALL of pairs at the threshold."""
     return max(
         (
             (PERMUTATIONS // size, size)
@@ -190,7 +190,7 @@ def _banding(threshold: float) -> tuple[int, int]:
 
 
 def _bands(minima: Hashes, bands: int, size: int) -> Hashes:
-    """uint32 [bands, rows] of minima [rows, PERMUTATIONS]."""
+    """Hash minima [rows, PERMUTATIONS] by band to uint32 [bands, rows]."""
     weights = np.random.default_rng(SEED).integers(0, 2**63, size, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     cut = minima[:, : bands * size].reshape(len(minima), bands, size).astype(np.uint64)
     sums: npt.NDArray[np.uint64] = (cut * weights).sum(axis=2, dtype=np.uint64)
@@ -198,9 +198,10 @@ def _bands(minima: Hashes, bands: int, size: int) -> Hashes:
 
 
 def _minima(texts: Sequence[str], salt: int) -> tuple[Hashes, Mask]:
-    """The minimum of each hash function over the shingles of each text, uint32 [texts, PERMUTATIONS]; who has no word.
+    """Compute the minimum of each hash function over each text's shingles.
 
-    A text of fewer words than a shingle is one shingle.
+    The minima are uint32 [texts, PERMUTATIONS]. The second result marks texts without a word. A text with fewer words
+    than a shingle is one shingle.
     """
     counts, hashed = [], []
     for text in texts:
@@ -226,7 +227,7 @@ def _minima(texts: Sequence[str], salt: int) -> tuple[Hashes, Mask]:
 
 
 def words_of(text: str) -> list[bytes]:
-    """Words as two texts share them: without case and punctuation."""
+    """Split a text into words without case and punctuation."""
     folded = text.casefold()
     if folded.isascii():
         return folded.encode().translate(ASCII_WORDS).split()
@@ -234,7 +235,7 @@ def words_of(text: str) -> list[bytes]:
 
 
 def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The end of SplitMix64 (Steele et al. 2014)."""
+    """Mix bits by the finalizer of SplitMix64 (Steele et al. 2014)."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
     return values ^ (values >> np.uint64(31))

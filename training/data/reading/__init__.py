@@ -1,1 +1,1 @@
-"""Rows of a source, read, cleaned and counted."""
+"""Reading, cleaning and counting of a source's rows."""

@@ -1,4 +1,4 @@
-"""Rules that mend texts: control characters, wrong decoding, remains of HTML. Each may also only be counted."""
+"""Rules that clean texts: control characters, wrong decoding, remains of HTML. A rule may also count only."""
 
 import html
 import re
@@ -9,12 +9,12 @@ import ftfy
 
 from training.recipe.clean_settings import CleanSettings
 
-# Tab and line ends are none of them.
+# Tab and line ends are kept.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
 ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|([A-Za-z][A-Za-z0-9]{1,31}));")
 ESCAPED_TIMES = 3
-"""`&amp;lt;br&amp;gt;` went through three programs; more is somebody's joke, and must not cost time."""
-# By name, for `<3`, `a < b` and `<your name>` are no HTML.
+"""Most levels of escaping that are undone: three programs make `&amp;lt;br&amp;gt;`, and more must not cost time."""
+# A list of names, because `<3`, `a < b` and `<your name>` are no HTML.
 TAGS = (
     "a abbr address article aside audio b big blockquote body br button caption center cite code col dd del details "
     "div dl dt em embed fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe "
@@ -28,9 +28,9 @@ BLANKS = re.compile(r"[ \t]{2,}")
 
 
 def clean(text: str, settings: CleanSettings) -> tuple[str, list[tuple[str, str, str]]]:
-    """Apply the rules; the text as it goes on, and for each rule that found something (rule, before, after).
+    """Apply the rules; return the text, and (rule, before, after) for each rule that matched.
 
-    A rule that only shows leaves the text as it is.
+    A rule whose setting is not `fix` leaves the text unchanged.
     """
     found: list[tuple[str, str, str]] = []
     for name, rule in RULES.items():
@@ -46,17 +46,17 @@ def clean(text: str, settings: CleanSettings) -> tuple[str, list[tuple[str, str,
 
 
 def without_control_characters(text: str) -> str:
-    """Remove them; those that part words, like a form feed, become a blank."""
+    """Remove control characters; those that separate words, like a form feed, become a space."""
     return CONTROL.sub(lambda match: " " if match[0].isspace() else "", text) if CONTROL.search(text) else text
 
 
 def decoded_again(text: str) -> str:
-    """Undo a wrong decoding, `cafÃ©` for `café`, where ftfy is sure that it was one."""
+    """Undo a wrong decoding, such as `cafÃ©` for `café`, where ftfy is sure of it."""
     return text if text.isascii() else ftfy.fix_encoding(text)
 
 
 def without_html(text: str) -> str:
-    """Turn entities into what they stand for, and tags into blanks."""
+    """Replace entities by their characters, and tags by spaces."""
     if "&" in text:
         for _ in range(ESCAPED_TIMES):
             if (unescaped := ENTITY.sub(_character, text)) == text:
@@ -75,7 +75,7 @@ def _character(match: re.Match[str]) -> str:
 
 
 RULES: dict[str, Callable[[str], str]] = {
-    # First, for wrongly decoded texts hold control characters that are half of a letter.
+    # First, because in wrongly decoded texts a control character may be half of a letter.
     "mojibake": decoded_again,
     "control_characters": without_control_characters,
     "html": without_html,

@@ -1,4 +1,4 @@
-"""The rows that the data stage has read: their texts wait on disk, in memory there are a few dozen bytes of each."""
+"""Pool of the rows that were read: texts on disk, a few dozen bytes per row in memory."""
 
 from array import array
 from collections import Counter
@@ -25,10 +25,9 @@ Keys = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
-    """A row that can be used: `key` stands for texts and label, `text_key` is its row_key, `source` its number.
+    """Valid row: `key` identifies texts and label, `text_key` is its row_key, `source` the number of its source.
 
-    Where rows have any number of labels, `label` spells all of them.
-    `group` and `time` are None unless the recipe splits by them.
+    For multi-label rows `label` spells all labels. `group` and `time` are None unless the recipe splits by them.
     """
 
     text: str
@@ -45,7 +44,7 @@ class CheckedRow:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Checked rows of all sources, as arrays with a place for each; `file` has their texts in the same order.
+    """Checked rows of all sources as arrays with one entry a row; `file` holds their texts in the same order.
 
     `keys` and `text_keys` are uint64 [rows, 2], in the order of their bytes. `label_ids` are places in `labels`, which
     are sorted; each of these is what the target read of a row, and is treated as one label: rows whose labels are not
@@ -73,7 +72,7 @@ class Pool:
         return [self.target.names(label) for label in self.labels]
 
     def tables(self, rows: Indices) -> Iterator[tuple[pa.Table, Indices]]:
-        """These rows as they are in the file, a chunk at a time, with the number of each."""
+        """Read these rows from the file, one chunk at a time, each with the row numbers."""
         wanted = np.zeros(len(self), dtype=np.bool_)
         wanted[rows] = True
         first = 0
@@ -84,7 +83,7 @@ class Pool:
             first += len(batch)
 
     def look_up(self, rows: Indices) -> dict[int, dict[str, Any]]:
-        """What the file has of a few rows."""
+        """Read the values of a few rows."""
         return {
             int(row): values
             for table, numbers in self.tables(rows)
@@ -92,14 +91,14 @@ class Pool:
         }
 
     def order(self) -> Indices:
-        """Every row in the order of its key, and then of its group and time; nothing in it depends on the files."""
+        """Sort all rows by key, then group and time, which makes the order independent of the files."""
         ranks: list[npt.NDArray[Any]] = [self.keys[:, 1], self.keys[:, 0]]
         ranks = [values for values in (self.times, self.groups) if values is not None] + ranks
         return np.lexsort(ranks)
 
 
 class PoolWriter:
-    """Takes rows one by one, writes their texts, and becomes a Pool in the end."""
+    """Writer of a Pool, which takes rows one by one."""
 
     def __init__(self, file: Path, target: TrainingTarget, chunk_rows: int = CHUNK_ROWS) -> None:
         """Open the file; `chunk_rows` are in memory at a time, here and where the pool is read."""
@@ -120,7 +119,7 @@ class PoolWriter:
         self._writer.close()
 
     def add(self, row: CheckedRow) -> None:
-        """Take a row."""
+        """Add a row."""
         self._keys += row.key
         self._text_keys += row.text_key
         self._label_ids.append(self._labels.setdefault(row.label, len(self._labels)))
@@ -140,7 +139,7 @@ class PoolWriter:
         return len(self._label_ids)
 
     def close(self) -> Pool:
-        """Write what is left. The pool's label_ids are in the order of the sorted labels."""
+        """Write the last chunk and return the Pool, whose label_ids follow the sorted labels."""
         self._flush()
         self._writer.close()
         labels = sorted(self._labels)
@@ -173,7 +172,7 @@ def _halves(keys: bytearray) -> Keys:
 
 @dataclass(frozen=True, slots=True)
 class PoolRows:
-    """The rows of a pool that make up one split."""
+    """Rows of a pool that form one part of the split."""
 
     pool: Pool
     rows: Indices
@@ -182,12 +181,12 @@ class PoolRows:
         return len(self.rows)
 
     def take(self, chosen: Indices) -> "PoolRows":
-        """The rows in these places, in the order that they have here."""
+        """Select the rows at these places, in their present order."""
         return replace(self, rows=self.rows[np.sort(chosen)])
 
     @property
     def label_ids(self) -> npt.NDArray[np.int32]:
-        """The label of each row, as its place in the pool's labels."""
+        """Label of each row, as its index in the pool's labels."""
         return self.pool.label_ids[self.rows]
 
     @property
@@ -197,12 +196,12 @@ class PoolRows:
 
     @property
     def groups(self) -> npt.NDArray[np.uint64]:
-        """The group of each row. Raises ValueError where the pool was read without."""
+        """Group of each row. Raises ValueError where the pool has no groups."""
         return _known(self.pool.groups)[self.rows]
 
     @property
     def times(self) -> npt.NDArray[np.float64]:
-        """The time of each row. Raises ValueError where the pool was read without."""
+        """Time of each row. Raises ValueError where the pool has no times."""
         return _known(self.pool.times)[self.rows]
 
     @property
@@ -212,7 +211,7 @@ class PoolRows:
 
     @property
     def label_counts(self) -> dict[str, int]:
-        """How many rows each label has, the most frequent first; labels without rows are not in it."""
+        """Number of rows per label, the most frequent first, without labels that have no row."""
         counts = np.bincount(self.label_ids, minlength=len(self.pool.labels))
         total: Counter[str] = Counter()
         for rows, labels in zip(counts.tolist(), self.pool.label_sets(), strict=True):
@@ -220,7 +219,7 @@ class PoolRows:
         return {label: rows for label, rows in sorted(total.items(), key=lambda one: (-one[1], one[0])) if rows}
 
     def label_pairs(self) -> tuple[Indices, Indices]:
-        """(row, label) of every label that a row has, each int64 [pairs]; labels are numbered in their order."""
+        """List (row, label) for every label of every row, each int64 [pairs]; labels are numbered sorted."""
         sets = self.pool.label_sets()
         numbers = {label: number for number, label in enumerate(sorted({label for one in sets for label in one}))}
         sizes = np.array([len(one) for one in sets], dtype=np.int64)
@@ -231,15 +230,15 @@ class PoolRows:
         return rows, flat[np.repeat(starts[ids], sizes[ids]) + within]
 
     def whole_keys(self) -> list[bytes]:
-        """The key of each row, which stands for its texts as they are written and its label."""
+        """Return each row's key, which identifies its texts as written and its label."""
         return as_bytes(self.pool.keys[self.rows])
 
     def row_keys(self) -> list[bytes]:
-        """The row_key of each row, by which a bundle's filters know it."""
+        """Return each row's row_key, which a bundle's filters store."""
         return as_bytes(self.pool.text_keys[self.rows])
 
     def labelled_keys(self) -> list[bytes]:
-        """The labelled_key of each row."""
+        """Return each row's labelled_key."""
         return labelled_keys(self.pool, self.rows)
 
 
@@ -250,13 +249,13 @@ def _known(column: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
 
 
 def as_bytes(keys: Keys) -> list[bytes]:
-    """Keys as the filters take them."""
+    """Convert keys to bytes, as the filters expect them."""
     joined = keys.astype(">u8").tobytes()
     return [joined[start : start + KEY_BYTES] for start in range(0, len(joined), KEY_BYTES)]
 
 
 def labelled_keys(pool: Pool, rows: Indices) -> list[bytes]:
-    """The labelled_key of these rows."""
+    """Compute the labelled_key of these rows."""
     labels = pool.label_ids[rows]
     return [
         labelled_key(key, pool.labels[label]) for key, label in zip(as_bytes(pool.text_keys[rows]), labels, strict=True)

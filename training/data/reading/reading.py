@@ -1,4 +1,4 @@
-"""Reads the sources into the pool: cleans each row, checks it, and leaves out what cannot be used."""
+"""Reading of the sources into the pool: each row is cleaned and checked, and invalid rows are left out."""
 
 import hashlib
 import json
@@ -6,15 +6,16 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import row_key
 from training.data.reading.cleaning import clean
 from training.data.reading.pool import CHUNK_ROWS, CheckedRow, Pool, PoolWriter
-from training.data.reading.tally import Tally
-from training.data.reading.times import Kind, moment
+from training.data.report import SAMPLES, CleaningRule, Effect, RowChange, difference, shown
 from training.pipeline.stage import Reporter
 from training.recipe.data import DataSettings, label_text
 from training.sources.raw import Raw, Source
@@ -24,42 +25,114 @@ from training.tasks.task import Task
 MOST_CHARACTERS = 100
 MOST_BAD_ROWS = 5
 ROWS_AFTER_BAD = 10_000
-"""How far to look for more of them: people mend a file once, and do not wait for all of it."""
+"""Rows that are read after the first invalid one, to report several at once without reading all of a large file."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 IN_BRACKETS = re.compile(r" \([^()]*\)$")
+NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
+TimeKind = Literal["date", "number"]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts and samples of cleaning by rule and effect, in the order of first occurrence."""
+
+    rules: dict[tuple[str, Effect], int] = field(default_factory=dict)
+    samples: dict[tuple[str, Effect], list[RowChange]] = field(default_factory=dict)
+
+    def changed(self, rule: str, origin: str, before: str, after: str, *, fixed: bool) -> None:
+        """Count a rule's match in a text, which the rule changed if `fixed`."""
+        effect: Effect = "fixed" if fixed else "found"
+        if self._count(rule, effect):
+            piece, mended = difference(before, after)
+            self.samples[rule, effect].append(RowChange(origin=origin, before=piece, after=mended))
+
+    def left_out(self, reason: str, origin: str, text: object) -> None:
+        """Count a row that was left out."""
+        if self._count(reason, "left out"):
+            piece = shown(text) if isinstance(text, str) else ""
+            self.samples[reason, "left out"].append(RowChange(origin=origin, before=piece))
+
+    def report(self) -> Iterator[CleaningRule]:
+        """Yield an entry per rule, those that leave rows out last."""
+        for rule, effect in sorted(self.rules, key=lambda place: place[1] == "left out"):
+            samples = self.samples[rule, effect]
+            yield CleaningRule(rule=rule, effect=effect, rows=self.rules[rule, effect], samples=samples)
+
+    def _count(self, rule: str, effect: Effect) -> bool:
+        """Count one occurrence; return true while samples of it are wanted."""
+        self.rules[rule, effect] = self.rules.get((rule, effect), 0) + 1
+        return len(self.samples.setdefault((rule, effect), [])) < SAMPLES
+
+
+def parse_time(value: object) -> tuple[TimeKind, float]:
+    """Parse a time to split by: its kind, and a number that grows with it.
+
+    The number of a date is its seconds since 1970. A date without a zone is in UTC. Raises ValueError when it is
+    neither an ISO date nor a finite number.
+    """
+    try:
+        match value:
+            case bool():
+                raise ValueError("a truth value is no time")
+            case int() | float():
+                number = float(value)
+            case str() if NUMBER.fullmatch(value.strip()):
+                number = float(value)
+            case str():
+                return "date", _seconds(datetime.fromisoformat(value.strip()))
+            case datetime():
+                return "date", _seconds(value)
+            case date():
+                return "date", _seconds(datetime.combine(value, time()))
+            case _:
+                raise ValueError(f"{type(value).__name__} is no time")
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return "number", number
+
+
+def time_text(kind: TimeKind, number: float) -> str:
+    """Format a time: a date in ISO format and UTC, or the number."""
+    return datetime.fromtimestamp(number, UTC).isoformat() if kind == "date" else f"{number:.15g}"
+
+
+def _seconds(moment: datetime) -> float:
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 @dataclass(slots=True)
 class Reading:
-    """What came out of the sources: the pool, the tally of each, the labels before `data.labels` renamed them."""
+    """Result of reading: the pool, a tally per source, and the labels before `data.labels` renamed them."""
 
     pool: Pool
     tallies: list[Tally]
     given_labels: set[str]
     rows_read: list[int]
-    time_kind: Kind
+    time_kind: TimeKind
 
 
 class _BadRow(Exception):
-    """A row that cannot be used, whatever is cleaned. The message says why."""
+    """Invalid row; the message is the reason."""
 
 
 class _LeftOut(Exception):
-    """A row that a rule of data.clean leaves out. The message is the reason."""
+    """Row that a rule of data.clean leaves out; the message is the reason."""
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Makes a checked row of each raw one."""
+    """Converter of raw rows to checked ones."""
 
     data: DataSettings
     task: Task
     target: TrainingTarget
     given_labels: set[str] = field(default_factory=set)
-    time_kind: Kind | None = None
+    time_kind: TimeKind | None = None
 
     def checked(self, raw: Raw, number: int, tally: Tally) -> CheckedRow:
-        """The row as it is used. Raises _BadRow, _LeftOut."""
+        """Check and clean a row. Raises _BadRow, _LeftOut."""
         data, names = self.data, self.data.columns
         if raw.problem:
             raise _BadRow(raw.problem)
@@ -78,7 +151,7 @@ class _Reader:
             origin=raw.origin,
             also=also,
             key=row_key_with_label(found.content, found.text_pair or "", label),
-            # The same text twice could be in training and held out at once.
+            # Without it, the same text could be in the training set and the test set at once.
             text_key=row_key(found.content, found.text_pair),
             source=number,
             group=group,
@@ -86,7 +159,7 @@ class _Reader:
         )
 
     def _label(self, given: object) -> str:
-        """The label, or all of a row's, as one text."""
+        """Spell the row's label, or all its labels, as one text."""
         try:
             label, names = self.target.read(given)
         except ValueError as problem:
@@ -103,7 +176,7 @@ class _Reader:
         if SURROGATE.search(text):
             raise _BadRow(f"column {column!r} holds half of a surrogate pair")
         rules = self.data.clean
-        # Before the rules, which may take long over a text that is larger than any real one.
+        # Before the rules, which may be slow on huge texts.
         if rules.max_characters is not None and len(text) > rules.max_characters:
             raise _LeftOut(f"column {column!r} has more than {rules.max_characters} characters")
         text, found = clean(text, rules)
@@ -118,7 +191,7 @@ class _Reader:
 
     def _time(self, column: str, given: object) -> float:
         try:
-            kind, number = moment(given)
+            kind, number = parse_time(given)
         except ValueError:
             raise _BadRow(
                 f"column {column!r} is neither an ISO date like 2026-05-31 nor a number ({type(given).__name__})"
@@ -132,7 +205,7 @@ class _Reader:
 def read_sources(sources: Sequence[Source], data: DataSettings, task: Task, file: Path, report: Reporter) -> Reading:
     """Read all rows; their texts, or images as data URLs, go to `file`.
 
-    Raises InputError for rows that cannot be used, unless data.invalid_rows leaves them out.
+    Raises InputError for invalid rows, unless data.invalid_rows leaves them out.
     """
     target = task.target(data)
     reader, tallies = _Reader(data, task, target), [Tally() for _ in sources]
@@ -169,22 +242,22 @@ def _usable(source: Source, number: int, reader: _Reader, tally: Tally, rows_rea
         if len(bad) == MOST_BAD_ROWS or since > ROWS_AFTER_BAD:
             break
     if len(bad) == 1:
-        raise InputError(f"{source.name}, {bad[0]}; mend the row, or set data.invalid_rows to drop")
+        raise InputError(f"{source.name}, {bad[0]}; fix the row, or set data.invalid_rows to drop")
     if bad:
         raise InputError(
-            f"{source.name}: the first rows that cannot be used:\n"
+            f"{source.name}: the first invalid rows:\n"
             + "".join(f"  {line}\n" for line in bad)
-            + "mend them, or set data.invalid_rows to drop"
+            + "fix them, or set data.invalid_rows to drop"
         )
 
 
 def row_key_with_label(*parts: str) -> bytes:
-    """16 bytes for the texts and the label of a row, as they are written."""
+    """Hash the texts and the label of a row, as they are written, to 16 bytes."""
     return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
 
 def _group(column: str, given: object) -> int:
-    """A 64-bit hash of the group's name, for there may be as many as rows."""
+    """Hash the group's name to 64 bits, because there may be as many groups as rows."""
     empty = given is None or (isinstance(given, float) and not math.isfinite(given))
     if empty or isinstance(given, list | dict) or not (name := label_text(given)):
         raise _BadRow(f"column {column!r} has no group ({type(given).__name__})")
@@ -192,7 +265,7 @@ def _group(column: str, given: object) -> int:
 
 
 def _scalar(value: object) -> str | int | float | bool | None:
-    """A value to slice by, as JSON has it."""
+    """Convert a value to slice by to a JSON scalar."""
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return None if isinstance(value, float) else SURROGATE.sub("\ufffd", str(value)[:MOST_CHARACTERS])

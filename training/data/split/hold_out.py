@@ -1,4 +1,4 @@
-"""Draws the rows that are held out: a share of each label, whole groups, or the newest."""
+"""Draws of a test or validation set: a share of each label, whole groups, or the newest rows."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,10 @@ from training.recipe.data import SplitSettings
 
 
 def hold_out(part: PoolRows, share: float, split: SplitSettings, seed: int, where: str) -> tuple[PoolRows, PoolRows]:
-    """What stays and what is held out. Raises InputError when that cannot be done; `where` begins the message."""
+    """Split off a share of the rows; return the rest and the share.
+
+    Raises InputError when that is impossible; `where` begins the message.
+    """
     if split.group is not None:
         chosen = _groups(part, share, split.group, seed, where)
     elif split.time is not None:
@@ -21,10 +24,10 @@ def hold_out(part: PoolRows, share: float, split: SplitSettings, seed: int, wher
 
 
 def some_groups(part: PoolRows, share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Bool [rows]: groups drawn at random, so that about `share` of each label's rows is in them.
+    """Draw whole groups with about `share` of each label's rows, bool [rows].
 
-    One after the other in random order a group is taken if that brings the labels' counts nearer to the share, each
-    label weighing the same (chi-square distance). StratifiedGroupKFold of scikit-learn knows shares of 1/n only.
+    In random order, a group is taken if that brings the labels' counts nearer to the share, with equal weight for each
+    label (chi-square distance). StratifiedGroupKFold of scikit-learn supports shares of 1/n only.
     """
     groups, of_row = np.unique(part.groups, return_inverse=True)
     rows, labels = part.pool.target.strata(part)
@@ -45,7 +48,7 @@ def some_groups(part: PoolRows, share: float, seed: int) -> npt.NDArray[np.bool_
 
 
 def newest(part: PoolRows, share: float) -> npt.NDArray[np.bool_]:
-    """Bool [rows]: the newest `share`, rounded; of rows with the same time those of the larger key."""
+    """Mark the newest `share` of the rows, bool [rows]; among equal times those of the larger key."""
     order = np.argsort(part.times, kind="stable")  # the part's rows are in the order of their keys
     chosen = np.zeros(len(part), dtype=np.bool_)
     chosen[order[len(part) - round(len(part) * share) :]] = True
@@ -55,12 +58,12 @@ def newest(part: PoolRows, share: float) -> npt.NDArray[np.bool_]:
 def _groups(part: PoolRows, share: float, column: str, seed: int, where: str) -> npt.NDArray[np.bool_]:
     if len(np.unique(part.groups)) < 2:
         raise InputError(
-            f"{where}: all {len(part)} rows have the same {column!r}, and a group is needed on each side of the split: "
+            f"{where}: all {len(part)} rows have the same {column!r}, and each part of the split needs a group: "
             "split by another column, or leave data.split.group out"
         )
     chosen = some_groups(part, share, seed)
     _, of_row, rows = np.unique(part.groups, return_inverse=True, return_counts=True)
-    if not chosen.any():  # each group is larger than twice the share
+    if not chosen.any():  # every group is larger than twice the share
         chosen = of_row == np.argmin(rows)
     elif chosen.all():
         chosen = of_row != np.argmax(rows)

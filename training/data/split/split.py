@@ -1,4 +1,4 @@
-"""Puts each row on a side: by the recipe's share, or on from what the parent held out and was trained on."""
+"""Assignment of rows to train, validation and test; with a previous version its assignment is kept."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,17 @@ from training.recipe.data import DataSettings
 FILTERED_AT_ONCE = 50_000
 MOST_MISSING = 0.5
 MOST_RELABELLED = 0.05
-"""More than a few labels that people mended are other questions, and an answer to those says nothing of the old."""
+"""Largest share of corrected labels in the previous version's test set: with more, the versions are not comparable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """`parts` are `train`, `test` and, if asked for, `validation`; the rest is empty without a parent.
+    """Assignment of rows: `parts` are `train`, `test` and, if requested, `validation`.
 
-    `reference` are the rows of `test` that the parent held out, with the labels that they had; `relabelled` those that
-    have another now. `trained_before` are those that it was trained on, left out by data.rows.train or not. `missing`
-    counts what the parent held out and the data no longer has, `gone` the same of what it was trained on.
+    The other fields are empty without a previous version. `reference` are the rows of its test set with their labels
+    unchanged, `relabelled` those with another label now. `trained_before` are the rows that it was trained on, even
+    where data.rows.train leaves them out. `missing` counts the rows of its test set that the data no longer has, `gone`
+    the training rows that the data no longer has.
     """
 
     parts: dict[str, PoolRows]
@@ -37,14 +38,14 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Which rows a parent knows, bool [rows of the pool]; none without one. No row is both."""
+    """Rows of the previous version's test set and training set, bool [rows of the pool]; no row is in both."""
 
     held_out: Mask
     trained: Mask
 
     @classmethod
     def of(cls, everything: PoolRows, seen: SeenRows | None) -> "Known":
-        """What the parent's filters say of the rows that are kept for their texts."""
+        """Look the kept rows up in the previous version's filters."""
         held_out, trained = np.zeros((2, len(everything.pool)), dtype=np.bool_)
         if seen is not None:
             keys = everything.row_keys()
@@ -54,9 +55,9 @@ class Known:
 
 
 def split_afresh(everything: PoolRows, left_out: Mask, data: DataSettings, seed: int, where: str) -> Split:
-    """Hold out the recipe's share, or the hub's split; no row of the pool that is `left_out` is on either side.
+    """Split off the recipe's test set, or take the hub's.
 
-    Raises InputError when that cannot be done.
+    Rows of the pool that are `left_out` are in no part. Raises InputError when the split is impossible.
     """
     share = data.split.test
     part = everything.take(np.flatnonzero(~left_out[everything.rows]))
@@ -73,12 +74,12 @@ def split_afresh(everything: PoolRows, left_out: Mask, data: DataSettings, seed:
 def split_onward(
     everything: PoolRows, left_out: Mask, known: Known, seen: SeenRows, data: DataSettings, seed: int, where: str
 ) -> Split:
-    """What the parent held out stays held out, what it was trained on is trained on; of the rest a share is held out.
+    """Keep the previous version's test and training sets, and split off a share of the new rows.
 
-    Nothing but the rows, the parent's filters, the share and the seed decides. `data.rows.test` bounds the fresh rows
-    only. Rows of the pool that are `left_out` are on no side. Raises InputError when most of what the parent held out
-    is gone, or more than a few rows of it have another label than they had: then the versions would not be asked the
-    same.
+    The result depends on the rows, the previous version's filters, the share and the seed alone. `data.rows.test`
+    limits the new rows only. Rows of the pool that are `left_out` are in no part. Raises InputError when most rows of
+    the previous test set are gone, or when more than a few of them have another label now: then the versions could not
+    be compared.
     """
     held_out, trained = known.held_out[everything.rows], known.trained[everything.rows]
     out = left_out[everything.rows]
@@ -86,8 +87,8 @@ def split_onward(
     missing = max(0, seen.held_out.rows - int(held_out.sum()))
     if missing > MOST_MISSING * seen.held_out.rows:
         raise InputError(
-            f"data.source: of {seen.held_out.rows} rows that the parent held out, {missing} are not in {where} any "
-            "more, so the versions could not be compared: add the rows that the parent was made of, or start over "
+            f"data.source: of {seen.held_out.rows} rows in the parent's test set, {missing} are no longer in {where}, "
+            "so the versions could not be compared: add the rows that the parent was made of, or start over "
             "with `bentune run`"
         )
     as_it_was = held_out & _in(seen.labelled.has, everything.labelled_keys())
@@ -95,15 +96,15 @@ def split_onward(
     changed, kept = int(relabelled.sum()), int(held_out.sum())
     if changed > MOST_RELABELLED * kept:
         raise InputError(
-            f"data.source: of {kept} rows that the parent held out, {changed} have another label in {where} than they "
-            f"had then, and {MOST_RELABELLED:.0%} may: the versions would not be asked the same; mend the labels, or "
+            f"data.source: of {kept} rows in the parent's test set, {changed} have another label in {where} than "
+            f"before, and at most {MOST_RELABELLED:.0%} may, so the versions could not be compared: fix the labels, or "
             "start over with `bentune run`"
         )
     share = data.split.test
     if isinstance(share, str):
         raise InputError(
-            f"data.split.test: {share!r} names a split of a hub data set, but with a parent its rows decide: put the "
-            "rows of all splits into one source, and give the share of the new ones to hold out, for example 0.2"
+            f"data.split.test: {share!r} names a split of a hub data set, but a parent's test set is kept: put the "
+            "rows of all splits into one source, and give the share of new rows for the test set, for example 0.2"
         )
     chosen = _fresh_held_out(everything, held_out, trained, fresh, data, share, seed)
     tested = chosen if data.rows.test is None else _some(chosen, data.rows.test, seed)
@@ -125,7 +126,7 @@ def split_onward(
 def _fresh_held_out(
     everything: PoolRows, held_out: Mask, trained: Mask, fresh: Mask, data: DataSettings, share: float, seed: int
 ) -> Mask:
-    """Which of the fresh rows are held out. New rows of a group go to the side that the group is on."""
+    """Draw the new rows for the test set; new rows of a known group go to the group's part."""
     if data.split.kind == "label":
         return everything.pool.target.draw_among(everything, fresh, share, seed)
     chosen = np.zeros(len(everything), dtype=np.bool_)
@@ -137,8 +138,8 @@ def _fresh_held_out(
     on_test, on_train = np.unique(groups[held_out]), np.unique(groups[trained])
     if both := len(np.intersect1d(on_test, on_train)):
         raise InputError(
-            f"data.split.group: {data.split.group!r}: {both} of its values have rows that the parent held out and rows "
-            "that it was trained on, and no row may change sides: continue a parent that was split by this column, or "
+            f"data.split.group: {data.split.group!r}: {both} of its values have rows in both the parent's test set and "
+            "its training set, and no row may move: continue a parent that was split by this column, or "
             "start over with `bentune run`"
         )
     chosen |= fresh & np.isin(groups, on_test)
@@ -149,7 +150,7 @@ def _fresh_held_out(
 
 
 def require_training_rows(parts: Mapping[str, PoolRows], where: str) -> None:
-    """Raise InputError for a label that is held out and never trained on, and for a side without a row."""
+    """Raise InputError for a label without training rows, and for a part without a row."""
     trained = parts["train"].label_counts
     for name, part in parts.items():
         missing = {label: rows for label, rows in part.label_counts.items() if label not in trained}
@@ -160,7 +161,7 @@ def require_training_rows(parts: Mapping[str, PoolRows], where: str) -> None:
                 "data.rows.train, or merge it into another label with data.labels"
             )
         if not len(part):
-            raise InputError(f"{where}: no {name} row is left: see what was left out with data.near_duplicates off")
+            raise InputError(f"{where}: no {name} row is left: look for left-out rows with data.near_duplicates: off")
 
 
 def _in(has: Callable[[Sequence[bytes]], Mask], keys: Sequence[bytes]) -> Mask:

@@ -1,1 +1,1 @@
-"""Images as rows: processors, pixel files and augmentation."""
+"""Image rows: processors, datasets and augmentation."""

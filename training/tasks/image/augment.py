@@ -1,4 +1,4 @@
-"""Other views of training images: turned, cut out, mirrored; what is drawn depends on seed, epoch and row alone."""
+"""Augmentation of training images by rotation, crop and flip, which depends on seed, epoch and row alone."""
 
 import math
 from typing import TYPE_CHECKING
@@ -12,17 +12,16 @@ if TYPE_CHECKING:
 
 
 def augmented(image: "Image", settings: AugmentSettings, generator: np.random.Generator) -> "Image":
-    """One view of an RGB image. With the settings' defaults it is the image itself.
+    """Draw one view of an RGB image; with the settings' defaults it is the image itself.
 
-    Turned by up to `rotation` degrees either way, what comes into the picture in the mean colour of its border. Cut to
-    a part of at least `crop` of its area, which is then as large as the image was: the random resized crop of Szegedy
-    et al. 2015, https://arxiv.org/abs/1409.4842, but for its change of proportions. Mirrored each way with probability
-    1/2.
+    The image is rotated by up to `rotation` degrees either way and filled with the mean colour of its border. It is
+    cropped to at least `crop` of its area and resized to its former size: the random resized crop of Szegedy et al.
+    2015, https://arxiv.org/abs/1409.4842, without a change of proportions. It is flipped each way with probability 1/2.
     """
     from PIL import ImageOps
     from PIL.Image import Resampling
 
-    # All are drawn in any case, so that one setting does not change what another draws.
+    # All numbers are always drawn, so that one setting does not change the draws of another.
     angle, area, left, top, horizontal, vertical = generator.random(6)
     if settings.rotation:
         degrees = settings.rotation * (2 * angle - 1)

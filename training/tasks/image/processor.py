@@ -1,4 +1,4 @@
-"""The base model's own image processor, and the same steps as the service takes them, which must give the same."""
+"""Image processor of the base model, checked against the service's implementation of its steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 FILE = "preprocessor_config.json"
 LIMITS = "limits.json"
 PROBES = ((37, 53), (301, 170), (64, 64))
-"""Heights and widths of images on which the two are compared before anything is trained."""
+"""Heights and widths of the images on which both are compared before training."""
 PATCH = 16
-"""Edge of what one token stands for, for models that are not made of patches."""
+"""Edge of the patch that counts as one token, for models without patches."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageProcessor:
-    """Takes the place of a tokenizer. `own` is the model's, of transformers; the service will hold to `limits`.
+    """Image counterpart of a tokenizer: `own` is the model's processor in transformers, `limits` are the service's.
 
-    Training and evaluation see what `own` makes of an image; what is served is proven against it.
+    Training and evaluation use `own`; the service's implementation is proven against it.
     """
 
     own: Any
@@ -38,7 +38,7 @@ class ImageProcessor:
 
     @classmethod
     def of(cls, place: str | Path, **options: Any) -> "ImageProcessor":
-        """Read it from a model's files. Raises InputError for steps that the service does not know."""
+        """Load it from a model's files. Raises InputError for steps that the service does not support."""
         own = AutoImageProcessor.from_pretrained(place, use_fast=False, **options)
         try:
             settings = settings_of(own.to_dict())
@@ -51,25 +51,25 @@ class ImageProcessor:
         return processor
 
     def pixels(self, image: "Image") -> FloatArray:
-        """Float32 [3, height, width] of an RGB image."""
+        """Compute the pixel values of an RGB image, float32 [3, height, width]."""
         values = self.own([np.asarray(image)], input_data_format="channels_last", return_tensors="np")
         result: FloatArray = values["pixel_values"][0].astype(np.float32)
         return result
 
     def read(self, text: str) -> "Image":
-        """The RGB image of a data URL."""
+        """Decode the RGB image of a data URL."""
         return open_image(decoded(text), self.limits.max_pixels)
 
     def encode(self, texts: Sequence[str]) -> list[Pixels]:
-        """Images in base64 as the model's own processor gives them."""
+        """Encode base64 images by the model's own processor."""
         return [Pixels(self.pixels(self.read(text)), self.limits.max_tokens) for text in texts]
 
     def served(self) -> ImageEncoder:
-        """The service's encoder with these settings."""
+        """Build the service's encoder with these settings."""
         return ImageEncoder(self.settings, self.limits)
 
     def save_pretrained(self, directory: Path) -> None:
-        """Write the model's own, under transformers' name."""
+        """Write the model's own processor, under transformers' file name, and the limits."""
         directory.mkdir(parents=True, exist_ok=True)
         self.own.save_pretrained(directory)
         write_json(directory / LIMITS, self.limits)
@@ -82,7 +82,7 @@ class ImageProcessor:
         return cls(own, settings_of(own.to_dict()), limits)
 
     def require_same(self, name: str) -> None:
-        """Raise InputError when the service's arithmetic gives other values than the model's own."""
+        """Raise InputError when the service computes other pixel values than the model's own processor."""
         from PIL import Image
 
         random = np.random.default_rng(0)
@@ -97,7 +97,7 @@ class ImageProcessor:
 
 
 def settings_of(own: dict[str, Any]) -> ImageSettings:
-    """The steps of a processor of transformers, as it saves itself. Raises ValueError or ValidationError."""
+    """Read the steps from a saved processor of transformers. Raises ValueError or ValidationError."""
     if not own.get("do_resize"):
         raise ValueError("do_resize is not set, and images must come out at one size")
     size = own["size"]
@@ -115,7 +115,7 @@ def settings_of(own: dict[str, Any]) -> ImageSettings:
 
 
 def patches(config: Any, shape: tuple[int, int]) -> int:
-    """How many patches an image of this height and width has in the model, and a token more for the whole of it."""
+    """Count the tokens of an image of this height and width: its patches and one class token."""
     given = getattr(config, "patch_size", None)
     edge = given if isinstance(given, int) and given > 0 else PATCH
     rows, columns = (max(1, size // edge) for size in shape)

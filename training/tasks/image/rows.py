@@ -1,4 +1,4 @@
-"""Images as torch sees them: decoded when they are asked for, so that only a batch of them is in memory."""
+"""Dataset of images that are decoded on access, so that only one batch is in memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +17,9 @@ from training.tasks.rows import Rows
 
 @dataclass
 class ImageRows(Dataset):  # type: ignore[type-arg]  # of dicts
-    """Rows of which each is `pixel_values`, float32 [3, height, width], and `labels`.
+    """Dataset of `pixel_values`, float32 [3, height, width], and `labels`.
 
-    With `augment` every epoch sees another view of each; the same seed, epoch and row have the same.
+    With `augment` every epoch has another view of each image, which depends on seed, epoch and row alone.
     """
 
     rows: Rows
@@ -35,22 +35,22 @@ class ImageRows(Dataset):  # type: ignore[type-arg]  # of dicts
         image = self.processor.read(self.rows.texts[row])
         if self.augment is not None:
             image = augmented(image, self.augment, np.random.default_rng([self.seed, self.epoch(), row]))
-        # The same as the model's own gives, which was checked when it was loaded, in a quarter of the time.
+        # Equal to the model's own processor, as checked when it was loaded, in a quarter of the time.
         values = pixel_values(image, self.processor.settings)
         return {"pixel_values": values, "labels": int(self.rows.labels[row])}
 
     def augmented(self, settings: AugmentSettings, seed: int) -> "ImageRows":
-        """The same rows, to be trained on: for those that measure a model it is never called."""
+        """Return the rows with augmentation, for the training set only."""
         return replace(self, augment=settings, seed=seed) if settings.changes_images else self
 
     @property
     def lengths(self) -> list[int]:
-        """What each costs: all the same."""
+        """Tokens of each image, all the same."""
         return [self.processor.limits.max_tokens] * len(self)
 
 
 def collated(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """A batch: `pixel_values`, float32 [rows, 3, height, width], and `labels`, int64 [rows]."""
+    """Collate a batch: `pixel_values`, float32 [rows, 3, height, width], and `labels`, int64 [rows]."""
     return {
         "pixel_values": torch.from_numpy(np.stack([row["pixel_values"] for row in rows])),
         "labels": torch.tensor([row["labels"] for row in rows], dtype=torch.int64),
@@ -60,7 +60,7 @@ def collated(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 def image_logits(
     model: torch.nn.Module, processor: ImageProcessor, rows: Rows, advance: Callable[[int], None], batch_size: int
 ) -> tuple[FloatArray, list[list[int]]]:
-    """Logits, float32 [rows, labels], in the order of the rows, and for each what stands for its pixel values.
+    """Compute logits, float32 [rows, labels], in the order of the rows, and a digest of each row's pixels.
 
     The model is put into eval mode.
     """

@@ -1,4 +1,4 @@
-"""The order of labels: that of the numbers where all are whole numbers, else of the letters."""
+"""Order of labels: numeric where all labels are whole numbers, else alphabetic."""
 
 import math
 import re
@@ -13,14 +13,14 @@ NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 def label_order(labels: Iterable[str]) -> list[str]:
-    """The labels as a model numbers them."""
+    """Sort the labels in the order in which a model numbers them."""
     found = set(labels)
     numeric = all(NUMBER.fullmatch(label) for label in found)
     return sorted(found, key=lambda label: (int(label) if numeric else 0, label))
 
 
 def ranks_of(labels: list[str]) -> npt.NDArray[np.int64]:
-    """The place of each label among all, int64 [labels], in numeric order; equal numbers share one.
+    """Rank the labels by their numbers, int64 [labels]; equal numbers share a rank.
 
     Raises InputError for a label that is no number.
     """
@@ -32,7 +32,7 @@ def ranks_of(labels: list[str]) -> npt.NDArray[np.int64]:
             numbers.append(math.nan)
         if not math.isfinite(numbers[-1]):
             raise InputError(
-                f"evaluate.ordinal: label {label!r} is no number, so it has no place in an order: name the labels by "
+                f"evaluate.ordinal: label {label!r} is no number, so it has no rank: name the labels by "
                 "numbers with data.labels, or leave evaluate.ordinal out"
             )
     return np.unique(numbers, return_inverse=True)[1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""What training minimizes, for each batch."""
+"""Losses that training minimizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from torch.nn import functional
 
 
 class Loss(Protocol):
-    """The mean loss of a batch, a scalar."""
+    """Mean loss of a batch, a scalar."""
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """From logits, float [rows, labels], labels, and what else the model was given.
+        """Compute the loss from logits, float [rows, labels], labels, and the model's other inputs.
 
-        Labels are int64 [rows], or where rows have any number of them [rows, labels], 1 for each that a row has.
+        Labels are int64 [rows], for multi-label rows [rows, labels] with 1 for each label of a row.
         """
 
 
@@ -36,16 +36,16 @@ def binary_cross_entropy(
 class WeightedCrossEntropy:
     """Cross-entropy in nats, with `weights` by label, float32 [labels], and label smoothing.
 
-    Smoothing gives every label `smoothing` / labels of the target (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567).
-    The sum of the weighted losses is divided by the rows. torch's own mean divides it by the rows' weights: then a
-    weight depends on its neighbours in the batch, and in a batch of one row there is none.
+    Smoothing gives every label `smoothing` / labels of the target (Szegedy et al. 2016,
+    https://arxiv.org/abs/1512.00567). The sum of the weighted losses is divided by the number of rows. torch's own mean
+    divides by the sum of the weights: then a row's loss depends on its batch, and weights cancel in a batch of one row.
     """
 
     weights: torch.Tensor | None = None
     smoothing: float = 0.0
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG002
-        """The mean of the batch."""
+        """Compute the mean loss of a batch."""
         weights = None if self.weights is None else self.weights.to(logits.device)
         total = functional.cross_entropy(
             logits.float(), labels, weight=weights, label_smoothing=self.smoothing, reduction="sum"
@@ -55,17 +55,17 @@ class WeightedCrossEntropy:
 
 @dataclass(frozen=True, slots=True)
 class WeightedBinaryCrossEntropy:
-    """Binary cross-entropy in nats of any number of labels, a mean over rows and labels.
+    """Binary cross-entropy in nats of multi-label rows, a mean over rows and labels.
 
-    `weights`, float32 [labels], are those of having a label, torch's pos_weight. Smoothing draws both targets of a
-    label together by `smoothing`: half of it is what remains of 0, and what 1 lacks.
+    `weights`, float32 [labels], weigh the positive rows of a label, as torch's pos_weight. Smoothing turns the targets
+    0 and 1 into `smoothing` / 2 and 1 - `smoothing` / 2.
     """
 
     weights: torch.Tensor | None = None
     smoothing: float = 0.0
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG002
-        """The mean of the batch."""
+        """Compute the mean loss of a batch."""
         weights = None if self.weights is None else self.weights.to(logits.device)
         targets = labels.float() * (1 - self.smoothing) + self.smoothing / 2
         return functional.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights)

@@ -1,8 +1,8 @@
-"""Iterative stratification: draws a share of rows that have any number of labels, so that each label has its share.
+"""Iterative stratification: a draw of multi-label rows in which each label has its share.
 
-Sechidis, Tsoumakas and Vlahavas 2011, "On the Stratification of Multi-Label Data", algorithm 1, of two subsets: the
-label with the fewest rows left goes first, while there is still a choice, and each of its rows goes to the side that
-wants that label most. Here to have no label is one too, so that such rows are shared as well.
+Sechidis, Tsoumakas and Vlahavas 2011, "On the Stratification of Multi-Label Data", algorithm 1, with two subsets: the
+label with the fewest remaining rows goes first, and each of its rows goes to the subset that needs that label most.
+Here to have no label counts as a label, so that such rows are stratified too.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ from training.tasks.targets.target import Indices, Mask
 
 
 def stratified(rows: Indices, labels: Indices, count: int, share: float, seed: int) -> Mask:
-    """Bool [count]: about a `share` of each label's rows; row `rows[n]` has the label `labels[n]`, both int64.
+    """Draw about a `share` of each label's rows, bool [count].
 
-    The same seed draws the same rows.
+    Row `rows[n]` has the label `labels[n]`, both int64. The same seed draws the same rows.
     """
     without = np.setdiff1d(np.arange(count), rows)
     rows = np.append(rows, without)
     labels = np.append(labels, np.full(len(without), labels.max(initial=-1) + 1))
-    place = np.random.default_rng(seed).permutation(count)  # what is first, is by chance
+    place = np.random.default_rng(seed).permutation(count)  # the order among a label's rows is random
     order = np.lexsort((place[rows], labels))
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     rows_of = dict(zip(labels[order][starts].tolist(), np.split(rows[order], starts[1:]), strict=True))
@@ -26,7 +26,7 @@ def stratified(rows: Indices, labels: Indices, count: int, share: float, seed: i
     edges = np.searchsorted(rows[by_row], np.arange(count + 1)).tolist()
     of_row = labels[by_row].tolist()
     left = {label: len(part) for label, part in rows_of.items()}
-    # What each side still wants of each label, and of all rows.
+    # What each subset still needs of each label, and of all rows.
     wanted = [{label: part * number for label, number in left.items()} for part in (1 - share, share)]
     in_all = [(1 - share) * count, share * count]
     chosen, given = np.zeros((2, count), dtype=np.bool_)

@@ -1,1 +1,1 @@
-"""Texts as rows: tokenized files and augmentation."""
+"""Text rows: tokenized files and augmentation."""

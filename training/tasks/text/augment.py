@@ -1,4 +1,4 @@
-"""Perturbs texts: words swapped, dropped or doubled, and letters as people mistype them."""
+"""Augmentation of texts: swapped, dropped or duplicated words, and typing errors."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ WORD = re.compile(r"(\S+)(\s*)")
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 Pieces = list[tuple[str, str]]
-"""Words, each with the blanks after it."""
+"""Words, each with the white space after it."""
 
 
 def perturb(text: str, settings: AugmentSettings, generator: np.random.Generator) -> str:
-    """`text` with as many edits as its rates say, of kinds drawn at random; a text without a blank keeps its word.
+    """Edit words and letters of a text at the settings' rates; a single word is never dropped.
 
-    The number of edits is rate x words, and rate x letters, rounded up or down at random, so that short texts get their
-    share as well. The result is never empty, and has no blanks at its ends.
+    The kinds of edits are drawn at random. Their number is rate x words, and rate x letters, rounded up or down at
+    random, so that short texts get their share. The result is never empty, and has no white space at its ends.
     """
     pieces: Pieces = WORD.findall(text)
     for edit in _drawn(settings.word_edits, settings.word_rate * len(pieces), generator):
@@ -27,7 +27,7 @@ def perturb(text: str, settings: AugmentSettings, generator: np.random.Generator
     letters = [*"".join(word + blanks for word, blanks in pieces).strip()]
     places = [place for place, letter in enumerate(letters) if letter.isalpha()]
     edits = list(_drawn(settings.character_edits, settings.character_rate * len(places), generator))
-    # From the end, so that an edit does not move the places of those to come.
+    # From the end, so that an edit does not move the places of the next ones.
     chosen = (
         sorted(generator.choice(places, min(len(edits), len(places)), replace=False), reverse=True) if edits else []
     )
@@ -79,7 +79,7 @@ def _mistype(letters: list[str], place: int, generator: np.random.Generator) -> 
 
 
 def _neighbours() -> dict[str, str]:
-    """The keys that touch each key: beside it, and the two that it lies between in the rows above and below."""
+    """Map each key to the keys that touch it: beside it, and two each in the rows above and below."""
     found = {}
     for row, keys in enumerate(KEYBOARD):
         for column, key in enumerate(keys):

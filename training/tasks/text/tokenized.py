@@ -1,4 +1,4 @@
-"""Tokenized rows on disk, which training reads as it needs them: memory does not grow with their number."""
+"""Tokenized rows in a memory-mapped file, so that memory does not grow with their number."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,16 +14,16 @@ from training.tasks.image.rows import ImageRows
 from training.tasks.rows import Rows, of_size
 
 AT_ONCE = 1_000
-"""Rows whose tokens are Python's numbers for a moment, which are ten times as large."""
+"""Number of rows tokenized at once; their tokens are Python integers first, ten times as large."""
 
 TYPES = {"input_ids": pa.int32(), "token_type_ids": pa.int8()}
 MASK = "attention_mask"
 
 
 def tokenized(parts: Iterable[Rows], tokenizer: PreTrainedTokenizerBase, max_tokens: int, file: Path) -> Dataset:
-    """Rows cut to `max_tokens` and not padded, in their order, with `labels`; `file` holds them and is mapped.
+    """Tokenize rows, truncated to `max_tokens`, into `file`, and return it as a dataset with `labels`.
 
-    There is no attention mask: all of it would be ones, and padding adds the one that it makes.
+    There is no padding and no attention mask, which the collator adds.
     """
     file.parent.mkdir(exist_ok=True)
     writer = None
@@ -44,7 +44,7 @@ def tokenized(parts: Iterable[Rows], tokenizer: PreTrainedTokenizerBase, max_tok
 
 
 def lengths_of(rows: Dataset | ImageRows) -> npt.NDArray[np.int32]:
-    """Tokens, or patches, of each row, int32 [rows]."""
+    """Count the tokens, or patches, of each row, int32 [rows]."""
     if isinstance(rows, ImageRows):
         return np.asarray(rows.lengths, dtype=np.int32)
     tables = rows.select_columns("input_ids").with_format("arrow").iter(AT_ONCE)

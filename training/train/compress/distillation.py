@@ -1,4 +1,4 @@
-"""Distillation: a teacher's answers to the training rows, taken once, become a part of the loss."""
+"""Distillation: a teacher's logits for the training rows, computed once, and the loss that includes them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,10 +24,10 @@ ANSWERS = "teacher_logits.npy"
 
 
 class DistillationLoss:
-    """The loss of Hinton et al. 2015 (https://arxiv.org/abs/1503.02531), section 2, as a mean over the batch.
+    """Loss of Hinton et al. 2015 (https://arxiv.org/abs/1503.02531), section 2, as a mean over the batch.
 
     weight * T^2 * KL(teacher / T || student / T) + (1 - weight) * the loss of the labels. The rows are those of
-    `taught`; rows without a teacher's answer, as validation's, count by their labels alone.
+    `taught`; rows without teacher logits, as in the validation set, count by their labels alone.
     """
 
     def __init__(self, settings: DistillSettings, of_labels: Loss) -> None:
@@ -36,7 +36,10 @@ class DistillationLoss:
         self.of_labels = of_labels
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """From logits, float [rows, labels], and labels, int64 [rows], or float32 [rows, 1 + labels] if `taught`."""
+        """Compute the loss from logits, float [rows, labels].
+
+        Labels are int64 [rows], or float32 [rows, 1 + labels] for rows of `taught`.
+        """
         if labels.dim() == 1:
             return self.of_labels(logits, labels, inputs)
         gold, teacher = labels[:, 0].long(), labels[:, 1:]
@@ -52,9 +55,9 @@ class DistillationLoss:
 
 
 def taught(dataset: Dataset, answers: Logits) -> Dataset:
-    """The dataset with `labels` as float32 [1 + labels]: the number of the gold label, and the teacher's logits.
+    """Replace `labels` by float32 [1 + labels]: the gold label's number, then the teacher's logits.
 
-    Trainer hands the loss nothing of a row but its labels and what the model is given.
+    Trainer passes to the loss nothing of a row but its labels and the model's inputs.
     """
     # A float32 holds every whole number up to 2^24.
     both = np.column_stack([np.asarray(dataset["labels"], dtype=np.float32), answers.astype(np.float32)])
@@ -64,31 +67,31 @@ def taught(dataset: Dataset, answers: Logits) -> Dataset:
 def ask_teacher(
     recipe: Recipe, rows: Rows | TrainingRows, labels: list[str], work: Path, report: Reporter
 ) -> tuple[Logits, Summary]:
-    """The teacher's logits for the training rows, float32 [rows, labels], and what to tell about them.
+    """Compute the teacher's logits for the training rows, float32 [rows, labels], and their summary.
 
-    An interrupted run finds them again in `work`, where `teacher.json` stays. Raises InputError as `open_teacher` does,
-    and when the teacher lacks a label.
+    A resumed run reads them from `work`, where `teacher.json` stays. Raises InputError as `open_teacher` does, and when
+    the teacher lacks a label.
     """
     if recipe.distill is None:
         raise ValueError("the recipe has no `distill`")
     answers = _answers(work / ANSWERS, (len(rows), len(labels)))
     if answers is None:
         teacher = open_teacher(recipe)
-        with report.task("asking the teacher", len(rows)) as advance:
+        with report.task("computing the teacher's logits", len(rows)) as advance:
             answers = np.concatenate([teacher.logits(part, labels, advance) for part in rows.parts()])
         beside = work / f"{ANSWERS}.partial"
         with beside.open("wb") as file:
             np.save(file, answers, allow_pickle=False)
         beside.rename(work / ANSWERS)
     accuracy = float((answers.argmax(axis=-1) == rows.labels).mean())
-    report.say(f"distilling from {recipe.distill.teacher}: its answers are the label for {accuracy:.1%} of these rows")
+    report.say(f"distilling from {recipe.distill.teacher}: its accuracy on the training rows is {accuracy:.1%}")
     told = {"source": recipe.distill.teacher, "sha256": teacher_digest(recipe.distill.teacher)}
     write_json(work / TEACHER, told)
     return answers, {"teacher": told | {"training_accuracy": accuracy}}
 
 
 def _answers(file: Path, shape: tuple[int, int]) -> Logits | None:
-    """What an interrupted run saved, unless it is not for these rows."""
+    """Load the logits of an interrupted run; None where they do not fit these rows."""
     try:
         saved: Logits = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights become zero, and stay zero while the others are tuned."""
+"""Magnitude pruning: the smallest weights become zero, and stay zero during further tuning."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 
 
 def zero_smallest(model: PreTrainedModel, amount: float) -> None:
-    """Set the share `amount` of the encoder's linear weights to zero, the smallest of all layers together.
+    """Set the smallest share `amount` of the encoder's linear weights to zero, ranked over all layers.
 
-    Biases, embeddings and the head are left (Han et al. 2015, https://arxiv.org/abs/1506.02626; ranked over all layers
+    Biases, embeddings and the head stay as they are (Han et al. 2015, https://arxiv.org/abs/1506.02626; global ranking
     as in torch.nn.utils.prune.global_unstructured).
     """
     linear = [(module, "weight") for module in _linear_layers(model)]
@@ -20,19 +20,19 @@ def zero_smallest(model: PreTrainedModel, amount: float) -> None:
 
 
 def hold_zeros(model: PreTrainedModel) -> None:
-    """Keep what is zero now at zero in training; `release` makes plain weights of it again."""
+    """Keep today's zeros at zero during training, by a mask; `release` restores plain weights."""
     for module in _linear_layers(model):
         prune.custom_from_mask(module, "weight", (module.weight != 0).to(module.weight.dtype))
 
 
 def release(model: PreTrainedModel) -> None:
-    """Undo `hold_zeros`; the zeros stay."""
+    """Remove the masks of `hold_zeros`; the zeros stay."""
     for module in _linear_layers(model):
         prune.remove(module, "weight")
 
 
 def zeros(model: PreTrainedModel) -> float:
-    """The share of the encoder's linear weights that are exactly zero."""
+    """Return the share of the encoder's linear weights that are exactly zero."""
     weights = [module.weight for module in _linear_layers(model)]
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 

@@ -1,8 +1,8 @@
-"""The second half of training with `prune`: makes the trained model smaller, and tunes what is left again.
+"""Second half of training with `prune`: pruning of the trained model, and tuning of the remaining weights.
 
     dense/ (trained, merged)  ->  pruned/ (smaller, not yet tuned again)  ->  model/ (the result)
 
-Each directory appears whole or not at all, so that an interrupted run goes on in the phase that it was in.
+Each directory appears complete or not at all, so that an interrupted run resumes in its phase.
 """
 
 import json
@@ -39,21 +39,21 @@ SUMMARY = "trained.json"
 
 
 def require_prunable(model: PreTrainedModel, recipe: Recipe) -> None:
-    """Raise InputError, before anything is trained, when the model cannot be pruned as the recipe says."""
+    """Raise InputError when the model cannot be pruned as the recipe asks; call it before training."""
     if recipe.prune is not None and place().world > 1:
-        raise InputError(f"prune: {place().world} processes train, and one alone can prune: start it without torchrun")
+        raise InputError(f"prune: {place().world} processes cannot prune together: start without torchrun")
     if recipe.prune is None or recipe.prune.kind == "magnitude":
         return
     layout_of(model, recipe.prune.kind)
     if recipe.warm:
         raise InputError(
-            f"prune.kind: {recipe.prune.kind} would prune the parent's model, which was pruned already, once more: "
-            "start cold, without train.warm_start"
+            f"prune.kind: {recipe.prune.kind} would prune the parent's model a second time: start cold, without "
+            "train.warm_start"
         )
 
 
 def dense_summary(work: Path) -> Summary | None:
-    """What the training told that an interrupted pruning followed; None before that."""
+    """Read the summary of the training that an interrupted pruning followed; None before pruning."""
     try:
         found: Summary = json.loads((work / DENSE / SUMMARY).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def dense_summary(work: Path) -> Summary | None:
 
 
 def worth_keeping(work: Path) -> set[str]:
-    """After a failure: the phases that are done, and the checkpoints of the last one."""
+    """List what to keep after a failure: completed phases, and checkpoints of the current one."""
     done = {name for name in (DENSE, PRUNED) if (work / name).is_dir()}
     return done | ({CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set())
 
@@ -78,21 +78,22 @@ def prune_and_tune(
     report: Reporter,
     loss: Loss,
 ) -> Summary:
-    """Make model/ from what `save_tuned` wrote into `work`, and tell what was taken out; dense/ stays for `evaluate`.
+    """Prune and tune what `save_tuned` wrote into `work`, write model/, and summarize it.
 
-    `trained` is the summary of the training before, which an interrupted run finds again in dense/.
+    dense/ stays for the stage `evaluate`. `trained` is the summary of the training, which a resumed run reads from
+    dense/.
     """
     if recipe.prune is None:
         raise ValueError("the recipe has no `prune`")
     if not (work / DENSE).is_dir():
         _keep_dense(recipe, labels, trained, work)
-    for name in ("adapter", MODEL):  # what `save_tuned` left
+    for name in ("adapter", MODEL):  # written by `save_tuned`
         shutil.rmtree(work / name, ignore_errors=True)
     if not (work / PRUNED).is_dir():
         _prune(recipe.prune, recipe.seed, rows, tokenizer, loss, work, report)
     model = _load(work / PRUNED)
     told: Summary = json.loads((work / PRUNED / SUMMARY).read_text(encoding="utf-8"))
-    report.say(_said(recipe.prune, told))
+    report.say(_message(recipe.prune, told))
     if recipe.prune.kind == "magnitude":
         hold_zeros(model)
     try:
@@ -146,7 +147,7 @@ def _prune(
 
 
 def tuned_again(recipe: Recipe) -> Recipe:
-    """The recipe of the second training: every weight, for `prune.epochs`."""
+    """Return the recipe of the second training: every weight, for `prune.epochs`."""
     if recipe.prune is None:
         raise ValueError("the recipe has no `prune`")
     rate = recipe.prune.learning_rate
@@ -156,13 +157,13 @@ def tuned_again(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"method": FullMethod(name="full"), "train": train})
 
 
-def _said(settings: PruneSettings, told: dict[str, Any]) -> str:
+def _message(settings: PruneSettings, told: dict[str, Any]) -> str:
     if settings.kind == "magnitude":
         return f"pruned: {told['zeros']:.1%} of the encoder's linear weights are zero"
     return (
         f"pruned: {told['heads']:,} of {told['heads_before']:,} heads and {told['neurons']:,} of "
-        f"{told['neurons_before']:,} neurons are gone, {told['parameters']:,} of {told['parameters_before']:,} weights "
-        "are left"
+        f"{told['neurons_before']:,} neurons removed, {told['parameters']:,} of {told['parameters_before']:,} weights "
+        "remain"
     )
 
 
@@ -174,7 +175,7 @@ def _load(directory: Path) -> PreTrainedModel:
 
 
 def _write(place: Path, *writers: Callable[[Path], Any]) -> None:
-    """Have a directory written beside and renamed: it is there whole, or not at all."""
+    """Write a directory beside `place` and rename it, so that it appears complete or not at all."""
     beside = place.with_name(place.name + ".partial")
     for old in (beside, place):
         shutil.rmtree(old, ignore_errors=True)

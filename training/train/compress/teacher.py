@@ -1,4 +1,4 @@
-"""The teacher of a distillation: a fine-tuned classifier that gives logits for rows, in the order of our labels."""
+"""Teacher of a distillation: a fine-tuned classifier whose logits come in the order of the student's labels."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -26,33 +26,33 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """`answer` gives logits, float32 [rows, its labels], in the order of the rows."""
+    """Labels and model of a teacher; `answer` returns logits, float32 [rows, its labels], in the order of the rows."""
 
     labels: list[str]
     answer: Callable[[Rows, Advance], Logits]
 
     def logits(self, rows: Rows, labels: Sequence[str], advance: Advance) -> Logits:
-        """Logits, float32 [rows, labels], in the order of the given labels, which are found by name.
+        """Compute logits, float32 [rows, labels], in the order of the given labels, matched by name.
 
-        Labels that only the teacher knows are left out, as if it knew that none of them is right. Raises InputError
-        when it lacks one, or its logits are not finite.
+        Labels that only the teacher has are left out, as if it knew that none of them is right. Raises InputError when
+        it lacks one of the given labels, or when its logits are not finite.
         """
         if missing := [label for label in labels if label not in self.labels]:
             raise InputError(
-                f"{KEY}: the teacher does not know {_shown(missing)} of the data; it knows {_shown(self.labels)}: "
+                f"{KEY}: the teacher lacks the label {_shown(missing)} of the data; it has {_shown(self.labels)}: "
                 "rename the data's labels with data.labels, or give a teacher of the same labels"
             )
         logits = self.answer(rows, advance)
         if not np.isfinite(logits).all():
-            raise InputError(f"{KEY}: the teacher gives logits that are no numbers: give another one")
+            raise InputError(f"{KEY}: the teacher gives logits that are not finite: give another one")
         return logits[:, [self.labels.index(label) for label in labels]]
 
 
 def open_teacher(recipe: Recipe) -> Teacher:
-    """The teacher that the recipe's `distill` names, with the tokenizer that it was trained with.
+    """Open the teacher that the recipe's `distill` names, with its own tokenizer.
 
-    A bundle answers with its fp32 model, which `verify` proved equal to what was trained. Raises InputError when there
-    is no such teacher, or it has no head of its own.
+    A bundle's fp32 model answers, which the stage `verify` proved equal to the trained one. Raises InputError when
+    there is no such teacher, or when it has no trained head.
     """
     if recipe.distill is None:
         raise ValueError("the recipe has no `distill`")
@@ -69,7 +69,7 @@ def _stored(bundle: Bundle, recipe: Recipe) -> Teacher:
     most = bundle.manifest.limits.max_tokens
     wanted = (recipe.distill and recipe.distill.max_tokens) or most
     if wanted > most:
-        raise InputError(f"distill.max_tokens: {wanted} is more than the {most} that {bundle.tag} takes")
+        raise InputError(f"distill.max_tokens: {wanted} is more than the maximum of {bundle.tag}; give at most {most}")
     manifest = bundle.manifest
     task = task_class(manifest.task).open(
         bundle.root / "processor", bundle.processor, Limits(max_tokens=wanted), manifest.target, manifest.columns
@@ -95,7 +95,7 @@ def _saved(recipe: Recipe, source: str, max_tokens: int) -> Teacher:
     loaded = load_base(as_model, labels)
     if loaded.fresh:
         raise InputError(
-            f"{source} has no weights for its {loaded.fresh[0]}: a teacher is a classifier that was fine-tuned before"
+            f"{source} has no weights for its {loaded.fresh[0]}: give a classifier that was fine-tuned before"
         )
 
     def answer(rows: Rows, advance: Advance) -> Logits:
@@ -106,7 +106,7 @@ def _saved(recipe: Recipe, source: str, max_tokens: int) -> Teacher:
 
 @contextlib.contextmanager
 def _about_the_teacher() -> Iterator[None]:
-    """What cannot be loaded is the teacher, not the recipe's model."""
+    """Rewrite errors about `model` so that they name the teacher."""
     try:
         yield
     except InputError as error:

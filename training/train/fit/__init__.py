@@ -1,1 +1,1 @@
-"""Training loop: arguments, rows, samplers, and sharding."""
+"""Training loop: arguments, rows, samplers and sharding."""

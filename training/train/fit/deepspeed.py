@@ -1,4 +1,4 @@
-"""DeepSpeed under Trainer: what it is configured with, and what must be there before anything is trained with it."""
+"""DeepSpeed under Trainer: its configuration, its requirements and its sharded weights."""
 
 import contextlib
 import importlib.util
@@ -16,12 +16,15 @@ from training.recipe.deepspeed import AUTO, RECIPES
 from training.recipe.recipe import Recipe
 
 KEY = "train.deepspeed"
-# The newest state is named in it (deepspeed 0.19, DeepSpeedEngine.save_checkpoint).
+# This file names the newest state (deepspeed 0.19, DeepSpeedEngine.save_checkpoint).
 NEWEST = "latest"
 
 
 def configuration(recipe: Recipe) -> dict[str, Any] | None:
-    """What Trainer hands to DeepSpeed, with the recipe's own values left for it to fill in; None to train without."""
+    """Build the DeepSpeed configuration for Trainer; None without DeepSpeed.
+
+    Values that the recipe sets elsewhere are `auto`, which Trainer fills in.
+    """
     given = recipe.train.deepspeed
     if given is None:
         return None
@@ -30,7 +33,7 @@ def configuration(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def require_deepspeed(recipe: Recipe, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise InputError, before anything is loaded, when a recipe cannot be trained with DeepSpeed as it asks for it."""
+    """Raise InputError when the recipe's DeepSpeed settings cannot work; call it before loading."""
     if recipe.train.deepspeed is None:
         if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
             raise InputError(f"--use_deepspeed: set {KEY} in the recipe, and start the processes with torchrun")
@@ -38,41 +41,41 @@ def require_deepspeed(recipe: Recipe, environment: Mapping[str, str] = os.enviro
     if importlib.util.find_spec("deepspeed") is None:
         raise InputError(f"{KEY}: the package `deepspeed` is not installed; install Bentune with the extra [deepspeed]")
     if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise InputError(f"{KEY}: DeepSpeed and FSDP both spread a training out; leave one of them out")
+        raise InputError(f"{KEY}: DeepSpeed and FSDP both shard the weights; leave one of them out")
     if recipe.method.name == "qlora" or recipe.prune is not None:
         what = "method: qlora" if recipe.prune is None else "prune"
-        raise InputError(f"{what} is not trained with DeepSpeed; leave {KEY} out")
+        raise InputError(f"{what} is not supported with DeepSpeed; leave {KEY} out")
     here = place(environment)
     if here.world > 1 and not torch.cuda.is_available():
-        # accelerate 1.15, PartialState.__init__: without a GPU there is no backend, and each believes it is alone.
-        raise InputError(f"{KEY}: {here.world} processes share a training by DeepSpeed on GPUs only, and none is there")
+        # accelerate 1.15, PartialState.__init__: without a GPU there is no backend, and each process trains alone.
+        raise InputError(f"{KEY}: DeepSpeed with {here.world} processes needs GPUs, and this machine has none")
     with stdout_kept(recipe):
         _require_known(recipe.train.deepspeed.get("zero_optimization", {}))
 
 
 @contextlib.contextmanager
 def stdout_kept(recipe: Recipe) -> Iterator[None]:
-    """Have DeepSpeed say what it says on stderr: stdout is the command's own, which may be one JSON object."""
+    """Redirect DeepSpeed's output to stderr: the command's stdout may be one JSON object."""
     with contextlib.nullcontext() if recipe.train.deepspeed is None else contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 def is_checkpoint(checkpoint: Path) -> bool:
-    """Whether DeepSpeed wrote it."""
+    """Return true for a checkpoint that DeepSpeed wrote."""
     return (checkpoint / NEWEST).is_file()
 
 
 def load(model: torch.nn.Module, checkpoint: Path) -> None:
-    """Put the weights of a checkpoint, which all processes wrote, whole into a model that is not trained on."""
+    """Load a sharded checkpoint into a model that is not trained any further."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     model.load_state_dict(get_fp32_state_dict_from_zero_checkpoint(str(checkpoint)), strict=False)
 
 
 def gather(model: torch.nn.Module, *, keep: bool) -> None:
-    """Bring the weights that ZeRO 3 has spread over the processes together, in every process at once.
+    """Gather the weights that ZeRO 3 has sharded; every process must call this.
 
-    Where `keep` is set the model holds them afterwards as float32, to be saved.
+    With `keep` the model holds them afterwards in float32, ready to be saved.
     """
     from deepspeed import zero
 
@@ -91,12 +94,12 @@ def _require_known(zero: Any) -> None:
     if not isinstance(zero, dict):
         raise InputError(f"{KEY}.zero_optimization: give a mapping")
     if zero.get("stage") not in {1, 2, 3}:
-        raise InputError(f"{KEY}.zero_optimization.stage: {zero.get('stage')} spreads nothing out; give 1, 2 or 3")
+        raise InputError(f"{KEY}.zero_optimization.stage: {zero.get('stage')} shards nothing; give 1, 2 or 3")
     unknown = sorted(zero.keys() - DeepSpeedZeroConfig.model_fields.keys())
     aliases = {field.alias for field in DeepSpeedZeroConfig.model_fields.values()}
     unknown = [key for key in unknown if key not in aliases]
     if unknown:
-        raise InputError(f"{KEY}.zero_optimization.{unknown[0]}: DeepSpeed has no such value")
+        raise InputError(f"{KEY}.zero_optimization.{unknown[0]}: DeepSpeed has no such setting; remove it")
     try:
         DeepSpeedZeroConfig(**{key: value for key, value in zero.items() if value != AUTO})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Fits a model to rows with transformers' Trainer: checkpoints, validation, progress, and going on where it stopped."""
+"""Training with transformers' Trainer: checkpoints, validation, progress, and resuming an interrupted run."""
 
 import contextlib
 import shutil
@@ -36,22 +36,26 @@ from training.tasks.targets.losses import Loss
 from training.tasks.targets.target import TrainingTarget
 from training.tasks.text.tokenized import lengths_of
 from training.train.fit import deepspeed
-from training.train.fit.arguments import evaluation_steps, total_steps, training_arguments
-from training.train.fit.fsdp import make_whole, require_same_kind
-from training.train.fit.precision import precision_for, told
+from training.train.fit.arguments import (
+    accelerate_precision,
+    evaluation_steps,
+    precision_for,
+    total_steps,
+    training_arguments,
+)
+from training.train.fit.fsdp import gather, require_same_sharding
 from training.train.fit.sampler import LengthSampler
-from training.train.fit.trainer import RowTrainer, is_finished, last_whole_checkpoint, step_of
-from training.train.fit.watch import Watch, finite
+from training.train.fit.trainer import ProgressCallback, RowTrainer, finite, is_finished, last_whole_checkpoint, step_of
 
 CURVE = ("step", "epoch", "learning_rate", "grad_norm", "loss", "eval_loss")
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """How it went: the curve, an entry a logged or validated step, and the mean loss over all steps.
+    """Result of a training: the curve, one entry per logged or validated step, and the mean loss over all steps.
 
-    `best_step` is the step whose weights were kept, None where no rows were held back to choose by; `stopped_early`
-    whether steps that the recipe asks for were left out because nothing improved.
+    `best_step` is the step whose weights were kept, None without a validation set. `stopped_early` is true where early
+    stopping ended the training before the recipe's last step.
     """
 
     steps: int
@@ -75,54 +79,55 @@ def fit(
     loss: Loss,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Fitted:
-    """Train `model` in place on tokenized rows with `labels`; the best checkpoint on `validation` is restored.
+    """Train `model` in place and restore its best checkpoint on `validation`.
 
-    Under torchrun and its like every process calls this alike; the leader's `checkpoints` are everybody's. `callbacks`
-    are told what Trainer's own are. Goes on from the last whole checkpoint in `checkpoints`; whoever has
-    saved the model removes that directory. Raises BentuneError when the loss is no longer a number, InputError when the
-    recipe asks for what the model, the rows or the hardware do not have.
+    `rows` and `validation` are tokenized and have `labels`. Under torchrun every process calls this, and all use the
+    `checkpoints` of rank 0. `callbacks` are added to Trainer's own. Training resumes from the last complete checkpoint
+    in `checkpoints`; the caller removes that directory once the model is saved. Raises BentuneError when the loss is no
+    longer a number, InputError when the recipe needs something that the model, the rows or the hardware lack.
     """
     team, here = processes.team(), processes.place()
     checkpoints = Path(team.agree(str(checkpoints.resolve())))
-    with contextlib.redirect_stdout(sys.stderr):  # where DeepSpeed is installed it is imported here, and says so
+    with contextlib.redirect_stdout(sys.stderr):  # an installed DeepSpeed is imported here, and prints a line
         trainer = trainer_of(model, tokenizer, recipe, rows, validation, checkpoints, loss)
     if here.world > 1:
-        torch.manual_seed(recipe.seed + here.rank)  # or dropout would be the same for the rows of each
+        torch.manual_seed(recipe.seed + here.rank)  # or dropout would be the same in every process
         torch.set_num_threads(max(1, visible_cores() // here.local))
     found = team.agree(str(last_whole_checkpoint(checkpoints) or "") if team.leads else "")
     checkpoint = Path(found) if found else None
     if checkpoint:
-        require_same_kind(checkpoint, recipe)
+        require_same_sharding(checkpoint, recipe)
     resumed_at = step_of(checkpoint) if checkpoint else 0
     if checkpoint:
-        report.say(f"going on from step {resumed_at}")
+        report.say(f"resuming from step {resumed_at}")
     steps = total_steps(recipe, len(rows))
     with report.task("training", steps) as advance, warnings.catch_warnings(), processes.explain_lost_peer():
         warnings.simplefilter("ignore")
         advance(resumed_at)
         for callback in callbacks:
             trainer.add_callback(callback)
-        trainer.add_callback(Watch(advance, resumed_at, evaluation_steps(recipe, len(rows)) if validation else None))
+        every = evaluation_steps(recipe, len(rows)) if validation else None
+        trainer.add_callback(ProgressCallback(advance, resumed_at, every))
         with deepspeed.stdout_kept(recipe):
             if checkpoint and is_finished(checkpoint, steps):
                 trainer.restore(checkpoint)
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if recipe.train.deepspeed is None:
-            make_whole(model, keep=team.leads)
+            gather(model, keep=team.leads)
         else:
             deepspeed.gather(model, keep=team.leads)
-        trainer.accelerator.wait_for_everyone()  # whoever reads a checkpoint, before it is removed
+        trainer.accelerator.wait_for_everyone()  # a process may still read a checkpoint that rank 0 is to remove
     if here.world > 1:
         torch.set_num_threads(visible_cores())
     if recipe.train.gradient_checkpointing:
         cast("PreTrainedModel", model).gradient_checkpointing_disable()
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
-    # Where weights are sharded only the leader has them whole; the others hear of it.
+    # With sharded weights only rank 0 has all of them; the other workers see its error.
     broken = team.leads and not all(torch.isfinite(weight).all() for weight in model.parameters())
     if broken or not finite(history):
         if team.leads:
-            shutil.rmtree(checkpoints)  # there is nothing in them to go on from
+            shutil.rmtree(checkpoints)  # none of them is worth resuming
         raise BentuneError(
             f"the training loss is no longer a number at step {trainer.state.global_step}: lower train.learning_rate "
             f"(it is {recipe.learning_rate:g})"
@@ -149,20 +154,20 @@ def trainer_of(
     checkpoints: Path,
     loss: Loss,
 ) -> RowTrainer:
-    """What trains, but for the callbacks of a whole training. Raises InputError as `fit` does."""
+    """Build the Trainer without the callbacks of a whole training. Raises InputError as `fit` does."""
     stopping = recipe.train.early_stopping
     if stopping is not None and not validation:
         raise InputError(
-            "train.early_stopping: no rows are held back to stop by; set data.split.validation, for example to 0.1"
+            "train.early_stopping: there is no validation set; set data.split.validation, for example to 0.1"
         )
     if recipe.train.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
-        raise InputError(f"train.gradient_checkpointing: {recipe.model} does not have it; leave it out")
+        raise InputError(f"train.gradient_checkpointing: {recipe.model} does not support it; leave it out")
     sampler, target = LengthSampler(recipe.train.batch_size, lengths_of(rows), recipe.seed), target_of(recipe)
-    with told(precision_for(recipe.train.precision)):
+    with accelerate_precision(precision_for(recipe.train.precision)):
         arguments = training_arguments(recipe, checkpoints, validate=validation is not None)
         if isinstance(rows, ImageRows):
             rows.epoch = lambda: sampler.epoch
-            # Trainer tells both by the signature of a model's forward, and a wrapper of PEFT has none.
+            # Trainer derives both from the signature of `forward`, which a PEFT wrapper hides.
             arguments.remove_unused_columns, arguments.label_names = False, ["labels"]
         trainer = RowTrainer(
             sampler=sampler,
@@ -171,7 +176,7 @@ def trainer_of(
             model=model,
             args=arguments,
             train_dataset=rows,
-            # In the order of their lengths, for the same reason; the metrics do not depend on it.
+            # Sorted by length for less padding; the metrics do not depend on the order.
             eval_dataset=_by_length(validation),
             data_collator=collated if isinstance(tokenizer, ImageProcessor) else DataCollatorWithPadding(tokenizer),
             compute_metrics=partial(validation_metrics, target) if validation else None,
@@ -192,7 +197,7 @@ def _by_length(rows: Dataset | ImageRows | None) -> Dataset | ImageRows | None:
 
 
 def _mean_loss(history: list[dict[str, float]]) -> float:
-    """Over every step: each entry of the curve is the mean since the one before it."""
+    """Average the loss over all steps; each entry of the curve is a mean since the entry before."""
     losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     starts = [0, *(step for step, _ in losses)]
     total = sum(loss * (step - start) for start, (step, loss) in zip(starts, losses, strict=False))

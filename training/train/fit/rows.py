@@ -1,4 +1,4 @@
-"""The rows that training really sees: balanced over the labels, and augmented. Never for rows that measure."""
+"""Training set after balancing and augmentation, which never touch the validation and test sets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from training.tasks.text.augment import perturb
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """The rows of `given` that are `kept` as they are, sorted, then a perturbed copy of each of `copied`.
+    """Rows of `given` that are `kept` as they are, followed by a perturbed copy of each of `copied`.
 
-    `copied` are two runs of sorted numbers: what oversampling repeats, and what augmentation adds. `loss` weighs the
-    rows, by `weights` where their labels have some. Texts are read, and perturbed, a part at a time.
+    `copied` are two runs of sorted row numbers: repeats by oversampling, and additions by augmentation. `loss` weighs
+    the rows, by `weights` where the labels have some. Texts are read and perturbed one part at a time.
     """
 
     given: StoredRows
@@ -38,7 +38,7 @@ class TrainingRows:
 
     @property
     def perturbed(self) -> int:
-        """How many of the rows, the last ones, are perturbed copies of others."""
+        """Number of perturbed copies, which come last."""
         return sum(map(len, self.copied))
 
     @property
@@ -48,15 +48,15 @@ class TrainingRows:
         return seen
 
     def parts(self) -> Iterator[Rows]:
-        """The rows in their order, PART at a time; every time the same."""
+        """Yield the rows in order, PART at a time; every call yields the same."""
         return of_size(chain(self.given.parts(self.kept), self._perturbed()))
 
     def take(self, chosen: Indices) -> Rows:
-        """The rows of these numbers, in memory, as they are before they are perturbed."""
+        """Load the rows of these numbers into memory, before perturbation."""
         return self.given.take(np.concatenate([self.kept, *self.copied])[chosen])
 
     def summary(self, labels: list[str]) -> Summary:
-        """Counts of what was given and of what is trained on, and the labels' weights where they have some."""
+        """Count rows by label, before and after, and return the labels' weights where they have some."""
         gold = {"given": self.given.labels, "trained": self.labels}
         by_label = {
             name: dict(zip(labels, self.target.counts(own, len(labels)).tolist(), strict=True))
@@ -67,7 +67,7 @@ class TrainingRows:
 
     def _perturbed(self) -> Iterator[Rows]:
         of_texts = np.random.default_rng([self.seed, self.perturbed])
-        # The pairs are drawn for after all texts, whose number decides nothing but where their draws begin.
+        # The draws for second texts follow those for all first texts: this generator skips the first ones.
         of_pairs = np.random.default_rng([self.seed, self.perturbed])
         if self.given.paired:
             for part in self._copied():
@@ -84,9 +84,10 @@ class TrainingRows:
 def training_rows(
     rows: StoredRows, settings: TrainSettings, target: TrainingTarget, labels: int, seed: int
 ) -> TrainingRows:
-    """What to train on in the place of `rows`: nothing but they, the settings and the seed decides.
+    """Balance and augment `rows`; the result depends on nothing but the arguments.
 
-    The first of each kept row is as it is. Where augmentation makes copies, what oversampling repeats is perturbed too.
+    The first occurrence of each row is unchanged. Where augmentation makes copies, the repeats of oversampling are
+    perturbed too.
     """
     chosen = balanced(rows.labels, settings.balance, seed)
     _, first = np.unique(chosen, return_index=True)
@@ -107,9 +108,9 @@ def training_rows(
 
 
 def balanced(labels: npt.NDArray[np.int64], balance: Balance, seed: int) -> Indices:
-    """The numbers of the rows to train on, sorted.
+    """Return the sorted numbers of the rows to train on.
 
-    With `oversample` every label gets as many as the largest has: each of its rows equally often, the rest drawn.
+    With `oversample` every label gets as many rows as the most frequent one: each row equally often, the rest drawn.
     """
     if balance in ("none", "weights"):
         return np.arange(len(labels), dtype=np.int64)

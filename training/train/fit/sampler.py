@@ -1,4 +1,4 @@
-"""Draws rows of like length together, in an order that a resumed run finds again."""
+"""Samplers that batch rows of similar length, in an order that a resumed run reproduces."""
 
 from collections.abc import Iterator
 
@@ -10,22 +10,22 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
 class LengthSampler(LengthGroupedSampler):
-    """Rows of like length in a batch, the batches in an order that follows from the seed and the epoch alone.
+    """Sampler of batches of similar length, in an order that depends on seed and epoch alone.
 
-    The one of transformers draws from the global generator, so that a resumed epoch would have another order: some of
-    its rows would be seen twice, others never. And it gives the batches from long to short: with labels that go with
-    the length, as stars do, the end of each epoch would see few of them.
+    transformers' sampler draws from the global generator: a resumed epoch would have another order, in which some rows
+    come twice and others never. It also yields batches from long to short: with labels that correlate with length, as
+    stars do, the end of each epoch would see few of the labels.
     """
 
     def __init__(self, batch_size: int, lengths: npt.ArrayLike, seed: int) -> None:
-        known = np.asarray(lengths, dtype=np.int32)  # a list of millions would hold as many objects
+        known = np.asarray(lengths, dtype=np.int32)  # a list would hold an object per row
         super().__init__(batch_size, lengths=known, generator=torch.Generator())  # type: ignore[arg-type]
         self.batch = batch_size
         self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader."""
+        """Set the epoch; the data loader calls this."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -38,10 +38,11 @@ class LengthSampler(LengthGroupedSampler):
 
 
 class SharedBatches(BatchSampler):
-    """The share of one of several processes in each batch of `sampler`, whose order is that of one process.
+    """Share of one process in each batch of `sampler`, whose order is that of a single process.
 
-    Each row is in one share alone, however the last batch divides; only when it has fewer rows than there are processes
-    do some share its first. accelerate's own shares fill the last batch up with rows of the first.
+    Each row is in exactly one share, however the last batch divides; only when that batch has fewer rows than there are
+    processes do some processes share its first row. accelerate's own sharding pads the last batch with rows of the
+    first batch.
     """
 
     def __init__(self, sampler: LengthSampler, batch_size: int, rank: int, world: int) -> None:

@@ -1,6 +1,8 @@
-"""transformers' Trainer with Bentune's order of rows and its own loss."""
+"""transformers' Trainer with Bentune's row order, loss, progress and checkpoints."""
 
+import math
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,13 +10,12 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, Trainer, TrainerState
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from training.tasks.targets.losses import Loss
-from training.train.fit import deepspeed
-from training.train.fit import fsdp as sharding
+from training.train.fit import deepspeed, fsdp
 from training.train.fit.sampler import LengthSampler, SharedBatches
 
 
@@ -29,26 +30,27 @@ class RowTrainer(Trainer):
         self.sampler = sampler
         self.loss = loss
         self.validation_loss = validation_loss
-        # Trainer then counts the rows of a step, so that one which is computed in unequal parts is a mean over rows.
+        # Trainer then counts the rows of a step, so that the loss is a mean over rows even where the accumulation
+        # steps have unequal batches.
         self.model_accepts_loss_kwargs = True
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Called by Trainer while it is made."""
+        """Enable FSDP where it was requested; Trainer's constructor calls this."""
         super().create_accelerator_and_postprocess()
-        if sharding.asked_for():
-            sharding.shard(self.accelerator.state)
+        if fsdp.fsdp_requested():
+            fsdp.shard(self.accelerator.state)
             self.is_fsdp_enabled = True
 
     def _inner_training_loop(self, batch_size: Any = None, *args: Any, **options: Any) -> Any:  # noqa: ARG002
-        """Called by Trainer, with the rows at once of the checkpoint: another number of processes computes others."""
+        """Replace the checkpoint's batch size: with another number of processes it would be wrong."""
         return super()._inner_training_loop(self.args.train_batch_size, *args, **options)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Called by Trainer for each checkpoint, in every process.
+        """Write a checkpoint's weights; Trainer calls this in every process.
 
-        Not its own, which with accelerate 1.15 has all processes write the same file at once, and would have the leader
-        alone gather weights that are spread over all. Sharded weights are saved with the optimizer; here is only made
-        the directory, by which each process tells whether the best checkpoint is there.
+        Trainer's own method would, with accelerate 1.15, write the same file from all processes at once, and gather
+        sharded weights in rank 0 alone. Sharded weights are saved with the optimizer; only their directory is made
+        here, because each process looks for it to find the best checkpoint.
         """
         if not self.args.should_save:
             return
@@ -64,18 +66,21 @@ class RowTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
-        """Called by Trainer: in training with the number of labels in the whole step, and without for eval_loss."""
+        """Compute the loss of one batch; `num_items_in_batch` counts the labels of the whole step.
+
+        Trainer leaves it out for eval_loss, which ignores weights and smoothing.
+        """
         given = {name: values for name, values in inputs.items() if name != "labels"}
         outputs = model(**given)
         loss = (self.loss if model.training else self.validation_loss)(outputs.logits, inputs["labels"], given)
         if num_items_in_batch is not None:
-            # Processes take the mean of their gradients, hence times their number.
+            # Gradients are averaged over the processes, hence times their number.
             share = inputs["labels"].ne(-100).sum() / num_items_in_batch.flatten()[0]
             loss = loss * share * self.accelerator.num_processes
         return (loss, {"logits": outputs.logits}) if return_outputs else loss
 
     def restore(self, checkpoint: Path) -> None:
-        """Take the weights, the best if one is known, and the history of a training that ended at `checkpoint`."""
+        """Load the best weights and the history of a training that ended at `checkpoint`."""
         self.state = state_of(checkpoint)
         if self.state.best_global_step:
             checkpoint = checkpoint.parent / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
@@ -88,7 +93,7 @@ class RowTrainer(Trainer):
             self._load_from_checkpoint(str(checkpoint))
 
     def get_train_dataloader(self) -> Any:
-        """Called by Trainer; several processes share the batches of one."""
+        """Build the loader of training batches; several processes share each batch."""
         if self.args.world_size == 1:
             return super().get_train_dataloader()
         rows = self._remove_unused_columns(self.train_dataset, description="training")
@@ -97,7 +102,7 @@ class RowTrainer(Trainer):
         loader = DataLoader(
             rows, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=self.args.dataloader_pin_memory
         )
-        # Not to be divided again.
+        # SharedBatches has divided the batches already.
         return prepare_data_loader(
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
@@ -107,15 +112,15 @@ class RowTrainer(Trainer):
 
 
 def state_of(checkpoint: Path) -> TrainerState:
-    """How far a checkpoint is, and the curve up to it."""
+    """Read Trainer's state at a checkpoint: its step and the curve up to it."""
     state: TrainerState = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     return state
 
 
 def is_finished(checkpoint: Path, steps: int) -> bool:
-    """Whether all `steps` were done at a checkpoint, or it was stopped there early."""
+    """Return true when training ended at a checkpoint, after `steps` steps or by early stopping."""
     state = state_of(checkpoint)
-    callbacks: dict[str, Any] = state.stateful_callbacks  # type: ignore[assignment]  # as it was saved
+    callbacks: dict[str, Any] = state.stateful_callbacks  # type: ignore[assignment]  # as read from the file
     stopping = callbacks.get(EarlyStoppingCallback.__name__)
     if stopping is None:
         return state.global_step >= steps
@@ -124,7 +129,7 @@ def is_finished(checkpoint: Path, steps: int) -> bool:
 
 
 def last_whole_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; half-written ones are removed.
+    """Find the newest complete checkpoint, and remove incomplete ones.
 
     Trainer writes trainer_state.json last (transformers 4.57, Trainer._save_checkpoint).
     """
@@ -140,5 +145,41 @@ def last_whole_checkpoint(directory: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimizer step that a checkpoint was written after."""
+    """Parse the optimizer step from a checkpoint's name."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+class ProgressCallback(TrainerCallback):
+    """Progress bar, schedule of evaluations and checkpoints, and stop of a training whose loss is not a number.
+
+    `evaluate_every` is the number of steps between evaluations on the validation set; the last step is evaluated too.
+    Each evaluation writes a checkpoint, so that the best one can be restored.
+    """
+
+    def __init__(self, advance: Callable[[int], None], done: int, evaluate_every: int | None) -> None:
+        self.advance = advance
+        self.done = done
+        self.evaluate_every = evaluate_every
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+        """Advance the bar; schedule an evaluation, a checkpoint and a point of the curve where due.
+
+        Trainer calls this after its own callback, which schedules checkpoints only.
+        """
+        self.advance(state.global_step - self.done)
+        self.done = state.global_step
+        last = state.global_step >= state.max_steps
+        every = self.evaluate_every
+        control.should_evaluate = every is not None and (last or state.global_step % every == 0)
+        control.should_save = control.should_save or control.should_evaluate
+        # A checkpoint ends a window of the loss, so that a run resumed from it has the same curve.
+        control.should_log = control.should_log or last or control.should_save
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+        """Stop training when the newest point of the curve is no longer a number."""
+        control.should_training_stop = control.should_training_stop or not finite(state.log_history[-1:])
+
+
+def finite(history: Sequence[dict[str, float]]) -> bool:
+    """Return true when every loss in Trainer's history is a finite number."""
+    return all(math.isfinite(entry[key]) for entry in history for key in ("loss", "eval_loss") if key in entry)

@@ -1,4 +1,4 @@
-"""What of the model is tuned, a file for each method; the stages use what is named here."""
+"""Fine-tuning methods, one file each; the stages use the names exported here."""
 
 from training.train.methods.registry import BASE, load_same_base, load_tuned, merge_tuned, prepare, save_tuned
 from training.train.methods.tuning import ParameterCount, count

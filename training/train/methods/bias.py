@@ -1,17 +1,17 @@
-"""The biases and the head are tuned: about a thousandth of the weights (BitFit, Ben Zaken et al. 2021)."""
+"""Method `bias`: tunes the biases and the head, about a thousandth of the weights (BitFit, Ben Zaken et al. 2021)."""
 
 import torch
 
 from bentune.bundle.errors import InputError
 from training.tasks.base import Base
-from training.train.methods.partial import Kept, train_only
+from training.train.methods.partial import PartialTuning, train_only
 
 
-class Bias(Kept):
-    """As in https://arxiv.org/abs/2106.10199: every bias term, those of the layer norms too."""
+class Bias(PartialTuning):
+    """Tuning of every bias term, those of the layer norms too, as in https://arxiv.org/abs/2106.10199."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base with only its biases and head to train. Raises InputError when the model has no bias."""
+        """Freeze all but biases and head. Raises InputError when the model has no bias."""
         encoder = base.model.base_model
         if not any(_is_bias(name) for name, _ in encoder.named_parameters()):
             raise InputError(

@@ -1,4 +1,4 @@
-"""The upper layers are tuned, or all but named parts: the others stay as they were pretrained."""
+"""Method `freeze`: tunes the upper layers, or all but named parts of the model."""
 
 import difflib
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from bentune.bundle.errors import InputError
 from training.recipe.method import FreezeMethod
 from training.tasks.base import Base
 from training.train.methods.layers import layers_of, lowest
-from training.train.methods.partial import Kept, train_only
+from training.train.methods.partial import PartialTuning, train_only
 from training.train.methods.tuning import trained_whole, within
 
 
 @dataclass(frozen=True, slots=True)
-class Freeze(Kept):
-    """Freezes the lowest layers with the embeddings, or what matches a pattern."""
+class Freeze(PartialTuning):
+    """Tuning above frozen lowest layers and embeddings, or beside modules that match a pattern."""
 
     settings: FreezeMethod
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base with the rest of its weights to train. Raises InputError for layers and parts that are not there."""
+        """Freeze the chosen weights. Raises InputError for layers and parts that the model lacks."""
         encoder = cast("PreTrainedModel", base.model.base_model)
         prefix = f"{base.model.base_model_prefix}."
         if self.settings.patterns is None:
@@ -37,12 +37,14 @@ class Freeze(Kept):
         if self.settings.layers is None:
             return there // 2
         if self.settings.layers > there:
-            raise InputError(f"method.layers: {self.settings.layers} is more than the {there} layers of the model")
+            raise InputError(
+                f"method.layers: {self.settings.layers} is more than the {there} layers of the model; give fewer"
+            )
         return self.settings.layers
 
 
 def _matching(encoder: PreTrainedModel, patterns: list[str], prefix: str, whole: list[str]) -> set[str]:
-    """Names of the weights in modules whose name matches: `*` stands for any part of a name, dots too."""
+    """List the weights of modules whose name matches; `*` stands for any part of a name, dots too."""
     modules = [name for name, _ in encoder.named_modules() if name and not within(name, whole)]
     frozen: set[str] = set()
     for pattern in patterns:

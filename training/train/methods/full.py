@@ -1,4 +1,4 @@
-"""Every weight is tuned."""
+"""Method `full`: tunes every weight."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ MODEL = "model"
 
 
 class Full:
-    """Keeps the whole model, so that nothing is needed of the base any more."""
+    """Tuning of every weight; the saved model no longer needs its base."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base itself."""
+        """Return the base's model as it is."""
         return base.model
 
     def save(self, model: Any, directory: Path) -> None:
@@ -25,7 +25,7 @@ class Full:
         model.save_pretrained(directory / MODEL, safe_serialization=True)
 
     def load(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:  # noqa: ARG002
-        """The saved model."""
+        """Load the saved model."""
         return load_classifier(directory / MODEL)
 
     merged = load

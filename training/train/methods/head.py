@@ -1,14 +1,14 @@
-"""The head alone is tuned, on what the frozen model says of a text."""
+"""Method `head`: tunes the head alone, on the features of the frozen model."""
 
 import torch
 
 from training.tasks.base import Base
-from training.train.methods.partial import Kept, train_only
+from training.train.methods.partial import PartialTuning, train_only
 
 
-class Head(Kept):
-    """Also called linear probing, where the head is one layer."""
+class Head(PartialTuning):
+    """Tuning of the head; linear probing, where the head is one layer."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base with only its head to train, and what else its checkpoint had no weights for."""
+        """Freeze all but the head and other modules without pretrained weights."""
         return train_only(base, lambda name: False)  # noqa: ARG005

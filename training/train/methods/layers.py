@@ -1,4 +1,4 @@
-"""Finds a transformer's layers by its structure, whatever its family calls them, and what lies below them."""
+"""Layers of a transformer, found by its structure whatever its family names them."""
 
 import torch
 from transformers import PreTrainedModel
@@ -7,9 +7,10 @@ from bentune.bundle.errors import InputError
 
 
 def layers_of(encoder: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
-    """The list of the layers from the lowest up, and its name: `encoder.layer` in BERT, `layers` in ModernBERT.
+    """Find the list of layers, lowest first, and its name.
 
-    Raises InputError when there is not exactly one such list, as where layers share their weights (ALBERT).
+    The name is `encoder.layer` in BERT, `layers` in ModernBERT. Raises InputError when there is not exactly one such
+    list, as in ALBERT, whose layers share their weights.
     """
     there = encoder.config.num_hidden_layers
     lists = {
@@ -20,7 +21,7 @@ def layers_of(encoder: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
     outer = {name for name in lists if not any(name.startswith(f"{other}.") for other in lists)}
     if len(outer) != 1:
         raise InputError(
-            f"method.layers: {type(encoder).__name__} is no single stack of {there} layers; name what stays as it is "
+            f"method.layers: {type(encoder).__name__} is no single stack of {there} layers; name the modules to freeze "
             "in method.patterns"
         )
     (name,) = outer
@@ -28,7 +29,7 @@ def layers_of(encoder: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
 
 
 def lowest(encoder: PreTrainedModel, layers: int) -> set[str]:
-    """Names of the weights of so many lowest layers and of all that comes before them, and of every embedding."""
+    """List the weights of the lowest `layers`, of all modules before them and of every embedding."""
     stack, modules = layers_of(encoder)
     names = [name for name, _ in encoder.named_parameters()]
     first = next(index for index, name in enumerate(names) if name.startswith(f"{stack}."))

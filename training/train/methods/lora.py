@@ -1,4 +1,4 @@
-"""Low-rank adapters beside frozen weights; the head and whatever has no pretrained weights are trained whole."""
+"""Method `lora`: low-rank adapters beside frozen weights; modules without pretrained weights are trained in full."""
 
 import difflib
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ ADAPTER = "adapter"
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Adapters by PEFT; only they and what is trained whole are kept."""
+    """Tuning of PEFT adapters; the adapters and the fully trained modules are saved."""
 
     settings: LoraMethod | QloraMethod
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base with adapters. Raises InputError when a named target module is not in it."""
+        """Add adapters to the base. Raises InputError when a named target module is not in it."""
         # An adapter beside random weights would learn little.
         whole = trained_whole(base)
         config = LoraConfig(
@@ -36,7 +36,7 @@ class Lora:
             use_rslora=self.settings.rslora,
             use_dora=self.settings.dora,
             target_modules=self._targets(base, whole),
-            # PEFT guesses the head's name for some models only.
+            # PEFT knows the head's name for some models only.
             modules_to_save=whole,
         )
         try:
@@ -49,15 +49,15 @@ class Lora:
         model.save_pretrained(directory / ADAPTER, safe_serialization=True)
 
     def load(self, load_base: LoadBase, directory: Path) -> PeftModel:
-        """The base with the saved adapter beside it."""
+        """Load the base with the saved adapter beside it."""
         return PeftModel.from_pretrained(load_base(), directory / ADAPTER, is_trainable=False)
 
     def merged(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
-        """The base with the adapter in its weights."""
+        """Load the base and merge the saved adapter into its weights."""
         return cast("PreTrainedModel", self.load(load_base, directory).merge_and_unload(safe_merge=True))
 
     def _targets(self, base: Base, whole: list[str]) -> list[str]:
-        # Not PEFT's "all-linear", which takes the head as well.
+        # PEFT's "all-linear" would adapt the head as well.
         linear = [
             name
             for name, module in base.model.named_modules()
@@ -74,7 +74,7 @@ class Lora:
             if name and not within(name, whole) and not any(True for _ in module.children())
         ]
         for target in targets:
-            # PEFT itself takes a list in which one name is right.
+            # PEFT itself accepts a list of which a single name exists.
             if not any(name == target or name.endswith(f".{target}") for name in adaptable):
                 names = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
                 close = difflib.get_close_matches(target, names, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Models of which some weights are trained in place: the others stay as the base has them, and are not kept."""
+"""Partial tuning: some weights are trained in place and saved, the others stay the base's."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +15,11 @@ from training.train.methods.tuning import LoadBase, trained_whole, within
 TUNED = Path("tuned/model.safetensors")
 
 
-class Kept:
-    """What the methods share that train a part of the weights in place."""
+class PartialTuning:
+    """Base class of the methods that train some of the weights in place."""
 
     def save(self, model: Any, directory: Path) -> None:
-        """Write tuned/: the weights that were trained, under the names that the base has for them."""
+        """Write tuned/: the trained weights, under the base's names."""
         file = directory / TUNED
         file.parent.mkdir()
         trained = {
@@ -30,7 +30,7 @@ class Kept:
         save_file(trained, file, {"format": "pt"})
 
     def load(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
-        """The base with the trained weights in it."""
+        """Load the base and the trained weights into it."""
         model = load_base()
         try:
             unknown = model.load_state_dict(load_file(directory / TUNED), strict=False).unexpected_keys
@@ -44,7 +44,7 @@ class Kept:
 
 
 def train_only(base: Base, chosen: Callable[[str], bool]) -> torch.nn.Module:
-    """The base with all weights frozen but those whose name is chosen, and what is always trained."""
+    """Freeze all weights except those whose name is `chosen` and those that every method trains."""
     whole = trained_whole(base)
     for name, weight in base.model.named_parameters():
         weight.requires_grad_(within(name, whole) or chosen(name))

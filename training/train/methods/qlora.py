@@ -1,4 +1,4 @@
-"""Adapters beside a base of 4-bit weights (NF4, by bitsandbytes); merged onto what these weights stand for, float32."""
+"""Method `qlora`: adapters beside a 4-bit base (NF4, by bitsandbytes), merged into its dequantized float32 weights."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ NF4 = "nf4"
 
 @dataclass(frozen=True, slots=True)
 class Qlora:
-    """LoRA on a quantized base. The same base gives the same 4-bit weights, so only the adapter is kept.
+    """LoRA on a quantized base. The same base gives the same 4-bit weights, so only the adapter is saved.
 
-    Quantized is every linear layer, but for the head and what has no pretrained weights. The layers compute in float32,
-    so that `merged` differs from `load` by rounding alone.
+    Every linear layer is quantized, except the head and modules without pretrained weights. The layers compute in
+    float32, so that `merged` differs from `load` by rounding alone.
     """
 
     settings: QloraMethod
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The base in 4 bits with adapters. Raises InputError when it has no linear layer, as Lora does otherwise."""
+        """Quantize the base and add adapters. Raises InputError as Lora does, and for no linear layer."""
         whole = trained_whole(base)
         if not any(True for _ in _linear(base.model, whole)):
             raise InputError("method: the model has no linear layer to hold in 4 bits; choose another method")
@@ -43,15 +43,15 @@ class Qlora:
         Lora(self.settings).save(model, directory)
 
     def load(self, load_base: LoadBase, directory: Path) -> PeftModel:
-        """The base in 4 bits with the saved adapter beside it."""
+        """Load the base in 4 bits with the saved adapter beside it."""
         return Lora(self.settings).load(lambda: self._quantize(load_base(), _whole(directory)), directory)
 
     def merged(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
-        """The weights that the 4 bits stand for with the adapter in them: to quantize these again would change them."""
+        """Merge the saved adapter into the dequantized weights, which another quantization would change."""
         return Lora(self.settings).merged(lambda: self._rounded(load_base(), _whole(directory)), directory)
 
     def _quantize(self, model: PreTrainedModel, whole: Collection[str]) -> PreTrainedModel:
-        """Put a 4-bit layer in the place of each linear one."""
+        """Replace each linear layer by a 4-bit layer."""
         for name, layer in list(_linear(model, whole)):
             packed = Linear4bit(
                 layer.in_features,
@@ -70,16 +70,16 @@ class Qlora:
                 module=packed,
             )
             packed.bias = layer.bias
-            packed.to("cpu")  # which quantizes
+            packed.to("cpu")  # this quantizes the weights
             # On CPUs with AVX512-BF16 the layer would repack itself in eval mode for a kernel that computes in bfloat16
-            # and has no gradient, and stay so in the training that goes on after an evaluation.
+            # and has no gradient, and would stay so when training continues after an evaluation.
             packed.support_avx512bf16_for_cpu = False
             model.set_submodule(name, packed)
-        model.is_loaded_in_4bit = True  # type: ignore[assignment]  # what PEFT goes by
+        model.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT checks this attribute
         return model
 
     def _rounded(self, model: PreTrainedModel, whole: Collection[str]) -> PreTrainedModel:
-        """Give each linear layer the weights that its 4-bit ones stand for."""
+        """Round each linear layer's weights to the values of its 4-bit weights."""
         for _, layer in _linear(model, whole):
             packed = functional.quantize_4bit(
                 layer.weight.data, compress_statistics=self.settings.double_quantization, quant_type=NF4

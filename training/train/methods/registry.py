@@ -1,4 +1,4 @@
-"""The recipe's method as the stages use it: prepares a base model, saves what was trained, and loads it back."""
+"""Registry of fine-tuning methods, and the calls that the stages make: prepare, save, load and merge."""
 
 import json
 from functools import partial
@@ -24,36 +24,36 @@ BASE = "base.json"
 
 
 def prepare(base: Base, method: Method) -> torch.nn.Module:
-    """The model to train. Raises InputError where the method's settings do not fit the model."""
+    """Prepare a base model for training. Raises InputError where the method does not fit the model."""
     return _tuning(method).prepare(base)
 
 
 def save_tuned(model: torch.nn.Module, method: Method, directory: Path) -> None:
-    """Write what was trained as safetensors: the adapter, some of the weights, or the whole model."""
+    """Write the trained weights as safetensors: the adapter, some of the weights, or the whole model."""
     _tuning(method).save(model, directory)
 
 
 def load_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel | PeftModel:
-    """The model as it was trained: the base with what was saved beside it or in it, or the saved model."""
+    """Load the model as it was trained: the base with adapter or tuned weights, or the whole model."""
     return _tuning(recipe.saved_method).load(partial(load_same_base, recipe, labels, directory), directory)
 
 
 def merge_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
-    """The trained model as one of the base's own kind. Raises ValueError for merged values that are not finite."""
+    """Load the trained model in the base's architecture. Raises ValueError for weights that are not finite."""
     return _tuning(recipe.saved_method).merged(partial(load_same_base, recipe, labels, directory), directory)
 
 
 def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
-    """The base that was tuned, which a warm start took from the parent's run.
+    """Load the base that was tuned; after a warm start it is the model of the previous version's run.
 
-    Raises InputError when its files, or its commit on the hub, changed since.
+    Raises InputError when its files, or its commit on the hub, have changed since.
     """
     base = json.loads((directory / BASE).read_text(encoding="utf-8"))
     tuned = recipe.model_copy(update={"model": base["warm_start"]}) if "warm_start" in base else recipe
     model = load_base(tuned, labels).model
     if base_digest(tuned, model) != base["sha256"]:
         raise InputError(
-            f"model: {tuned.model} is not what it was when it was tuned: run `bentune train` again, or put it back"
+            f"model: {tuned.model} has changed since it was tuned: run `bentune train` again, or restore its files"
         )
     return model
 

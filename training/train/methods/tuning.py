@@ -1,4 +1,4 @@
-"""The interface of a method: how a base model is made trainable, what is kept of it, and how it comes back."""
+"""Interface of a fine-tuning method, and the counts and names of weights that all methods use."""
 
 import math
 from collections.abc import Callable, Collection
@@ -16,32 +16,32 @@ LoadBase = Callable[[], PreTrainedModel]
 
 
 class Tuning(Protocol):
-    """A method with its settings. `load_base` gives the very weights that training started from, in float32."""
+    """Fine-tuning method with its settings. `load_base` loads the weights that training started from, in float32."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """The model to train, made of `base`. Raises InputError where the settings do not fit the model."""
+        """Prepare `base` for training. Raises InputError where the settings do not fit the model."""
 
     def save(self, model: Any, directory: Path) -> None:
-        """Write what was trained below `directory`, as safetensors."""
+        """Write the trained weights below `directory`, as safetensors."""
 
     def load(self, load_base: LoadBase, directory: Path) -> PreTrainedModel | PeftModel:
-        """The model as it was trained."""
+        """Load the model as it was trained."""
 
     def merged(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
-        """The trained model as one of the base's kind, float32. Raises ValueError for values that are not finite."""
+        """Load the trained model in the base's architecture, float32. Raises ValueError unless all is finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """Numbers of weights."""
+    """Numbers of trainable weights and of all weights."""
 
     trainable: int
     total: int
 
 
 def count(model: torch.nn.Module) -> ParameterCount:
-    """Trainable weights and all of them."""
-    # PEFT keeps the untrained head beside the one that it trains.
+    """Count the model's weights."""
+    # PEFT keeps the untrained head beside the trained one.
     weights = [weight for name, weight in model.named_parameters() if ".original_module." not in name]
     return ParameterCount(
         trainable=sum(_numbers(weight) for weight in weights if weight.requires_grad),
@@ -50,13 +50,13 @@ def count(model: torch.nn.Module) -> ParameterCount:
 
 
 def _numbers(weight: torch.nn.Parameter) -> int:
-    # Two weights of 4 bits share a byte.
+    # Two 4-bit weights share a byte.
     packed = getattr(weight, "quant_state", None)
     return weight.numel() if packed is None else math.prod(packed.shape)
 
 
 def trained_whole(base: Base) -> list[str]:
-    """The head, and what else has no pretrained weights: every method trains all of it."""
+    """List the modules that every method trains in full: the head, and those never pretrained."""
     head = {
         name
         for name, module in base.model.named_children()
@@ -66,5 +66,5 @@ def trained_whole(base: Base) -> list[str]:
 
 
 def within(name: str, parts: Collection[str]) -> bool:
-    """Whether a weight or module lies in one of these parts of the model."""
+    """Return true when a weight or module lies in one of these parts of the model."""
     return any(part in parts for part in name.split("."))

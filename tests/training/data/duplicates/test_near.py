@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bentune.bundle.seen_rows import row_key
-from training.data.duplicates.near import NOBODY, PERMUTATIONS, Near, _banding, find_near, sketch, words_of
+from training.data.duplicates.near import NO_ROW, PERMUTATIONS, Near, _banding, find_near, sketch, words_of
 from training.data.reading.pool import CheckedRow, Pool, PoolWriter
 from training.data.reading.reading import row_key_with_label
 from training.recipe.data import DataSettings
@@ -73,10 +73,10 @@ def test_nearly_all_pairs_above_the_threshold_are_found_and_none_far_below(tmp_p
         # Two changed words leave 92 of 104 shingles, 0.88; eight leave 74 of 122, 0.61.
         rows += [(" ".join(text), "a"), (" ".join(changed(text, [20, 70] if number < 150 else range(5, 95, 12))), "a")]
     found = near(pool_of(tmp_path, rows))
-    left_out = found.kept[1::2] != NOBODY
+    left_out = found.kept[1::2] != NO_ROW
     assert left_out[:150].mean() > 0.95
     assert not left_out[150:].any()
-    assert (found.kept[::2] == NOBODY).all()
+    assert (found.kept[::2] == NO_ROW).all()
     assert (found.kept[1::2][left_out] == np.arange(0, 600, 2)[left_out]).all()
 
 
@@ -93,10 +93,10 @@ def test_case_and_punctuation_make_no_difference_and_other_labels_are_only_shown
         ("Too loud!", "bad"),
     ]
     found = near(pool_of(tmp_path, rows))
-    assert found.kept.tolist() == [NOBODY, 0, NOBODY, NOBODY, NOBODY, NOBODY, 5, NOBODY, 7]
+    assert found.kept.tolist() == [NO_ROW, 0, NO_ROW, NO_ROW, NO_ROW, NO_ROW, 5, NO_ROW, 7]
     assert found.similarity[[1, 6, 8]].tolist() == [1, 1, 1]
     # Of a contradiction both stay, and it is told of those that stay.
-    assert found.contradicts.tolist() == [NOBODY] * 2 + [0] + [NOBODY] * 6
+    assert found.contradicts.tolist() == [NO_ROW] * 2 + [0] + [NO_ROW] * 6
 
 
 def test_pairs_are_alike_in_both_texts(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_pairs_are_alike_in_both_texts(tmp_path: Path) -> None:
     premise = " ".join(words(generator, 200))
     pairs = ["does it rain today", "is the fish raw", "is the fish raw?", "does it rain today"]
     rows = [(premise, "a")] * 3 + [(" ".join(words(generator, 200)), "a")]
-    assert near(pool_of(tmp_path, rows, pairs)).kept.tolist() == [NOBODY, NOBODY, 1, NOBODY]
+    assert near(pool_of(tmp_path, rows, pairs)).kept.tolist() == [NO_ROW, NO_ROW, 1, NO_ROW]
 
 
 def test_a_row_is_left_out_for_one_that_is_kept_and_not_along_a_chain(tmp_path: Path) -> None:
@@ -115,9 +115,9 @@ def test_a_row_is_left_out_for_one_that_is_kept_and_not_along_a_chain(tmp_path: 
     third = changed(second, [50, 70])
     rows = [(" ".join(text), "a") for text in (first, second, third)]
     # The third is like the second alone, which is gone, and so it stays: 0.88 to the second, 0.79 to the first.
-    assert near(pool_of(tmp_path, rows), 0.84).kept.tolist() == [NOBODY, 0, NOBODY]
-    assert near(pool_of(tmp_path, rows), 0.84, locked=[1]).kept.tolist() == [NOBODY, NOBODY, 1]
-    assert near(pool_of(tmp_path, rows), 0.84, locked=[0, 1, 2]).kept.tolist() == [NOBODY] * 3
+    assert near(pool_of(tmp_path, rows), 0.84).kept.tolist() == [NO_ROW, 0, NO_ROW]
+    assert near(pool_of(tmp_path, rows), 0.84, locked=[1]).kept.tolist() == [NO_ROW, NO_ROW, 1]
+    assert near(pool_of(tmp_path, rows), 0.84, locked=[0, 1, 2]).kept.tolist() == [NO_ROW] * 3
 
 
 def test_thousands_of_copies_of_one_template_cost_no_more_than_others(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_thousands_of_copies_of_one_template_cost_no_more_than_others(tmp_path: 
     rows = [(f"{template} {number}", "a") for number in range(3000)]
     found = near(pool_of(tmp_path, rows))
     assert (found.kept[1:] == 0).all()
-    assert found.kept[0] == NOBODY
+    assert found.kept[0] == NO_ROW
 
 
 TEXT = st.lists(st.sampled_from("red blue green pink teal grey".split()), min_size=1, max_size=7).map(" ".join)
@@ -141,7 +141,7 @@ def test_at_a_threshold_of_one_it_is_the_same_set_of_shingles(
     for number, (text, label) in enumerate(rows):
         parts = text.split()
         key = (frozenset(shingles(parts) or {tuple(parts)}), label)
-        assert found.kept[number] == seen.setdefault(key, number) if key in seen else found.kept[number] == NOBODY
+        assert found.kept[number] == seen.setdefault(key, number) if key in seen else found.kept[number] == NO_ROW
         seen.setdefault(key, number)
 
 

@@ -226,9 +226,9 @@ def test_a_query_that_swaps_two_labels_is_refused() -> None:
     first = train(some(0, 100))
     with pytest.raises(InputError) as caught:
         train(some(0, 150, ("b", "a")), first)
-    assert "of 20 rows that the parent held out, 20 have another label in " in str(caught.value)
-    assert "and 5% may" in str(caught.value)
-    assert "mend the labels, or start over with `bentune run`" in str(caught.value)
+    assert "of 20 rows in the parent's test set, 20 have another label in " in str(caught.value)
+    assert "and at most 5% may" in str(caught.value)
+    assert "fix the labels, or start over with `bentune run`" in str(caught.value)
 
 
 def test_renamed_labels_are_the_parents() -> None:
@@ -270,7 +270,7 @@ def test_reference_rows_that_are_gone_are_counted_and_most_of_them_are_needed() 
     assert second.summary["parent"]["missing"] == 5
     with pytest.raises(InputError) as caught:
         train(some(5000, 100), first)
-    assert "of 20 rows that the parent held out, 20 are not in" in str(caught.value)
+    assert "of 20 rows in the parent's test set, 20 are no longer in" in str(caught.value)
 
 
 def test_rows_that_only_a_warm_start_remembers_are_never_held_out() -> None:
@@ -389,7 +389,7 @@ def test_a_near_copy_of_what_the_parent_knows_is_on_neither_side() -> None:
     second = train([*rows, *added], first)
     assert (second.keys("train"), second.keys("test")) == (first.keys("train"), first.keys("test"))
     dropped = {reason: found["rows"] for reason, found in second.summary["dropped"].items()}
-    assert dropped == {"nearly the same as a held-out row": 20, "nearly the same as a training row": 80}
+    assert dropped == {"nearly the same as a test row": 20, "nearly the same as a training row": 80}
     # When the rows that were trained on are gone, their copies are no new rows to be asked about.
     gone = train([row for row in [*rows, *added] if row[0] not in first.parts["train"]], second)
     assert gone.summary["parent"]["fresh"] == 0
@@ -475,7 +475,7 @@ def test_new_rows_of_a_customer_go_to_the_customers_side() -> None:
 
 def test_a_parent_whose_customers_are_on_both_sides_cannot_be_continued_by_customer() -> None:
     first, _ = train_table(of_customers(0, 200, range(10)))
-    with pytest.raises(InputError, match="data.split.group: 'customer': 10 of its values have rows that the parent"):
+    with pytest.raises(InputError, match="data.split.group: 'customer': 10 of its values have rows in both"):
         train_table(of_customers(0, 220, range(10)), first, group="customer")
 
 

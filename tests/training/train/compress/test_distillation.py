@@ -128,7 +128,7 @@ def test_a_student_does_as_its_teacher_says(
         told["tuned"]["value"] - told["teacher"]["value"]
     )
     (contrary / "config.json").write_text((contrary / "config.json").read_text() + "\n")
-    with pytest.raises(InputError, match=r"^distill.teacher: .*/contrary is not what it was in training"):
+    with pytest.raises(InputError, match=r"^distill.teacher: .*/contrary has changed since training"):
         evaluate.run(place)
 
 

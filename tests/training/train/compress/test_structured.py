@@ -1,4 +1,4 @@
-"""Heads and neurons are really gone, the right ones, and the model loads and is exported as it was pruned."""
+"""The least important heads and neurons are really gone, and the model loads and is exported as it was pruned."""
 
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,25 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from bentune.bundle.errors import InputError
 from training.prove.export import _export
 from training.recipe.compression import PruneSettings
 from training.tasks.targets.losses import cross_entropy
 from training.train.compress import structured
-from training.train.compress.structured import Removed, _least_heads, layout_of, remove_least_important
-
-ROWS = Dataset.from_dict(
-    {"input_ids": [[2, 9, 14, 30, 3], [2, 11, 3], [2, 7, 8, 9, 10, 11, 12, 3]], "labels": [0, 2, 1]}
+from training.train.compress.structured import (
+    Gated,
+    Removed,
+    _least_heads,
+    layout_of,
+    remove_least_important,
+    taylor_scores,
 )
+
+TOKENS = [[2, 9, 14, 30, 3], [2, 11, 3], [2, 7, 8, 9, 10, 11, 12, 3]]
+GOLD = [0, 2, 1]
+ROWS = Dataset.from_dict({"input_ids": TOKENS, "labels": GOLD})
 
 
 def prune(model: Any, tiny_model: Path, kind: str = "structured", amount: float = 0.5) -> Removed:
@@ -87,9 +94,49 @@ def test_every_layer_keeps_its_best_head(scores: Any, amount: float) -> None:
 
 
 def test_what_cannot_be_pruned_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(InputError, match=r"^prune.kind: heads is not known for a albert, only for bert, .*`magnitude`"):
+    with pytest.raises(
+        InputError, match=r"^prune.kind: heads does not support the architecture albert, only bert, .*`magnitude`"
+    ):
         layout_of(classifier("albert"), "heads")
     model = classifier()
     prune(model, tiny_model, "heads")
     with pytest.raises(InputError, match=r"^prune.kind: neurons: heads of the model were pruned before"):
         layout_of(model, "neurons")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Any) -> PreTrainedTokenizerBase:
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tiny_model)
+    return loaded
+
+
+def test_scores_of_heads_are_the_gradients_of_their_gates(tokenizer: PreTrainedTokenizerBase) -> None:
+    """BERT has gates of its own, `head_mask`; of a batch of one row the gradient is that row's."""
+    model = classifier(attn_implementation="eager")
+    gated = [Gated(layer.attention.output.dense, 4) for layer in model.bert.encoder.layer]
+    rows = Dataset.from_dict(
+        {"input_ids": TOKENS, "attention_mask": [[1] * len(row) for row in TOKENS], "labels": GOLD}
+    )
+    advanced: list[int] = []
+    scores = taylor_scores(model, gated, rows, tokenizer, cross_entropy, advanced.append)
+    expected = np.zeros((3, 4))
+    for ids, label in zip(TOKENS, GOLD, strict=True):
+        gates = torch.ones(3, 4, requires_grad=True)
+        logits = model(input_ids=torch.tensor([ids]), head_mask=gates).logits
+        (gradient,) = torch.autograd.grad(cross_entropy(logits, torch.tensor([label]), {}), gates)
+        expected += gradient.abs().numpy() / len(TOKENS)
+    np.testing.assert_allclose(np.stack(scores), expected, rtol=1e-4, atol=1e-7)
+    assert expected.min() > 0
+    assert sum(advanced) == 3
+    assert all(weight.grad is None for weight in model.parameters())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_neuron_that_changes_nothing_has_no_score(tokenizer: PreTrainedTokenizerBase) -> None:
+    model = classifier()
+    layer = model.bert.encoder.layer[1]
+    with torch.no_grad():
+        layer.output.dense.weight[:, 5] = 0  # nothing is made of it
+        layer.intermediate.dense.weight[7] = layer.intermediate.dense.bias[7] = 0  # it is always 0
+    (scores,) = taylor_scores(model, [Gated(layer.output.dense, 24)], ROWS, tokenizer, cross_entropy, lambda _: None)
+    assert np.flatnonzero(scores < 1e-9).tolist() == [5, 7]

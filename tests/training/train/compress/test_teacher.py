@@ -63,7 +63,7 @@ def test_labels_are_found_by_name(tiny_recipe: Path, tiny_tag: str, saved: Path,
     with pytest.raises(InputError) as caught:
         teacher.logits(rows, ["animal", "drink", "tool"], nothing)
     assert str(caught.value) == (
-        "distill.teacher: the teacher does not know 'drink' of the data; it knows 'animal', 'food', 'tool': rename the "
+        "distill.teacher: the teacher lacks the label 'drink' of the data; it has 'animal', 'food', 'tool': rename the "
         "data's labels with data.labels, or give a teacher of the same labels"
     )
 
@@ -84,14 +84,16 @@ def test_a_length_that_the_teacher_does_not_take_is_refused(
     teacher: str, tiny_recipe: Path, tiny_tag: str, saved: Path
 ) -> None:
     source = tiny_tag if teacher == "bundle" else saved
-    with pytest.raises(InputError, match=r"^distill.max_tokens: 100 is more than the (24|64) that "):
+    with pytest.raises(InputError, match=r"^distill.max_tokens: 100 is more than the .*(24|64)"):
         open_teacher(recipe_with(tiny_recipe, source, "distill.max_tokens=100"))
 
 
 def test_what_is_no_fine_tuned_classifier_is_refused(
     tiny_recipe: Path, tiny_model: Path, saved: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"^distill.teacher: .*tiny-bert has no weights for its classifier: a teacher"):
+    with pytest.raises(
+        InputError, match=r"^distill.teacher: .*tiny-bert has no weights for its classifier: give a classifier"
+    ):
         open_teacher(recipe_with(tiny_recipe, tiny_model))
     (saved / "model.safetensors").rename(saved / "pytorch_model.bin")
     with pytest.raises(
@@ -110,7 +112,7 @@ def test_logits_that_are_no_numbers_are_refused(tiny_recipe: Path, saved: Path, 
     weights = load_file(saved / "model.safetensors")
     weights["classifier.bias"][1] = float("nan")
     save_file(weights, saved / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match=r"^distill.teacher: the teacher gives logits that are no numbers"):
+    with pytest.raises(InputError, match=r"^distill.teacher: the teacher gives logits that are not finite"):
         open_teacher(recipe_with(tiny_recipe, saved)).logits(rows, LABELS, nothing)
 
 

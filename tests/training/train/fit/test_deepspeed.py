@@ -74,18 +74,18 @@ def test_what_does_not_go_with_it_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         require_deepspeed(recipe(), {"ACCELERATE_USE_DEEPSPEED": "true"})
     with pytest.raises(InputError, match="DeepSpeed and FSDP"):
         require_deepspeed(recipe({}), {"ACCELERATE_USE_FSDP": "true"})
-    with pytest.raises(InputError, match="method: qlora is not trained with DeepSpeed"):
+    with pytest.raises(InputError, match="method: qlora is not supported with DeepSpeed"):
         require_deepspeed(recipe({}, method="qlora"), {})
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(InputError, match="2 processes share a training by DeepSpeed on GPUs only"):
+    with pytest.raises(InputError, match="DeepSpeed with 2 processes needs GPUs"):
         require_deepspeed(recipe({}), TWO)
 
 
 @pytest.mark.parametrize(
     ("zero", "said"),
     [
-        ({}, "stage: None spreads nothing out; give 1, 2 or 3"),
-        ({"stage": 2, "overlap_com": True}, "overlap_com: DeepSpeed has no such value"),
+        ({}, "stage: None shards nothing; give 1, 2 or 3"),
+        ({"stage": 2, "overlap_com": True}, "overlap_com: DeepSpeed has no such setting"),
         ({"stage": 2, "reduce_bucket_size": "many"}, "reduce_bucket_size: Input should be"),
     ],
 )

@@ -129,7 +129,7 @@ def test_a_model_that_cannot_compute_activations_again_is_refused(
     from transformers import BertForSequenceClassification
 
     monkeypatch.setattr(BertForSequenceClassification, "supports_gradient_checkpointing", False)
-    with pytest.raises(InputError, match=r"train\.gradient_checkpointing: .* does not have it"):
+    with pytest.raises(InputError, match=r"train\.gradient_checkpointing: .* does not support it"):
         fit_tiny(recipe_of(tiny_model, gradient_checkpointing=True), tmp_path)
 
 

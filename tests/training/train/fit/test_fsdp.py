@@ -10,8 +10,8 @@ from pair import launched_with
 
 from bentune.bundle.errors import InputError
 from training.recipe.recipe import Recipe
-from training.train.fit import fsdp as sharding
-from training.train.fit.fsdp import make_whole, require_same_kind, require_shardable
+from training.train.fit import fsdp
+from training.train.fit.fsdp import gather, require_same_sharding, require_shardable
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
@@ -22,16 +22,16 @@ def recipe(**more: Any) -> Recipe:
 
 
 def test_the_launcher_asks_for_it() -> None:
-    assert sharding.asked_for(launched_with("--use_fsdp", "--fsdp_version", "2"))
-    assert not sharding.asked_for({})
+    assert fsdp.fsdp_requested(launched_with("--use_fsdp", "--fsdp_version", "2"))
+    assert not fsdp.fsdp_requested({})
     require_shardable(recipe(method="lora"), launched_with("--use_fsdp", "--fsdp_version", "2"))
 
 
 @pytest.mark.parametrize(
     ("environment", "more", "said"),
     [
-        (FSDP | {"FSDP_VERSION": "1"}, {}, "--fsdp_version 1: only the second"),
-        (FSDP, {"method": "qlora"}, "4 bits cannot be spread"),
+        (FSDP | {"FSDP_VERSION": "1"}, {}, "--fsdp_version 1 is not supported"),
+        (FSDP, {"method": "qlora"}, "FSDP cannot shard 4-bit weights"),
         (
             FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"},
             {"train": {"gradient_checkpointing": True}},
@@ -47,22 +47,22 @@ def test_what_cannot_be_sharded_is_refused(environment: dict[str, str], more: di
 
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:
     plain, deepspeed = recipe(), recipe(train={"deepspeed": {}})
-    require_same_kind(tmp_path, plain, {})
+    require_same_sharding(tmp_path, plain, {})
     for now, environment, said in ((plain, FSDP, "started with FSDP"), (deepspeed, {}, "started with DeepSpeed")):
         with pytest.raises(InputError, match=f"written with whole weights in each process.*{said}"):
-            require_same_kind(tmp_path, now, environment)
+            require_same_sharding(tmp_path, now, environment)
     (tmp_path / "latest").touch()
-    require_same_kind(tmp_path, deepspeed, {})
-    (tmp_path / sharding.WEIGHTS).touch()
-    require_same_kind(tmp_path, plain, FSDP)
+    require_same_sharding(tmp_path, deepspeed, {})
+    (tmp_path / fsdp.WEIGHTS).touch()
+    require_same_sharding(tmp_path, plain, FSDP)
     with pytest.raises(InputError, match="written with FSDP.*started with whole weights"):
-        require_same_kind(tmp_path, plain, {})
+        require_same_sharding(tmp_path, plain, {})
 
 
 def test_a_model_that_is_not_sharded_stays_as_it_is() -> None:
     model = torch.nn.Linear(2, 2)
     weight = model.weight
-    make_whole(model, keep=True)
+    gather(model, keep=True)
     assert model.weight is weight
 
 
@@ -86,7 +86,7 @@ def test_accelerate_still_knows_no_fsdp_on_cpus() -> None:
             dynamo = SimpleNamespace(backend="NO")
             state = AcceleratorState(cpu=True, dynamo_plugin=dynamo, _from_accelerator=True)
             assert state.distributed_type is DistributedType.MULTI_CPU
-            sharding.shard(state)
+            fsdp.shard(state)
         assert state.is_fsdp2
         assert AcceleratorState(_from_accelerator=True).is_fsdp2  # asked again
         assert "FULL" in str(state.fsdp_plugin.state_dict_type)

@@ -102,7 +102,7 @@ def test_a_part_that_is_not_there(pattern: str, words: str, tiny_model: Path) ->
 def test_more_layers_than_there_are(tiny_model: Path) -> None:
     with pytest.raises(InputError) as caught:
         prepared(recipe(tiny_model, {"name": "freeze", "layers": 3}))
-    assert str(caught.value) == "method.layers: 3 is more than the 2 layers of the model"
+    assert str(caught.value) == "method.layers: 3 is more than the 2 layers of the model; give fewer"
 
 
 def test_layers_that_share_their_weights_cannot_be_told_apart(tmp_path: Path) -> None:

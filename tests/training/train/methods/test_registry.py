@@ -60,7 +60,7 @@ def test_what_was_trained_is_never_put_into_another_base(method: str, tiny_model
     with pytest.raises(InputError) as caught:
         load_same_base(asked, LABELS, tmp_path / "tuned")
     assert str(caught.value) == (
-        f"model: {model} is not what it was when it was tuned: run `bentune train` again, or put it back"
+        f"model: {model} has changed since it was tuned: run `bentune train` again, or restore its files"
     )
     if method == "full":
         assert load_tuned(asked, LABELS, tmp_path / "tuned") is not None
