@@ -66,7 +66,7 @@ def comparison(**verdict: Any) -> Comparison:
         ).model_copy(update=verdict),
         settings=CompareSettings(),
         metrics=[
-            Metric(name="accuracy", candidate=0.9, served=0.92, difference=LOSS, higher_is_better=True),
+            Metric(name="accuracy", candidate=0.9, served=0.92, difference=LOSS, higher_is_better=True, share=True),
             Metric(name="log loss", candidate=0.3, served=0.25, difference=none, higher_is_better=False),
         ],
         test=PairedTest(name="McNemar's exact p", gained=1, lost=2, p_value=1.0),

@@ -1,7 +1,7 @@
 """Task `image-classification`: images in folders of classes, or in a column of a table."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,7 +34,7 @@ class ImageClassification(Task):
     rows_at_once: ClassVar = IMAGES_AT_ONCE
     lengths: ClassVar = False
     request: ClassVar = "-F file=@image.png"
-    refused: ClassVar[Mapping[str, str]] = {
+    refused: ClassVar[dict[str, str]] = {
         "max_tokens": "an image has the size that its model takes",
         "parent": "versions of an image classifier are not compared yet, so none can continue another",
         "distill": "only text classifiers learn from a teacher",

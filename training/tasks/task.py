@@ -4,7 +4,7 @@ Nothing heavy is imported here or by the tasks when they are imported: a recipe 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -46,7 +46,7 @@ class Task(ABC):
     """Optimum's name of the graph to export."""
     auto_model: ClassVar[str]
     """Name of transformers' class that loads a model with its head."""
-    refused: ClassVar[Mapping[str, str]]
+    refused: ClassVar[dict[str, str]]
     """Keys of the recipe that mean nothing here, with the reason."""
     rows_at_once: ClassVar[int]
     """Rows whose inputs are in memory together while they are read."""

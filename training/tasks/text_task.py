@@ -1,7 +1,7 @@
 """Base of the tasks whose inputs are texts, or pairs of texts."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,7 +34,7 @@ class TextTask(Task):
     rows_at_once: ClassVar = ROWS_AT_ONCE
     lengths: ClassVar = True
     request: ClassVar = "-H 'Content-Type: application/json' -d '{\"inputs\": \"a text\"}'"
-    refused: ClassVar[Mapping[str, str]] = {
+    refused: ClassVar[dict[str, str]] = {
         "data.columns.image": "texts have no images",
         "train.augment.rotation": "texts are not turned",
         "train.augment.crop": "texts are not cut out",

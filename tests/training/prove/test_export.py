@@ -19,7 +19,7 @@ from training.prove.verify import served
 from training.recipe.file import load_recipe
 from training.tasks.logits import torch_logits
 from training.tasks.rows import read_rows
-from training.tasks.saved import processor_in
+from training.tasks.saved import processor_in, target_in
 from training.tasks.text_classification import TextClassification
 
 
@@ -56,8 +56,8 @@ def test_rows_and_tokens_are_free_and_answers_are_those_of_torch(asked: Any, lor
     model = AutoModelForSequenceClassification.from_pretrained(lora_run / "merge/model")
     tokenizer = AutoTokenizer.from_pretrained(lora_run / "merge/model")
     expected, _ = torch_logits(model, tokenizer, rows, 24, lambda _: None)
-    predictor = served(asked.work, asked.recipe)
-    tokens = [predictor.tokenizer.encode(text, None, truncate=True) for text in rows.texts]
+    predictor = served(asked.work, asked.recipe, target_in(lora_run / "data"))
+    tokens = [predictor.task.encoder.encode(text, None, truncate=True) for text in rows.texts]
     assert np.abs(predictor.logits(tokens) - expected).max() < 1e-4
     assert np.abs(predictor.logits(tokens[:1]) - expected[:1]).max() < 1e-4
 

@@ -24,7 +24,7 @@ def test_they_are_those_of_the_stages(tiny_run: Path, tiny_recipe: Path) -> None
     assert facts.data
     assert facts.data.rows == {"train": 240, "test": 60}
     assert facts.evaluation
-    assert [one.key for one in compared(facts.evaluation)][:3] == ["accuracy", "macro_f1", "micro_f1"]
+    assert [one.key for one in compared(facts.evaluation)][:3] == ["accuracy", "macro_f1", "mcc"]
     assert compared(facts.evaluation)[0].change == facts.evaluation.difference.accuracy
     assert facts.parity
     hops = json.loads((tiny_run / "verify/parity.json").read_text())["hops"]

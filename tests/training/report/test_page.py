@@ -89,11 +89,7 @@ def test_calibration_slices_and_mistakes(facts: Facts, tiny_run: Path) -> None:
         value=NASTY,
         rows=8,
         small=True,
-        accuracy=accuracy,
-        macro_f1=accuracy,
-        log_loss=error,
-        mean_absolute_error=None,
-        calibration_error=error,
+        metrics={"accuracy": accuracy, "macro_f1": accuracy, "calibration_error": error},
     )
     wrong = Mistake(text=NASTY, origin="row 7", gold="food", predicted="tool", confidence=0.97, gold_score=0.02)
     assert facts.evaluation
