@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bentune.bundle.errors import BentuneError
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 
 WIDTH = 120
 json_option = click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result there.")

@@ -11,7 +11,7 @@ import click
 
 from benchmarks.command import Command, json_option, say
 from benchmarks.process.peak import peak_of
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 
 VARIANTS = {
     "`full`": "full",

@@ -8,12 +8,11 @@ Each row is scored once, however often the work is interrupted.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import FileIO
 from itertools import islice
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bentune.bundle.errors import BentuneError, InputError, RequestError
+from bentune.bundle.files import sha256_file, sync_directory, write_json
 from bentune.bundle.rows import read_rows, text_of
 from bentune.bundle.targets.target import Prediction
 
@@ -95,7 +95,7 @@ def predict_file(
         raise InputError(f"{output_path}: the output would be written over the input; give another output")
     rows = read_rows(input_path)
     _refuse_finished(output_path, overwrite)
-    guard = _Guard(_sha256(input_path), scorer.digest, text_column, pair_column, top_k)
+    guard = _Guard(sha256_file(input_path), scorer.digest, text_column, pair_column, top_k)
 
     with _locked(partial_path) as partial:
         _refuse_finished(output_path, overwrite)  # again: the former holder of the lock may have finished it
@@ -123,7 +123,7 @@ def predict_file(
         with _writing(output_path):
             partial_path.replace(output_path)
             meta_path.unlink(missing_ok=True)
-            _sync_directory(output_path.parent)
+            sync_directory(output_path.parent)
     return PredictSummary(done, resumed_at, time.monotonic() - started)
 
 
@@ -179,7 +179,7 @@ def _resume(partial: FileIO, path: Path, meta_path: Path, guard: _Guard, overwri
         partial.truncate(size)
         if not rows:
             # Only once the partial is empty: a meta file must never describe another run's lines.
-            _write_durably(meta_path, json.dumps(asdict(guard), indent=2) + "\n")
+            write_json(meta_path, asdict(guard))
     return rows
 
 
@@ -235,26 +235,6 @@ def _append(file: FileIO, data: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def _write_durably(path: Path, text: str) -> None:
-    """Write a file atomically: a failure leaves the former content."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb", buffering=0) as file:
-        _append(file, text.encode())
-    temporary.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    """Flush a directory, so that its names survive a power cut."""
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        # Some network file systems refuse this; only a power cut could then lose the name.
-        with suppress(OSError):
-            os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -264,8 +244,3 @@ def _writing(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({error.strerror}); make room there and run the same command again: "
             "it goes on after the last whole row"
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

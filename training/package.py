@@ -12,18 +12,8 @@ from typing import Any
 import bentoml
 
 from bentune.bundle.errors import BentuneError
-from bentune.bundle.manifest import (
-    EVIDENCE,
-    MODULE,
-    ROWS,
-    BaseModelInfo,
-    Manifest,
-    Parent,
-    open_bundle,
-    seal,
-    sha256_file,
-    write_json,
-)
+from bentune.bundle.files import sha256_file, write_json
+from bentune.bundle.manifest import EVIDENCE, MODULE, ROWS, BaseModelInfo, Manifest, Parent, open_bundle, seal
 from bentune.bundle.seen_rows import SeenRows
 from bentune.bundle.store import home, reserved
 from training.pipeline.previous_version import open_parent

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bentune.bundle.files import write_json, write_text
 from bentune.bundle.hardware import Cpu
-from bentune.bundle.manifest import write_json
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Table:
 def write(table: Table, directory: Path) -> None:
     """Write table.md and table.json."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "table.md").write_text(markdown(table), encoding="utf-8")
+    write_text(directory / "table.md", markdown(table))
     plain = asdict(table)
     plain["measurement"]["cpu"] = table.measurement.cpu.model_dump(mode="json")
     write_json(directory / "table.json", plain)

@@ -12,7 +12,6 @@ rows.json         which rows it was trained on and which were held out, as filte
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,7 +32,7 @@ from pydantic import (
 
 from bentune.bundle.baseline import Baseline
 from bentune.bundle.errors import BundleError
-from bentune.bundle.files import Frozen
+from bentune.bundle.files import Frozen, json_bytes, sha256_file, write_json
 from bentune.bundle.plan import FP32, Plan, model_file
 from bentune.bundle.processor import ImageSettings, ProcessorSettings, Settings
 from bentune.bundle.seen_rows import SeenRows
@@ -208,32 +207,6 @@ class Bundle:
         return _parse(SeenRows, self.root / ROWS)
 
 
-def sha256_file(path: Path) -> str:
-    """Hex digest of the file's bytes, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def spelled(value: BaseModel | object) -> bytes:
-    """The bytes that `write_json` writes. Raises ValueError for NaN and infinity, which JSON does not have."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return (json.dumps(plain, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
-
-
-def write_json(path: Path, value: BaseModel | object) -> None:
-    """Write JSON beside `path` and rename it there, so that a reader never sees half a file."""
-    content = spelled(value)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def seal(root: Path, manifest: Manifest) -> Manifest:
     """Record every file under `root` in the manifest and write it, last.
 
@@ -352,18 +325,18 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
         )
     manifest = _parse_text(Manifest, path, content)
     # Only the spelling that `seal` writes is taken, so that a changed byte which JSON ignores is caught as well.
-    if spelled(manifest) != content or _own_sha256(manifest) != manifest.own_sha256:
+    if json_bytes(manifest) != content or _own_sha256(manifest) != manifest.own_sha256:
         raise BundleError(f"{path} was changed after it was written; package the model again")
     return manifest
 
 
 def _own_sha256(manifest: Manifest) -> str:
-    return hashlib.sha256(spelled(manifest.model_copy(update={"own_sha256": ""}))).hexdigest()
+    return hashlib.sha256(json_bytes(manifest.model_copy(update={"own_sha256": ""}))).hexdigest()
 
 
 def _content_digest(manifest: Manifest) -> str:
     files = {name: entry for name, entry in manifest.files.items() if name != EVIDENCE}
-    return hashlib.sha256(spelled(manifest.model_copy(update={"files": files, "own_sha256": ""}))).hexdigest()
+    return hashlib.sha256(json_bytes(manifest.model_copy(update={"files": files, "own_sha256": ""}))).hexdigest()
 
 
 def _check_file(root: Path, name: str, entry: FileEntry) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bentune.bundle.errors import BentuneError, BundleError
-from bentune.bundle.manifest import EVIDENCE, MANIFEST, Bundle, open_bundle, seal_evidence, spelled, write_json
+from bentune.bundle.files import json_bytes, part_of, write_json
+from bentune.bundle.manifest import EVIDENCE, MANIFEST, Bundle, open_bundle, seal_evidence
 from bentune.bundle.verdict import VERDICTS, Verdict
 
 MAX_EVIDENCE_BYTES = 100_000_000
@@ -54,6 +55,8 @@ def mend(root: Path) -> None:
 
 def _take_back(root: Path) -> None:
     path = root / EVIDENCE
+    for written in (path, root / MANIFEST):
+        part_of(written).unlink(missing_ok=True)
     # Whatever is wrong with the files, it is not for this function to say.
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         sealed = json.loads((root / MANIFEST).read_bytes())["files"][EVIDENCE]["sha256"]
@@ -63,7 +66,7 @@ def _take_back(root: Path) -> None:
         if hashlib.sha256(content).hexdigest() == sealed:
             return
         before = _without_newest(json.loads(content))
-        if hashlib.sha256(spelled(before)).hexdigest() == sealed:
+        if hashlib.sha256(json_bytes(before)).hexdigest() == sealed:
             write_json(path, before)
 
 

@@ -119,8 +119,8 @@ def _bench(
     pattern: "Pattern",
     out: Path | None,
 ) -> None:
+    from bentune.bundle.files import write_json
     from bentune.bundle.hardware import describe
-    from bentune.bundle.manifest import write_json
     from rollout.load.bench import BenchReport, compare, judge, measure, now, ratios
     from rollout.load.tables import bench_table, title, warnings
 
@@ -166,8 +166,8 @@ def _find_knee(
     pattern: "Pattern",
     out: Path | None,
 ) -> None:
+    from bentune.bundle.files import write_json
     from bentune.bundle.hardware import describe
-    from bentune.bundle.manifest import write_json
     from rollout.load.knee import find_knee
     from rollout.load.tables import capacity_table
 

@@ -80,7 +80,7 @@ def capacity(
 
     Exit code 1 if the simulation misses the objective; the files are written anyway.
     """
-    from bentune.bundle.manifest import write_json
+    from bentune.bundle.files import write_json
     from rollout.capacity.patch import write_patches
     from rollout.capacity.play_bento import play_bento
     from rollout.capacity.pod_model import PodModel

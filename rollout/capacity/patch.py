@@ -1,12 +1,12 @@
 """Kustomize patches of a sizing for k8s/base and its autoscaler, one file an object."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bentune.bundle.files import write_text
 from rollout.capacity.autoscaler import Rules, Scaling
 from rollout.capacity.sizing import Sizing
 
@@ -28,7 +28,7 @@ def write_patches(directory: Path, sizing: Sizing, because: str, scaler: str = H
     scaled = {HPA: autoscaler, KEDA: scaled_object}[scaler](sizing)
     for name, patch in ((DEPLOYMENT_FILE, deployment(sizing)), (f"capacity-{scaler}.yaml", scaled)):
         comment = f"# Written by `bentune capacity`: {' '.join(because.split())}\n"
-        _write(directory / name, comment + yaml.safe_dump(patch, sort_keys=False))
+        write_text(directory / name, comment + yaml.safe_dump(patch, sort_keys=False))
         written.append(directory / name)
     return written
 
@@ -137,15 +137,3 @@ def _rules(rules: Rules) -> dict[str, Any]:
             {"type": policy.kind, "value": policy.value, "periodSeconds": policy.period_s} for policy in rules.policies
         ],
     }
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from bentune.bundle.errors import BentuneError, BundleError, InputError
-from bentune.bundle.manifest import Bundle, Columns, write_json
+from bentune.bundle.files import write_json, write_text
+from bentune.bundle.manifest import Bundle, Columns
 from bentune.bundle.record_verdict import add_verdict
 from bentune.bundle.seen_rows import SeenRows
 from bentune.bundle.verdict import MAX_MARGIN, CompareSettings, Verdict
@@ -113,11 +114,9 @@ def _write(out: Path, found: Comparison, rows: Labelled) -> None:
     from rollout.compare.page import page_of
 
     page = page_of(found, dict(zip(rows.numbers, rows.texts, strict=True)))
-    part = out / "comparison.html.part"
     try:
         write_json(out / "comparison.json", found)
-        part.write_text(page, encoding="utf-8")
-        part.replace(out / "comparison.html")
+        write_text(out / "comparison.html", page)
     except OSError as error:
         raise BentuneError(f"{out}: cannot be written ({error.strerror})") from None
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.files import atomic_write
 from rollout.load.generator import Load
 from rollout.load.knee import Capacity
 from rollout.load.latency import curve
@@ -96,12 +97,8 @@ def _finish(figure: "Figure", axes: "Axes", path: Path) -> None:
 
 def save(figure: "Figure", path: Path) -> None:
     """Write a PNG atomically."""
-    part = path.with_name(path.name + ".part")
-    try:
-        figure.savefig(part, format="png")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
 
 
 def _nines(percent: float) -> float:

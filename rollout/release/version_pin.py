@@ -1,12 +1,12 @@
 """Pin of a version in a user's overlay: the file release.yaml, listed in its kustomization."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.files import write_text
 from rollout.release.kubectl import Object
 
 FILE = "release.yaml"
@@ -117,9 +117,9 @@ def write_pin(overlay: Path, deployment: str, pin: Pin) -> None:
     text = kustomization.read_text(encoding="utf-8")
     listed = _listed(text, kustomization)
     head = "# Written by `bentune release`: the version that this overlay runs. `bentune rollback` goes back.\n"
-    _write(overlay / FILE, head + yaml.dump(content, Dumper=_Block, sort_keys=False, width=1000))
+    write_text(overlay / FILE, head + yaml.dump(content, Dumper=_Block, sort_keys=False, width=1000))
     if listed != text:
-        _write(kustomization, listed)
+        write_text(kustomization, listed)
 
 
 def read_pin(objects: list[Object], deployment: str) -> Pin | None:
@@ -141,7 +141,7 @@ class Saved:
             if content is None:
                 path.unlink(missing_ok=True)
             elif path.read_bytes() != content:
-                _write(path, content.decode())
+                write_text(path, content.decode())
 
 
 class _Block(yaml.SafeDumper):
@@ -205,15 +205,3 @@ def _inserted(lines: list[str], after: int) -> str:
     indent = line[: len(line) - len(line.lstrip())]
     ended = line if line.endswith("\n") else line + "\n"
     return "".join([*lines[:after], ended, f"{indent}- {FILE}\n", *lines[after + 1 :]])
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

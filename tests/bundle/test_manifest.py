@@ -1,6 +1,7 @@
 """A bundle is opened only when every byte of it is what was sealed, and a refusal names the file."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from bentune.bundle import manifest as contract
 from bentune.bundle.baseline import Baseline, Binned, Histogram
 from bentune.bundle.errors import BundleError
+from bentune.bundle.files import sha256_file, write_json
 from bentune.bundle.manifest import (
     BaseModelInfo,
     Bundle,
@@ -25,8 +27,6 @@ from bentune.bundle.manifest import (
     Manifest,
     open_bundle,
     seal,
-    sha256_file,
-    write_json,
 )
 from bentune.bundle.plan import Entry, Plan
 from bentune.bundle.processor import ImageSettings
@@ -400,7 +400,7 @@ def test_a_crash_while_sealing_leaves_no_bundle(tmp_path: Path, monkeypatch: pyt
     def fail(_: int) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(contract.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space left"):
         seal(root, manifest())
     assert not list(root.glob("manifest.json*"))
@@ -417,24 +417,6 @@ def test_sealing_again_takes_the_files_as_they_are_now(root: Path) -> None:
 
 def open_bundle_manifest(root: Path) -> Manifest:
     return Manifest.model_validate_json((root / "manifest.json").read_bytes())
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {"x": {1, 2}}, "\ud800"])
-def test_write_json_leaves_what_was_there_when_it_fails(tmp_path: Path, value: object) -> None:
-    path = tmp_path / "a.json"
-    write_json(path, {"old": 1})
-    with pytest.raises((ValueError, TypeError)):
-        write_json(path, {"new": [1, 2, value]})
-    assert json.loads(path.read_text()) == {"old": 1}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@given(JSON)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_write_json_round_trip(tmp_path: Path, value: object) -> None:
-    write_json(tmp_path / "a.json", value)
-    assert json.loads((tmp_path / "a.json").read_bytes()) == value
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
 
 
 @pytest.mark.parametrize("name", ["Pets", "pets!", "-pets", "pets-", "a/b", "", "p" * 64, "über"])

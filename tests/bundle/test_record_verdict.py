@@ -89,6 +89,13 @@ def test_what_a_crash_between_the_two_files_leaves_is_mended(bundle: Path, earli
     assert len(add_verdict(bundle, verdict_on(bundle)).evidence()[VERDICTS]) == earlier + 1
 
 
+@pytest.mark.parametrize("name", [EVIDENCE, MANIFEST])
+def test_what_a_process_that_was_killed_while_writing_leaves_is_removed(bundle: Path, name: str) -> None:
+    whole = open_bundle(bundle)
+    (bundle / f"{name}.part").write_bytes(b'{"half of')
+    assert find_bundle(str(bundle)).digest == whole.digest
+
+
 def test_other_changes_of_the_evidence_are_not_mended(bundle: Path) -> None:
     add_verdict(bundle, verdict_on(bundle))
     evidence = json.loads((bundle / EVIDENCE).read_text())

@@ -8,7 +8,7 @@ import yaml
 from command import ask
 from measured import capacity
 
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 from rollout.capacity.sizing import CapacityPlan
 
 

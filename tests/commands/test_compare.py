@@ -9,7 +9,8 @@ import pytest
 from command import ask
 from judged import worse, write_rows
 
-from bentune.bundle.manifest import EVIDENCE, MANIFEST, open_bundle, seal, write_json
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import EVIDENCE, MANIFEST, open_bundle, seal
 from rollout.server.scrape import read_info
 from rollout.server.server import running
 

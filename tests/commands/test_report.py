@@ -10,7 +10,7 @@ from command import ask
 from comparisons import NASTY, comparison
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 from bentune.commands.report import judgement_of
 
 Call = Callable[..., tuple[int, str, str]]

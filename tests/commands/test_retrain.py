@@ -21,7 +21,8 @@ from comparisons import comparison as made_up
 from page import Page
 from tiny import sentences, write_csv, write_recipe
 
-from bentune.bundle.manifest import Bundle, open_bundle, write_json
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import Bundle, open_bundle
 from bentune.bundle.store import find_bundle, stored_at
 from bentune.bundle.verdict import Decision, Judged
 from rollout.lineage import lineage

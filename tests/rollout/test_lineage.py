@@ -15,7 +15,8 @@ from command import ask
 from http_server import serving
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import EVIDENCE, MODULE, Bundle, Parent, open_bundle, seal, write_json
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import EVIDENCE, MODULE, Bundle, Parent, open_bundle, seal
 from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict
 from bentune.commands.lineage import draw
 from rollout.lineage import Lineage, LineageChange, Version, lineage

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from bentune.bundle.files import write_json
 from bentune.bundle.hardware import describe
-from bentune.bundle.manifest import write_json
 from bentune.bundle.plan import CPU, FP32, Entry, Plan, scores_key
 
 MISSING = "MissingExecutionProvider"

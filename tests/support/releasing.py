@@ -10,7 +10,8 @@ from typing import Any
 from aiohttp import web
 from cluster import Cluster
 
-from bentune.bundle.manifest import EVIDENCE, Bundle, open_bundle, seal, write_json
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import EVIDENCE, Bundle, open_bundle, seal
 from bentune.bundle.verdict import VERDICTS, Decision, Difference, Judged, Verdict
 from rollout.release.kubectl import Kubectl
 from rollout.release.progress import RolloutProgress

@@ -16,7 +16,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 from training.recipe.recipe import Recipe
 from training.tasks.base import base_digest, load_base
 from training.train.methods import prepare, save_tuned

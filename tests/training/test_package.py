@@ -12,7 +12,8 @@ import bentoml
 import pytest
 
 from bentune.bundle.errors import BentuneError
-from bentune.bundle.manifest import MODULE, open_bundle, sha256_file, write_json
+from bentune.bundle.files import sha256_file, write_json
+from bentune.bundle.manifest import MODULE, open_bundle
 from bentune.bundle.seen_rows import RowFilter, SeenRows, row_key
 from training import package
 from training.recipe.file import digest, load_recipe

@@ -90,7 +90,7 @@ def test_weights_that_are_not_the_parents_any_more_are_refused(
         file = root / "merge/model/model.safetensors"
         file.write_bytes(file.read_bytes()[:-1] + b"\x55")
         record = json.loads((root / "merge/stage.json").read_text())
-        from bentune.bundle.manifest import sha256_file
+        from bentune.bundle.files import sha256_file
 
         record["files"]["model/model.safetensors"]["sha256"] = sha256_file(file)
         (root / "merge/stage.json").write_text(json.dumps(record))

@@ -20,7 +20,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from threadpoolctl import threadpool_limits
 
-from bentune.bundle.files import Frozen
+from bentune.bundle.files import Frozen, atomic_write
 from bentune.bundle.targets.many_labels import THRESHOLD, ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
 from training.data.judged import SampledRows, read_sample, word_pieces
@@ -355,10 +355,8 @@ JUDGES: dict[str, type[_Judge]] = {OneLabel.kind: _OneLabelJudge, ManyLabels.kin
 def _remove(origins: set[str], file: Path) -> None:
     if not origins:
         return
-    beside = file.with_suffix(".kept")
     parquet = pq.ParquetFile(file)
-    with pq.ParquetWriter(beside, parquet.schema_arrow) as writer:
+    with atomic_write(file) as kept, pq.ParquetWriter(kept, parquet.schema_arrow) as writer:
         for batch in parquet.iter_batches():
             keep = [origin not in origins for origin in batch["origin"].to_pylist()]
             writer.write_table(pa.Table.from_batches([batch]).filter(pa.array(keep)))
-    beside.replace(file)

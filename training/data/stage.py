@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import ROWS, write_json
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import ROWS
 from bentune.bundle.seen_rows import RowFilter, SeenRows
 from training.data.duplicates.exact import same_texts
 from training.data.duplicates.near import NO_ROW, Near, find_near, sketch

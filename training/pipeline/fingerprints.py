@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from bentune.bundle.manifest import sha256_file
+from bentune.bundle.files import sha256_file
 from training.sources.locate import locate
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model")

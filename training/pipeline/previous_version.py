@@ -8,7 +8,8 @@ from typing import Any
 import bentoml
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import Bundle, open_bundle, sha256_file
+from bentune.bundle.files import sha256_file
+from bentune.bundle.manifest import Bundle, open_bundle
 from bentune.bundle.seen_rows import MOST_BEFORE
 from training.pipeline.run_dir import RunDir
 from training.recipe.recipe import Recipe

@@ -17,7 +17,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bentune.bundle.errors import BentuneError, InputError
-from bentune.bundle.manifest import FileEntry, sha256_file, write_json
+from bentune.bundle.files import sha256_file, write_json
+from bentune.bundle.manifest import FileEntry
 
 RECORD = "stage.json"
 KEY = "key"

@@ -12,8 +12,9 @@ import numpy as np
 from rich.markup import escape
 
 from bentune.bundle.errors import GateError
+from bentune.bundle.files import write_json
 from bentune.bundle.hardware import Cpu, describe
-from bentune.bundle.manifest import GoldenRow, write_json
+from bentune.bundle.manifest import GoldenRow
 from bentune.bundle.plan import FP32, Check, Entry, Plan, model_file, scores_key
 from service.engine.predictor import Predictor, Session
 from service.engine.runtime import Runtime

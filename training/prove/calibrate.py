@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 
-from bentune.bundle.manifest import sha256_file, write_json
+from bentune.bundle.files import sha256_file, write_json
 from training.pipeline.stage import Context, Summary
 from training.prove.merge import WEIGHTS
 from training.prove.temperature import FILE, Temperature, fit_temperature, fold

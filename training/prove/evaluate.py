@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 from bentune.bundle.targets.target import Target
 from bentune.quality.calibration import Calibration
 from bentune.quality.groups import by_column

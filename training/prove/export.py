@@ -8,7 +8,7 @@ from pathlib import Path
 from optimum.exporters.onnx import main_export
 
 from bentune.bundle.errors import BentuneError
-from bentune.bundle.manifest import sha256_file
+from bentune.bundle.files import sha256_file
 from training.pipeline.stage import Context, Summary
 from training.tasks.base import quiet
 from training.tasks.registry import task_of

@@ -3,7 +3,7 @@
 import torch
 
 from bentune.bundle.errors import GateError
-from bentune.bundle.manifest import sha256_file
+from bentune.bundle.files import sha256_file
 from training.pipeline.stage import Context, Summary
 from training.tasks.base import quiet
 from training.tasks.saved import labels_of, tokenizer_of

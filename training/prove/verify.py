@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from bentune.bundle.errors import GateError
+from bentune.bundle.files import write_json
 from bentune.bundle.hardware import visible_cores
-from bentune.bundle.manifest import write_json
 from bentune.bundle.plan import CPU, FP32, model_file
 from bentune.bundle.targets.target import Target
 from service.engine.predictor import Predictor, Session, batches_by_length

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.files import write_text
 from training.pipeline.pipeline import stages_of, standing
 from training.pipeline.provenance import code_revision, tool_versions
 from training.pipeline.run_dir import RunDir
@@ -46,17 +47,7 @@ def write_report(recipe: Recipe, run: RunDir, judged: Judgement | None = None) -
     revision = made_with.code_revision if made_with else code_revision()
     tools = made_with.tools if made_with else tool_versions()
     written = Written(run.root / PAGE, run.root / CARD, run.root / RECIPE, missing)
-    _write(written.recipe, spelled_out(recipe))
-    _write(written.card, model_card(facts))
-    _write(written.page, page_of(facts, missing, tools, revision, str(written.recipe)))
+    write_text(written.recipe, spelled_out(recipe))
+    write_text(written.card, model_card(facts))
+    write_text(written.page, page_of(facts, missing, tools, revision, str(written.recipe)))
     return written
-
-
-def _write(path: Path, content: str) -> None:
-    """Beside `path` and renamed there, so that a reader never sees half a file."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(content, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

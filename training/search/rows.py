@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 from training.recipe.recipe import Recipe
 from training.tasks.registry import target_of
 from training.tasks.rows import label_column

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from bentune.bundle.errors import BentuneError, InputError
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json, write_text
 from training.pipeline.fingerprints import base_files_digest
 from training.pipeline.run_dir import RunDir
 from training.pipeline.stage import Context, Reporter
@@ -226,6 +226,4 @@ def _write_best(recipe: Recipe, result: SearchResult, file: Path) -> None:
     best, where = result.best, f"{result.rows['validation']} validation rows"
     chosen = with_values(recipe, best.values).model_copy(update={"search": SearchSettings()})
     head = f"# Trial {best.number + 1} of {len(result.trials)}: {result.metric} {best.value:.4f} on {where}.\n"
-    beside = file.with_suffix(".partial")
-    beside.write_text(head + spelled_out(chosen), encoding="utf-8")
-    beside.replace(file)
+    write_text(file, head + spelled_out(chosen))

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bentune.bundle.manifest import SETTINGS, Columns, ImageLimits, Limits, write_json
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import SETTINGS, Columns, ImageLimits, Limits
 from training.recipe.data import ColumnNames, DataSettings
 from training.sources.image_files import IMAGES_AT_ONCE, checked_image
 from training.sources.raw import Raw, Source

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bentune.bundle.manifest import SETTINGS, Columns, Limits, write_json
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import SETTINGS, Columns, Limits
 from bentune.bundle.processor import ProcessorSettings
 from training.recipe.data import ColumnNames, DataSettings
 from training.sources.raw import Raw, Source

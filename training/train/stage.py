@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 from training.pipeline.previous_version import open_parent, weights_of
 from training.pipeline.provenance import training_hardware
 from training.pipeline.stage import Context, Reporter, Summary

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from measured import capacity, knee_of
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 from rollout.capacity.fleet import BUSY, QUEUE
 from rollout.capacity.pod_model import PodModel
 from rollout.capacity.simulation import simulate

@@ -11,7 +11,8 @@ from judged import worse, write_rows
 from tiny import Quiet, sentences
 
 from bentune.bundle.errors import BundleError, InputError
-from bentune.bundle.manifest import EVIDENCE, open_bundle, seal, write_json
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import EVIDENCE, open_bundle, seal
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.verdict import CompareSettings, Decision
 from rollout.compare.compare import compare, require_extra

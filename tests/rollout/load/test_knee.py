@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentune.bundle.errors import GateError
+from bentune.bundle.files import write_json
 from bentune.bundle.hardware import describe
-from bentune.bundle.manifest import write_json
 from rollout.load import knee as module
 from rollout.load.bench import Pattern
 from rollout.load.generator import Body, Load, LoadTarget

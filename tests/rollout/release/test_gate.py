@@ -57,7 +57,8 @@ def test_what_is_served_and_unknown_lets_nothing_out(bundle: Bundle) -> None:
 
 
 def test_what_no_comparison_wrote_is_an_error(bundle: Bundle) -> None:
-    from bentune.bundle.manifest import EVIDENCE, seal, write_json
+    from bentune.bundle.files import write_json
+    from bentune.bundle.manifest import EVIDENCE, seal
 
     for wrong in (5, [5], {"decision": "PROMOTE"}):
         write_json(bundle.root / EVIDENCE, bundle.evidence() | {"verdicts": wrong})

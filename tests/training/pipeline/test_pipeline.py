@@ -16,8 +16,8 @@ import pytest
 from tiny import Quiet, make_model, write_csv
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.files import sha256_file
 from bentune.bundle.hardware import Cpu
-from bentune.bundle.manifest import sha256_file
 from training.pipeline import pipeline
 from training.pipeline.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage, stages_of
 from training.pipeline.run_dir import DiskFull, RunDir

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.files import write_json
 from bentune.bundle.hardware import Cpu
-from bentune.bundle.manifest import write_json
 from bentune.bundle.plan import CPU, FP32, OPENVINO, Check, Entry, Plan
 from training.plan import report as plan_report
 from training.plan.report import best_of, checks_table, draw_pareto, entries_table, explanation, markdown, verdict

@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bentune.bundle.errors import BentuneError
-from bentune.bundle.manifest import sha256_file
+from bentune.bundle.files import sha256_file
 from bentune.bundle.processor import ProcessorSettings
 from training.prove import export
 from training.prove.verify import served

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bentune.bundle.errors import GateError
-from bentune.bundle.manifest import sha256_file
+from bentune.bundle.files import sha256_file
 from training.prove import merge
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe

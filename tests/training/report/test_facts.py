@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 from training.pipeline.pipeline import STAGES
 from training.recipe.file import digest, load_recipe
 from training.report.facts import SHOWN_DOUBTFUL, compared, facts_of, search_of

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from transformers import AutoConfig, AutoImageProcessor
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import ImageLimits, write_json
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import ImageLimits
 from bentune.bundle.processor import MOST_PIXELS, ImageSettings
 from service.tasks.images import FloatArray, ImageEncoder, Pixels, decoded, open_image, pixel_values
 

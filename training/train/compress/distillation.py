@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from torch.nn import functional
 
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import atomic_write, write_json
 from training.pipeline.stage import Reporter, Summary
 from training.pipeline.teacher_files import teacher_digest
 from training.recipe.compression import DistillSettings
@@ -79,10 +79,8 @@ def ask_teacher(
         teacher = open_teacher(recipe)
         with report.task("computing the teacher's logits", len(rows)) as advance:
             answers = np.concatenate([teacher.logits(part, labels, advance) for part in rows.parts()])
-        beside = work / f"{ANSWERS}.partial"
-        with beside.open("wb") as file:
+        with atomic_write(work / ANSWERS) as file:
             np.save(file, answers, allow_pickle=False)
-        beside.rename(work / ANSWERS)
     accuracy = float((answers.argmax(axis=-1) == rows.labels).mean())
     report.say(f"distilling from {recipe.distill.teacher}: its accuracy on the training rows is {accuracy:.1%}")
     told = {"source": recipe.distill.teacher, "sha256": teacher_digest(recipe.distill.teacher)}

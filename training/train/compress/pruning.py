@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from bentune.bundle.errors import BentuneError, InputError
-from bentune.bundle.manifest import write_json
+from bentune.bundle.files import write_json
 from training.pipeline.stage import Reporter, Summary
 from training.pipeline.workers import place
 from training.recipe.compression import PruneSettings
