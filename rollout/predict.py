@@ -7,7 +7,6 @@
 Each row is scored once, however often the work is interrupted.
 """
 
-import fcntl
 import json
 import os
 import time
@@ -21,6 +20,7 @@ from typing import Protocol
 
 from bentune.bundle.errors import BentuneError, InputError, RequestError
 from bentune.bundle.files import sha256_file, sync_directory, write_json
+from bentune.bundle.lock import try_lock
 from bentune.bundle.rows import read_rows, text_of
 from bentune.bundle.targets.target import Prediction
 
@@ -146,13 +146,11 @@ def _locked(path: Path) -> Iterator[FileIO]:
                 f"{path}: cannot be written ({error.strerror}); make the directory, or give another output"
             ) from None
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(file.fileno()):
                 raise InputError(
                     f"{path}: another process is writing it; wait until it has ended, or give another output"
-                ) from None
-            # Between open and flock, the former owner may have renamed the file to the finished output.
+                )
+            # Before the lock, the former owner may have renamed the file to the finished output.
             if _is_at(file, path):
                 yield file
                 return

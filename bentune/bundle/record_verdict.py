@@ -5,17 +5,15 @@ leaves a bundle that does not open; `mend` finds that state, which nothing else 
 back out.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bentune.bundle.errors import BentuneError, BundleError
 from bentune.bundle.files import json_bytes, part_of, write_json
+from bentune.bundle.lock import locked
 from bentune.bundle.manifest import EVIDENCE, MANIFEST, Bundle, open_bundle, seal_evidence
 from bentune.bundle.verdict import VERDICTS, Verdict
 
@@ -29,7 +27,8 @@ def add_verdict(root: Path, verdict: Verdict) -> Bundle:
     BentuneError when it cannot be written.
     """
     try:
-        with _locked(root):
+        # The directory itself, for a file of a lock would be one that no manifest names.
+        with locked(root):
             _take_back(root)
             bundle = open_bundle(root)
             if bundle.content != verdict.candidate.content:
@@ -49,7 +48,7 @@ def add_verdict(root: Path, verdict: Verdict) -> Bundle:
 def mend(root: Path) -> None:
     """Take back a verdict whose writing was cut short; anything else is left as it is, for open_bundle to refuse."""
     # A store that may only be read has nobody who writes, and nothing to mend.
-    with suppress(OSError), _locked(root):
+    with suppress(OSError), locked(root):
         _take_back(root)
 
 
@@ -75,14 +74,3 @@ def _without_newest(evidence: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in evidence.items() if key != VERDICTS} | (
         {VERDICTS: verdicts} if verdicts else {}
     )
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Hold the bundle alone: its directory itself, for a file of a lock would be one that no manifest names."""
-    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(directory)

@@ -4,8 +4,6 @@ BentoML's own modules are used here alone, so that a release of it that moves th
 """
 
 import errno
-import fcntl
-import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,6 +15,7 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.lock import locked
 from bentune.bundle.manifest import MANIFEST, MODULE, Bundle, open_bundle
 from bentune.bundle.record_verdict import mend
 
@@ -59,13 +58,8 @@ def reserved(name: str, sha256: str) -> Iterator[tuple[str, datetime]]:
     The lock is the kernel's, so that it does not outlive a process that crashed. It is in the home of the stores, and
     so is one for all who share them.
     """
-    place = _place()
-    descriptor = os.open(place / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked(_place() / f"{name}.lock"):
         yield next_version(_stored(name), datetime.now(UTC), sha256)
-    finally:
-        os.close(descriptor)
 
 
 def require_store() -> None:

@@ -1,6 +1,5 @@
 """Record of releases: a JSON line for each release, undo and rollback, in the BentoML home."""
 
-import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict, ValidationError
 
 from bentune.bundle.files import Frozen
+from bentune.bundle.lock import locked
 from bentune.bundle.store import home
 
 FILE = "bentune/releases.jsonl"
@@ -60,8 +60,7 @@ def append(release: Release, file: Path | None = None) -> None:
     """
     path = file or record_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as lines:
-        fcntl.flock(lines, fcntl.LOCK_EX)
+    with locked(path), path.open("ab+") as lines:
         if size := lines.seek(0, os.SEEK_END):
             lines.seek(size - 1)
             if lines.read(1) != b"\n":

@@ -1,13 +1,12 @@
 """Files of lines in one directory that together never grow beyond a bound: the oldest go when there is no more room."""
 
-import contextlib
 import errno
-import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
+
+from bentune.bundle.lock import locked, try_lock
 
 # Of the bound, so many files: deleting the oldest loses an eighth of what is kept.
 FILES = 8
@@ -58,12 +57,12 @@ class LogFiles:
 
     def _new(self) -> int:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _held(self._directory):
+        with locked(self._directory):  # one process at a time counts and deletes
             self._make_room()
             path = self._directory / f"predictions-{time.time_ns():020d}-{os.getpid()}.jsonl"
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             # Held as long as it is written, so that another process neither deletes it nor takes it for finished.
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try_lock(file)
             return file
 
     def _make_room(self) -> None:
@@ -80,23 +79,9 @@ class LogFiles:
             del sizes[oldest]
 
 
-@contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """One process at a time counts and deletes."""
-    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
-
-
 def _is_written(path: Path) -> bool:
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_lock(file)
     finally:
         os.close(file)
-    return False

@@ -1,6 +1,5 @@
 """Fixtures of the container tests: podman with a base image of Debian's packages, images, and containers of them."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from podman import Container, run
 
+from bentune.bundle.lock import locked
 from rollout.server.server import free_port
 
 HERE = Path(__file__).parent
@@ -31,8 +31,7 @@ def podman() -> None:
             pytest.fail(reason)
         pytest.skip(reason)
     KEPT.mkdir(parents=True, exist_ok=True)
-    with (KEPT / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes may want it at once
+    with locked(KEPT / "lock"):  # two test processes may want it at once
         run("bash", str(HERE / "base_image.sh"), str(KEPT))
     os.environ["CONTAINERS_CONF"] = str(KEPT / "containers.conf")
     os.environ["CONTAINERS_STORAGE_CONF"] = str(KEPT / "storage.conf")

@@ -1,7 +1,6 @@
 """Offline scoring: the exact lines, and that an interruption at any point costs nothing but the chunk it hit."""
 
 import errno
-import fcntl
 import json
 import os
 import resource
@@ -13,6 +12,8 @@ from typing import Any
 import pytest
 
 from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.lock import try_lock
+from rollout import predict
 from rollout.predict import Prediction, PredictSummary, predict_file
 
 LABELS = ("lö", "mid", "high")
@@ -264,17 +265,17 @@ def test_two_processes_do_not_write_one_partial(work: Work) -> None:
 def test_an_output_finished_while_waiting_for_the_lock_is_not_taken_for_a_partial(
     work: Work, monkeypatch: pytest.MonkeyPatch, overwrite: bool
 ) -> None:
-    flock = fcntl.flock
     seen: list[bytes] = []
 
-    def late(file: int, operation: int) -> None:
+    def late(descriptor: int) -> bool:
         if not seen:
             work.partial.write_text("of the first process\n")
             work.partial.rename(work.output)
-        flock(file, operation)
+        locked = try_lock(descriptor)
         seen.append(work.output.read_bytes())
+        return locked
 
-    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(predict, "try_lock", late)
     if overwrite:
         work.predict(FakeScorer(on_call={3: lambda: seen.append(work.output.read_bytes())}), overwrite=True)
         assert work.output.read_text(encoding="utf-8") == work.expected()

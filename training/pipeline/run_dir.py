@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import itertools
 import json
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.files import sha256_file, write_json
+from bentune.bundle.lock import locked, try_lock
 from bentune.bundle.manifest import FileEntry
 
 RECORD = "stage.json"
@@ -68,13 +68,13 @@ class RunDir:
         with explain_full_disk(parent), _explain_no_access(parent):
             parent.mkdir(parents=True, exist_ok=True)
             # Two processes that start at once choose one after the other.
-            with _held(parent):
+            with locked(parent):
                 existing = [] if new else cls.existing(runs, name, purpose)
                 root, lock = _free(existing, parent, purpose) if purpose else _newest(existing, parent)
         try:
             yield cls(root)
         finally:
-            with contextlib.suppress(OSError), _held(parent):
+            with contextlib.suppress(OSError), locked(parent):
                 if {path.name for path in root.iterdir()} <= {LOCK, PURPOSE}:
                     shutil.rmtree(root)
             os.close(lock)
@@ -210,17 +210,6 @@ def _explain_no_access(parent: Path) -> Iterator[None]:
         raise InputError(f"--runs: {parent} cannot be used: {error.strerror}; give another directory") from error
 
 
-@contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Hold a directory for a moment, waiting for whoever holds it."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _newest(existing: list[Path], parent: Path) -> tuple[Path, int]:
     root = existing[-1] if existing else _new_run(parent)
     return root, _lock(root)
@@ -239,16 +228,14 @@ def _lock(root: Path) -> int:
     """Hold a run for as long as this process lives, or until the descriptor is closed."""
     lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(lock):
+            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise InUse(
+                f"{root} is in use by another process (pid {holder}): wait for it, or start beside it with --new"
+            )
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError:
-        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise InUse(
-            f"{root} is in use by another process (pid {holder}): wait for it, or start beside it with --new"
-        ) from None
-    except OSError:
+    except BaseException:
         os.close(lock)
         raise
     return lock
