@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.manifest import MODULE, open_bundle, read_manifest
+from bentune.bundle.manifest import open_bundle, read_manifest
 from bentune.bundle.plan import OPENVINO, Plan
-from bentune.bundle.store import remember_model
+from bentune.bundle.store import bundle_tag, remember_model
 from service.engine.memory import require_memory
 from service.engine.providers import OPENVINO_REQUIREMENT
 from service.http.openapi import corrected, description
@@ -31,7 +31,7 @@ TIMEOUT_MARGIN_S = 5
 
 
 class Arguments(BaseModel):
-    """`bentoml build --arg model=NAME:VERSION`; without it the newest bundle of the store."""
+    """Arguments of `bentoml build --arg model=NAME:VERSION`: NAME takes its newest version, none the newest bundle."""
 
     model: str | None = None
 
@@ -41,16 +41,9 @@ def choose_model() -> str:
 
     BentoML writes its arguments into a Bento when it builds one and gives them back when it loads it. What was
     chosen is put there, so that a Bento serves the model it was built with and never one that is newer.
-    Raises InputError when the store has no bundle.
+    Raises InputError when the store has no such bundle.
     """
-    given = bentoml.use_arguments(Arguments).model
-    if given is not None:
-        tag = str(bentoml.models.get(given).tag)
-    else:
-        bundles = [model for model in bentoml.models.list() if model.info.module == MODULE]
-        if not bundles:
-            raise InputError("the BentoML model store has no bundle: `bentune run RECIPE` makes one")
-        tag = str(max(bundles, key=lambda model: (model.creation_time, str(model.tag))).tag)
+    tag = bundle_tag(bentoml.use_arguments(Arguments).model)
     remember_model(tag)
     return tag
 

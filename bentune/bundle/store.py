@@ -112,12 +112,35 @@ def find_bundle(tag: str) -> Bundle:
     """Open NAME (its newest version), NAME:VERSION, or a bundle's directory. Raises InputError, BundleError."""
     if (Path(tag) / MANIFEST).is_file():
         return _opened(Path(tag))
+    return _opened(Path(_model(tag).path))
+
+
+def bundle_tag(name: str | None = None) -> str:
+    """Return NAME:VERSION of what `find_bundle` finds for NAME, and without one of the newest bundle of all names.
+
+    Raises InputError when there is none.
+    """
+    if name is not None:
+        return str(_model(name).tag)
+    bundles = _bundles()
+    if not bundles:
+        raise InputError("the BentoML model store has no bundle: `bentune run RECIPE` makes one")
+    version = newest(str(model.tag.version) for model in bundles)
+    if version is None:  # Names that others gave have no order but BentoML's.
+        return str(max(bundles, key=lambda model: (model.creation_time, str(model.tag))).tag)
+    return max(str(model.tag) for model in bundles if model.tag.version == version)
+
+
+def _model(tag: str) -> bentoml.Model:
     try:
-        model = bentoml.models.get(_newest(tag, model_store()))
+        return bentoml.models.get(_newest(tag, model_store()))
     except (bentoml.exceptions.BentoMLException, ValueError) as error:
-        known = [str(model.tag) for model in bentoml.models.list() if model.info.module == MODULE]
+        known = [str(model.tag) for model in _bundles()]
         raise InputError(f"{tag} is not in the BentoML model store; {_listed(tag, known, 'makes')}") from error
-    return _opened(Path(model.path))
+
+
+def _bundles() -> list[bentoml.Model]:
+    return [model for model in bentoml.models.list() if model.info.module == MODULE]
 
 
 def find_bento(tag: str) -> bentoml.Bento:

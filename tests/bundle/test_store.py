@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import bentoml
 import pytest
@@ -15,7 +16,16 @@ from hypothesis import strategies as st
 
 from bentune.bundle.errors import BundleError, InputError
 from bentune.bundle.manifest import MODULE
-from bentune.bundle.store import find_bento, find_bundle, newest, next_version, require_store, reserved, stored_at
+from bentune.bundle.store import (
+    bundle_tag,
+    find_bento,
+    find_bundle,
+    newest,
+    next_version,
+    require_store,
+    reserved,
+    stored_at,
+)
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -165,6 +175,36 @@ def test_the_newest_is_the_greatest_version_and_not_the_last_by_the_clock(tmp_pa
             find_bundle(name)
         with pytest.raises(BundleError, match="set-back/zzz is not a bundle"):
             find_bundle(f"{name}:zzz")
+        assert bundle_tag(name) == bundle_tag(f"{name}:latest") == f"{name}:20261123-120001-abcdef"
+        assert bundle_tag(f"{name}:zzz") == f"{name}:zzz"
     finally:
         for model in bentoml.models.list(name):
             bentoml.models.delete(model.tag)
+
+
+@pytest.mark.parametrize(
+    ("tags", "newest"),
+    [
+        # In the order of the clock, which was set back again and again.
+        (["b:20261123-120002-aaaaaa", "a:20261123-120001-ffffff"], "b:20261123-120002-aaaaaa"),
+        (["b:20261123-120001-aaaaaa", "b:v2", "a:zzz"], "b:20261123-120001-aaaaaa"),
+        (["a:20261123-120001-aaaaaa", "b:20261123-120001-aaaaaa"], "b:20261123-120001-aaaaaa"),
+        (["b:v2", "a:v1"], "a:v1"),
+    ],
+)
+def test_of_several_names_the_newest_is_the_greatest_version(
+    monkeypatch: pytest.MonkeyPatch, tags: list[str], newest: str
+) -> None:
+    models = [
+        SimpleNamespace(tag=bentoml.Tag.from_str(tag), creation_time=number, info=SimpleNamespace(module=MODULE))
+        for number, tag in enumerate(tags)
+    ]
+    other = SimpleNamespace(tag=bentoml.Tag("z", "9"), creation_time=9, info=SimpleNamespace(module="sklearn"))
+    monkeypatch.setattr(bentoml.models, "list", lambda: [*models, other])
+    assert bundle_tag() == newest
+
+
+def test_a_store_without_a_bundle_has_no_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bentoml.models, "list", list)
+    with pytest.raises(InputError, match="has no bundle"):
+        bundle_tag()

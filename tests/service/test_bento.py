@@ -49,19 +49,20 @@ def build() -> Iterator[Callable[..., bentoml.Bento]]:
 def test_a_bento_holds_the_newest_bundle_or_the_named_one_and_serves_no_other(
     store_bundle: Callable[..., str], build: Callable[..., bentoml.Bento], serve: Serve, tmp_path: Path
 ) -> None:
-    older = store_bundle("older")
-    newest = build("older")
-    store_bundle("newer")
-    named = build("older", "--arg", f"model={older}")
+    first = store_bundle("first", version="99991231-235958-aaaaaa")
+    store_bundle("zeroth", version="99991231-235957-ffffff")  # after the clock was set back
+    newest = build("first")
+    store_bundle("second", version="99991231-235959-aaaaaa")
+    named = build("first", "--arg", f"model={first}")
     for bento in (newest, named):
-        assert [str(model.tag) for model in bento.info.all_models] == [older]
+        assert [str(model.tag) for model in bento.info.all_models] == [first]
     packed = {path.relative_to(named.path).as_posix() for path in Path(named.path).rglob("*.py")}
     assert packed == {f"src/service/{path.name}" for path in (ROOT / "service").glob("*.py")}
     with serve(str(newest.tag), cwd=tmp_path) as server:
         server.until_status("/readyz", 200)
         info = server.client.get("/info").json()
-        assert (info["name"], info["version"]) == ("older", "1")
-        assert info["digest"] == open_bundle(Path(bentoml.models.get(older).path)).digest
+        assert f"{info['name']}:{info['version']}" == first
+        assert info["digest"] == open_bundle(Path(bentoml.models.get(first).path)).digest
         assert server.predict("a cat").json()[0]["label"] == "animal"
 
 

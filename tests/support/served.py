@@ -121,15 +121,16 @@ def storing(tiny_bundle: Path) -> Iterator[Callable[..., str]]:
         change: Callable[[Path], object] = lambda _: None,
         *,
         task: str = "text-classification",
+        version: str = "1",
         **manifest: Any,
     ) -> str:
-        tag = f"{name}:1"
+        tag = f"{name}:{version}"
         with bentoml.models.create(tag, module=MODULE, labels={"task": task}) as stored:
             root = Path(stored.path)
             shutil.copytree(tiny_bundle, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model.yaml"))
             change(root)
             original = open_bundle(tiny_bundle).manifest
-            seal(root, original.model_copy(update={"name": name, "version": "1"} | manifest))
+            seal(root, original.model_copy(update={"name": name, "version": version} | manifest))
         tags.append(tag)
         return tag
 
