@@ -1,20 +1,16 @@
 """What a teacher is at this moment, without loading it: a change of it redoes the training."""
 
-from pathlib import Path
-
 from bentune.bundle.manifest import Bundle
 from training.pipeline.fingerprints import base_files_digest
 from training.pipeline.previous_version import open_parent
-from training.sources.locate import PACKAGE
+from training.recipe.compression import names_bundle
 
 KEY = "distill.teacher"
 
 
 def bundle_of(teacher: str) -> Bundle | None:
     """The stored bundle that NAME:VERSION names, None for what is no tag. Raises InputError when it is not there."""
-    if ":" not in teacher or teacher.startswith(PACKAGE) or Path(teacher).exists():
-        return None
-    return open_parent(teacher, KEY)
+    return open_parent(teacher, KEY) if names_bundle(teacher) else None
 
 
 def teacher_digest(teacher: str) -> str:

@@ -1,10 +1,11 @@
 """The recipe's `distill` and `prune`: how a smaller model is made."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from training.recipe.section import Section
+from training.recipe.section import PACKAGE, Section
 
 
 class DistillSettings(Section):
@@ -43,3 +44,8 @@ class PruneSettings(Section):
         gt=0,
         description="peak after pruning; by default train's for the method full, else 5e-5",
     )
+
+
+def names_bundle(teacher: str) -> bool:
+    """Tell a bundle's NAME:VERSION from a hub name, a path and package:NAME/path."""
+    return ":" in teacher and not teacher.startswith(PACKAGE) and not Path(teacher).exists()

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bentune.bundle.errors import InputError
+from training.recipe.derived import derived
 from training.recipe.method import METHODS
 from training.recipe.recipe import Recipe
 from training.recipe.search_check import search_problems
@@ -111,8 +112,12 @@ class Explained(NamedTuple):
 
 
 def explain(loaded: LoadedRecipe) -> list[Explained]:
-    """Every value of the recipe, in the order of the model."""
-    return list(_explain(loaded.recipe, "", loaded.origins))
+    """Return every value of the recipe as it is used, in the order of the model."""
+    found = derived(loaded.recipe)
+    return [
+        row if row.key not in found else row._replace(value=found[row.key].value, origin=found[row.key].origin)
+        for row in _explain(loaded.recipe, "", loaded.origins)
+    ]
 
 
 def _explain(section: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator[Explained]:

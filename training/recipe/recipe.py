@@ -139,3 +139,10 @@ class Recipe(Section):
     def learning_rate(self) -> float:
         """The peak learning rate, the method's own where none is given."""
         return self.train.learning_rate or LEARNING_RATES[self.method.name]
+
+    @property
+    def prune_learning_rate(self) -> float:
+        """The peak learning rate after pruning, when every weight is tuned whatever the method was before."""
+        given = self.prune.learning_rate if self.prune is not None else None
+        same = self.train.learning_rate if isinstance(self.method, FullMethod) else None
+        return given or same or LEARNING_RATES["full"]

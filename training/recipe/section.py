@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+PACKAGE = "package:"  # before NAME/path in an installed package
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 

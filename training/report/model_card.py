@@ -14,11 +14,12 @@ from bentune.quality.bootstrap import Interval
 from training.prove.evaluation import Evaluation
 from training.prove.evaluation_table import per_class
 from training.recipe.recipe import Recipe
+from training.recipe.section import PACKAGE
 from training.report.facts import Facts, spelled
 from training.report.head import request_of, served_of
 from training.report.shapes import DataFacts, TrainingFacts
 from training.report.tables import metrics_of
-from training.sources.locate import PACKAGE, locate
+from training.sources.locate import locate
 from training.tasks.registry import target_of, task_of
 
 CARD = "README.md"

@@ -3,13 +3,12 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from functools import reduce
-from operator import getitem
 from typing import Any, NamedTuple
 
 from bentune.quality.bootstrap import Interval
 from training.data.report import DataReport, Pair
 from training.prove.evaluation import Evaluation
+from training.recipe.derived import value_of
 from training.recipe.recipe import Recipe
 from training.recipe.rows_settings import AugmentSettings
 from training.report.facts import compared, compressed, spelled
@@ -176,13 +175,10 @@ def trial_rows(found: SearchResult, recipe: Recipe) -> list[TrialRow]:
 
 def _values_of(recipe: Recipe, keys: list[str]) -> dict[str, Any]:
     """The recipe's values of these keys; without those that it does not have."""
-    dumped = recipe.model_dump(mode="json")
     found: dict[str, Any] = {}
     for key in keys:
         with contextlib.suppress(KeyError, TypeError):
-            found[key] = reduce(getitem, key.split("."), dumped)
-    if "train.learning_rate" in found:
-        found["train.learning_rate"] = recipe.learning_rate  # the method's own where none is given
+            found[key] = value_of(recipe, key)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna import Trial
 
+from training.recipe.derived import value_of
 from training.recipe.recipe import Recipe
 from training.recipe.search import Span
 
@@ -28,11 +29,9 @@ def own_values(recipe: Recipe) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     for key, span in recipe.search.values.items():
         try:
-            value: Any = reduce(getitem, key.split("."), recipe.model_dump(mode="json"))
+            value = value_of(recipe, key)
         except (KeyError, TypeError):
             return None
-        if key == "train.learning_rate":
-            value = recipe.learning_rate  # the method's default where none is given
         if span.choices is not None:
             if value not in span.choices:
                 return None

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bentune.bundle.errors import InputError
+from training.recipe.section import PACKAGE
 
-PACKAGE = "package:"
 SHOWN_CHARACTERS = 200
 KNOWN_SUFFIXES = frozenset({"csv", "tsv", "jsonl", "ndjson", "json", "txt", "parquet"})
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

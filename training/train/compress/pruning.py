@@ -150,10 +150,8 @@ def tuned_again(recipe: Recipe) -> Recipe:
     """Return the recipe of the second training: every weight, for `prune.epochs`."""
     if recipe.prune is None:
         raise ValueError("the recipe has no `prune`")
-    rate = recipe.prune.learning_rate
-    if rate is None and isinstance(recipe.method, FullMethod):
-        rate = recipe.train.learning_rate
-    train = recipe.train.model_copy(update={"epochs": recipe.prune.epochs, "learning_rate": rate})
+    again = {"epochs": recipe.prune.epochs, "learning_rate": recipe.prune_learning_rate}
+    train = recipe.train.model_copy(update=again)
     return recipe.model_copy(update={"method": FullMethod(name="full"), "train": train})
 
 
