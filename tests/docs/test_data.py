@@ -11,9 +11,9 @@ from doc_pages import DOCS, ROOT, blocks, commands_of, defaults_of, files_of, ru
 from bentune.bundle.targets.target import NO_LABEL
 from bentune.quality.classification import Classification
 from training.data.label_errors import FOLDS, LEAST_ACCURACY, MOST_ROWS
-from training.recipe.clean_settings import CleanSettings, NearDuplicateSettings
+from training.recipe.data import CleanSettings, NearDuplicateSettings
 from training.recipe.file import load_recipe
-from training.recipe.rows_settings import AugmentSettings
+from training.recipe.train import AugmentSettings
 from training.tasks.targets.many_labels import MOST_LABELS
 
 PAGES = DOCS / "data"

@@ -18,14 +18,14 @@ def no_hub() -> Iterator[None]:
     """Every test behaves as on a machine without a network; it also cannot leak what it tests."""
     from huggingface_hub import constants
 
-    from training.sources import hub
+    from training.sources import locate
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        hub.offline.cache_clear()
+        locate.offline.cache_clear()
         yield
-        hub.offline.cache_clear()
+        locate.offline.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -23,3 +23,11 @@ class EvaluateSettings(Section):
     calibration_bins: int = Field(default=10, ge=2, le=100, description="bins of confidence for calibration")
     examples: int = Field(default=5, ge=0, le=100, description="rows to show whose answer changed")
     mistakes: int = Field(default=10, ge=0, le=100, description="rows to show that are wrong, the surest first")
+
+
+class CalibrateSettings(Section):
+    """Temperature scaling of the merged model."""
+
+    temperature: bool = Field(
+        default=False, description="divide the logits by a number fitted on the validation rows, in the served weights"
+    )

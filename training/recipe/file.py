@@ -17,7 +17,7 @@ from bentune.bundle.errors import InputError
 from training.recipe.derived import derived
 from training.recipe.method import METHODS
 from training.recipe.recipe import Recipe
-from training.recipe.search_check import search_problems
+from training.recipe.search import search_problems
 
 MAX_BYTES = 1_000_000
 SHOWN_CHARACTERS = 80

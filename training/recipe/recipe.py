@@ -6,10 +6,9 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from bentune.bundle.manifest import Name
 from bentune.bundle.verdict import CompareSettings
-from training.recipe.calibrate_settings import CalibrateSettings
 from training.recipe.compression import DistillSettings, PruneSettings
 from training.recipe.data import ColumnNames, DataSettings
-from training.recipe.evaluate import EvaluateSettings
+from training.recipe.evaluate import CalibrateSettings, EvaluateSettings
 from training.recipe.method import LEARNING_RATES, FullMethod, LoraMethod, Method
 from training.recipe.refused import known_tasks, refuse_for_target, refuse_others
 from training.recipe.search import SearchSettings

@@ -17,7 +17,7 @@ from training.prove.evaluation import Evaluation
 from training.prove.evaluation_table import per_class
 from training.recipe.data import RowLimits
 from training.recipe.file import spelled_out
-from training.recipe.rows_settings import AugmentSettings, Balance
+from training.recipe.train import AugmentSettings, Balance
 from training.report.facts import PARTS, Facts, spelled
 from training.report.head import cautions_of, commands_of, served_of, tiles_of, what_of
 from training.report.plots import Plot, curves, lengths, pareto, reliability

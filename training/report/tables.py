@@ -10,7 +10,7 @@ from training.data.report import DataReport, Pair
 from training.prove.evaluation import Evaluation
 from training.recipe.derived import value_of
 from training.recipe.recipe import Recipe
-from training.recipe.rows_settings import AugmentSettings
+from training.recipe.train import AugmentSettings
 from training.report.facts import compared, compressed, spelled
 from training.report.plots import Plot, heat_map
 from training.report.shapes import DataFacts, TrainingFacts

@@ -11,8 +11,7 @@ from bentune.bundle.rows import columns as file_columns
 from bentune.bundle.rows import read_rows
 from training.recipe.data import DataSettings
 from training.sources.database import SQL, Query
-from training.sources.hub import offline, why_not
-from training.sources.locate import Location, locate_all
+from training.sources.locate import Location, locate_all, offline, why_not
 from training.sources.raw import SLICES, Raw, Source, Wanted, raw_row, require_columns
 
 MAX_TEXT_FILE_BYTES = 10_000_000

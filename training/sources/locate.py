@@ -1,5 +1,6 @@
 """Finds what a recipe names: `package:NAME/path` in an installed package, a local path, or a name on a hub."""
 
+import functools
 import glob
 import re
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from training.recipe.section import PACKAGE
 
 SHOWN_CHARACTERS = 200
 KNOWN_SUFFIXES = frozenset({"csv", "tsv", "jsonl", "ndjson", "json", "txt", "parquet"})
+HUB_TIMEOUT_S = 5.0
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -83,3 +85,31 @@ def _in_package(given: str, key: str) -> Path:
     if not path.exists():
         raise InputError(f"{key}: {given}: the package {package} has no {inner}")
     return path
+
+
+@functools.cache
+def offline() -> bool:
+    """Return True when HF_HUB_OFFLINE says so or the hub does not answer: only its cache can be used then.
+
+    The hub is asked once and briefly, for without a network its libraries retry for minutes. One that does not answer
+    is not asked again in this process: its libraries do not pass `local_files_only` on to every look-up.
+    """
+    from huggingface_hub import configure_http_backend, constants, get_session
+
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+        except OSError:  # every error of requests is one
+            constants.HF_HUB_OFFLINE = True
+            configure_http_backend()  # drops the open session, which knows nothing of the flag
+    return constants.HF_HUB_OFFLINE
+
+
+def why_not() -> str:
+    """Explain to somebody that the hub did not give the name."""
+    from huggingface_hub import constants
+
+    place = f"there is no such path here, and the hub ({constants.ENDPOINT})"
+    if offline():
+        return f"{place} cannot be reached. Check the network, or give a local path or package:NAME/path"
+    return f"{place} did not give it. Check the name, or give a local path or package:NAME/path"

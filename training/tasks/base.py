@@ -21,8 +21,7 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import visible_cores
 from training.pipeline.fingerprints import base_files_digest
 from training.recipe.recipe import Recipe
-from training.sources.hub import offline, why_not
-from training.sources.locate import locate
+from training.sources.locate import locate, offline, why_not
 from training.tasks.classifier import auto_model, loads
 from training.tasks.image.processor import FILE as PREPROCESSOR
 from training.tasks.image.processor import ImageProcessor

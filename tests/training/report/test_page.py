@@ -18,7 +18,7 @@ from training.pipeline.pipeline import STAGES
 from training.prove.evaluation import Compressed, Mistake, Scaled, Slice
 from training.recipe.data import RowLimits
 from training.recipe.file import load_recipe
-from training.recipe.rows_settings import AugmentSettings
+from training.recipe.train import AugmentSettings
 from training.report.facts import Facts, Judgement, facts_of
 from training.report.page import page_of
 from training.report.shapes import CurvePoint, DoubtfulLabels, DoubtfulRow, Dropped, SeenRows, Teacher

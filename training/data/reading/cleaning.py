@@ -7,7 +7,7 @@ from html.entities import html5
 
 import ftfy
 
-from training.recipe.clean_settings import CleanSettings
+from training.recipe.data import CleanSettings
 
 # Tab and line ends are kept.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")

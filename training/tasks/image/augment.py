@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.recipe.rows_settings import AugmentSettings
+from training.recipe.train import AugmentSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from service.tasks.images import FloatArray, pixel_values
-from training.recipe.rows_settings import AugmentSettings
+from training.recipe.train import AugmentSettings
 from training.tasks.image.augment import augmented
 from training.tasks.image.processor import ImageProcessor
 from training.tasks.rows import Rows

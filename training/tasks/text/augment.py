@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from training.recipe.rows_settings import AugmentSettings
+from training.recipe.train import AugmentSettings
 
 WORD = re.compile(r"(\S+)(\s*)")
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")

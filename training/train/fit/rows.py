@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.pipeline.stage import Summary
-from training.recipe.rows_settings import AugmentSettings, Balance, Cap
-from training.recipe.train import TrainSettings
+from training.recipe.train import AugmentSettings, Balance, Cap, TrainSettings
 from training.tasks.rows import Indices, Labels, Rows, StoredRows, of_size
 from training.tasks.targets.losses import Loss
 from training.tasks.targets.target import TrainingTarget

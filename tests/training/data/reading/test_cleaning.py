@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.reading.cleaning import clean, decoded_again, without_control_characters, without_html
-from training.recipe.clean_settings import CleanSettings
+from training.recipe.data import CleanSettings
 
 ALL = CleanSettings(control_characters="fix", mojibake="fix", html="fix")
 

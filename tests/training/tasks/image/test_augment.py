@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_images import picture
 
-from training.recipe.rows_settings import AugmentSettings
+from training.recipe.train import AugmentSettings
 from training.tasks.image.augment import augmented
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.recipe.rows_settings import AugmentSettings
+from training.recipe.train import AugmentSettings
 from training.tasks.text.augment import NEIGHBOURS, perturb
 
 TEXTS = st.text(min_size=1, max_size=200).filter(str.strip) | st.lists(

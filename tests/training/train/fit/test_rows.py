@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from training.recipe.data import DataSettings
-from training.recipe.rows_settings import AugmentSettings, Cap
-from training.recipe.train import TrainSettings
+from training.recipe.train import AugmentSettings, Cap, TrainSettings
 from training.tasks import rows as stored
 from training.tasks.rows import Rows, StoredRows, joined, open_rows
 from training.tasks.targets.losses import WeightedBinaryCrossEntropy, WeightedCrossEntropy, cross_entropy
