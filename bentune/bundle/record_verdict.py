@@ -1,4 +1,4 @@
-"""Writes a verdict into the bundle that it is about: the one change that a finished bundle ever sees.
+"""Verdicts written into the bundle that they judge: the one change that a finished bundle ever sees.
 
 evidence.json is replaced first and manifest.json, which names its sha256, right after it. A crash between the two
 leaves a bundle that does not open; `mend` finds that state, which nothing else can look like, and takes the verdict
@@ -46,7 +46,7 @@ def add_verdict(root: Path, verdict: Verdict) -> Bundle:
 
 
 def mend(root: Path) -> None:
-    """Take back a verdict whose writing was cut short; anything else is left as it is, for open_bundle to refuse."""
+    """Take back a verdict whose writing was cut short. Other damage stays, for open_bundle to refuse."""
     # A store that may only be read has nobody who writes, and nothing to mend.
     with suppress(OSError), locked(root):
         _take_back(root)

@@ -1,4 +1,4 @@
-"""The BentoML stores: versions of bundles and Bentos, how they are named, found and added.
+"""The BentoML stores: names of versions, and finding and adding bundles and Bentos.
 
 BentoML's own modules are used here alone, so that a release of it that moves them changes this file.
 """
@@ -26,7 +26,7 @@ NAME = r"[a-z0-9][a-z0-9._-]*"
 
 
 def stored_at(version: str) -> datetime | None:
-    """The second in a version's name; None for a version that Bentune did not name."""
+    """Return the second in a version's name; None for a version that Bentune did not name."""
     match = VERSION.fullmatch(version)
     try:
         return datetime.strptime(match[1], STAMP).replace(tzinfo=UTC) if match else None
@@ -35,7 +35,7 @@ def stored_at(version: str) -> datetime | None:
 
 
 def next_version(existing: Iterable[str], now: datetime, sha256: str) -> tuple[str, datetime]:
-    """A version greater than all of `existing`, and its second: now, or the one after the last.
+    """Return a version greater than all of `existing`, and its second: now, or the one after the last.
 
     Of two that are stored within a second, and of those stored after the clock was set back, the later is the greater.
     """
@@ -47,13 +47,13 @@ def next_version(existing: Iterable[str], now: datetime, sha256: str) -> tuple[s
 
 
 def newest(versions: Iterable[str]) -> str | None:
-    """The greatest of those that Bentune named; None when there is none."""
+    """Return the greatest of the versions that Bentune named; None when there is none."""
     return max((version for version in versions if stored_at(version) is not None), default=None)
 
 
 @contextmanager
 def reserved(name: str, sha256: str) -> Iterator[tuple[str, datetime]]:
-    """The next version of `name` and its second, nobody else's as long as this is held: store the bundle meanwhile.
+    """Hold the next version of `name`, and its second, for this process until the block ends: store the bundle in it.
 
     The lock is the kernel's, so that it does not outlive a process that crashed. It is in the home of the stores, and
     so is one for all who share them.
@@ -63,7 +63,7 @@ def reserved(name: str, sha256: str) -> Iterator[tuple[str, datetime]]:
 
 
 def require_store() -> None:
-    """Raise InputError when nothing can be stored: better said before the training than after it."""
+    """Raise InputError when nothing can be stored: before the training rather than after it."""
     try:
         for directory in (_place(), model_store(), bento_store()):
             with tempfile.TemporaryFile(dir=directory):
@@ -103,7 +103,7 @@ def _place() -> Path:
 
 
 def _stored(name: str) -> set[str]:
-    """Versions by the names of their directories: one that another process left half-written counts as well."""
+    """Return the names of the version directories, with those that a process left half-written."""
     folders = [store / name for store in (model_store(), bento_store())]
     return {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
 
@@ -144,7 +144,7 @@ def _bundles() -> list[bentoml.Model]:
 
 
 def find_bento(tag: str) -> bentoml.Bento:
-    """The Bento NAME (its newest version) or NAME:VERSION. Raises InputError."""
+    """Find the Bento NAME (its newest version) or NAME:VERSION. Raises InputError."""
     try:
         return bentoml.bentos.get(_newest(tag, bento_store()))
     except (bentoml.exceptions.BentoMLException, ValueError) as error:
@@ -153,7 +153,7 @@ def find_bento(tag: str) -> bentoml.Bento:
 
 
 def _newest(tag: str, store: Path) -> str:
-    """NAME as NAME:VERSION, by the order of versions: BentoML goes by the clock, which may have been set back."""
+    """Return NAME:VERSION for NAME, by the order of versions: BentoML goes by the clock, which may be set back."""
     name, _, version = tag.partition(":")
     folder = store / name
     if version not in {"", "latest"} or not re.fullmatch(NAME, name) or not folder.is_dir():
@@ -168,7 +168,7 @@ def _opened(root: Path) -> Bundle:
 
 
 def _listed(tag: str, known: list[str], verb: str) -> str:
-    """What the store has instead: other versions of the same name, or else the names."""
+    """Describe what the store has instead: other versions of the same name, or else the names."""
     if not known:
         return f"it is empty: `bentune run RECIPE` {verb} one"
     name = tag.partition(":")[0]

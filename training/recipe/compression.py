@@ -1,4 +1,4 @@
-"""The recipe's `distill` and `prune`: how a smaller model is made."""
+"""The recipe's `distill` and `prune`: settings for a smaller model."""
 
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,7 @@ class DistillSettings(Section):
 
 
 class PruneSettings(Section):
-    """What is taken out of the trained model, and how it is then tuned again."""
+    """Amount and kind of pruning, and the second training after it."""
 
     kind: Literal["magnitude", "structured", "heads", "neurons"] = Field(
         default="structured",

@@ -1,4 +1,4 @@
-"""The recipe's `data`: where the labelled rows come from, and how they are held out."""
+"""The recipe's `data`: the sources of labelled rows, their cleaning, and the split."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ Rule = Literal["fix", "show", "off"]
 
 
 class ColumnNames(Section):
-    """Which column is what; a folder of classes has `text` and `label`."""
+    """Names of the columns; a folder of classes has `text` and `label`."""
 
     text: str = Field(default="text", description="column with the text")
     text_pair: str | None = Field(default=None, description="column with the second text of a pair")
@@ -27,7 +27,7 @@ class ColumnNames(Section):
 
 
 class SplitSettings(Section):
-    """How rows are held out."""
+    """Settings of the test set and the validation set."""
 
     test: float | str = Field(default=0.2, description="share of rows held out, by label; or a hub split's name")
     validation: Fraction = Field(default=0.0, description="share of the training rows to pick the best checkpoint with")
@@ -51,19 +51,19 @@ class SplitSettings(Section):
 
     @property
     def kind(self) -> Literal["label", "group", "time"]:
-        """What decides who is held out."""
+        """Return the rule that assigns rows: by label, group or time."""
         return "group" if self.group is not None else "time" if self.time is not None else "label"
 
 
 class RowLimits(Section):
-    """At most so many rows, drawn at random with the recipe's seed."""
+    """Largest number of rows, drawn at random with the recipe's seed."""
 
     train: int | None = Field(default=None, ge=1, description="training rows; all by default")
     test: int | None = Field(default=None, ge=1, description="held-out rows; all by default")
 
 
 class CleanSettings(Section):
-    """A rule that would change texts only counts and shows by default: what is served gets texts as they come."""
+    """Rules for dirty rows. By default none changes a text, for the served model gets texts as they come."""
 
     control_characters: Rule = Field(default="show", description="control characters: fix removes them, show counts")
     mojibake: Rule = Field(default="show", description="wrongly decoded texts: fix decodes them again, show counts")
@@ -73,12 +73,12 @@ class CleanSettings(Section):
 
     @property
     def fixes(self) -> dict[str, bool]:
-        """For each rule that can change texts whether it does."""
+        """Return for each rule that can change texts True where it does."""
         return {name: getattr(self, name) == "fix" for name in ("control_characters", "mojibake", "html")}
 
 
 class NearDuplicateSettings(Section):
-    """Rows of one label whose texts are nearly the same: MinHash over shingles of three words."""
+    """Near duplicates of one label, found by MinHash over shingles of three words."""
 
     action: Literal["remove", "show", "off"] = Field(
         default="remove", description="what to do with all but one of them"
@@ -89,12 +89,12 @@ class NearDuplicateSettings(Section):
 
 
 def label_text(label: object) -> str:
-    """A label as it is served: numbers without a needless fraction, so that 5, 5.0 and "5" are one label."""
+    """Return a label as it is served: 5, 5.0 and "5" are one label."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
 
 
 def _texts(value: Any) -> Any:
-    """Labels that YAML read as numbers are texts again; what is neither is left for pydantic to refuse."""
+    """Turn labels that YAML read as numbers back into texts; pydantic refuses the rest."""
     if not isinstance(value, dict):
         return value
     numbers = {old for old, new in value.items() if isinstance(new, int | float) and not isinstance(new, bool)}
@@ -105,7 +105,7 @@ LabelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 
 
 class DataSettings(Section):
-    """Where the labelled rows come from."""
+    """Sources of the labelled rows, and what is done to them before training."""
 
     source: str | list[str] = Field(
         description="hub name, local path or glob, package:NAME/path, or sql:VARIABLE; or a list of such"
@@ -155,5 +155,5 @@ class DataSettings(Section):
 
     @property
     def sources(self) -> list[str]:
-        """`source` as a list."""
+        """Return `source` as a list."""
         return [self.source] if isinstance(self.source, str) else list(self.source)

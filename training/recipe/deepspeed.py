@@ -1,4 +1,4 @@
-"""The recipe's `train.deepspeed`: DeepSpeed's own configuration, but for what the recipe says in its own words."""
+"""The recipe's `train.deepspeed`: DeepSpeed's own configuration, except for keys that the recipe has itself."""
 
 import difflib
 import json
@@ -37,7 +37,7 @@ KEYS = (
 
 
 def _read(value: Any) -> Any:
-    """The mapping itself, or that of a JSON file; so the recipe holds all that it depends on."""
+    """Return the mapping, read from a JSON file where one is named: the recipe holds all that it depends on."""
     if not isinstance(value, str):
         return value
     try:
@@ -56,7 +56,7 @@ def _read(value: Any) -> Any:
 
 
 def _known(given: dict[str, Any]) -> dict[str, Any]:
-    """DeepSpeed itself takes no notice of a key that it does not know."""
+    """Refuse keys that DeepSpeed does not know, which it would silently ignore."""
     for key, value in given.items():
         if key in ELSEWHERE:
             raise ValueError(f"{key}: the recipe says it ({ELSEWHERE[key]}); leave it out")

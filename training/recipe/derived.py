@@ -1,4 +1,4 @@
-"""Values that a recipe leaves open and that follow from others: one place for what is used and what it follows from."""
+"""Values that a recipe leaves open: what is used instead, and what it follows from."""
 
 from functools import reduce
 from operator import getitem
@@ -12,14 +12,14 @@ BASE_MODEL = "from the base model"
 
 
 class Derived(NamedTuple):
-    """A value that nobody gave; None where it is known only when its source is opened."""
+    """A value that nobody gave. None where it is known only when its source is opened."""
 
     value: Any
     origin: str
 
 
 def derived(recipe: Recipe) -> dict[str, Derived]:
-    """Return what is used for each key that the recipe leaves open, and what it follows from."""
+    """Return the value in use and its origin, for each key that the recipe leaves open."""
     method, found = f"from method {recipe.method.name}", dict[str, Derived]()
     if recipe.train.learning_rate is None:
         found["train.learning_rate"] = Derived(recipe.learning_rate, method)
@@ -46,7 +46,7 @@ def derived(recipe: Recipe) -> dict[str, Derived]:
 
 
 def value_of(recipe: Recipe, key: str) -> Any:
-    """Return the value that is used for a key such as `train.epochs`.
+    """Return the value in use for a key such as `train.epochs`.
 
     Raises KeyError or TypeError where the recipe has no such key.
     """

@@ -1,4 +1,4 @@
-"""The recipe's `evaluate`: which metrics are taken on the held-out rows."""
+"""The recipe's `evaluate` and `calibrate`: metrics on the held-out rows, and temperature scaling."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Reads a recipe file and the --set overrides, reports every problem at once, and tells where each value came from."""
+"""Recipe files: reading them with --set overrides, all problems in one message, and the origin of each value."""
 
 import difflib
 import hashlib
@@ -25,14 +25,14 @@ SHOWN_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True)
 class LoadedRecipe:
-    """A checked recipe, and for each given value whether the file or --set gave it."""
+    """A checked recipe, and the origin of each given value: the file or --set."""
 
     recipe: Recipe
     origins: dict[str, str]
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without its traps: plain values as in YAML 1.2, a key only once, and no aliases.
+    """A YAML loader without traps: plain values as in YAML 1.2, a key only once, and no aliases.
 
     In YAML 1.1 `no` is a truth value, 2026-01-01 a date and 1e-4 a text; a second key of the same name wins silently;
     and a few lines of aliases, for which a recipe has no use, stand for more values than memory holds.
@@ -66,7 +66,7 @@ for _tag, _pattern, _first in (
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Quotes what `_PlainLoader` would read as something else, and writes no aliases."""
+    """A YAML dumper that quotes what `_PlainLoader` would misread, and writes no aliases."""
 
     yaml_implicit_resolvers = _PlainLoader.yaml_implicit_resolvers
 
@@ -75,7 +75,7 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 def spelled_out(recipe: Recipe) -> str:
-    """The recipe as a file, every value in it: `load_recipe` reads the same recipe from it."""
+    """Return the recipe as YAML with every value; `load_recipe` reads the same recipe from it."""
     return yaml.dump(recipe.model_dump(mode="json"), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
@@ -103,7 +103,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
 
 
 class Explained(NamedTuple):
-    """One value of a recipe: where it came from, and what it means."""
+    """One value of a recipe, its origin and its meaning."""
 
     key: str
     value: Any
@@ -134,7 +134,7 @@ def _explain(section: BaseModel, prefix: str, origins: Mapping[str, str]) -> Ite
 
 
 def digest(value: BaseModel | Mapping[str, Any]) -> str:
-    """sha256 of the canonical JSON of a recipe or of a part of one."""
+    """Return the sha256 of the canonical JSON of a recipe, or of a part of one."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -153,7 +153,7 @@ def _check(given: Mapping[str, Any]) -> list[str]:
 
 
 def _placed(given: dict[str, Any], key: str, value: Any) -> None:
-    """A value to search for, where an override would put it."""
+    """Put a value to search for where an override would put it."""
     if not all(key.split(".")):
         raise InputError(f"{key!r}: write the keys of the recipe with a dot between them, for example train.epochs")
     try:
@@ -224,7 +224,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
-    """A line for each key: what is wrong with it, under every reading that it could have."""
+    """Yield a line per key with its problem, under every reading that it could have."""
     messages: dict[str, list[str]] = {}
     got: dict[str, str] = {}
     for problem in error.errors(include_url=False):
@@ -256,7 +256,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
-    """The steps of a problem's place that the user wrote, and the section that the last of them lies in.
+    """Return the steps of a problem's place that the user wrote, and the section of the last one.
 
     Pydantic adds the branch of a union that it tried ("lora", "list[str]"), which the user never wrote.
     """
@@ -284,7 +284,7 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, None too where it may be left out."""
+    """Return the section class of a field, also of one that may be None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     given = [one for one in get_args(annotation) if one is not type(None)]

@@ -1,4 +1,4 @@
-"""The recipe's `method`: what of the model is tuned."""
+"""The recipe's `method`: the part of the model that is tuned."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,7 +8,7 @@ from training.recipe.section import Fraction, Section, named
 
 
 class FullMethod(Section):
-    """Every weight is tuned."""
+    """Full fine-tuning: every weight is tuned."""
 
     name: Literal["full"]
 
@@ -43,7 +43,7 @@ class QloraMethod(_Adapters):
 
 
 class BiasMethod(Section):
-    """The biases and the head (BitFit: Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199)."""
+    """Biases and the head (BitFit: Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199)."""
 
     name: Literal["bias"]
 
@@ -69,7 +69,7 @@ class FreezeMethod(Section):
 
 
 class HeadMethod(Section):
-    """The head alone, on what the frozen model says of a text."""
+    """The head alone, on the features of the frozen model."""
 
     name: Literal["head"]
 

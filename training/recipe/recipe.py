@@ -1,4 +1,4 @@
-"""The recipe: one typed model of everything a run depends on. Every value but task, model and data has a default."""
+"""The recipe: one typed model of all that a run depends on. Only task, model and data have no default."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -37,7 +37,7 @@ class VerifySettings(Section):
 
 
 class PlanSettings(Section):
-    """What the runtime plan may give up for speed, and how long it may look."""
+    """Accuracy that the runtime plan may give up for speed, and the time of its measurements."""
 
     accuracy_budget: float = Field(default=0.5, ge=0, le=100, description="points of accuracy that a variant may lose")
     rows: int = Field(default=512, ge=8, description="held-out rows that accuracy is compared on")
@@ -92,7 +92,7 @@ class Recipe(Section):
     @field_validator("calibrate")
     @classmethod
     def _rows_to_fit(cls, calibrate: CalibrateSettings, info: ValidationInfo) -> CalibrateSettings:
-        """Not the training rows, of which the model is too sure, and not those that it is judged by."""
+        """Require validation rows: the model is too sure of training rows, and test rows judge it."""
         if calibrate.temperature and "data" in info.data and not info.data["data"].split.validation:
             raise ValueError("temperature is fitted on validation rows: set data.split.validation, for example 0.1")
         return calibrate
@@ -100,7 +100,7 @@ class Recipe(Section):
     @field_validator("*")
     @classmethod
     def _of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
-        """What has no meaning for this task is refused, and not left without an effect."""
+        """Refuse what has no meaning for this task, rather than ignore it."""
         name = str(info.field_name)
         if "task" in info.data and value != cls.model_fields[name].default:
             refuse_others(info.data["task"], name, value)
@@ -109,7 +109,7 @@ class Recipe(Section):
     @field_validator("evaluate")
     @classmethod
     def _no_text(cls, evaluate: EvaluateSettings, info: ValidationInfo) -> EvaluateSettings:
-        """The texts would be carried twice, and each be a slice of its own."""
+        """Refuse the columns of the texts as slices: each text would be a slice of its own."""
         columns = info.data["data"].columns if "data" in info.data else ColumnNames()
         for name in evaluate.slices:
             if name in (columns.text, columns.text_pair):
@@ -118,12 +118,12 @@ class Recipe(Section):
 
     @property
     def warm(self) -> bool:
-        """Whether training starts from the parent's weights."""
+        """Return True when training starts from the previous version's weights."""
         return self.train.warm_start and self.parent is not None
 
     @property
     def carried(self) -> list[str]:
-        """The columns of the source that held-out rows take along: to be sliced by, here and in comparisons."""
+        """Return the columns that held-out rows keep, to slice by here and in comparisons."""
         compared = self.compare.columns if self.parent is not None else []
         return list(
             dict.fromkeys([*self.evaluate.slices, *(name for name in compared if name not in {"label", "set"})])
@@ -131,17 +131,17 @@ class Recipe(Section):
 
     @property
     def saved_method(self) -> Method:
-        """What the train stage leaves: of a pruned model every weight, whatever was tuned before."""
+        """Return the method of the saved weights: full for a pruned model, whatever was tuned before."""
         return self.method if self.prune is None else FullMethod(name="full")
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate, the method's own where none is given."""
+        """Return the peak learning rate, the method's own where none is given."""
         return self.train.learning_rate or LEARNING_RATES[self.method.name]
 
     @property
     def prune_learning_rate(self) -> float:
-        """The peak learning rate after pruning, when every weight is tuned whatever the method was before."""
+        """Return the peak learning rate after pruning, where every weight is tuned whatever the method."""
         given = self.prune.learning_rate if self.prune is not None else None
         same = self.train.learning_rate if isinstance(self.method, FullMethod) else None
         return given or same or LEARNING_RATES["full"]

@@ -1,4 +1,4 @@
-"""The recipe's `search`: which of its values are searched for, by what, and how long."""
+"""The recipe's `search`: the values to search, the metric, the number of trials; and checks of each value to try."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -10,7 +10,7 @@ from bentune.bundle.errors import InputError
 from training.recipe.section import Section
 
 SEARCHABLE = ("model", "max_tokens", "seed", "method", "train")
-"""What the train stage reads: other values would give each trial other rows, or change nothing that is trained."""
+"""Values that the train stage reads: others would give each trial other rows, or change nothing that is trained."""
 
 Number = int | float
 _Check = Callable[[dict[str, Any]], list[str]]
@@ -18,7 +18,7 @@ _Place = Callable[[dict[str, Any], str, Any], None]
 
 
 class Span(Section):
-    """What is tried for one value of the recipe: what lies between two numbers, or one of a list."""
+    """A range of numbers, or a list of choices, for one value of the recipe."""
 
     low: Number | None = Field(default=None, description="the smallest")
     high: Number | None = Field(default=None, description="the largest")
@@ -50,7 +50,7 @@ def _listed(value: Any) -> Any:
 
 
 class SearchSettings(Section):
-    """What `bentune search` tries."""
+    """Settings of `bentune search`."""
 
     trials: int = Field(default=20, ge=1, le=10_000, description="trainings, those that were pruned included")
     metric: str = Field(default="accuracy", min_length=1, description="of the validation rows; loss is one as well")
@@ -69,12 +69,14 @@ class SearchSettings(Section):
 
     @property
     def towards(self) -> Literal["maximize", "minimize"]:
-        """The direction, given or not."""
+        """Return the direction, by the metric where none is given."""
         return self.direction or ("minimize" if self.metric.endswith("loss") else "maximize")
 
 
 def search_problems(given: Mapping[str, Any], check: _Check, place: _Place) -> list[str]:
-    """What is wrong with the searched values of a recipe as it was read, whatever else is wrong with it.
+    """List the problems of a recipe's searched values, whatever else is wrong with it.
+
+    Each end of a range and each choice is tried in the recipe.
 
     `check` lists the problems of a recipe, `place` puts a value into it or raises InputError where there is no place.
     """

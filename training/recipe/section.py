@@ -1,4 +1,4 @@
-"""A part of the recipe: the base of every settings class, and types that several of them use."""
+"""The base class of the recipe's sections, and types that several of them use."""
 
 from typing import Annotated, Any
 
@@ -15,5 +15,5 @@ class Section(BaseModel):
 
 
 def named(value: Any) -> Any:
-    """`lora` for `{name: lora}`."""
+    """Return `{name: lora}` for `lora`."""
     return {"name": value} if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The recipe's `train`: how long, how fast, and in which steps."""
+"""The recipe's `train`: epochs, learning rate, batches, precision, early stopping, balance and augmentation."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ CharacterEdit = Literal["swap", "drop", "duplicate", "typo"]
 
 
 class EarlyStopping(Section):
-    """When to stop before the last epoch."""
+    """Settings for stopping before the last epoch."""
 
     metric: str = Field(default="accuracy", description="of the validation rows; picks the best checkpoint")
     patience: int = Field(default=3, ge=1, description="evaluations without improvement after which training stops")
@@ -56,20 +56,24 @@ class AugmentSettings(Section):
 
     @property
     def changes_images(self) -> bool:
-        """Whether training sees images otherwise than they are."""
+        """Return True when training sees changed images."""
         return self.rotation > 0 or self.crop < 1 or self.flip != "none"
 
 
 class TrainSettings(Section):
-    """How long and how fast."""
+    """Settings of the training."""
 
     epochs: float = Field(default=3.0, gt=0, description="passes over the training rows")
     learning_rate: float | None = Field(default=None, gt=0, description="peak; by default the method's own")
     schedule: Schedule = Field(default="linear", description="how the learning rate falls, by transformers' name")
     schedule_cycles: int = Field(default=1, ge=1, description="falls of cosine_with_restarts")
     schedule_power: float = Field(default=1.0, gt=0, description="power of polynomial")
-    batch_size: int = Field(default=16, ge=1, description="rows a step")
-    accumulation: int = Field(default=1, ge=1, description="parts that a step's rows are computed in, to save memory")
+    batch_size: int = Field(default=16, ge=1, description="rows per optimizer step")
+    accumulation: int = Field(
+        default=1,
+        ge=1,
+        description="gradient accumulation: parts of a batch computed one after another, to save memory",
+    )
     warmup_ratio: Fraction = Field(default=0.1, description="share of the steps that the learning rate rises")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decay")
     max_grad_norm: float = Field(default=1.0, ge=0, description="longer gradients are cut to this norm; 0 cuts none")

@@ -26,7 +26,7 @@ class Query:
 
     @classmethod
     def of(cls, source: str, query: str, environ: Mapping[str, str] = os.environ) -> "Query":
-        """What `data.source` and `data.query` ask for. Raises InputError when the variable is not set."""
+        """Make the query of `data.source` and `data.query`. Raises InputError when the variable is not set."""
         variable = source.removeprefix(SQL)
         if not environ.get(variable):
             raise InputError(
@@ -36,18 +36,18 @@ class Query:
         return cls(variable, query, environ)
 
     def columns(self) -> list[str]:
-        """Names of the columns that the query gives."""
+        """Return the names of the query's columns."""
         with self._result() as result:
             return list(result.keys())
 
     def rows(self) -> Generator[dict[str, Any]]:
-        """Each row, streamed; exact numbers as integers where they are whole, else as floats."""
+        """Stream the rows; exact numbers become integers where they are whole, else floats."""
         with self._result() as result:
             for row in result.mappings():
                 yield {name: _plain(value) for name, value in row.items()}
 
     def digest(self, names: list[str]) -> str:
-        """sha256 that stands for these columns of all rows in any order, for a query has none unless it asks for it."""
+        """Return a sha256 of these columns of all rows, whatever their order: a query promises none."""
         total = count = 0
         for row in self.rows():
             spelled = json.dumps([row[name] for name in names], default=str).encode()
@@ -77,7 +77,7 @@ class Query:
                 engine.dispose()
 
     def _said(self, error: Exception) -> str:
-        """What the driver said, on one line and without the URL or its password."""
+        """Return the driver's message on one line, without the URL or its password."""
         lines = str(getattr(error, "orig", None) or error).strip().splitlines()
         said = lines[0] if lines else type(error).__name__
         url = self.environ[self.variable]

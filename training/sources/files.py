@@ -1,4 +1,4 @@
-"""Reads labelled rows from files, folders of files or of classes, hub data sets, or a query, one at a time."""
+"""Labelled rows of files, folders of files or of classes, hub data sets and queries, read one at a time."""
 
 import hashlib
 from collections import Counter
@@ -21,12 +21,12 @@ SHOWN_SOURCES = 3
 
 
 def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:
-    """What the rows are at this moment, a digest for each split that the source itself has."""
+    """Return digests of the rows as they are now, one for each split of the source itself."""
     return [source.digest for source in open_sources(data, also)]
 
 
 def open_sources(data: DataSettings, also: Sequence[str] = ()) -> list[Source]:
-    """The rows to train on and, where `data.split.test` names a split of a hub data set, the held-out rows."""
+    """Open the training rows and, where `data.split.test` names a split of a hub data set, the held-out rows."""
     splits = [data.split.train, data.split.test] if isinstance(data.split.test, str) else [data.split.train]
     return [open_source(data, split, also) for split in splits]
 
@@ -62,7 +62,7 @@ def _located(location: Location, data: DataSettings, split: str, wanted: Wanted)
 
 
 def several(sources: Sequence[Source]) -> Source:
-    """The rows of all; the digest is of the same value whatever the order that they are named in."""
+    """Join sources to one; its digest does not depend on their order."""
     shown = ", ".join(source.name for source in sources[:SHOWN_SOURCES])
     more = len(sources) - SHOWN_SOURCES
     names = Counter(Path(source.name).name for source in sources)
@@ -100,7 +100,7 @@ def _database(query: Query, wanted: Wanted) -> Source:
 
 
 def tables_in(root: Path) -> list[Path]:
-    """The files of rows directly in a folder, by name; none in a folder of classes."""
+    """List the files of rows directly in a folder, by name; none in a folder of classes."""
     if any(root.glob("*/*.txt")):
         return []
     found = (path for path in root.iterdir() if path.is_file() and not path.name.startswith((".", "_")))
@@ -108,7 +108,7 @@ def tables_in(root: Path) -> list[Path]:
 
 
 def _together(root: Path, files: Sequence[Path], wanted: Wanted) -> Source:
-    """A folder that grows by a file at a time: the rows of all of them."""
+    """Join the files of a folder that grows by a file at a time."""
     sources = [_file(path, wanted) for path in files]
 
     def read() -> Iterator[Raw]:
@@ -250,7 +250,7 @@ def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> 
 
 
 def _named(label: object, classes: Sequence[str]) -> object:
-    """The name of a class that the hub has by its number, or of each in a list; what is no such number stays."""
+    """Return the class name for a number, or for each in a list; anything else stays."""
     if isinstance(label, list):
         return [_named(one, classes) for one in label]
     return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
@@ -266,13 +266,13 @@ def _visible_files(root: Path) -> list[Path]:
 
 
 def _line(error: Exception) -> str:
-    """What a library said, on one line; the cause says more where there is one."""
+    """Return a library's message on one line, that of the cause where there is one."""
     lines = str(error.__cause__ or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def files_digest(files: Iterable[Path]) -> str:
-    """sha256 that changes with their contents, names and folders."""
+    """Return a sha256 that changes with the contents, names and folders of the files."""
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""An image of a source before it is used: read within bounds, decoded once, and known by its pixels from then on."""
+"""Images of a source: reading within bounds, decoding once, and the digest of their pixels."""
 
 import hashlib
 from pathlib import Path
@@ -10,15 +10,16 @@ from service.tasks.images import DATA_URL, data_url, decoded, open_image
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MOST_BYTES = 20_000_000
 MOST_CHARACTERS = 1000
-"""Of a path."""
+"""Longest path, in characters."""
 IMAGES_AT_ONCE = 50
 """Rows of a pool that are in memory together: each may have MOST_BYTES."""
 
 
 def checked_image(given: object) -> tuple[str, str]:
-    """An image, as the bytes of a file or a data URL: its data URL, and a digest of its pixels as a model sees them.
+    """Return the data URL of an image and a digest of its pixels as a model sees them.
 
-    The same picture has the same digest in any file format. Raises ValueError that says why it cannot be used.
+    `given` is the bytes of a file or a data URL. The same picture has the same digest in any file format. Raises
+    ValueError that says why it cannot be used.
     """
     if not isinstance(given, str | bytes):
         raise ValueError(f"there is no image ({type(given).__name__})")
@@ -36,7 +37,7 @@ def checked_image(given: object) -> tuple[str, str]:
 
 
 def image_of(value: object, folder: Path) -> object:
-    """What a table's column of images holds: bytes or a data URL as they are, or what a path below `folder` leads to.
+    """Return a cell of the column of images: bytes or a data URL as they are, or the file of a path below `folder`.
 
     Parquet files of hubs hold both, as a struct. Raises ValueError for a path that cannot be read.
     """
@@ -52,7 +53,7 @@ def image_of(value: object, folder: Path) -> object:
 
 
 def file_of(value: str, folder: Path) -> Path:
-    """The file that a path in a table names. Raises ValueError when it is not there, outside `folder`, or too large."""
+    """Return the file of a path in a table. Raises ValueError when it is absent, outside `folder` or too large."""
     if not value.strip():
         raise ValueError("there is no path to an image")
     if len(value) > MOST_CHARACTERS:

@@ -1,4 +1,4 @@
-"""Reads labelled images: a folder with one sub-folder per class, or a table with a column of paths or bytes."""
+"""Labelled images: a folder with one sub-folder per class, or a table with a column of paths or bytes."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from training.sources.raw import SLICES, Raw, Source
 
 
 def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:
-    """What the rows are at this moment, the files that a table names included."""
+    """Return digests of the rows as they are now, with the files that a table names."""
     return [source.digest for source in open_image_sources(data, also)]
 
 
 def open_image_sources(data: DataSettings, also: Sequence[str] = ()) -> list[Source]:
-    """The recipe's images, as one source; `also` are other columns of a table.
+    """Open the recipe's images as one source; `also` are other columns of a table.
 
     Raises InputError when they are not there, have an unknown form, or lack a column.
     """
@@ -97,7 +97,7 @@ def _table(path: Path, data: DataSettings, also: Sequence[str]) -> Source:
 
 
 def _digest(table: Source, folder: Path) -> str:
-    """Of the table and of every file that it names."""
+    """Return the digest of the table and of every file that it names."""
     total = hashlib.sha256(table.digest.encode())
     for row in table.read():
         value = row.text.get("path") if isinstance(row.text, dict) and not row.text.get("bytes") else row.text

@@ -1,4 +1,4 @@
-"""Finds what a recipe names: `package:NAME/path` in an installed package, a local path, or a name on a hub."""
+"""Places that a recipe names: `package:NAME/path` in an installed package, a local path, or a name on a hub."""
 
 import functools
 import glob
@@ -44,7 +44,9 @@ def locate(given: str, key: str) -> Location:
 
 
 def locate_all(given: str, key: str) -> list[Location]:
-    """As `locate`, and of a glob like `more/*.jsonl` every path that it matches, by name; hidden ones are left out.
+    """Resolve as `locate` does, and a glob like `more/*.jsonl` to every path that it matches, by name.
+
+    Hidden paths are left out.
 
     Raises InputError when nothing matches, or as `locate` does.
     """
@@ -106,7 +108,7 @@ def offline() -> bool:
 
 
 def why_not() -> str:
-    """Explain to somebody that the hub did not give the name."""
+    """Return the reason, for a message, that the hub did not give a name."""
     from huggingface_hub import constants
 
     place = f"there is no such path here, and the hub ({constants.ENDPOINT})"

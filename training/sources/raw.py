@@ -1,4 +1,4 @@
-"""A row as a source gives it, before any check, and the columns that are read of it."""
+"""Raw rows of a source, before any check, and the columns to read."""
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ SLICES = "evaluate.slices or compare.slices"
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A row before any check: `origin` names it for people, `problem` says why it could not even be read.
+    """A row before any check: `origin` names it for people, `problem` is set when it could not be read.
 
     `also` has the values of the columns to slice by, `group` or `time` that of the column which decides
     who is held out.
@@ -32,7 +32,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The columns to read: the recipe's, and `also` those to slice by."""
+    """Columns to read: the recipe's, and in `also` those to slice by."""
 
     names: ColumnNames
     also: Sequence[str] = ()
@@ -41,13 +41,13 @@ class Wanted:
 
     @property
     def all(self) -> list[str]:
-        """Their names in the source, each once."""
+        """Return their names in the source, each once."""
         names = (self.names.text, self.names.text_pair, self.names.label, self.group, self.time, *self.also)
         return list(dict.fromkeys(name for name in names if name))
 
     @property
     def keyed(self) -> list[tuple[str, str]]:
-        """Each with the recipe's key that names it."""
+        """Return each with the recipe's key that names it."""
         names = {f"data.columns.{key}": name for key, name in self.names.model_dump(exclude={"image"}).items()}
         names |= {"data.split.group": self.group, "data.split.time": self.time}
         return [
@@ -66,7 +66,7 @@ class Source:
 
 
 def raw_row(origin: str, values: Mapping[str, Any], wanted: Wanted) -> Raw:
-    """The wanted columns of one row; what it lacks is None."""
+    """Return the wanted columns of one row; a missing one is None."""
     names = wanted.names
     pair = values.get(names.text_pair) if names.text_pair else None
     also = {name: values.get(name) for name in wanted.also}
