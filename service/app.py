@@ -166,7 +166,7 @@ class Application:
             encoded = await (_unless_gone(work, incoming) if self.intake.watched else work)
         except RequestError as error:
             raise self._refused(error) from None
-        self.metrics.tokenize_seconds.observe(time.perf_counter() - start)
+        self.metrics.encode_seconds.observe(time.perf_counter() - start)
         if truncated := sum(row.truncated for row in encoded):
             self.metrics.truncated_total.inc(truncated)
         return encoded

@@ -11,7 +11,7 @@ from service.engine.runtime import REASONS
 from service.scheduling.scheduler import Observer
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-TOKENIZE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
+ENCODE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
 BATCH_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
 BATCH_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 RATIO = (0.0, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75)
@@ -27,8 +27,8 @@ class Metrics(Observer):
         self.queue_seconds = Histogram(
             "bentune_request_queue_seconds", "Time from arrival to the start of compute, per input", buckets=SECONDS
         )
-        self.tokenize_seconds = Histogram(
-            "bentune_tokenize_seconds", "Time to tokenize one request", buckets=TOKENIZE_SECONDS
+        self.encode_seconds = Histogram(
+            "bentune_encode_seconds", "Time to encode the inputs of one request", buckets=ENCODE_SECONDS
         )
         self.inference_seconds = Histogram("bentune_inference_seconds", "Time to compute one batch", buckets=SECONDS)
         self.batch_requests = Histogram("bentune_batch_requests", "Inputs in a batch", buckets=BATCH_REQUESTS)

@@ -209,7 +209,7 @@ def test_answers_move_the_metrics(make: Callable[..., Rig]) -> None:
         assert rig.count("predictions_total", label="food") == 0
         assert rig.count("truncated_total") == 1
         assert rig.count("confidence_count") == 3
-        assert rig.count("tokenize_seconds_count") == 1
+        assert rig.count("encode_seconds_count") == 1
         assert rig.count("request_queue_seconds_count") == 3
         assert rig.count("batch_requests_sum") == 3
         assert rig.count("inference_seconds_count") == rig.count("batch_tokens_count")

@@ -207,7 +207,7 @@ def test_metrics_move_with_what_they_count(server: Any, bundle: Bundle) -> None:
             "food": server.metric("bentune_predictions_total", label="food"),
             "confidence": server.metric("bentune_confidence_count"),
             "truncated": server.metric("bentune_truncated_total"),
-            "tokenized": server.metric("bentune_tokenize_seconds_count"),
+            "tokenized": server.metric("bentune_encode_seconds_count"),
             "queued": server.metric("bentune_request_queue_seconds_count"),
             "batched": server.metric("bentune_batch_requests_sum"),
             "padded": server.metric("bentune_batch_tokens_sum"),

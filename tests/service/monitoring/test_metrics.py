@@ -9,7 +9,7 @@ from service.monitoring.metrics import Metrics
 # DESIGN.md's list, but for generation, which this service does not have yet.
 HISTOGRAMS = (
     "bentune_request_queue_seconds",
-    "bentune_tokenize_seconds",
+    "bentune_encode_seconds",
     "bentune_inference_seconds",
     "bentune_batch_requests",
     "bentune_batch_tokens",
