@@ -1,1 +1,4 @@
-"""Rollout from bundle to cluster: offline scoring, serving, comparison and release, on the base install."""
+"""Rollout from bundle to cluster: scoring, serving, comparison and release.
+
+It works on the base install, without torch.
+"""

@@ -1,4 +1,4 @@
-"""Lineage of a name: the versions with their parents, inputs, verdicts, and where each is served."""
+"""Lineage of a name: versions with their parents, inputs, verdicts and places."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -194,7 +194,10 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[LineageChange]
 
 
 def _served_by_record() -> tuple[dict[tuple[str, str], list[str]], list[str]]:
-    """Read from the record where each (tag, content) is served, by the last release or rollback there."""
+    """Read from the record where each (tag, content) is served.
+
+    The last release or rollback there decides.
+    """
     problems: list[str] = []
     lines = read(tell=problems.append)
     places: dict[tuple[str, str], list[str]] = {}

@@ -131,7 +131,10 @@ def read_log(place: Path, *, pairs: bool, most: int) -> Logged:
 
 
 def require_same_labels(rows: list[LoggedPrediction], target: Target) -> None:
-    """Raise BundleError when the log is of another model: of another kind of target, or with no label in common."""
+    """Raise BundleError when the log is of another model.
+
+    It is if it has another kind of target, or no label in common.
+    """
     others = {row.kind for row in rows} - {target.kind}
     if others:
         gives = TARGETS[min(others)].gives

@@ -1,4 +1,4 @@
-"""Command `bench`: load test of a server or a Bento, comparison of two, or search for a capacity."""
+"""Command `bench`: load test of one or two servers, or search for a capacity."""
 
 import math
 from contextlib import ExitStack

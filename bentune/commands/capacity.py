@@ -1,4 +1,4 @@
-"""Command `capacity`: pods, autoscaler and patches from a measured capacity, and their simulation."""
+"""Command `capacity`: sizing of pods and autoscaler from a measured capacity."""
 
 import math
 import os

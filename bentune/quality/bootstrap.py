@@ -119,7 +119,7 @@ def _nothing(model: Scored, samples: int) -> Counts:
 
 
 def _count(model: Scored, picked: Ints, sample: Ints, samples: int) -> Counts:
-    """Count the rows `picked`, int64 [draws], each into its `sample`, int64 [draws] and below `samples`."""
+    """Count the rows `picked`, int64 [draws], each into its `sample`, int64 [draws]."""
     gold, predicted = model.gold[picked], model.predicted[picked]
     cell = sample * model.labels + gold
 

@@ -39,12 +39,18 @@ class Calibration(Frozen):
 
 
 def reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
-    """Return the reliability table of probabilities, float64 [rows, labels]; `gold` is int64 [rows]."""
+    """Return the reliability table of probabilities, float64 [rows, labels].
+
+    `gold` is int64 [rows].
+    """
     return _table(scores.max(axis=1), scores.argmax(axis=1) == gold, bins)
 
 
 def decision_reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
-    """Return the table of every decision on a label; `scores` and `gold` are [rows, labels], `gold` of 0 and 1."""
+    """Return the table of every decision on a label.
+
+    `scores` and `gold` are [rows, labels], `gold` of 0 and 1.
+    """
     decided = scores > THRESHOLD
     return _table(np.where(decided, scores, 1 - scores).ravel(), (decided == gold).ravel(), bins)
 
@@ -77,7 +83,7 @@ def ece(table: list[Bin]) -> float:
 def ece_difference(
     candidate: Floats, served: Floats, gold: Ints, *, bins: int, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """Return the candidate's ECE minus the served model's, with a percentile bootstrap interval over the rows.
+    """Return the candidate's ECE minus the served model's, with its bootstrap interval.
 
     Each resample draws the same rows for both. The scores are float64 [rows, labels], `gold` is int64 [rows].
     """
@@ -89,7 +95,10 @@ def ece_difference(
 def decision_ece_difference(
     candidate: Floats, served: Floats, gold: Ints, *, bins: int, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """Return the same of every decision on a label; the scores and `gold`, of 0 and 1, are [rows, labels]."""
+    """Return the same of every decision on a label.
+
+    The scores and `gold`, of 0 and 1, are [rows, labels].
+    """
     gaps = [
         np.sum([decision_gaps(scores[:, label], gold[:, label] > 0, bins) for label in range(gold.shape[1])], axis=0)
         for scores in (candidate, served)

@@ -103,7 +103,10 @@ class Classification(Report):
 
 
 class PairedDifference(Paired):
-    """After minus before on the same rows: above 0 is better for accuracy and macro F1, below 0 for log loss."""
+    """Metrics after minus before on the same rows.
+
+    Better is above 0 for accuracy and macro F1, below 0 for log loss.
+    """
 
     accuracy: Interval
     macro_f1: Interval

@@ -1,4 +1,4 @@
-"""Quality of multi-label classifiers: a row is right where all of its labels are, and none too many."""
+"""Quality of multi-label classifiers: a row is right if its labels are exactly the gold ones."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar

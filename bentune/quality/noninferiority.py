@@ -28,7 +28,7 @@ _EDGE = 1e-9
 
 
 def mcnemar(gained: int, lost: int, rows: int) -> PairedTest:
-    """Test by McNemar's exact test whether two classifiers are equally often right: only rows where one is count."""
+    """Test for equal accuracy by McNemar's exact test; only rows in which one is right count."""
     from statsmodels.stats.contingency_tables import mcnemar as exact
 
     table = [[rows - gained - lost, gained], [lost, 0]]
@@ -97,7 +97,10 @@ def rows_needed(gained: int, lost: int, rows: int, *, margin: float, alpha: floa
 
 
 def paired_loss(lost: int, won: int, rows: int) -> tuple[float, float, float]:
-    """Points of accuracy that a variant loses, with a 95 % interval, from the rows that only one of the two got right.
+    """Return the points of accuracy that a variant loses, with a 95 % interval.
+
+    They follow from the rows in which only one of the two is right.
+
 
     The interval is Agresti and Min's for matched pairs (Statistics in Medicine 2005, 24:729): Wald's after half a row
     was added to each cell, so that it does not shrink to nothing where no row differs.

@@ -1,4 +1,4 @@
-"""Quality of classifiers whose rows have one label each: accuracy, and tests on the rows where just one is right."""
+"""Quality of classifiers with one label a row: accuracy, and tests of its difference."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The interface of quality: how good the outputs for one kind of target are, alone and beside another model's."""
+"""Interface of quality: metrics of one kind of target, of one model and of two."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -157,7 +157,10 @@ class Quality(ABC):
 
     @abstractmethod
     def measure(self, logits: Logits, gold: Gold, target: Target, **options: Any) -> Report:
-        """Measure one model; `options` are `bins`, `ranks`, `resamples`, `confidence` and `seed`. Raises InputError."""
+        """Measure one model; `options` are `bins`, `ranks`, `resamples`, `confidence` and `seed`.
+
+        Raises InputError.
+        """
 
     @abstractmethod
     def paired(
@@ -179,7 +182,10 @@ class Quality(ABC):
 
     @abstractmethod
     def loss(self, reference: Logits, logits: Logits, gold: Gold, target: Target) -> Difference:
-        """Return the points that a variant loses to the reference, with a 95 % interval; below 0 it is better."""
+        """Return the points that a variant loses to the reference, with a 95 % interval.
+
+        Below 0 it is better.
+        """
 
     @abstractmethod
     def contest(self, candidate: Logits, served: Logits, gold: Gold, target: Target) -> Contest:
@@ -189,7 +195,10 @@ class Quality(ABC):
     def compared(
         self, candidate: Logits, served: Logits, gold: Gold, target: Target, settings: CompareSettings
     ) -> list[Metric]:
-        """Return each metric of both sides with its paired difference; the one that decides is the first."""
+        """Return each metric of both sides with its paired difference.
+
+        The one that decides is the first.
+        """
 
     @abstractmethod
     def reliability(self, logits: Logits, gold: Gold, target: Target, bins: int) -> list[Bin]:
@@ -199,7 +208,10 @@ class Quality(ABC):
     def calibration_change(
         self, candidate: Logits, served: Logits, gold: Gold, target: Target, **options: Any
     ) -> Difference:
-        """Return the change of the expected calibration error; for targets that a temperature fits."""
+        """Return the change of the expected calibration error.
+
+        For targets that a temperature fits.
+        """
 
     def of_slice(self, report: Report, gold: Gold) -> dict[str, Interval]:
         """Return the metrics that a slice shows; `gold` are its rows."""

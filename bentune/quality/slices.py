@@ -47,7 +47,7 @@ class SliceDifference(Frozen):
 
 
 def masks(rows: Labelled, target: Target, columns: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
-    """Yield (column, value, bool [rows]) of each slice: what rows have, quarters of length, and values of columns."""
+    """Yield (column, value, bool [rows]) of each slice: by target, length and column."""
     yield from quality_of(target).groups(rows.gold, target)
     lengths = [len(text) + len(pair or "") for text, pair in rows.texts]
     yield from quarters(LENGTH, np.array(lengths, dtype=np.float64))

@@ -34,7 +34,7 @@ class Cohort:
 
 @dataclass(slots=True)
 class Draining:
-    """Pods that take no new requests: `waiting` requests at each are served until `ends`, in seconds."""
+    """Pods that drain: `waiting` requests at each are served until `ends`, in seconds."""
 
     pods: int
     waiting: float
@@ -44,7 +44,7 @@ class Draining:
 
 @dataclass(slots=True)
 class Flow:
-    """Flow at each step and cohort: step, accepted requests, rate at a pod, and wait for its backlog."""
+    """Flow at each step and cohort: accepted requests, rate at a pod, and wait for its backlog."""
 
     step: list[int] = field(default_factory=list)
     accepted: list[float] = field(default_factory=list)

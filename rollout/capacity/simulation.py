@@ -54,9 +54,10 @@ class SimulationOutcome(Frozen):
 
 @dataclass(frozen=True)
 class SimulationSeries:
-    """Series of a simulation, an entry a step: start in seconds, requests a second, pods wanted and ready.
+    """Series of a simulation, an entry a step.
 
-    `latency_ms` is the objective's percentile of accepted requests, and `refused` is in requests a second.
+    They are the start in seconds, requests a second, pods wanted and ready, and so on. `latency_ms` is the objective's
+    percentile of accepted requests, and `refused` is in requests a second.
     """
 
     seconds: Floats
@@ -140,7 +141,7 @@ def _at_rest(pod: PodModel, scaling: Scaling, rate: float) -> int:
 
 
 def _latencies(pod: PodModel, flow: Flow, objective: Objective, steps: int) -> tuple[Floats, Floats]:
-    """Return each step's percentile of the latency, in ms, and its number of requests beyond the limit."""
+    """Return each step's latency percentile, in ms, and its requests beyond the limit."""
     step, accepted = np.array(flow.step, np.int64), np.array(flow.accepted)
     rate, wait_ms = np.minimum(flow.rate, pod.ceiling), np.array(flow.wait_s) * 1000
     slow = np.bincount(step, accepted * pod.share_over(rate, np.full(len(rate), objective.limit_ms), wait_ms), steps)

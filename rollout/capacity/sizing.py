@@ -233,10 +233,11 @@ def habits(sizing: Sizing) -> Habits:
 
 
 class Growth(Frozen):
-    """Growth of a curve beyond pods that follow it one reaction late, in requests a second and requests.
+    """Growth of a curve beyond pods that follow it one reaction late.
 
-    `overrun` is the highest rate that comes before its pods, 0 when the headroom covers all growth. `backlog` is the
-    largest backlog within one reaction, and `before` the rate that the pods were sized for at that time.
+    Values are in requests a second and requests. `overrun` is the highest rate that comes before its pods, 0 when the
+    headroom covers all growth. `backlog` is the largest backlog within one reaction, and `before` the rate that the
+    pods were sized for at that time.
     """
 
     overrun: float

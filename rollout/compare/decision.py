@@ -99,7 +99,10 @@ def decide(
     latency: Ratio | None,
     settings: CompareSettings,
 ) -> tuple[Decision, list[str], int | None]:
-    """Return the decision, why, and how many rows it takes in all; `latency` is None where it is not judged."""
+    """Return the decision, why, and how many rows it takes in all.
+
+    `latency` is None where it is not judged.
+    """
     margin, rows = settings.margin / 100, contest.rows
     difference, test = contest.difference(settings.alpha), contest.test()
     shown = difference.low > -margin

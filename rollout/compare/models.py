@@ -222,7 +222,10 @@ def _stored(judged: Judged) -> Bundle | None:
 
 
 def _read(target: Target, answers: Any, name: str) -> Floats:
-    """Float64 [rows, labels]. Raises BentuneError unless every row has a plausible score for every label."""
+    """Read the scores of the answers, float64 [rows, labels].
+
+    Raises BentuneError unless every row has a plausible score for every label.
+    """
     try:
         return target.read(answers)
     except ValueError as problem:

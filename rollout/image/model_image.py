@@ -28,10 +28,11 @@ _Json = dict[str, Any]
 
 
 def write_model_image(bundle: Bundle, layout: Path, reference: str, *, busybox: Path | None = None) -> str:
-    """Write the OCI layout of an image with the bundle in /models and `cp`, and return its digest, sha256:...
+    """Write the OCI layout of the model's image, and return its digest, sha256:...
 
-    It has two layers: busybox, which is the same for all versions, and the model store, as in `model.Dockerfile`.
-    `layout` must be empty or missing; `reference` becomes its tag. Raises InputError without a static busybox.
+    The image has the bundle in /models, and `cp` to copy it. It has two layers: busybox, which is the same for all
+    versions, and the model store, as in `model.Dockerfile`. `layout` must be empty or missing; `reference` becomes its
+    tag. Raises InputError without a static busybox.
     """
     program = busybox or find_busybox()
     blobs = layout / "blobs/sha256"
@@ -121,7 +122,7 @@ def _directory(name: str) -> tarfile.TarInfo:
 
 
 def _file(name: str, path: Path, mode: int) -> tarfile.TarInfo:
-    """Build a tar entry of root and of 1970, so that the builder and the time do not change the digest."""
+    """Build a tar entry of root and of 1970, so that builder and time do not change the digest."""
     found = tarfile.TarInfo(name)
     found.size, found.mode = path.stat().st_size, mode
     return found

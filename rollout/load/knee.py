@@ -57,7 +57,7 @@ class RateTrial(ReportModel):
 
 
 class Capacity(ReportModel):
-    """Content of capacity.json: the load that one pod holds within an objective, and its metrics there.
+    """Content of capacity.json: the load that one pod holds within an objective.
 
     `rate_per_pod` is in requests a second, of `texts_per_request` texts each. `signal` is what an autoscaler reads from
     the pod's metrics at that rate, None for another product. `cpu` is the machine of the generator, and the pod's if

@@ -166,7 +166,7 @@ def _kustomization(overlay: Path) -> Path:
 
 
 def _listed(text: str, path: Path) -> str:
-    """Return the kustomization with release.yaml as its last transformer, so that nothing overwrites it."""
+    """Return the kustomization with release.yaml as its last transformer, which nothing overwrites."""
     before: Object = yaml.safe_load(text) or {}
     names = before.get("transformers") or []
     if FILE in names:
