@@ -95,7 +95,7 @@ def ece_difference(
 def decision_ece_difference(
     candidate: Floats, served: Floats, gold: Ints, *, bins: int, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """Return the same of every decision on a label.
+    """Return the change of the ECE over every decision on a label.
 
     The scores and `gold`, of 0 and 1, are [rows, labels].
     """

@@ -85,7 +85,7 @@ class Classification(Report):
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """The metrics that these rows have."""
+        """Return the metrics that these rows have."""
         found = {
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,

@@ -34,7 +34,7 @@ METHOD = (
 
 
 class OneLabelQuality(Quality):
-    """One label a row."""
+    """Quality of targets with one label a row."""
 
     report: ClassVar[type[Report]] = Classification
     paired_report: ClassVar[type[Paired]] = PairedDifference

@@ -36,7 +36,7 @@ from rollout.load.chart import require_directory
 
 
 class TaskReporter(Protocol):
-    """Where progress is shown."""
+    """Display of progress."""
 
     def task(self, description: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
         """Show a progress bar; the yielded function advances it by a number of steps."""

@@ -99,7 +99,7 @@ def decide(
     latency: Ratio | None,
     settings: CompareSettings,
 ) -> tuple[Decision, list[str], int | None]:
-    """Return the decision, why, and how many rows it takes in all.
+    """Return the decision, its reasons, and the total rows needed.
 
     `latency` is None where it is not judged.
     """

@@ -71,9 +71,9 @@ def page_of(found: Comparison, texts: Mapping[int, tuple[str, str | None]]) -> s
 
 
 def _axis(difference: Difference, margin: float, slices: Sequence[SliceDifference]) -> Axis:
-    """Wide enough for the whole and for every slice's value.
+    """Choose an axis wide enough for all values.
 
-    Intervals of small slices may be cut.
+    Intervals of small slices may be cut off.
     """
     values = [difference.low, difference.high, *(one.difference.value for one in slices)]
     return Axis(span=max(LEAST_SPAN, 2 * margin, 1.2 * max(abs(value) for value in values)), margin=margin)
