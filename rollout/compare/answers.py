@@ -11,9 +11,9 @@ from rollout.compare.decision import Flip, Flips
 
 
 def flips_of(rows: Labelled, candidate: Logits, served: Logits, target: Target, most: int) -> Flips:
-    """Return the rows whose answer changed; of those gained or lost the `most` that weigh most.
+    """Collect the rows whose answer changed, with at most `most` gains and losses as examples.
 
-    That are those that the candidate is surest of, or where answers have no probability those that moved most.
+    They are those in which the candidate is most confident, or for answers without a probability the largest moves.
     """
     quality = quality_of(target)
     new, old = target.answers(candidate), target.answers(served)

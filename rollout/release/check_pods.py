@@ -53,10 +53,18 @@ def check_server(
     A server that has just been started or replaced gets half a minute to show up. Without the bundle, which has the
     golden rows, only /info is read. Each request opens its own connection.
     """
+    # One client, so that the certificates are loaded once; it keeps no connection.
+    with httpx.Client(base_url=url, timeout=TIMEOUT_S, limits=httpx.Limits(max_keepalive_connections=0)) as client:
+        return _check(client, url, content, bundle, pause)
+
+
+def _check(
+    client: httpx.Client, url: str, content: str, bundle: Bundle | None, pause: Callable[[float], None]
+) -> PodCheck:
     said, met = "", 0
     info: dict[str, Any] = {}
     for _ in range(TRIES):
-        found = _info(url)
+        found = _info(client)
         if isinstance(found, str):
             said, met = found, 0
         elif found.get("content") != content:
@@ -70,25 +78,25 @@ def check_server(
     else:
         return PodCheck(f"{url} does not serve the version: {said}")
     digest = info.get("digest")
-    problem = "" if bundle is None else _wrong_rows(url, bundle, pause)
+    problem = "" if bundle is None else _wrong_rows(client, bundle, pause)
     return PodCheck(problem, digest if isinstance(digest, str) else None)
 
 
-def _info(url: str) -> dict[str, Any] | str:
+def _info(client: httpx.Client) -> dict[str, Any] | str:
     """Return /info, or what is wrong with it."""
     try:
-        answer = httpx.get(f"{url}/info", timeout=TIMEOUT_S)
+        answer = client.get("/info")
         found = answer.json() if answer.status_code == httpx.codes.OK else None
     except (httpx.HTTPError, ValueError) as error:
         return f"/info: {type(error).__name__}"
     return found if isinstance(found, dict) else f"/info answered {answer.status_code}"
 
 
-def _wrong_rows(url: str, bundle: Bundle, pause: Callable[[float], None]) -> str:
+def _wrong_rows(client: httpx.Client, bundle: Bundle, pause: Callable[[float], None]) -> str:
     wrong = []
     for number, row in enumerate(bundle.golden):
         try:
-            differences = _differences(url, row, bundle.manifest.target, pause)
+            differences = _differences(client, row, bundle.manifest.target, pause)
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             wrong.append(f"row {number}: {type(error).__name__}")
             continue
@@ -98,11 +106,11 @@ def _wrong_rows(url: str, bundle: Bundle, pause: Callable[[float], None]) -> str
     return f"{len(wrong)} of {len(bundle.golden)} golden rows are answered wrongly: {wrong[0]}" if wrong else ""
 
 
-def _differences(url: str, row: GoldenRow, target: Target, pause: Callable[[float], None]) -> list[float]:
+def _differences(client: httpx.Client, row: GoldenRow, target: Target, pause: Callable[[float], None]) -> list[float]:
     """Return the distance of the answer from the expected scores of each of the bundle's variants."""
     inputs: Any = row.text if row.text_pair is None else [row.text, row.text_pair]
     for _ in range(TRIES):
-        answer = httpx.post(f"{url}/predict", json={"inputs": inputs, "truncate": True}, timeout=TIMEOUT_S)
+        answer = client.post("/predict", json={"inputs": inputs, "truncate": True})
         if answer.status_code not in BUSY:
             break
         pause(_wait_s(answer))
