@@ -70,11 +70,13 @@ def test_old_pods_that_still_answer_are_waited_for(bundle: Bundle) -> None:
 
 
 def test_wrong_scores_are_found(bundle: Bundle) -> None:
-    label, rows = bundle.manifest.labels[0], len(bundle.golden)
+    (label, other, *_), rows = bundle.manifest.labels, len(bundle.golden)
     off = 10 * max(row.tolerance for row in bundle.golden)
 
     def spoiled(number: int, scores: dict[str, float]) -> dict[str, float]:
-        return scores | {label: scores[label] + off} if number == 2 else scores
+        # They are probabilities still.
+        moved = {label: scores[label] + off, other: scores[other] - off}
+        return scores | moved if number == 2 else scores
 
     found = ask(Service(bundle, spoiled))
     assert found.startswith(f"1 of {rows} golden rows are answered wrongly: row 2 is off by ")
@@ -84,8 +86,8 @@ def test_wrong_scores_are_found(bundle: Bundle) -> None:
     assert f"{rows} of {rows} golden rows" in ask(nan)
     failing = Service(bundle, lambda *_: web.Response(status=500))
     assert "row 0: HTTPStatusError" in ask(failing)
-    other = Service(bundle, lambda _, scores: {f"{label}x": score for label, score in scores.items()})
-    assert "row 0: KeyError" in ask(other)
+    unknown = Service(bundle, lambda _, scores: {f"{label}x": score for label, score in scores.items()})
+    assert "row 0: an answer is not a list of the labels that it names" in ask(unknown)
     # Without the bundle there are no rows to ask with.
     assert ask(failing, bundle=False) == ""
 
