@@ -7,12 +7,12 @@ import traceback
 from collections.abc import Callable
 
 import click
-from rich.table import Table
 
 from bentune.bundle.errors import BentuneError, GateError
 from bentune.commands.bench import bench
 from bentune.commands.capacity import capacity
 from bentune.commands.compare import compare
+from bentune.commands.doctor import doctor
 from bentune.commands.image import image
 from bentune.commands.lineage import lineage
 from bentune.commands.predict import predict
@@ -24,8 +24,6 @@ from bentune.commands.retrain import retrain
 from bentune.commands.run import STAGES, run
 from bentune.commands.search import search
 from bentune.commands.serve import serve, smoke
-from bentune.console import ConsoleReporter
-from bentune.options import json_option
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -41,27 +39,13 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@json_option
-def doctor(as_json: bool) -> None:
-    """Show versions, CPU, memory and missing packages."""
-    from bentune.commands.doctor import examine
-
-    report, findings = ConsoleReporter(as_json=as_json), examine()
-    table = Table("", "found", "note")
-    for finding in findings:
-        table.add_row(finding.name, finding.value, finding.note, style="" if finding.fine else "yellow")
-    if not as_json:
-        ConsoleReporter.page(table)
-    report.result([finding._asdict() for finding in findings])
-
-
 for _command in (
     run,
     *STAGES,
     bench,
     capacity,
     compare,
+    doctor,
     image,
     lineage,
     predict,

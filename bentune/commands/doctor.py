@@ -1,4 +1,4 @@
-"""Examination of this machine: versions, CPU, memory, disk and missing packages."""
+"""Command `doctor`: examination of this machine."""
 
 import importlib.metadata
 import importlib.util
@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from bentune.bundle.hardware import describe, memory_limit_bytes
+import click
+from rich.table import Table
+
+from bentune.console import ConsoleReporter
+from bentune.options import json_option
 
 SERVE = ("bentoml", "onnxruntime", "tokenizers", "numpy", "prometheus-client", "pydantic")
 TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "optimum", "optimum-onnx", "onnx", "scikit-learn")
@@ -26,8 +30,23 @@ class Finding(NamedTuple):
     fine: bool = True
 
 
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Show versions, CPU, memory and missing packages."""
+    report, findings = ConsoleReporter(as_json=as_json), examine()
+    table = Table("", "found", "note")
+    for finding in findings:
+        table.add_row(finding.name, finding.value, finding.note, style="" if finding.fine else "yellow")
+    if not as_json:
+        ConsoleReporter.page(table)
+    report.result([finding._asdict() for finding in findings])
+
+
 def examine() -> list[Finding]:
     """Collect the findings of `bentune doctor`."""
+    from bentune.bundle.hardware import describe, memory_limit_bytes
+
     cpu = describe()
     free = shutil.disk_usage(Path.cwd()).free
     memory = memory_limit_bytes()
