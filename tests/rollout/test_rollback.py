@@ -59,7 +59,7 @@ def test_a_second_one_goes_further_back_and_then_nowhere(releasing: Any, record:
     with pytest.raises(InputError, match="no earlier release"):
         releasing.rollback()
     assert annotations(releasing)["bentune/left"].split() == [third.content, second.content]
-    with pytest.raises(GateError, match="left by a rollback"):
+    with pytest.raises(GateError, match="rolled back from"):
         releasing.release(second)
 
 
