@@ -127,7 +127,7 @@ def _count(model: Scored, picked: Ints, sample: Ints, samples: int) -> Counts:
         return np.bincount(cells, minlength=samples * model.labels).reshape(samples, model.labels)
 
     def total(cells: Ints, weights: Floats, size: int) -> Floats:
-        # The stubs of numpy do not know that weights make the counts float64.
+        # The stubs of numpy lack that weights make the counts float64.
         return np.bincount(cells, weights=weights, minlength=size).astype(np.float64, copy=False)
 
     amounts = [total(sample, amount[picked], samples) for amount in model.amounts.T]

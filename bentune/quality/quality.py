@@ -149,7 +149,7 @@ class Words(Frozen):
 
 
 class Quality(ABC):
-    """How good the outputs for one kind of target are."""
+    """Quality of the outputs for one kind of target."""
 
     report: ClassVar[type[Report]]
     paired_report: ClassVar[type[Paired]]
