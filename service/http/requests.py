@@ -39,14 +39,14 @@ class PredictRequest(IODescriptor):
         return Incoming(request)
 
 
-class Prediction(IODescriptor):
+class ScoredLabel(IODescriptor):
     """A label and its score."""
 
     score: float
     label: str
 
 
-class PredictResponse(RootModel[list[Prediction] | list[list[Prediction]]]):
+class PredictResponse(RootModel[list[ScoredLabel] | list[list[ScoredLabel]]]):
     """Best label first: a list for one input, a list of lists for a list of inputs.
 
     Where /info says multi_label, an input has the labels whose scores are above 0.5, and scores do not sum to 1.
