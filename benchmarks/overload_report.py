@@ -4,7 +4,7 @@ import numpy as np
 from pydantic import computed_field
 from rich.table import Table
 
-from bentune.quality.bootstrap import Floats
+from bentune.bundle.arrays import Floats
 from rollout.load.bench import ReportModel
 from rollout.load.generator import NO_ANSWER, Load
 from rollout.load.latency import Latency

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 from starlette.responses import Response
 
+from bentune.bundle.arrays import Float32s
 from bentune.bundle.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -21,10 +22,10 @@ from bentune.bundle.errors import (
 )
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle
-from bentune.bundle.targets.target import Floats, Prediction
+from bentune.bundle.targets.target import Prediction
 from service.engine.memory import allowed_bytes, queue_limits
 from service.engine.proven import Proven, logger
-from service.http.requests import Incoming, PredictRequest, Row
+from service.http.requests import Incoming, PredictRequest, TextInput
 from service.info import info
 from service.monitoring.metrics import Metrics
 from service.monitoring.prediction_log import SampledInput
@@ -55,7 +56,7 @@ class Application:
         self.recorder = Recorder(bundle, self.task, settings, self.metrics)
         self.proven: Proven | None = None
         self.queue = QueueLimits(settings.queue_inputs, settings.queue_tokens)
-        self.scheduler: Scheduler[Encoded, Floats] | None = None
+        self.scheduler: Scheduler[Encoded, Float32s] | None = None
 
     def start(self) -> None:
         """Warm up, replay the golden rows, and take requests if they gave the expected scores.
@@ -137,7 +138,7 @@ class Application:
         answers = [self._prediction(*one, request) for one in zip(outputs, encoded, kept, strict=True)]
         return answers[0] if single else answers
 
-    async def _admit(self, incoming: Incoming, arrived: float) -> tuple[PredictRequest, list[Row], bool, float]:
+    async def _admit(self, incoming: Incoming, arrived: float) -> tuple[PredictRequest, list[TextInput], bool, float]:
         try:
             timeout_s = incoming.timeout_ms(self.settings.request_timeout_ms) / 1000
         except RequestError as error:
@@ -158,7 +159,7 @@ class Application:
         return request, rows, single, timeout_s
 
     async def _encode(
-        self, incoming: Incoming, rows: list[Row], request: PredictRequest, *, single: bool, deadline: float
+        self, incoming: Incoming, rows: list[TextInput], request: PredictRequest, *, single: bool, deadline: float
     ) -> Sequence[Encoded]:
         start = time.perf_counter()
         try:
@@ -172,7 +173,7 @@ class Application:
         return encoded
 
     def _prediction(
-        self, output: Floats, encoded: Encoded, kept: SampledInput | None, request: PredictRequest
+        self, output: Float32s, encoded: Encoded, kept: SampledInput | None, request: PredictRequest
     ) -> list[Prediction]:
         scores = self.task.target.scores(output)
         self.recorder.answered(encoded, scores, kept)

@@ -6,16 +6,12 @@ replacement. The percentiles of a metric over many resamples are the ends of its
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from bentune.bundle.arrays import Floats, Ints
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
-
-Floats: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
 
 # Rows drawn at a time. Each costs about 50 bytes, so memory does not grow with the rows or the resamples.
 _DRAWS_PER_BLOCK = 1 << 19

@@ -7,14 +7,13 @@ classifiers on the same rows cancels most of that bias.
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from bentune.bundle.arrays import Floats, Ints, Mask
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.many_labels import THRESHOLD
 from bentune.bundle.verdict import Difference
-from bentune.quality.bootstrap import Floats, Interval, Ints
+from bentune.quality.bootstrap import Interval
 
-Mask = npt.NDArray[np.bool_]
 _CELLS_PER_BLOCK = 1 << 22
 
 

@@ -11,20 +11,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Floats, Ints
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.one_label import softmax
-from bentune.quality.bootstrap import (
-    Counts,
-    Floats,
-    Interval,
-    Ints,
-    Scored,
-    check_settings,
-    count_whole,
-    interval,
-    resample,
-)
+from bentune.quality.bootstrap import Counts, Interval, Scored, check_settings, count_whole, interval, resample
 from bentune.quality.calibration import Calibration, gap_of_each, reliability
 from bentune.quality.quality import Paired, Report
 from bentune.quality.ranking import of_classes

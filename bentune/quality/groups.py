@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bentune.quality.bootstrap import Floats
-from bentune.quality.quality import Mask
+from bentune.bundle.arrays import Floats, Mask
 
 MOST_VALUES = 20
 OTHERS = "(others)"

@@ -5,18 +5,17 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Gold
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import Columns
 from bentune.bundle.rows import Row, read_rows, text_of
 from bentune.bundle.seen_rows import SeenRows, row_key
 from bentune.bundle.targets.target import Target
-
-Gold: TypeAlias = npt.NDArray[Any]
 
 LABEL = "label"
 NOTHING = "(none)"

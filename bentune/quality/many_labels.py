@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bentune.bundle.arrays import Floats, Gold, Logits, Mask
 from bentune.bundle.targets.target import NO_LABEL, Target
 from bentune.bundle.verdict import Difference
 from bentune.quality import multi_label
-from bentune.quality.bootstrap import Floats
 from bentune.quality.calibration import Bin, decision_ece_difference, decision_reliability
 from bentune.quality.one_label import METHOD, OneLabelQuality, exact
-from bentune.quality.quality import LABEL, Gold, Logits, Mask, Paired, Report, Words
+from bentune.quality.quality import LABEL, Paired, Report, Words
 
 SUBSET_ACCURACY = "subset accuracy"
 

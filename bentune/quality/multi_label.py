@@ -10,20 +10,16 @@ percentile bootstrap over the rows, except for the areas under the ROC curve: se
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from bentune.bundle.arrays import Floats, Ints, Logits, Mask
 from bentune.bundle.errors import InputError
 from bentune.bundle.targets.many_labels import THRESHOLD, sigmoid
-from bentune.quality.bootstrap import Floats, Interval, Ints, check_settings, interval
+from bentune.quality.bootstrap import Interval, check_settings, interval
 from bentune.quality.calibration import Calibration, decision_gaps, decision_reliability
 from bentune.quality.classification import BINS, Classification, ClassMetrics, PairedDifference, check_labels
 from bentune.quality.ranking import areas
-
-Logits: TypeAlias = npt.NDArray[np.float32]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 
 _CELLS_PER_BLOCK = 1 << 21
 SUBSET, HAMMING, LOG_LOSS, BRIER = range(4)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bentune.quality.bootstrap import Floats
+from bentune.bundle.arrays import Floats
 from bentune.quality.quality import PairedTest
 
 CountLike: TypeAlias = float | npt.NDArray[np.integer] | npt.NDArray[np.floating]

@@ -9,15 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from bentune.bundle.arrays import Gold, Logits, Mask
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import CompareSettings, Difference
 from bentune.quality.bootstrap import Interval
 from bentune.quality.calibration import Bin
 
-Logits = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-Gold = npt.NDArray[Any]
 """What the rows have: int64 [rows], int64 [rows, labels] with 1 for each label, or float64 [rows]."""
 
 LABEL = "label"

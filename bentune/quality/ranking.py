@@ -6,9 +6,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from bentune.quality.bootstrap import Floats, Interval
-
-Mask = npt.NDArray[np.bool_]
+from bentune.bundle.arrays import Floats, Mask
+from bentune.quality.bootstrap import Interval
 
 
 def areas(scores: Floats, gold: Mask, confidence: float) -> tuple[Interval | None, list[Interval | None]]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from bentune.bundle.arrays import Logits, Mask
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import CompareSettings, Difference
 from bentune.quality.groups import by_column, quarters
 from bentune.quality.labelled import Labelled
-from bentune.quality.quality import Logits, Mask
 from bentune.quality.registry import quality_of
 
 LENGTH = "characters"

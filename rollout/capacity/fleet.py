@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bentune.quality.bootstrap import Floats
+from bentune.bundle.arrays import Floats
 from rollout.capacity.pod_model import PodModel
 
 BUSY, QUEUE = "bentune_slots_busy_avg", "bentune_queue_requests_avg"

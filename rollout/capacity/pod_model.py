@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from bentune.bundle.arrays import Floats
 from bentune.bundle.errors import InputError
-from bentune.quality.bootstrap import Floats
 from rollout.load.knee import Capacity, RateTrial
 
 LEVELS = (50.0, 90.0, 99.0, 99.9)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bentune.bundle.arrays import Floats
 from bentune.bundle.files import Frozen
-from bentune.quality.bootstrap import Floats
 from rollout.capacity.autoscaler import SYNC_S, Autoscaler, Scaling
 from rollout.capacity.fleet import BUSY, Fleet, Flow, Habits
 from rollout.capacity.pod_model import PodModel

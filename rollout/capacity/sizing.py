@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, JsonValue, ValidationError
 
+from bentune.bundle.arrays import Floats
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
-from bentune.quality.bootstrap import Floats
 from rollout.capacity.autoscaler import SYNC_S, TOLERANCE, MetricTarget, Scaling
 from rollout.capacity.fleet import BUSY, QUEUE, Habits
 from rollout.capacity.play import Compared

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bentune.bundle.arrays import Floats
 from bentune.bundle.errors import InputError
-from bentune.quality.bootstrap import Floats
 
 MINUTE, HOUR = 60.0, 3600.0
 QUIET = 0.2

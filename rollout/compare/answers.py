@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.targets.target import Target
 from bentune.quality.labelled import Labelled
-from bentune.quality.quality import Logits
 from bentune.quality.registry import quality_of
 from rollout.compare.decision import Flip, Flips
 

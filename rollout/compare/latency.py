@@ -14,9 +14,10 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Floats
 from bentune.bundle.files import Frozen
-from bentune.quality.bootstrap import Floats
-from rollout.compare.models import Side, Text
+from rollout.compare.models import Side
+from rollout.load.bodies import Text
 
 BLOCK_ROWS = 32
 BLOCKS = 20

@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import httpx
 import numpy as np
 
+from bentune.bundle.arrays import Floats
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import Bundle
@@ -17,15 +18,13 @@ from bentune.bundle.plan import model_file
 from bentune.bundle.store import find_bundle
 from bentune.bundle.targets.target import Prediction, Target
 from bentune.bundle.verdict import Judged
-from bentune.quality.bootstrap import Floats
+from rollout.load.bodies import Text
 from rollout.server.live import Info, parse_info
 from rollout.server.target import DEADLINE_HEADER, address_of, is_address
 from service.engine.predictor import Predictor
 from service.engine.providers import available
 from service.engine.runtime import choose
 from service.tasks.registry import task_class
-
-Text: TypeAlias = tuple[str, str | None]
 
 MAX_INFO_BYTES = 4_000_000
 MAX_ANSWER_BYTES = 64_000_000

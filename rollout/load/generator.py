@@ -22,8 +22,8 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
+from bentune.bundle.arrays import Floats, Ints
 from bentune.bundle.errors import BentuneError, InputError
-from bentune.quality.bootstrap import Floats, Ints
 from rollout.load.arrivals import arrivals, keep_to
 
 OK = 200

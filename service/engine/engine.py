@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bentune.bundle.arrays import Float32s
 from bentune.bundle.manifest import GoldenRow
-from bentune.bundle.targets.target import Floats
 from service.engine.golden import Replay, replay
 from service.engine.predictor import Predictor, Session
 from service.engine.runtime import Runtime
@@ -34,7 +34,7 @@ class Engine:
 
     def scheduler(
         self, token_budget: int, padding_bound: float, limits: QueueLimits, observer: Observer
-    ) -> Scheduler[Encoded, Floats]:
+    ) -> Scheduler[Encoded, Float32s]:
         """What shares these sessions among requests: logits of each, float32 [labels]."""
         return Scheduler(
             [runner(predictor) for predictor in self.slots],
@@ -53,10 +53,10 @@ class Engine:
         )
 
 
-def runner(predictor: Predictor) -> Runner[Encoded, Floats]:
+def runner(predictor: Predictor) -> Runner[Encoded, Float32s]:
     """What the scheduler calls: logits of a batch, float32 [labels] each. It raises FloatingPointError for a NaN."""
 
-    def run(batch: Sequence[Encoded]) -> list[Floats]:
+    def run(batch: Sequence[Encoded]) -> list[Float32s]:
         logits = predictor.logits(batch)
         if not np.isfinite(logits).all():
             raise FloatingPointError("logits are not finite")

@@ -4,19 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
-
+from bentune.bundle.arrays import Float32s, Logits
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import Bundle
 from bentune.bundle.plan import model_file
-from bentune.bundle.targets.target import Floats, Prediction
+from bentune.bundle.targets.target import Prediction
 from service.engine.providers import available, open_session
 from service.engine.runtime import choose
 from service.tasks.registry import task_of
 from service.tasks.task import Encoded, Feed, Task
-
-Logits = npt.NDArray[np.float32]
 
 
 class Session:
@@ -53,7 +49,7 @@ class Predictor:
         """Return the outputs of one batch, float32 [rows, labels], in the order of the labels."""
         return self.session.run(self.task.collate(batch))
 
-    def scores(self, logits: Logits) -> Floats:
+    def scores(self, logits: Logits) -> Float32s:
         """Return the scores of outputs, float32 [rows, labels]."""
         return self.task.target.scores(logits)
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from bentune.bundle.arrays import Float32s
 from bentune.bundle.manifest import Bundle
-from bentune.bundle.targets.target import Floats
-from service.http.requests import Row
+from service.http.requests import TextInput
 from service.monitoring.drift import Drift
 from service.monitoring.metrics import Metrics
 from service.monitoring.prediction_log import OUTCOMES, PredictionLog, SampledInput
@@ -34,12 +34,12 @@ class Recorder:
                 count=metrics.logged,
             )
 
-    def keep(self, rows: Sequence[Row]) -> list[SampledInput | None]:
+    def keep(self, rows: Sequence[TextInput]) -> list[SampledInput | None]:
         """For each input what its line in the log will need of it, or None: its texts are given up before it waits."""
         log = self._log
         return [None] * len(rows) if log is None else [log.keep(row) for row in rows]
 
-    def answered(self, encoded: Encoded, scores: Floats, kept: SampledInput | None) -> None:
+    def answered(self, encoded: Encoded, scores: Float32s, kept: SampledInput | None) -> None:
         """Record the scores of one input, float32 [labels]."""
         observed = self._task.observe(encoded, scores)
         self._metrics.predicted(observed.labels, observed.confidence)

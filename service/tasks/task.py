@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Float32s
 from bentune.bundle.manifest import Bundle, Columns, Limits
 from bentune.bundle.processor import Settings
-from bentune.bundle.targets.target import Floats, Observation, Prediction, Target
-from service.http.requests import PredictRequest, Row, rows_of
+from bentune.bundle.targets.target import Observation, Prediction, Target
+from service.http.requests import PredictRequest, TextInput, rows_of
 
 Feed: TypeAlias = dict[str, npt.NDArray[Any]]
 """The inputs of a graph, by name."""
@@ -55,7 +56,9 @@ class Intake(Protocol):
     watched: bool
     """Whether encoding waits, so that a client which goes away ends it."""
 
-    async def encode(self, rows: Sequence[Row], *, truncate: bool, single: bool, deadline: float) -> Sequence[Encoded]:
+    async def encode(
+        self, rows: Sequence[TextInput], *, truncate: bool, single: bool, deadline: float
+    ) -> Sequence[Encoded]:
         """Encode the rows of one request by `deadline` on the clock `time.monotonic`. Raises RequestError."""
         ...
 
@@ -113,7 +116,7 @@ class Task(ABC):
     def intake(self, most_waiting: int) -> Intake:
         """Return the encoder of requests, in which at most `most_waiting` inputs wait."""
 
-    def read(self, request: PredictRequest, max_inputs: int) -> tuple[list[Row], bool]:
+    def read(self, request: PredictRequest, max_inputs: int) -> tuple[list[TextInput], bool]:
         """Return the inputs of a request, and whether it is a single one. Raises InvalidRequest and TooLarge."""
         return rows_of(request, pairs=self.pairs, max_inputs=max_inputs)
 
@@ -121,15 +124,15 @@ class Task(ABC):
         """Return one batch as the graph takes it."""
         return self.encoder.collate(batch)
 
-    def answer(self, output: Floats, scores: Floats, request: PredictRequest) -> list[Prediction]:
+    def answer(self, output: Float32s, scores: Float32s, request: PredictRequest) -> list[Prediction]:
         """Return the answer to one input, best label first, from its output and scores, each float32 [labels]."""
         return self.target.ranked(output if request.raw_scores else scores, request.top_k, by=output)
 
-    def difference(self, scores: Floats, expected: Sequence[float]) -> float:
+    def difference(self, scores: Float32s, expected: Sequence[float]) -> float:
         """Return the distance of one row's scores from those of a golden row; infinite where they do not fit."""
         return self.target.distance(scores, np.asarray(expected)) if len(expected) == len(scores) else float("inf")
 
-    def observe(self, encoded: Encoded, scores: Floats) -> Observation:
+    def observe(self, encoded: Encoded, scores: Float32s) -> Observation:
         """Return what the metrics count of one answer."""
         found = self.target.observe(scores)
         return Observation(found.labels, found.confidence, {"token_length": len(encoded), **found.features})

@@ -9,7 +9,7 @@ from bentune.bundle.errors import BundleError, InvalidRequest
 from bentune.bundle.manifest import Columns, Limits
 from bentune.bundle.processor import ProcessorSettings, Settings
 from bentune.bundle.targets.target import Target
-from service.http.requests import Row, field_of
+from service.http.requests import TextInput, field_of
 from service.tasks.task import Encoded, Encoder, Intake, Task
 from service.tasks.tokenizer import TextTokenizer
 
@@ -47,7 +47,9 @@ class Tokenizing:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
-    async def encode(self, rows: Sequence[Row], *, truncate: bool, single: bool, deadline: float) -> list[Encoded]:
+    async def encode(
+        self, rows: Sequence[TextInput], *, truncate: bool, single: bool, deadline: float
+    ) -> list[Encoded]:
         """Tokenize each row. Raises InvalidRequest for a text without tokens, and TooLarge."""
         del deadline
         if sum(len(text) + len(pair or "") for text, pair in rows) > INLINE_CHARACTERS:
@@ -57,7 +59,7 @@ class Tokenizing:
     def close(self) -> None:
         """End nothing: it has no thread of its own."""
 
-    def _encode(self, rows: Sequence[Row], truncate: bool, single: bool) -> list[Encoded]:
+    def _encode(self, rows: Sequence[TextInput], truncate: bool, single: bool) -> list[Encoded]:
         encoded = []
         for index, (text, pair) in enumerate(rows):
             field = field_of(index, single=single)

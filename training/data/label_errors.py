@@ -20,6 +20,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from threadpoolctl import threadpool_limits
 
+from bentune.bundle.arrays import Floats, Ints
 from bentune.bundle.files import Frozen, atomic_write
 from bentune.bundle.targets.many_labels import THRESHOLD, ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
@@ -41,9 +42,6 @@ LEAST_ACCURACY = 0.7
 SHOWN = 3
 SHOWN_CHARACTERS = 300
 REMOVED = "label probably wrong"
-
-Numbers = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float64]
 
 
 class DoubtfulRow(Frozen):
@@ -147,16 +145,16 @@ def find_label_errors(work: Path, labels: Sequence[str], recipe: Recipe, report:
 class _Verdicts:
     """Predictions: `rows` by their numbers in their part, and the probability of each of `labels`, [rows, labels]."""
 
-    rows: Numbers
-    labels: Numbers
-    probabilities: Scores
+    rows: Ints
+    labels: Ints
+    probabilities: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class _Judge(ABC):
     """Logistic regression on TF-IDF, fitted on the training rows of the labels with enough rows."""
 
-    labels: Numbers
+    labels: Ints
     features: Callable[[list[str]], Any]
     model: Any
     of_train: _Verdicts
@@ -197,17 +195,17 @@ class _Judge(ABC):
 
     @staticmethod
     @abstractmethod
-    def _with_enough(labels: Numbers, count: int) -> Numbers:
+    def _with_enough(labels: Ints, count: int) -> Ints:
         """List the labels with enough rows for every fold."""
 
     @staticmethod
     @abstractmethod
-    def _judged(labels: Numbers, judged: Numbers) -> Numbers:
+    def _judged(labels: Ints, judged: Ints) -> Ints:
         """List the rows that can be judged by these labels."""
 
     @staticmethod
     @abstractmethod
-    def _of_labels(labels: Numbers, judged: Numbers) -> Numbers:
+    def _of_labels(labels: Ints, judged: Ints) -> Ints:
         """Build the classifier's targets from the rows' labels."""
 
     @staticmethod
@@ -217,7 +215,7 @@ class _Judge(ABC):
 
     @staticmethod
     @abstractmethod
-    def _accuracy(given: Numbers, unseen: Scores, judged: Numbers) -> float:
+    def _accuracy(given: Ints, unseen: Floats, judged: Ints) -> float:
         """Compute the out-of-fold accuracy."""
 
     @staticmethod
@@ -233,15 +231,15 @@ class _Judge(ABC):
 
 class _OneLabelJudge(_Judge):
     @staticmethod
-    def _with_enough(labels: Numbers, count: int) -> Numbers:
+    def _with_enough(labels: Ints, count: int) -> Ints:
         return np.flatnonzero(np.bincount(labels, minlength=count) >= FOLDS)
 
     @staticmethod
-    def _judged(labels: Numbers, judged: Numbers) -> Numbers:
+    def _judged(labels: Ints, judged: Ints) -> Ints:
         return np.flatnonzero(np.isin(labels, judged))
 
     @staticmethod
-    def _of_labels(labels: Numbers, judged: Numbers) -> Numbers:
+    def _of_labels(labels: Ints, judged: Ints) -> Ints:
         del judged
         return labels
 
@@ -250,7 +248,7 @@ class _OneLabelJudge(_Judge):
         return LogisticRegression(), StratifiedKFold(FOLDS, shuffle=True, random_state=0)
 
     @staticmethod
-    def _accuracy(given: Numbers, unseen: Scores, judged: Numbers) -> float:
+    def _accuracy(given: Ints, unseen: Floats, judged: Ints) -> float:
         return float((judged[unseen.argmax(-1)] == given).mean())
 
     @staticmethod
@@ -290,18 +288,18 @@ class _ManyLabelsJudge(_Judge):
     """
 
     @staticmethod
-    def _with_enough(labels: Numbers, count: int) -> Numbers:
+    def _with_enough(labels: Ints, count: int) -> Ints:
         del count
         counts = labels.sum(axis=0)
         return np.flatnonzero((counts >= FOLDS) & (counts <= len(labels) - FOLDS))
 
     @staticmethod
-    def _judged(labels: Numbers, judged: Numbers) -> Numbers:
+    def _judged(labels: Ints, judged: Ints) -> Ints:
         del judged
         return np.arange(len(labels))
 
     @staticmethod
-    def _of_labels(labels: Numbers, judged: Numbers) -> Numbers:
+    def _of_labels(labels: Ints, judged: Ints) -> Ints:
         return labels[:, judged]
 
     @staticmethod
@@ -310,7 +308,7 @@ class _ManyLabelsJudge(_Judge):
         return OneVsRestClassifier(LogisticRegression(C=10)), KFold(FOLDS, shuffle=True, random_state=0)
 
     @staticmethod
-    def _accuracy(given: Numbers, unseen: Scores, judged: Numbers) -> float:
+    def _accuracy(given: Ints, unseen: Floats, judged: Ints) -> float:
         del judged
         return float(f1_score(given, unseen > THRESHOLD, average="micro", zero_division=0))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bentune.bundle.arrays import Ints, Mask
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import write_json
 from bentune.bundle.manifest import ROWS
@@ -16,7 +17,7 @@ from bentune.bundle.seen_rows import RowFilter, SeenRows
 from training.data.duplicates.exact import same_texts
 from training.data.duplicates.near import NO_ROW, Near, find_near, sketch
 from training.data.label_errors import find_label_errors
-from training.data.reading.pool import POOL, Indices, Mask, PoolRows
+from training.data.reading.pool import POOL, PoolRows
 from training.data.reading.reading import Reading, read_sources
 from training.data.report import REPORT
 from training.data.split.split import Known, Split, require_training_rows, split_afresh, split_onward
@@ -129,7 +130,7 @@ def _near(everything: PoolRows, known: Known, data: DataSettings, report: Report
     return find_near(pool, sketches, settings.threshold, known.held_out)
 
 
-def _seen(split: Split, kept: Indices, left_out: Mask) -> SeenRows:
+def _seen(split: Split, kept: Ints, left_out: Mask) -> SeenRows:
     """Build the filters of the rows that a model of these parts has seen, its validation set included.
 
     They contain the parent's training rows even where `data.rows.train` leaves these out, because a warm start takes
@@ -168,7 +169,7 @@ def _continued(split: Split, most: int) -> dict[str, int]:
     }
 
 
-def _require_usable(reading: Reading, kept_for: Indices, names: list[str]) -> None:
+def _require_usable(reading: Reading, kept_for: Ints, names: list[str]) -> None:
     """Raise InputError for a source without a kept row."""
     pool = reading.pool
     kept = kept_for == np.arange(len(pool))

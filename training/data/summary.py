@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Ints
 from training.data import report as data_report
 from training.data.duplicates.near import NO_ROW, Near
-from training.data.reading.pool import Indices, Pool
+from training.data.reading.pool import Pool
 from training.data.reading.reading import Reading, time_text
 from training.data.report import (
     SAMPLES,
@@ -40,14 +41,14 @@ class Group:
     kind: str
     reason: str
     part: str | None
-    rows: Indices
-    kept: Indices
+    rows: Ints
+    kept: Ints
 
 
 class RowReport:
     """Report on the fate of each row. `kept_for` is the row that is kept for each row's text."""
 
-    def __init__(self, reading: Reading, kept_for: Indices, near: Near, split: Split, recipe: Recipe) -> None:
+    def __init__(self, reading: Reading, kept_for: Ints, near: Near, split: Split, recipe: Recipe) -> None:
         self.reading, self.kept_for, self.near, self.split, self.recipe = reading, kept_for, near, split, recipe
         self.pool: Pool = reading.pool
         self.names: list[str | None] = [*split.parts, None]

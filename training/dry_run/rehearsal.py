@@ -16,6 +16,7 @@ from torch.utils.data import Subset
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.hardware import visible_cores
 from training.dry_run.estimate import Phase, Rehearsal, Timed
 from training.dry_run.process import OutOfMemory, peak_bytes
@@ -25,7 +26,6 @@ from training.pipeline.stage import Context, Reporter, Summary
 from training.plan.contention import CpuClocks, contention
 from training.recipe.recipe import Recipe
 from training.tasks.base import load_base
-from training.tasks.logits import Logits
 from training.tasks.text.tokenized import lengths_of
 from training.train.compress.distillation import ANSWERS
 from training.train.compress.pruning import CHECKPOINTS as PRUNED_CHECKPOINTS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bentune.quality.bootstrap import Ints
+from bentune.bundle.arrays import Ints
 from training.recipe.recipe import Recipe
 from training.train.fit.arguments import steps_per_epoch, total_steps
 from training.train.fit.sampler import LengthSampler

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.baseline import Baseline, Binned, Histogram
 from bentune.bundle.targets.target import Target
 from service.monitoring.drift import BinCounts, stability_index
-from training.tasks.logits import Logits
 
 WINDOW = 500
 # The alert waits for ten minutes. However fast the window moves, each false alarm covers a point of a ten-minute grid.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.plan import Check
 from bentune.bundle.targets.target import Target
 from bentune.quality.registry import quality_of
 from service.engine.predictor import Session
 from service.tasks.task import Encoded, Encoder
 from training.recipe.recipe import PlanSettings
-from training.tasks.logits import Logits
 from training.tasks.rows import Labels
 
 BATCH_SIZES = (2, 8)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bentune.bundle.arrays import Float32s
 from bentune.bundle.plan import Entry
-from bentune.bundle.targets.target import Floats
 from service.engine.engine import Engine
 from service.engine.runtime import Runtime
 from service.scheduling.queue import QueueLimits
@@ -94,7 +94,7 @@ async def _run(
     return max(done, 1) / (end - counted_from), statistics.median(lone)
 
 
-async def _timed(scheduler: Scheduler[Encoded, Floats], row: Encoded) -> float:
+async def _timed(scheduler: Scheduler[Encoded, Float32s], row: Encoded) -> float:
     start = time.perf_counter()
     await scheduler.submit([(row, len(row))])
     return time.perf_counter() - start

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.files import write_json
 from bentune.bundle.targets.target import Target
 from bentune.quality.calibration import Calibration
@@ -19,7 +20,7 @@ from training.prove.larger import larger_models
 from training.prove.temperature import FILE as TEMPERATURE
 from training.prove.temperature import Temperature
 from training.tasks.base import quiet
-from training.tasks.logits import Logits, logits_of
+from training.tasks.logits import logits_of
 from training.tasks.registry import task_of
 from training.tasks.rows import Carried, Rows, read_carried, read_rows
 from training.tasks.saved import labels_of, target_in, tokenizer_of

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from bentune.bundle.arrays import Float32s
 from bentune.bundle.manifest import GoldenRow
 from bentune.bundle.plan import CPU, FP32, scores_key
-from bentune.bundle.targets.target import Floats, Target
+from bentune.bundle.targets.target import Target
 from training.prove.parity import Stop
 from training.tasks.rows import Rows
 
@@ -36,6 +37,6 @@ def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float, target: Tar
     ]
 
 
-def rounded(scores: Floats) -> list[float]:
+def rounded(scores: Float32s) -> list[float]:
     """Return scores as they are written down."""
     return [round(float(score), 7) for score in scores]

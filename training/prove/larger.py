@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.errors import InputError
 from training.pipeline.stage import Reporter
 from training.pipeline.teacher_files import KEY, teacher_digest
 from training.recipe.recipe import Recipe
-from training.tasks.logits import Logits, logits_of
+from training.tasks.logits import logits_of
 from training.tasks.rows import Rows
 from training.tasks.saved import tokenizer_of
 from training.train.compress.distillation import TEACHER

@@ -11,7 +11,7 @@ from bentune.bundle.targets.target import Target
 from training.tasks.digest import digest
 
 if TYPE_CHECKING:  # the report reads hops, and must not import torch
-    from training.tasks.logits import Logits
+    from bentune.bundle.arrays import Logits
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.target import Target
-from training.tasks.logits import Logits
 from training.tasks.rows import Labels
 from training.tasks.targets.target import TrainingTarget
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.errors import GateError
 from bentune.bundle.files import write_json
 from bentune.bundle.hardware import visible_cores
@@ -29,7 +30,7 @@ from training.prove.temperature import Temperature
 from training.recipe.recipe import Recipe
 from training.tasks.base import quiet
 from training.tasks.classifier import load_classifier
-from training.tasks.logits import Logits, torch_logits
+from training.tasks.logits import torch_logits
 from training.tasks.registry import task_of
 from training.tasks.rows import Rows, open_rows
 from training.tasks.saved import config_labels, labels_of, processor_in, target_in, tokenizer_of

@@ -4,15 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from bentune.bundle.arrays import Logits
 from training.tasks.image.processor import ImageProcessor
 from training.tasks.image.rows import image_logits
 from training.tasks.rows import Rows, of_size
 
-Logits = npt.NDArray[np.float32]
 Processor: TypeAlias = PreTrainedTokenizerBase | ImageProcessor
 """Maker of a model's inputs."""
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from bentune.bundle.arrays import Ints
 from training.recipe.data import label_text
 
 PART = 10_000
@@ -20,7 +21,6 @@ PART = 10_000
 NOTHING = "(none)"
 SHOWN_CHARACTERS = 40
 
-Indices = npt.NDArray[np.int64]
 Labels = npt.NDArray[Any]
 """One entry a row: int64 [rows], int64 [rows, labels] with 1 for each that a row has, or float64 [rows]."""
 
@@ -41,12 +41,12 @@ class Rows:
         """True for pairs of texts."""
         return self.pairs is not None
 
-    def take(self, chosen: Indices) -> "Rows":
+    def take(self, chosen: Ints) -> "Rows":
         """Select the rows of these numbers."""
         pairs = [self.pairs[row] for row in chosen] if self.pairs is not None else None
         return Rows([self.texts[row] for row in chosen], pairs, self.labels[chosen])
 
-    def parts(self, chosen: Indices | None = None) -> Iterator["Rows"]:
+    def parts(self, chosen: Ints | None = None) -> Iterator["Rows"]:
         """Yield all rows, or those of these numbers, at once."""
         yield self if chosen is None else self.take(chosen)
 
@@ -69,10 +69,10 @@ class StoredRows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, chosen: Indices) -> Rows:
+    def take(self, chosen: Ints) -> Rows:
         """Load the rows of these numbers into memory."""
 
-    def parts(self, chosen: Indices | None = None) -> Iterator[Rows]:
+    def parts(self, chosen: Ints | None = None) -> Iterator[Rows]:
         """Yield all rows in parts, or those of these numbers, which are sorted and may repeat."""
 
 
@@ -87,12 +87,12 @@ class RowFile:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, chosen: Indices) -> Rows:
+    def take(self, chosen: Ints) -> Rows:
         """Load the rows of these numbers into memory."""
         unique, places = np.unique(chosen, return_inverse=True)
         return joined(self.parts(unique)).take(places)
 
-    def parts(self, chosen: Indices | None = None) -> Iterator[Rows]:
+    def parts(self, chosen: Ints | None = None) -> Iterator[Rows]:
         """Yield all rows in parts, or those of these numbers, which are sorted and may repeat."""
         start = 0
         with pq.ParquetFile(self.file) as stored:

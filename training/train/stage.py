@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.files import write_json
 from training.pipeline.previous_version import open_parent, weights_of
 from training.pipeline.provenance import training_hardware
@@ -19,7 +20,7 @@ from training.pipeline.workers import place, team
 from training.recipe.recipe import Recipe
 from training.tasks.base import base_digest, load_base, quiet
 from training.tasks.image.rows import ImageRows
-from training.tasks.logits import Logits, Processor
+from training.tasks.logits import Processor
 from training.tasks.registry import task_of
 from training.tasks.rows import Rows, open_rows
 from training.tasks.saved import TARGET, labels_of, target_in

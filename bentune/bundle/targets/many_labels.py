@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Float32s
 from bentune.bundle.targets.label_lists import labels_of
 from bentune.bundle.targets.one_label import LEAST, OneLabel
-from bentune.bundle.targets.target import NO_LABEL, Answers, Floats, Observation, Replayed, Scores
+from bentune.bundle.targets.target import NO_LABEL, Answers, Observation, Replayed, Scores
 
 THRESHOLD = 0.5
 
@@ -43,11 +44,11 @@ class ManyLabels(OneLabel):
         marks[[self._number(name, renamed) for name in labels_of(value, separator)]] = 1
         return marks
 
-    def scores(self, logits: Scores) -> Floats:
+    def scores(self, logits: Scores) -> Float32s:
         """Return a probability for each label by itself."""
         return sigmoid(logits)
 
-    def logits(self, scores: Scores) -> Floats:
+    def logits(self, scores: Scores) -> Float32s:
         """Return log-odds, whose sigmoids are the probabilities again."""
         bounded = np.clip(scores, LEAST, 1 - np.finfo(np.float64).eps)
         return (np.log(bounded) - np.log1p(-bounded)).astype(np.float32)
@@ -72,7 +73,7 @@ class ManyLabels(OneLabel):
         """Return the names of the marked labels; NO_LABEL where there is none."""
         return ", ".join(self.labels[number] for number in np.flatnonzero(answer).tolist()) or NO_LABEL
 
-    def observe(self, scores: Floats) -> Observation:
+    def observe(self, scores: Float32s) -> Observation:
         """Return the labels above the threshold; the likeliest stands for all in the histogram."""
         best = int(scores.argmax())
         confidence = float(scores[best])

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from bentune.bundle.targets.target import Answers, Floats, Observation, Prediction, Replayed, Scores, Target
+from bentune.bundle.arrays import Float32s
+from bentune.bundle.targets.target import Answers, Observation, Prediction, Replayed, Scores, Target
 
 LEAST = 1e-30
 """Of a probability, so that its logarithm is finite in float32; the log loss of a row is bounded anyway."""
@@ -59,11 +60,11 @@ class OneLabel(Target):
             raise ValueError(f"has {shown}, which is none of the models' labels, which are {known}")
         return self.index[name]
 
-    def scores(self, logits: Scores) -> Floats:
+    def scores(self, logits: Scores) -> Float32s:
         """Return probabilities."""
         return softmax(logits)
 
-    def logits(self, scores: Scores) -> Floats:
+    def logits(self, scores: Scores) -> Float32s:
         """Return log-probabilities, whose softmax are the probabilities again."""
         return np.log(np.maximum(scores, LEAST)).astype(np.float32)
 
@@ -95,7 +96,7 @@ class OneLabel(Target):
         """Return the label's name."""
         return self.labels[int(answer)]
 
-    def ranked(self, scores: Floats, top_k: int | None = None, *, by: Floats) -> list[Prediction]:
+    def ranked(self, scores: Float32s, top_k: int | None = None, *, by: Float32s) -> list[Prediction]:
         """Return the labels with their scores, ties in label order.
 
         They are ranked by outputs and not by scores: those of two labels may both be 1 in float32.
@@ -103,7 +104,7 @@ class OneLabel(Target):
         order = np.argsort(-by, kind="stable")[:top_k]
         return [{"label": self.labels[index], "score": float(scores[index])} for index in order]
 
-    def observe(self, scores: Floats) -> Observation:
+    def observe(self, scores: Float32s) -> Observation:
         """Return the likeliest label and its probability."""
         best = int(scores.argmax())
         confidence = float(scores[best])

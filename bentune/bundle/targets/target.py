@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from bentune.bundle.arrays import Float32s
 from bentune.bundle.files import Frozen
 
-Floats = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.floating]
 Answers = npt.NDArray[Any]
 
@@ -101,11 +101,11 @@ class Target(Frozen):
         """
 
     @abstractmethod
-    def scores(self, logits: Scores) -> Floats:
+    def scores(self, logits: Scores) -> Float32s:
         """Return the scores of outputs, same shape and dtype."""
 
     @abstractmethod
-    def logits(self, scores: Scores) -> Floats:
+    def logits(self, scores: Scores) -> Float32s:
         """Return outputs that have these scores, float32 of the same shape."""
 
     @abstractmethod
@@ -137,11 +137,11 @@ class Target(Frozen):
         """Return one answer as people read it."""
 
     @abstractmethod
-    def ranked(self, scores: Floats, top_k: int | None = None, *, by: Floats) -> list[Prediction]:
+    def ranked(self, scores: Float32s, top_k: int | None = None, *, by: Float32s) -> list[Prediction]:
         """Return the scores of one row as a list, best first `by` its outputs; `top_k` keeps the first."""
 
     @abstractmethod
-    def observe(self, scores: Floats) -> Observation:
+    def observe(self, scores: Float32s) -> Observation:
         """Return what the metrics count of one row's scores, float32 [labels]."""
 
     @abstractmethod

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bentune.bundle.arrays import Floats
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.verdict import Judged
-from bentune.quality.bootstrap import Floats
 from rollout.compare.latency import ratio, run_both
-from rollout.compare.models import Text
+from rollout.load.bodies import Text
 
 
 class Counting:

@@ -21,6 +21,7 @@ from pair import Pair, launched_with
 from safetensors.numpy import load_file
 from tiny import Quiet, write_recipe
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.errors import InputError
 from rollout.server.server import free_port
 from training.pipeline.follow import call, follow
@@ -28,7 +29,6 @@ from training.pipeline.stage import Context, Reporter, Summary
 from training.pipeline.workers import EXIT, Alone, Dismissed, Place, Team, place
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
-from training.tasks.logits import Logits
 from training.train import stage as train
 from training.train.compress.distillation import ANSWERS
 from training.train.fit.arguments import device_batch_size

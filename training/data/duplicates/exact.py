@@ -3,11 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Ints, Mask
 from bentune.bundle.seen_rows import RowFilter
-from training.data.reading.pool import Indices, Mask, Pool, labelled_keys
+from training.data.reading.pool import Pool, labelled_keys
 
 
-def same_texts(pool: Pool, known: RowFilter | None = None) -> Indices:
+def same_texts(pool: Pool, known: RowFilter | None = None) -> Ints:
     """Choose for each row the row that is kept for its text, by row_key, int64 [rows].
 
     A kept row has its own number. These are preferred, in this order: rows of the training source before those of a
@@ -28,7 +29,7 @@ def same_texts(pool: Pool, known: RowFilter | None = None) -> Indices:
     return kept
 
 
-def _contradicted(pool: Pool, rank: Indices) -> Mask:
+def _contradicted(pool: Pool, rank: Ints) -> Mask:
     """Mark the rows whose text has more than one label."""
     order = np.lexsort((rank, pool.text_keys[:, 1], pool.text_keys[:, 0]))
     starts = np.flatnonzero(_new(pool.text_keys[order]))

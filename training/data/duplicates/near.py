@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from datasketch import MinHash
 
-from training.data.reading.pool import Indices, Mask, Pool
+from bentune.bundle.arrays import Ints, Mask
+from training.data.reading.pool import Pool
 
 PERMUTATIONS = 128
 SEED = 1
@@ -41,12 +42,12 @@ class Sketches:
     `bands`, uint32 [bands, rows], are equal where the minima of a band are equal. `wordless` rows are similar to none.
     """
 
-    rows: Indices
+    rows: Ints
     low: Bytes
     bands: Hashes
     wordless: Mask
 
-    def similarity(self, one: Indices, other: Indices) -> npt.NDArray[np.float32]:
+    def similarity(self, one: Ints, other: Ints) -> npt.NDArray[np.float32]:
         """Estimate the Jaccard index of the shingles of rows at these places; the lower one for paired texts."""
         found = [np.empty(0, dtype=np.float32)]
         for start in range(0, len(one), COMPARED_AT_ONCE):
@@ -65,9 +66,9 @@ class Near:
     `contradicts_similarity` are the similarities to these rows.
     """
 
-    kept: Indices
+    kept: Ints
     similarity: npt.NDArray[np.float32]
-    contradicts: Indices
+    contradicts: Ints
     contradicts_similarity: npt.NDArray[np.float32]
 
     @classmethod
@@ -77,7 +78,7 @@ class Near:
         return cls(nobody, zeros, nobody.copy(), zeros.copy())
 
 
-def sketch(pool: Pool, rows: Indices, threshold: float, advance: Callable[[int], None]) -> Sketches:
+def sketch(pool: Pool, rows: Ints, threshold: float, advance: Callable[[int], None]) -> Sketches:
     """Read the texts of these rows, given in order of precedence, and sketch them."""
     banding = _banding(threshold)
     place = np.full(len(pool), NO_ROW, dtype=np.int64)
@@ -142,16 +143,14 @@ def find_near(pool: Pool, sketches: Sketches, threshold: float, locked: Mask) ->
     return near
 
 
-def _alike(
-    sketches: Sketches, one: Indices, other: Indices, threshold: float
-) -> tuple[Indices, Indices, npt.NDArray[np.float32]]:
+def _alike(sketches: Sketches, one: Ints, other: Ints, threshold: float) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
     similarity = sketches.similarity(one, other)
     alike = similarity >= threshold
     return one[alike], other[alike], similarity[alike]
 
 
 def _note(
-    first: Indices, best: npt.NDArray[np.float32], one: Indices, other: Indices, similarity: npt.NDArray[np.float32]
+    first: Ints, best: npt.NDArray[np.float32], one: Ints, other: Ints, similarity: npt.NDArray[np.float32]
 ) -> None:
     """Record for each of `other` the similar row of highest precedence."""
     better = one < first[other]
@@ -159,7 +158,7 @@ def _note(
     first[other], best[other] = one, similarity
 
 
-def _candidates(sketches: Sketches, alive: Mask) -> Iterator[tuple[Indices, Indices]]:
+def _candidates(sketches: Sketches, alive: Mask) -> Iterator[tuple[Ints, Ints]]:
     """Yield places of rows that agree in a band, precedence first; the second array has no place twice."""
     usable = np.flatnonzero(alive & ~sketches.wordless)
     for band in sketches.bands:

@@ -12,14 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bentune.bundle.arrays import Ints
 from bentune.bundle.seen_rows import labelled_key
 from training.tasks.targets.target import TrainingTarget
 
 POOL = pa.schema([("text", pa.string()), ("text_pair", pa.string()), ("origin", pa.string()), ("also", pa.string())])
 CHUNK_ROWS = 1000
 KEY_BYTES = 16
-Indices = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Keys = npt.NDArray[np.uint64]
 
 
@@ -71,7 +70,7 @@ class Pool:
         """Return for each of `labels` the labels that a row with it has."""
         return [self.target.names(label) for label in self.labels]
 
-    def tables(self, rows: Indices) -> Iterator[tuple[pa.Table, Indices]]:
+    def tables(self, rows: Ints) -> Iterator[tuple[pa.Table, Ints]]:
         """Read these rows from the file, one chunk at a time, each with the row numbers."""
         wanted = np.zeros(len(self), dtype=np.bool_)
         wanted[rows] = True
@@ -82,7 +81,7 @@ class Pool:
                 yield pa.Table.from_batches([batch]).filter(pa.array(here)), np.flatnonzero(here) + first
             first += len(batch)
 
-    def look_up(self, rows: Indices) -> dict[int, dict[str, Any]]:
+    def look_up(self, rows: Ints) -> dict[int, dict[str, Any]]:
         """Read the values of a few rows."""
         return {
             int(row): values
@@ -90,7 +89,7 @@ class Pool:
             for row, values in zip(numbers, table.to_pylist(), strict=True)
         }
 
-    def order(self) -> Indices:
+    def order(self) -> Ints:
         """Sort all rows by key, then group and time, which makes the order independent of the files."""
         ranks: list[npt.NDArray[Any]] = [self.keys[:, 1], self.keys[:, 0]]
         ranks = [values for values in (self.times, self.groups) if values is not None] + ranks
@@ -175,12 +174,12 @@ class PoolRows:
     """Rows of a pool that form one part of the split."""
 
     pool: Pool
-    rows: Indices
+    rows: Ints
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, chosen: Indices) -> "PoolRows":
+    def take(self, chosen: Ints) -> "PoolRows":
         """Select the rows at these places, in their present order."""
         return replace(self, rows=self.rows[np.sort(chosen)])
 
@@ -218,7 +217,7 @@ class PoolRows:
             total.update(dict.fromkeys(labels, rows))
         return {label: rows for label, rows in sorted(total.items(), key=lambda one: (-one[1], one[0])) if rows}
 
-    def label_pairs(self) -> tuple[Indices, Indices]:
+    def label_pairs(self) -> tuple[Ints, Ints]:
         """List (row, label) for every label of every row, each int64 [pairs]; labels are numbered sorted."""
         sets = self.pool.label_sets()
         numbers = {label: number for number, label in enumerate(sorted({label for one in sets for label in one}))}
@@ -254,7 +253,7 @@ def as_bytes(keys: Keys) -> list[bytes]:
     return [joined[start : start + KEY_BYTES] for start in range(0, len(joined), KEY_BYTES)]
 
 
-def labelled_keys(pool: Pool, rows: Indices) -> list[bytes]:
+def labelled_keys(pool: Pool, rows: Ints) -> list[bytes]:
     """Compute the labelled_key of these rows."""
     labels = pool.label_ids[rows]
     return [

@@ -6,9 +6,10 @@ from operator import itemgetter
 
 import numpy as np
 
+from bentune.bundle.arrays import Mask
 from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import SeenRows
-from training.data.reading.pool import Mask, PoolRows
+from training.data.reading.pool import PoolRows
 from training.data.split.hold_out import hold_out, newest, some_groups
 from training.recipe.data import DataSettings
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Gold, Ints, Mask
 from bentune.bundle.errors import InputError
 from bentune.bundle.targets.label_lists import labels_in, labels_of, spelled
 from bentune.bundle.targets.many_labels import ManyLabels
@@ -16,7 +17,7 @@ from training.recipe.section import Section
 from training.recipe.train import TrainSettings
 from training.tasks.targets.one_label import OneLabelTraining, require_two_rows
 from training.tasks.targets.stratify import stratified
-from training.tasks.targets.target import Gold, Indices, LabelledRows, Mask, cannot_split, renamed
+from training.tasks.targets.target import LabelledRows, cannot_split, renamed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,7 +114,7 @@ class ManyLabelsTraining(OneLabelTraining):
         sizes = gold.sum(axis=1)
         return {"mean": float(sizes.mean()), "without": int((sizes == 0).sum())}
 
-    def strata(self, rows: LabelledRows) -> tuple[Indices, Indices]:
+    def strata(self, rows: LabelledRows) -> tuple[Ints, Ints]:
         """Return the labels; that a row has none is one to share as well."""
         places, labels = rows.label_pairs()
         without = np.setdiff1d(np.arange(len(rows)), places)
@@ -142,7 +143,7 @@ class ManyLabelsTraining(OneLabelTraining):
         places, labels = np.nonzero(gold)
         return stratified(places, labels, len(gold), share, seed)
 
-    def counts(self, gold: Gold, labels: int) -> Indices:
+    def counts(self, gold: Gold, labels: int) -> Ints:
         """Return the rows that have each label."""
         del labels
         return np.asarray(gold.sum(axis=0))

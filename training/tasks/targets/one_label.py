@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Gold, Ints, Mask
 from bentune.bundle.errors import InputError
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.targets.target import Target
 from training.recipe.data import label_text
 from training.tasks.targets.label_order import label_order
-from training.tasks.targets.target import Gold, Indices, LabelledRows, Mask, TrainingTarget, cannot_split
+from training.tasks.targets.target import LabelledRows, TrainingTarget, cannot_split
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,7 +124,7 @@ class OneLabelTraining(TrainingTarget):
             chosen[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
         return chosen
 
-    def counts(self, gold: Gold, labels: int) -> Indices:
+    def counts(self, gold: Gold, labels: int) -> Ints:
         """Return the rows of each label."""
         return np.bincount(gold, minlength=labels)
 

@@ -7,10 +7,10 @@ Here to have no label counts as a label, so that such rows are stratified too.
 
 import numpy as np
 
-from training.tasks.targets.target import Indices, Mask
+from bentune.bundle.arrays import Ints, Mask
 
 
-def stratified(rows: Indices, labels: Indices, count: int, share: float, seed: int) -> Mask:
+def stratified(rows: Ints, labels: Ints, count: int, share: float, seed: int) -> Mask:
     """Draw about a `share` of each label's rows, bool [count].
 
     Row `rows[n]` has the label `labels[n]`, both int64. The same seed draws the same rows.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Gold, Ints, Mask
 from bentune.bundle.errors import InputError
 from bentune.bundle.targets.target import Target
 from training.recipe.data import DataSettings
@@ -22,11 +23,7 @@ if TYPE_CHECKING:
 
     from training.tasks.targets.losses import Loss
 
-Gold = npt.NDArray[Any]
 """Labels of rows: int64 [rows], int64 [rows, labels] with 1 for each that a row has, or float64 [rows]."""
-Indices = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-Logits = npt.NDArray[np.float32]
 
 
 class LabelledRows(Protocol):
@@ -44,7 +41,7 @@ class LabelledRows(Protocol):
     def label_counts(self) -> dict[str, int]:
         """How many rows have each label, the most frequent first."""
 
-    def label_pairs(self) -> tuple[Indices, Indices]:
+    def label_pairs(self) -> tuple[Ints, Ints]:
         """Return (row, label) of every label that a row has."""
 
     def __len__(self) -> int: ...
@@ -131,7 +128,7 @@ class TrainingTarget(ABC):
         del gold
         return None
 
-    def strata(self, rows: LabelledRows) -> tuple[Indices, Indices]:
+    def strata(self, rows: LabelledRows) -> tuple[Ints, Ints]:
         """Return (row, stratum) of every stratum that a row is in: groups are drawn so that each has its share."""
         return rows.label_pairs()
 
@@ -148,7 +145,7 @@ class TrainingTarget(ABC):
         """Draw a share of training rows, of which each label keeps one at least: bool [rows]."""
 
     @abstractmethod
-    def counts(self, gold: Gold, labels: int) -> Indices:
+    def counts(self, gold: Gold, labels: int) -> Ints:
         """Return how many rows have each label, int64 [labels]."""
 
     @abstractmethod

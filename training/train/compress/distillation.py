@@ -8,12 +8,12 @@ import torch
 from datasets import Dataset
 from torch.nn import functional
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.files import atomic_write, write_json
 from training.pipeline.stage import Reporter, Summary
 from training.pipeline.teacher_files import teacher_digest
 from training.recipe.compression import DistillSettings
 from training.recipe.recipe import Recipe
-from training.tasks.logits import Logits
 from training.tasks.rows import Rows
 from training.tasks.targets.losses import Loss
 from training.train.compress.teacher import open_teacher

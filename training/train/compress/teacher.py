@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bentune.bundle.arrays import Logits
 from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import visible_cores
 from bentune.bundle.manifest import Bundle, Limits
@@ -15,7 +16,7 @@ from service.tasks.registry import task_class
 from training.pipeline.teacher_files import KEY, bundle_of
 from training.recipe.recipe import Recipe
 from training.tasks.base import class_names, load_base, load_tokenizer
-from training.tasks.logits import Logits, torch_logits
+from training.tasks.logits import torch_logits
 from training.tasks.rows import Rows
 
 TOKEN_BUDGET = 2048

@@ -7,9 +7,10 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from bentune.bundle.arrays import Ints
 from training.pipeline.stage import Summary
 from training.recipe.train import AugmentSettings, Balance, Cap, TrainSettings
-from training.tasks.rows import Indices, Labels, Rows, StoredRows, of_size
+from training.tasks.rows import Labels, Rows, StoredRows, of_size
 from training.tasks.targets.losses import Loss
 from training.tasks.targets.target import TrainingTarget
 from training.tasks.text.augment import perturb
@@ -24,8 +25,8 @@ class TrainingRows:
     """
 
     given: StoredRows
-    kept: Indices
-    copied: tuple[Indices, Indices]
+    kept: Ints
+    copied: tuple[Ints, Ints]
     augment: AugmentSettings
     seed: int
     loss: Loss
@@ -50,7 +51,7 @@ class TrainingRows:
         """Yield the rows in order, PART at a time; every call yields the same."""
         return of_size(chain(self.given.parts(self.kept), self._perturbed()))
 
-    def take(self, chosen: Indices) -> Rows:
+    def take(self, chosen: Ints) -> Rows:
         """Load the rows of these numbers into memory, before perturbation."""
         return self.given.take(np.concatenate([self.kept, *self.copied])[chosen])
 
@@ -106,7 +107,7 @@ def training_rows(
     )
 
 
-def balanced(labels: npt.NDArray[np.int64], balance: Balance, seed: int) -> Indices:
+def balanced(labels: npt.NDArray[np.int64], balance: Balance, seed: int) -> Ints:
     """Return the sorted numbers of the rows to train on.
 
     With `oversample` every label gets as many rows as the most frequent one: each row equally often, the rest drawn.
