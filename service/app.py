@@ -25,7 +25,7 @@ from bentune.bundle.manifest import Bundle
 from bentune.bundle.targets.target import Prediction
 from service.engine.memory import allowed_bytes, queue_limits
 from service.engine.proven import Proven, logger
-from service.http.requests import Incoming, PredictRequest, TextInput
+from service.http.requests import Incoming, InputRow, PredictRequest
 from service.info import info
 from service.monitoring.metrics import Metrics
 from service.monitoring.prediction_log import SampledInput
@@ -138,7 +138,7 @@ class Application:
         answers = [self._prediction(*one, request) for one in zip(outputs, encoded, kept, strict=True)]
         return answers[0] if single else answers
 
-    async def _admit(self, incoming: Incoming, arrived: float) -> tuple[PredictRequest, list[TextInput], bool, float]:
+    async def _admit(self, incoming: Incoming, arrived: float) -> tuple[PredictRequest, list[InputRow], bool, float]:
         try:
             timeout_s = incoming.timeout_ms(self.settings.request_timeout_ms) / 1000
         except RequestError as error:
@@ -159,7 +159,7 @@ class Application:
         return request, rows, single, timeout_s
 
     async def _encode(
-        self, incoming: Incoming, rows: list[TextInput], request: PredictRequest, *, single: bool, deadline: float
+        self, incoming: Incoming, rows: list[InputRow], request: PredictRequest, *, single: bool, deadline: float
     ) -> Sequence[Encoded]:
         start = time.perf_counter()
         try:

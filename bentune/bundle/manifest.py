@@ -34,7 +34,7 @@ from bentune.bundle.baseline import Baseline
 from bentune.bundle.errors import BundleError
 from bentune.bundle.files import Frozen, json_bytes, sha256_file, write_json
 from bentune.bundle.plan import FP32, Plan, model_file
-from bentune.bundle.processor import ImageSettings, ProcessorSettings, Settings
+from bentune.bundle.processor import ImageSettings, InputSettings, ProcessorSettings
 from bentune.bundle.seen_rows import SeenRows
 from bentune.bundle.targets.registry import ENTRIES, target_in
 from bentune.bundle.targets.target import Target
@@ -167,7 +167,7 @@ class Bundle:
     content: str
     manifest: Manifest
     plan: Plan
-    processor: Settings
+    processor: InputSettings
     golden: list[GoldenRow]
     baseline: Baseline
 
@@ -278,7 +278,7 @@ def open_bundle(root: Path) -> Bundle:
     )
 
 
-def _processor(root: Path, manifest: Manifest) -> Settings:
+def _processor(root: Path, manifest: Manifest) -> InputSettings:
     return _parse(_settings_of(manifest), root / SETTINGS)
 
 

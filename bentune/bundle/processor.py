@@ -61,4 +61,4 @@ class ImageSettings(Frozen):
         return self.crop or self.size or (0, 0)
 
 
-Settings: TypeAlias = ProcessorSettings | ImageSettings
+InputSettings: TypeAlias = ProcessorSettings | ImageSettings

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from bentune.bundle.errors import ClientGone, InvalidRequest, RequestError, TooLarge
 from service.http.uploads import is_upload, uploaded
 
-TextInput = tuple[str, str | None]
+InputRow = tuple[str, str | None]
 DEADLINE_HEADER = "x-request-timeout-ms"
 SHAPE = "must be a text, a list of texts, or a list of [text] or [text, text]"
 
@@ -117,7 +117,7 @@ def parse(body: bytes) -> PredictRequest:
     return request
 
 
-def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[list[TextInput], bool]:
+def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[list[InputRow], bool]:
     """The texts or pairs to classify, and whether the caller sent just one (and so gets a flat answer).
 
     A list of two strings is two texts for a model of single texts and one pair for a model of pairs.
@@ -130,7 +130,7 @@ def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[l
         raise InvalidRequest("`inputs` must not be an empty list")
     if len(items) > max_inputs:
         raise TooLarge(f"`inputs` must have at most {max_inputs} entries, this one has {len(items)}")
-    rows: list[TextInput] = []
+    rows: list[InputRow] = []
     for index, item in enumerate(items):
         texts = [item] if isinstance(item, str) else item
         field = field_of(index, single=single)

@@ -17,7 +17,7 @@ from bentune.bundle.seen_rows import row_key
 from bentune.bundle.targets.many_labels import ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.targets.registry import TARGETS
-from service.http.requests import TextInput
+from service.http.requests import InputRow
 from service.monitoring.log_files import LogFiles
 
 logger = logging.getLogger("bentoml.bentune")
@@ -83,7 +83,7 @@ class SampledInput(NamedTuple):
 
     key: str
     characters: int
-    row: TextInput | None
+    row: InputRow | None
 
 
 class PredictionLog:
@@ -103,7 +103,7 @@ class PredictionLog:
         self._writer = threading.Thread(target=self._write, name="prediction-log", daemon=True)
         self._writer.start()
 
-    def keep(self, row: TextInput) -> SampledInput | None:
+    def keep(self, row: InputRow) -> SampledInput | None:
         """Decide whether this input is logged, and if so take what is needed of its texts."""
         if self._random.random() >= self._share:
             return None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bentune.bundle.arrays import Float32s
 from bentune.bundle.manifest import Bundle
-from service.http.requests import TextInput
+from service.http.requests import InputRow
 from service.monitoring.drift import Drift
 from service.monitoring.metrics import Metrics
 from service.monitoring.prediction_log import OUTCOMES, PredictionLog, SampledInput
@@ -34,7 +34,7 @@ class Recorder:
                 count=metrics.logged,
             )
 
-    def keep(self, rows: Sequence[TextInput]) -> list[SampledInput | None]:
+    def keep(self, rows: Sequence[InputRow]) -> list[SampledInput | None]:
         """For each input what its line in the log will need of it, or None: its texts are given up before it waits."""
         log = self._log
         return [None] * len(rows) if log is None else [log.keep(row) for row in rows]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from bentune.bundle.errors import DeadlineExceeded, Overloaded, TooLarge
-from service.http.requests import TextInput, field_of
+from service.http.requests import InputRow, field_of
 from service.tasks.images import ImageEncoder, Pixels
 
 TOGETHER = 4
@@ -28,7 +28,7 @@ class Decoder:
         self._thread = ThreadPoolExecutor(1, "decode")
         self._waiting = 0
 
-    async def encode(self, rows: Sequence[TextInput], *, truncate: bool, single: bool, deadline: float) -> list[Pixels]:
+    async def encode(self, rows: Sequence[InputRow], *, truncate: bool, single: bool, deadline: float) -> list[Pixels]:
         """Decode each image by `deadline` on the clock `time.monotonic`; on cancellation the rest is left.
 
         An image is never cut, whatever `truncate` is. Raises Overloaded, DeadlineExceeded, and for what an image is
@@ -53,7 +53,7 @@ class Decoder:
         """End the thread; what waits is left."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, rows: Sequence[TextInput], single: bool, stop: threading.Event) -> list[Pixels]:
+    def _decode(self, rows: Sequence[InputRow], single: bool, stop: threading.Event) -> list[Pixels]:
         encoded, pixels = list[Pixels](), 0
         for index, (text, _) in enumerate(rows):
             if stop.is_set():

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from bentune.bundle.errors import BundleError
 from bentune.bundle.manifest import Bundle, Columns, ImageLimits, Limits
-from bentune.bundle.processor import ImageSettings, Settings
+from bentune.bundle.processor import ImageSettings, InputSettings
 from bentune.bundle.targets.target import Target
 from service.tasks.decoding import Decoder
 from service.tasks.images import PILLOW_REQUIREMENT, PIXEL_BYTES, ImageEncoder
@@ -33,7 +33,7 @@ class ImageClassification(Task):
         self._images = encoder
 
     @classmethod
-    def open(cls, root: Path, settings: Settings, limits: Limits, target: Target, columns: Columns) -> Self:
+    def open(cls, root: Path, settings: InputSettings, limits: Limits, target: Target, columns: Columns) -> Self:
         """Return the task. Raises BundleError when Pillow is missing, or the bundle does not say how large images are.
 
         `root` and `columns` are not needed: the settings are all of the processor, and an image has no second part.

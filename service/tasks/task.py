@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from bentune.bundle.arrays import Float32s
 from bentune.bundle.manifest import Bundle, Columns, Limits
-from bentune.bundle.processor import Settings
+from bentune.bundle.processor import InputSettings
 from bentune.bundle.targets.target import Observation, Prediction, Target
-from service.http.requests import PredictRequest, TextInput, rows_of
+from service.http.requests import InputRow, PredictRequest, rows_of
 
 Feed: TypeAlias = dict[str, npt.NDArray[Any]]
 """The inputs of a graph, by name."""
@@ -40,7 +40,7 @@ class Encoder(Protocol):
     """Processor of the bundle; safe to call from several threads."""
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> InputSettings:
         """The bundle's processor settings."""
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Encoded:
@@ -57,7 +57,7 @@ class Intake(Protocol):
     """Whether encoding waits, so that a client which goes away ends it."""
 
     async def encode(
-        self, rows: Sequence[TextInput], *, truncate: bool, single: bool, deadline: float
+        self, rows: Sequence[InputRow], *, truncate: bool, single: bool, deadline: float
     ) -> Sequence[Encoded]:
         """Encode the rows of one request by `deadline` on the clock `time.monotonic`. Raises RequestError."""
         ...
@@ -87,7 +87,7 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, root: Path, settings: Settings, limits: Limits, target: Target, columns: Columns) -> Self:
+    def open(cls, root: Path, settings: InputSettings, limits: Limits, target: Target, columns: Columns) -> Self:
         """Open the processor in the directory `root`. Raises BundleError when it cannot be read."""
 
     @classmethod
@@ -116,7 +116,7 @@ class Task(ABC):
     def intake(self, most_waiting: int) -> Intake:
         """Return the encoder of requests, in which at most `most_waiting` inputs wait."""
 
-    def read(self, request: PredictRequest, max_inputs: int) -> tuple[list[TextInput], bool]:
+    def read(self, request: PredictRequest, max_inputs: int) -> tuple[list[InputRow], bool]:
         """Return the inputs of a request, and whether it is a single one. Raises InvalidRequest and TooLarge."""
         return rows_of(request, pairs=self.pairs, max_inputs=max_inputs)
 

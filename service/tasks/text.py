@@ -7,9 +7,9 @@ from typing import Self
 
 from bentune.bundle.errors import BundleError, InvalidRequest
 from bentune.bundle.manifest import Columns, Limits
-from bentune.bundle.processor import ProcessorSettings, Settings
+from bentune.bundle.processor import InputSettings, ProcessorSettings
 from bentune.bundle.targets.target import Target
-from service.http.requests import TextInput, field_of
+from service.http.requests import InputRow, field_of
 from service.tasks.task import Encoded, Encoder, Intake, Task
 from service.tasks.tokenizer import TextTokenizer
 
@@ -21,7 +21,7 @@ class TextTask(Task):
     """A task whose inputs are texts, or pairs of texts."""
 
     @classmethod
-    def open(cls, root: Path, settings: Settings, limits: Limits, target: Target, columns: Columns) -> Self:
+    def open(cls, root: Path, settings: InputSettings, limits: Limits, target: Target, columns: Columns) -> Self:
         """Open tokenizer.json in `root`. Raises BundleError when it is none, or the settings are of images."""
         if not isinstance(settings, ProcessorSettings):
             raise BundleError(f"{root} holds the processor of an image model, and {cls.name} takes texts")
@@ -47,9 +47,7 @@ class Tokenizing:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
-    async def encode(
-        self, rows: Sequence[TextInput], *, truncate: bool, single: bool, deadline: float
-    ) -> list[Encoded]:
+    async def encode(self, rows: Sequence[InputRow], *, truncate: bool, single: bool, deadline: float) -> list[Encoded]:
         """Tokenize each row. Raises InvalidRequest for a text without tokens, and TooLarge."""
         del deadline
         if sum(len(text) + len(pair or "") for text, pair in rows) > INLINE_CHARACTERS:
@@ -59,7 +57,7 @@ class Tokenizing:
     def close(self) -> None:
         """End nothing: it has no thread of its own."""
 
-    def _encode(self, rows: Sequence[TextInput], truncate: bool, single: bool) -> list[Encoded]:
+    def _encode(self, rows: Sequence[InputRow], truncate: bool, single: bool) -> list[Encoded]:
         encoded = []
         for index, (text, pair) in enumerate(rows):
             field = field_of(index, single=single)

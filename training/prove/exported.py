@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from bentune.bundle.manifest import SETTINGS
-from bentune.bundle.processor import Settings
+from bentune.bundle.processor import InputSettings
 from bentune.bundle.targets.target import Target
 from service.tasks.registry import task_class
 from service.tasks.task import Encoded, Encoder
@@ -15,7 +15,7 @@ from training.recipe.recipe import Recipe
 from training.tasks.registry import task_of
 from training.tasks.rows import Rows
 
-SETTINGS_READER: TypeAdapter[Settings] = TypeAdapter(Settings)
+SETTINGS_READER: TypeAdapter[InputSettings] = TypeAdapter(InputSettings)
 
 
 def served_task(exported: Path, recipe: Recipe, target: Target) -> ServedTask:

@@ -10,7 +10,7 @@ from bentune.bundle.errors import BundleError, InvalidRequest, TooLarge
 from bentune.bundle.manifest import Columns, ImageLimits, Limits, open_bundle
 from bentune.bundle.processor import ImageSettings
 from bentune.bundle.targets.one_label import OneLabel
-from service.http.requests import TextInput
+from service.http.requests import InputRow
 from service.tasks.registry import task_of
 from service.tasks.text import INLINE_CHARACTERS, Tokenizing
 from service.tasks.text_classification import TextClassification
@@ -33,7 +33,7 @@ class Fake:
         return Tokens(ids, ids, truncated=False)
 
 
-def ask(fake: Fake, rows: list[TextInput], *, single: bool = False, truncate: bool = False) -> list[int]:
+def ask(fake: Fake, rows: list[InputRow], *, single: bool = False, truncate: bool = False) -> list[int]:
     intake = Tokenizing(fake)  # type: ignore[arg-type]
     assert not intake.watched
     found = asyncio.run(intake.encode(rows, truncate=truncate, single=single, deadline=0.0))

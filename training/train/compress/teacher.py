@@ -22,7 +22,7 @@ from training.tasks.rows import Rows
 TOKEN_BUDGET = 2048
 SHOWN = 5
 
-Advance = Callable[[int], None]
+_Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Teacher:
     """Labels and model of a teacher; `answer` returns logits, float32 [rows, its labels], in the order of the rows."""
 
     labels: list[str]
-    answer: Callable[[Rows, Advance], Logits]
+    answer: Callable[[Rows, _Advance], Logits]
 
-    def logits(self, rows: Rows, labels: Sequence[str], advance: Advance) -> Logits:
+    def logits(self, rows: Rows, labels: Sequence[str], advance: _Advance) -> Logits:
         """Compute logits, float32 [rows, labels], in the order of the given labels, matched by name.
 
         Labels that only the teacher has are left out, as if it knew that none of them is right. Raises InputError when
@@ -77,7 +77,7 @@ def _stored(bundle: Bundle, recipe: Recipe) -> Teacher:
     )
     predictor = Predictor(task, Session(bundle.root / model_file(FP32), CPU, visible_cores()))
 
-    def answer(rows: Rows, advance: Advance) -> Logits:
+    def answer(rows: Rows, advance: _Advance) -> Logits:
         pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
         tokens = [task.encoder.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]
         logits = np.empty((len(rows), len(manifest.labels)), dtype=np.float32)
@@ -99,7 +99,7 @@ def _saved(recipe: Recipe, source: str, max_tokens: int) -> Teacher:
             f"{source} has no weights for its {loaded.fresh[0]}: give a classifier that was fine-tuned before"
         )
 
-    def answer(rows: Rows, advance: Advance) -> Logits:
+    def answer(rows: Rows, advance: _Advance) -> Logits:
         return torch_logits(loaded.model, tokenizer, rows, max_tokens, advance)[0]
 
     return Teacher(labels, answer)
