@@ -1,1 +1,1 @@
-"""What runs in the pod: the bundle contract, the predictor, the scheduler and the BentoML service."""
+"""Service that runs in the pod: requests, scheduler, engine, tasks and monitoring."""

@@ -107,7 +107,7 @@ class Application:
         return self.scheduler is not None
 
     async def answer(self, incoming: Incoming) -> Response:
-        """The HTTP answer to one request, an error answer included; never raises for what a client sent."""
+        """Return the HTTP answer to one request, an error answer included; never raise for what a client sent."""
         try:
             body = await self._answer(incoming)
         except RequestError as error:

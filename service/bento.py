@@ -37,7 +37,7 @@ class Arguments(BaseModel):
 
 
 def choose_model() -> str:
-    """The tag of the bundle to serve.
+    """Return the tag of the bundle to serve.
 
     BentoML writes its arguments into a Bento when it builds one and gives them back when it loads it. What was
     chosen is put there, so that a Bento serves the model it was built with and never one that is newer.
@@ -63,7 +63,7 @@ def _json(value: Any) -> Response:
 
 
 def _image(tag: str, task: type[Task]) -> dict[str, Any]:
-    """What plan and task need beside the packages of bentofile.yaml, which BentoML adds to this."""
+    """Return the image's packages that plan and task need beside those of bentofile.yaml."""
     plan = Plan.model_validate_json((Path(bentoml.models.get(tag).path) / "plan.json").read_bytes())
     packages = [*([OPENVINO_REQUIREMENT] if plan.provider == OPENVINO else []), *task.requirements]
     return {"image": bentoml.images.Image().python_packages(*packages)} if packages else {}
@@ -122,14 +122,14 @@ def service_of(tag: str, task: type[Task], settings: Settings) -> Any:
             return await self.application.answer(incoming)
 
         def info(self) -> dict[str, Any]:
-            """What GET /info shows."""
+            """Return what GET /info shows."""
             return self.application.info()
 
     return Inference
 
 
 def build() -> Any:
-    """The service of the chosen bundle's task.
+    """Return the service of the chosen bundle's task.
 
     Raises InputError for a task that this version does not serve, and for a wrong BENTUNE_* variable.
     """

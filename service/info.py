@@ -80,7 +80,7 @@ def info(
 
 
 def _headline(evidence: Mapping[str, Any]) -> dict[str, Any]:
-    """The metric that decides, before tuning and after; bundles that name none are of classifiers."""
+    """Return the metric that decides, before tuning and after; bundles that name none are of classifiers."""
     evaluation = evidence["evaluation"]
     name, tuned = evaluation.get("headline", "accuracy"), evaluation["tuned"]
     return {name: tuned[name], f"{name}_before_tuning": evaluation["base"][name], "rows": tuned["rows"]}

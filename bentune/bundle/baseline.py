@@ -1,4 +1,4 @@
-"""What the held-out rows looked like to the model, for drift: histograms, and how far traffic may be from them."""
+"""Baseline of drift: histograms of held-out rows, and how far traffic may be from them."""
 
 from itertools import pairwise
 from typing import Annotated, Any, Self
@@ -41,7 +41,7 @@ AnyHistogram = Annotated[Annotated[Binned, Tag("binned")] | Annotated[Histogram,
 
 
 class Baseline(Frozen):
-    """What baseline.json holds.
+    """Content of baseline.json.
 
     `rows` were counted, as the variant that the plan chose sees them. `token_length` is in tokens with special ones and
     after truncation; the target says which other features there are. A `label` is counted in the order of
@@ -64,7 +64,7 @@ class Baseline(Frozen):
 
     @model_serializer
     def _spread(self) -> dict[str, Any]:
-        """Each histogram beside the counts, under the name that the metrics have for it."""
+        """Write each histogram beside the counts, under the name that the metrics have for it."""
         own = {"rows": self.rows, "window": self.window, "looks_a_month": self.looks_a_month}
         return own | {name: histogram.model_dump() for name, histogram in self.features.items()}
 

@@ -1,4 +1,4 @@
-"""What this process may really use: cores, memory and CPU instructions, as container limits leave them.
+"""Hardware of this process: the cores, memory and CPU instructions that container limits leave.
 
 Every function takes the file system's root, so that tests can build one. A file that is missing or malformed never
 raises: it counts as no limit.
@@ -35,12 +35,12 @@ class Cpu(BaseModel):
 
 
 def describe(root: Path = Path("/")) -> Cpu:
-    """Model, instruction sets and usable cores in one value."""
+    """Return model, instruction sets and usable cores in one value."""
     return Cpu(model=cpu_model(root), isa=isa_flags(root), cores=visible_cores(root))
 
 
 def visible_cores(root: Path = Path("/")) -> int:
-    """The logical CPUs this process can keep busy, at least 1: the smaller of its affinity and its cgroup quota."""
+    """Return the logical CPUs that this process can keep busy: the smaller of affinity and cgroup quota, at least 1."""
     # The affinity already holds what cpusets and taskset take away. Not every platform has one.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [limit for group in _groups(root, "cpu") for limit in _quotas(group)]
@@ -48,7 +48,7 @@ def visible_cores(root: Path = Path("/")) -> int:
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
-    """The smallest memory limit in bytes on this process's cgroup and its parents; None without one."""
+    """Return the smallest memory limit in bytes on this process's cgroup and its parents; None without one."""
     limits = [
         limit
         for group in _groups(root, "memory")
@@ -59,14 +59,14 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
 
 
 def isa_flags(root: Path = Path("/")) -> tuple[str, ...]:
-    """The CPU flags that matter to inference kernels, as /proc/cpuinfo spells them, sorted; empty when unknown."""
+    """Return the CPU flags that matter to kernels, sorted, as /proc/cpuinfo spells them; empty when unknown."""
     fields = _cpuinfo(root)
     present = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
     return tuple(sorted(_KERNEL_FLAGS.intersection(present)))
 
 
 def cpu_model(root: Path = Path("/")) -> str:
-    """The CPU's name; on ARM, where the kernel knows none, the implementer's and the part's number; or "unknown"."""
+    """Return the CPU's name; on ARM the implementer's and the part's number; or "unknown"."""
     fields = _cpuinfo(root)
     if name := fields.get("model name"):
         return name
@@ -77,7 +77,7 @@ def cpu_model(root: Path = Path("/")) -> str:
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:
-    """The fields of /proc/cpuinfo, as its first processor has them."""
+    """Return the fields of the first processor in /proc/cpuinfo."""
     fields: dict[str, str] = {}
     for line in _read(root / "proc/cpuinfo").split("\n"):
         key, separator, value = line.partition(":")
@@ -87,7 +87,7 @@ def _cpuinfo(root: Path) -> dict[str, str]:
 
 
 def _quotas(group: Path) -> Iterator[int]:
-    """The whole cores that this group's CPU quota pays for; 0 when it pays for less than one."""
+    """Return the whole cores of this group's CPU quota; 0 when it is less than one."""
     version_2 = _read(group / "cpu.max").split()
     version_1 = [_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")]
     for texts in (version_2, version_1):
@@ -99,7 +99,7 @@ def _quotas(group: Path) -> Iterator[int]:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Each directory that may hold a limit on this process: its group and all parents, up to the mount's root.
+    """Yield each directory that may hold a limit on this process: its group and all parents, up to the mount's root.
 
     Inside a container /proc/self/cgroup often names the group as the host sees it, while the container's own group is
     mounted as the root. The parts that are not there read as no limit, and the walk up ends at the mount's root, so
@@ -123,7 +123,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _joined_groups(root: Path) -> dict[str, str]:
-    """The path of this process's group for each controller of cgroup v1, and under "" the one of cgroup v2."""
+    """Return the path of this process's group for each controller of cgroup v1, and under "" that of cgroup v2."""
     groups: dict[str, str] = {}
     for line in _read(root / "proc/self/cgroup").split("\n"):
         # A group's name may hold colons: "0::/system.slice:cri-containerd:1f2e".
@@ -141,7 +141,7 @@ def _children(directory: Path) -> list[Path]:
 
 
 def _read(path: Path) -> str:
-    """The file's text, or "" where it cannot be read."""
+    """Return the file's text, or "" where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     # ValueError: a NUL in a path that came from a malformed file.
@@ -150,6 +150,6 @@ def _read(path: Path) -> str:
 
 
 def _positive(text: str) -> int | None:
-    """The number in the text; None for "max", -1, 0, what is not a number, or more digits than 2**63 has."""
+    """Return the number in the text; None for "max", -1, 0, no number, or more digits than 2**63 has."""
     number = int(text) if re.fullmatch(r"\s*[0-9]{1,19}\s*", text) else 0
     return number or None

@@ -68,7 +68,7 @@ class BaseModelInfo(Frozen):
 
 
 class Limits(Frozen):
-    """What one input may be; `max_tokens` counts special tokens."""
+    """Limits of one input; `max_tokens` counts special tokens."""
 
     max_tokens: int = Field(ge=1)
 
@@ -94,7 +94,7 @@ class Parent(Frozen):
 
 
 class Manifest(Frozen):
-    """What the bundle is, and every file in it.
+    """Manifest of the bundle: its identity, its limits, and every file in it.
 
     `target` is written as its entries, so that older bundles are spelled as they were. `task` is any name: what serves
     the bundle knows which it can serve. `seal` writes `files` and `own_sha256`, which is over manifest.json as it would
@@ -177,7 +177,7 @@ class Bundle:
         return f"{self.manifest.name}:{self.manifest.version}"
 
     def evidence(self) -> dict[str, Any]:
-        """evidence.json, parsed. Raises BundleError when it is no object."""
+        """Read evidence.json. Raises BundleError when it is no object."""
         try:
             evidence = json.loads((self.root / EVIDENCE).read_bytes())
         except (ValueError, RecursionError):
@@ -187,23 +187,23 @@ class Bundle:
         return evidence
 
     def recipe(self) -> dict[str, Any]:
-        """The recipe in evidence.json, as it was written; empty where there is none."""
+        """Return the recipe in evidence.json, as it was written; empty where there is none."""
         recipe = self.evidence().get("recipe")
         return recipe if isinstance(recipe, dict) else {}
 
     def verdicts(self) -> list[Verdict]:
-        """What comparisons said of this bundle, the newest last. Raises BundleError for what no comparison wrote."""
+        """Return the verdicts of comparisons, the newest last. Raises BundleError for what no comparison wrote."""
         try:
             return verdicts_of(self.evidence(), self.content)
         except ValidationError as error:
             raise _wrong_part(self.root / EVIDENCE, error) from None
 
     def verdict(self) -> Verdict | None:
-        """What the newest comparison said of this bundle. Raises BundleError for what no comparison wrote."""
+        """Return the newest verdict, if any. Raises BundleError for what no comparison wrote."""
         return next(reversed(self.verdicts()), None)
 
     def rows(self) -> SeenRows:
-        """The filters of the rows that it was trained on and of those held out."""
+        """Read the filters of the training rows and of the held-out rows."""
         return _parse(SeenRows, self.root / ROWS)
 
 
@@ -283,7 +283,7 @@ def _processor(root: Path, manifest: Manifest) -> InputSettings:
 
 
 def _settings_of(manifest: Manifest) -> type[ImageSettings] | type[ProcessorSettings]:
-    """The class of the processor's settings: that of images where the limits are those of an image."""
+    """Return the class of the processor's settings: that of images where the limits are an image's."""
     return ImageSettings if isinstance(manifest.limits, ImageLimits) else ProcessorSettings
 
 

@@ -19,12 +19,12 @@ OPENVINO = "OpenVINOExecutionProvider"
 
 
 def model_file(variant: str) -> str:
-    """Path of the variant's ONNX file in the bundle."""
+    """Return the path of the variant's ONNX file in the bundle."""
     return f"model/{variant}.onnx"
 
 
 def scores_key(variant: str, provider: str) -> str:
-    """Under which a golden row has the scores of a variant on a provider: kernels round int8 in their own ways."""
+    """Return the key of a golden row's scores for a variant on a provider: kernels round int8 in their own ways."""
     return f"{variant}/{provider}"
 
 
@@ -32,7 +32,7 @@ Variant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
 
 
 class Check(Frozen):
-    """What a variant's answers were worth on one provider, against fp32's on the same held-out rows.
+    """Check of a variant's answers on one provider, against fp32's on the same held-out rows.
 
     `accuracy_loss` is in points, with the interval `loss_low` to `loss_high`; negative when the variant was better.
     `label_flips` counts rows that it labels otherwise than fp32. `batch_flips` counts rows that it labels otherwise
@@ -81,7 +81,7 @@ class Entry(Frozen):
 
 
 class Plan(Frozen):
-    """How the bundle is run. `slots` and `threads` of None follow the cores that the pod really has.
+    """Runtime plan. `slots` and `threads` of None follow the cores that the pod really has.
 
     `token_budget` bounds the padded tokens of a batch, `padding_bound` the share of them that is padding. `cpu` is
     what it was measured on, `taken` the share of its cores that other programs kept busy meanwhile. `checks` and

@@ -45,7 +45,7 @@ class ImageSettings(Frozen):
 
     @model_validator(mode="after")
     def _one_size(self) -> "ImageSettings":
-        """Every image must come out at the same size, or they could not share a batch."""
+        """Require one size of all images, or they could not share a batch."""
         if (self.size is None) == (self.shortest_edge is None) or (self.shortest_edge is not None and not self.crop):
             raise ValueError("images come out at one size by `size`, or by `shortest_edge` and `crop`")
         least = self.size or (self.shortest_edge or 0, self.shortest_edge or 0)

@@ -1,4 +1,4 @@
-"""Reads labelled or unlabelled rows out of a file, one at a time: CSV, TSV, JSON lines, or a text a line.
+"""Rows of a file, read one at a time: CSV, TSV, JSON lines, or a text a line.
 
 Training, offline prediction and the bench all read through here, so a file is right or wrong in one way only. A
 message names the file, the line, what is wrong and what to do; it never holds a row's own text.
@@ -55,7 +55,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def columns(path: Path) -> list[str]:
-    """Names of the columns: a CSV or TSV header, the keys of the first JSON object, or ["text"] of a text file.
+    """Return the names of the columns: a header, the keys of the first JSON object, or ["text"] of a text file.
 
     Raises:
         InputError: as `read_rows` does up to the first row.
@@ -278,7 +278,7 @@ def _known_suffix(path: Path) -> str:
 
 
 def _nearest(column: str, names: Iterable[str]) -> str:
-    """Say which columns there are, ten at most, and which was probably meant."""
+    """Return which columns there are, ten at most, and which was probably meant."""
     known = list(names)
     shown = ", ".join(map(_shown, known[:10])) + (", ..." if len(known) > 10 else "")
     by_lower_case = {name.lower(): name for name in known}

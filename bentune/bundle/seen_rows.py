@@ -1,4 +1,4 @@
-"""Which rows a model has seen, in eight bytes a row and without the rows: Bloom filters over keys of them."""
+"""Rows that a model has seen, in eight bytes a row and without the rows: Bloom filters over their keys."""
 
 import base64
 import hashlib
@@ -21,13 +21,13 @@ AT_ONCE = 50_000
 
 
 def row_key(text: str, text_pair: str | None = None) -> bytes:
-    """16 bytes for a row's texts; their case and spacing do not matter, so that a copy of a row is the same row."""
+    """Return 16 bytes for a row's texts; case and spacing do not matter, so that a copy is the same row."""
     parts = [" ".join(part.casefold().split()) for part in (text, text_pair or "")]
     return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
 
 def labelled_key(key: bytes, label: str) -> bytes:
-    """16 bytes for a row with its label; `key` is its row_key."""
+    """Return 16 bytes for a row with its label; `key` is its row_key."""
     return hashlib.sha256(key + label.encode()).digest()[:16]
 
 
@@ -50,7 +50,7 @@ class RowFilter(Frozen):
 
     @classmethod
     def of(cls, keys: Collection[bytes]) -> Self:
-        """The filter of these keys, each 16 bytes."""
+        """Make the filter of these keys, each 16 bytes."""
         size = max(64, math.ceil(-len(keys) * math.log(FALSE_POSITIVE_RATE) / math.log(2) ** 2))
         hashes = min(MOST_HASHES, max(1, round(size / max(len(keys), 1) * math.log(2))))
         size += -size % 8
@@ -69,13 +69,13 @@ class RowFilter(Frozen):
         return float((1 - math.exp(-self.hashes * self.rows / (8 * len(self.bits)))) ** self.hashes)
 
     def has(self, keys: Sequence[bytes]) -> npt.NDArray[np.bool_]:
-        """Bool [keys]: whether each was put in."""
+        """Return bool [keys]: whether each was put in."""
         bits = np.unpackbits(np.frombuffer(self.bits, dtype=np.uint8))
         return np.asarray(bits[_positions(keys, self.hashes, len(bits))].all(axis=1), dtype=np.bool_)
 
 
 class SeenRows(Frozen):
-    """What rows.json holds: the rows that the weights or the choice of a checkpoint depend on, and those held out.
+    """Content of rows.json: the rows that weights or the choice of a checkpoint depend on, and those held out.
 
     `labelled` has the labelled_key of all of them: by it a version knows what it was asked, and not only on what text.
     `before` are what the weights depend on and the data no longer had: the trained rows of whom they were started from.
@@ -87,7 +87,7 @@ class SeenRows(Frozen):
     before: list[RowFilter] = Field(default=[], max_length=MOST_BEFORE)
 
     def trained_on(self, keys: Sequence[bytes]) -> npt.NDArray[np.bool_]:
-        """Bool [keys]: whether the weights depend on the row of each row_key, its own data's or one from before."""
+        """Return bool [keys]: whether the weights depend on the row of each row_key, of its own data or from before."""
         return np.asarray(np.any([one.has(keys) for one in (self.trained, *self.before)], axis=0), dtype=np.bool_)
 
     @property
@@ -97,7 +97,7 @@ class SeenRows(Frozen):
 
 
 def _positions(keys: Sequence[bytes], hashes: int, size: int) -> npt.NDArray[np.uint64]:
-    """uint64 [keys, hashes], below `size`."""
+    """Return the bits of each key, uint64 [keys, hashes], below `size`."""
     halves = np.frombuffer(b"".join(keys), dtype="<u8").reshape(len(keys), 2)
     steps = np.arange(hashes, dtype=np.uint64)
     # Unmixed, two keys whose halves agree modulo `size` would share every bit, which with few rows is no rare thing.

@@ -16,7 +16,7 @@ MAX_MARGIN = 50.0
 
 
 class Decision(StrEnum):
-    """What is to be done with the candidate."""
+    """Decision about the candidate."""
 
     PROMOTE = "PROMOTE"
     HOLD = "HOLD"
@@ -98,8 +98,8 @@ _VERDICTS = TypeAdapter(list[Verdict])
 
 
 def verdicts_of(evidence: dict[str, Any], content: str) -> list[Verdict]:
-    """The verdicts on the bundle whose content digest this is, the newest last: those copied from another do not count.
+    """Return the verdicts on the bundle with this content digest, the newest last.
 
-    Raises pydantic's ValidationError for what `bentune compare` did not write.
+    Those copied from another bundle do not count. Raises pydantic's ValidationError for what `bentune compare` did not write.
     """
     return [one for one in _VERDICTS.validate_python(evidence.get(VERDICTS, [])) if one.candidate.content == content]

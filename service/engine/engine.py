@@ -35,7 +35,7 @@ class Engine:
     def scheduler(
         self, token_budget: int, padding_bound: float, limits: QueueLimits, observer: Observer
     ) -> Scheduler[Encoded, Float32s]:
-        """What shares these sessions among requests: logits of each, float32 [labels]."""
+        """Return the scheduler that shares these sessions among requests: outputs of each, float32 [labels]."""
         return Scheduler(
             [runner(predictor) for predictor in self.slots],
             wide=runner(self.wide) if self.wide else None,
@@ -54,7 +54,7 @@ class Engine:
 
 
 def runner(predictor: Predictor) -> Runner[Encoded, Float32s]:
-    """What the scheduler calls: logits of a batch, float32 [labels] each. It raises FloatingPointError for a NaN."""
+    """Return what the scheduler calls: outputs of a batch, float32 [labels] each; FloatingPointError for a NaN."""
 
     def run(batch: Sequence[Encoded]) -> list[Float32s]:
         logits = predictor.logits(batch)

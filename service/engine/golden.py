@@ -1,4 +1,4 @@
-"""Replays the bundle's golden rows: real inputs that must get the scores they got when the bundle was proven."""
+"""Replay of the golden rows: real inputs that must get the scores they got when the bundle was proven."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from service.engine.predictor import Predictor
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What the replay found: `largest_difference` is in probability; `failed` numbers the rows out of tolerance."""
+    """Result of a replay: `largest_difference` is the target's distance; `failed` numbers the rows out of tolerance."""
 
     rows: int
     largest_difference: float

@@ -1,4 +1,4 @@
-"""What a memory limit allows: whether the model can be served within it, and how much may wait.
+"""Memory limit of a pod: whether the model can be served within it, and how much may wait.
 
 A process that outgrows its limit is killed in the middle of its requests, so both are decided before it serves.
 """
@@ -33,7 +33,7 @@ WAITING_INPUT = 65_536
 
 
 def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
-    """About how much memory serving `bundle` so takes, before anything waits."""
+    """Estimate the memory in bytes that serving `bundle` so takes, before anything waits."""
     weights = (bundle.root / model_file(runtime.variant)).stat().st_size
     # A text that is longer than the budget runs alone.
     tokens = max(runtime.token_budget, bundle.manifest.limits.max_tokens)
@@ -43,12 +43,12 @@ def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
 
 
 def allowed_bytes(settings: Settings, root: Path = Path("/")) -> int | None:
-    """The memory limit of this process, None without one or where the operator will not have it checked."""
+    """Return the memory limit of this process; None without one or where the operator will not have it checked."""
     return memory_limit_bytes(root) if settings.memory_check else None
 
 
 def shortage(bundle: Bundle, runtime: Runtime, limit: int | None) -> str:
-    """Why `bundle` cannot be served so within `limit` bytes, and what to do; empty when it can."""
+    """Explain why `bundle` cannot be served so within `limit` bytes, and what to do; empty when it can."""
     needed = needed_bytes(bundle, runtime)
     if limit is None or limit >= needed:
         return ""
@@ -66,7 +66,7 @@ def require_memory(bundle: Bundle, settings: Settings, root: Path = Path("/")) -
 
 
 def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Path = Path("/")) -> QueueLimits:
-    """How much may wait: what the settings say or, where the memory limit leaves room for less, so much less.
+    """Return how much may wait: the settings' bounds or, where the memory limit leaves room for less, so much less.
 
     A request of the most inputs, and a text of the most tokens, may always wait. What is less than the settings say is
     logged.

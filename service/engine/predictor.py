@@ -71,7 +71,7 @@ class Predictor:
 
 
 def batches_by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Row numbers grouped so that rows of like length share a batch of at most `token_budget` padded tokens."""
+    """Group row numbers, so that rows of like length share a batch of at most `token_budget` padded tokens."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= token_budget:

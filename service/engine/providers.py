@@ -18,7 +18,7 @@ SLOWER = ["SkipLayerNormFusion"]
 
 @functools.cache
 def available() -> tuple[str, ...]:
-    """The providers that this process can use: ONNX Runtime's own for CPUs and, where it is installed, OpenVINO."""
+    """Return the providers that this process can use: ONNX Runtime's own for CPUs and, if installed, OpenVINO."""
     return (CPU, OPENVINO) if _openvino_devices() else (CPU,)
 
 
@@ -48,7 +48,7 @@ def open_session(model_file: Path, provider: str, *, slots: int, threads: int) -
 
 @functools.cache
 def _openvino_devices() -> list[ort.OrtEpDevice]:
-    """The CPU as OpenVINO sees it, once its plug-in is registered, which a process may do only once."""
+    """Return the CPU as OpenVINO sees it; a process may register the plug-in only once."""
     try:
         import onnxruntime_ep_openvino as plugin
 

@@ -1,4 +1,4 @@
-"""Chooses how this pod runs the bundle: as planned or, where the hardware differs, the next best that was measured."""
+"""Runtime of a pod: as planned or, where the hardware differs, the next best that was measured."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ REASONS = ("cores", "isa", "provider", "golden")
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a pod runs: `slots` batches at a time with `threads` cores each."""
+    """Runtime of a pod: `slots` batches at a time with `threads` cores each."""
 
     variant: str
     provider: str
@@ -40,7 +40,7 @@ class Fallback:
 
 
 def choose(plan: Plan, cpu: Cpu, providers: Collection[str]) -> tuple[Runtime, list[Fallback]]:
-    """What to run on `cpu` with the installed `providers`, and why it is not what the plan says, if it is not.
+    """Choose what to run on `cpu` with the installed `providers`, and explain where that is not the plan's.
 
     Where there are more cores than were measured, slots are added: each keeps the threads it was measured with.
     """
@@ -61,7 +61,7 @@ def choose(plan: Plan, cpu: Cpu, providers: Collection[str]) -> tuple[Runtime, l
 
 
 def in_fp32(plan: Plan, cpu: Cpu) -> Runtime:
-    """What runs anywhere: the exported weights on ONNX Runtime's own provider, a slot a core.
+    """Return what runs anywhere: the exported weights on ONNX Runtime's own provider, a slot a core.
 
     With the token budget that was best for them: the winner's may be 1, for a variant that must run rows one by one.
     """

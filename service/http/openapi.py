@@ -1,4 +1,4 @@
-"""Corrects the OpenAPI page that BentoML makes: it shows one branch of each union, and errors that we never answer."""
+"""OpenAPI page: BentoML's shows one branch of each union, and errors that are never answered."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def description(manifest: Manifest) -> str:
 
 
 def corrected(spec: dict[str, Any], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The page with all shapes of /predict, the table of `bentune/bundle/errors.py`, and /info; changes `spec`.
+    """Return the page with all shapes of /predict, the table of `bentune/bundle/errors.py`, and /info; change `spec`.
 
     `body` is the OpenAPI content of bodies that /predict takes beside JSON.
     """
@@ -52,7 +52,7 @@ def corrected(spec: dict[str, Any], body: Mapping[str, Any] | None = None) -> di
 
 
 def _errors() -> dict[str, Any]:
-    """One answer for each status of the error table; errors that share a status share its description."""
+    """Return one answer for each status of the error table; errors that share a status share its description."""
     answers: dict[str, Any] = {}
     for error in REQUEST_ERRORS:
         if error is ClientGone:  # nobody is there to read it

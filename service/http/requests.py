@@ -1,4 +1,4 @@
-"""Reads a prediction request off the wire: a bounded body, in the shapes of text-embeddings-inference."""
+"""Requests of predictions: a bounded body, in the shapes of text-embeddings-inference."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -16,7 +16,7 @@ SHAPE = "must be a text, a list of texts, or a list of [text] or [text, text]"
 
 
 class PredictRequest(IODescriptor):
-    """What to classify; unknown keys are ignored, as text-embeddings-inference does."""
+    """Inputs of a request; unknown keys are ignored, as text-embeddings-inference does."""
 
     model_config = ConfigDict(extra="ignore")
     # BentoML passes the whole model to the API method when this is set, rather than one argument per field.
@@ -88,7 +88,7 @@ class Incoming:
         return parse(bytes(body))
 
     def timeout_ms(self, default: int) -> int:
-        """The caller's deadline in milliseconds, at most the server's. Raises InvalidRequest."""
+        """Return the caller's deadline in milliseconds, at most the server's. Raises InvalidRequest."""
         given = self.http.headers.get(DEADLINE_HEADER)
         if given is None:
             return default
@@ -118,7 +118,7 @@ def parse(body: bytes) -> PredictRequest:
 
 
 def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[list[InputRow], bool]:
-    """The texts or pairs to classify, and whether the caller sent just one (and so gets a flat answer).
+    """Return the texts or pairs of a request, and whether the caller sent just one (and so gets a flat answer).
 
     A list of two strings is two texts for a model of single texts and one pair for a model of pairs.
     Raises InvalidRequest and TooLarge.
@@ -144,7 +144,7 @@ def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[l
 
 
 def field_of(index: int, *, single: bool) -> str:
-    """How a message names one of the inputs."""
+    """Return the name of one of the inputs in a message."""
     return "`inputs`" if single else f"`inputs.{index}`"
 
 

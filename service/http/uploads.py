@@ -1,4 +1,4 @@
-"""Reads images that are uploaded as files: the body itself, or the parts of a multipart form."""
+"""Images that are uploaded as files: the body itself, or the parts of a multipart form."""
 
 from collections.abc import AsyncIterator
 
@@ -12,12 +12,12 @@ MULTIPART = "multipart/form-data"
 
 
 def is_upload(content_type: str) -> bool:
-    """Whether a body of this content type holds files rather than JSON."""
+    """Return whether a body of this content type holds files rather than JSON."""
     return content_type.lower().startswith(("image/", MULTIPART))
 
 
 async def uploaded(content_type: str, body: bytes, max_inputs: int) -> str | list[str]:
-    """The images of a body, as `inputs` of the JSON shape has them: one as it is, several files of a form as a list.
+    """Return the images of a body, as `inputs` of the JSON shape has them: one by itself, several files as a list.
 
     Raises InvalidRequest and TooLarge.
     """

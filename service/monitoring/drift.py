@@ -16,7 +16,7 @@ BinCounts = npt.NDArray[np.int64]
 
 
 def stability_index(counts: BinCounts, expected: BinCounts) -> npt.NDArray[np.float64]:
-    """The population stability index of counts [..., bins] against `expected` [bins] or [..., bins]: [...].
+    """Return the population stability index of counts [..., bins] against `expected` [bins] or [..., bins]: [...].
 
     It is the symmetric divergence sum((p - q) ln(p / q)) of the shares (Jeffreys 1946). Half an observation is added to
     each bin, so that an empty one counts and is not infinite (Krichevsky and Trofimov 1981).
@@ -36,7 +36,10 @@ class Drift:
     """The newest inputs of one process. What an answer adds costs the same however large the window is."""
 
     def __init__(self, baseline: Baseline, show: Callable[[str, float], None]) -> None:
-        """`show` is given each feature's index, the first time when the window is full: fewer inputs prove nothing."""
+        """Start with no input; `show` is given each feature's index once the window is full.
+
+        Fewer inputs prove nothing.
+        """
         self._window = baseline.window
         self._edges = {name: one.edges if isinstance(one, Binned) else None for name, one in baseline.features.items()}
         self._expected = {name: np.array(one.counts) for name, one in baseline.features.items()}

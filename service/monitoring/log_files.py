@@ -14,7 +14,7 @@ _NAME = re.compile(r"predictions-[0-9]{20}-[0-9]+\.jsonl")
 
 
 def log_files(directory: Path) -> list[Path]:
-    """The files of a log, oldest first; other files and symbolic links are none of them."""
+    """Return the files of a log, oldest first; other files and symbolic links are none of them."""
     return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name) and not path.is_symlink())
 
 
@@ -22,7 +22,7 @@ class LogFiles:
     """Appends lines to files of this process; those of others, before it and beside it, count for the bound."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
-        """`max_bytes` bounds all files of the log in `directory`, which is made when it is first needed."""
+        """Bound all files of the log in `directory` by `max_bytes`; the directory is made when it is first needed."""
         self._directory = directory
         self._max_bytes = max_bytes
         self._file_bytes = max_bytes // FILES

@@ -80,22 +80,22 @@ class Metrics(Observer):
         )
 
     def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """`n_items` inputs were computed together in `seconds`."""
+        """Count a batch of `n_items` inputs that was computed in `seconds`."""
         self.batch_requests.observe(n_items)
         self.batch_tokens.observe(padded_tokens)
         self.batch_padding_ratio.observe(1 - tokens / padded_tokens)
         self.inference_seconds.observe(seconds)
 
     def queued(self, seconds: float) -> None:
-        """An input was computed, which had waited for so long."""
+        """Count an input that waited for so long before it was computed."""
         self.queue_seconds.observe(seconds)
 
     def rejected(self, reason: str) -> None:
-        """A request gets no prediction."""
+        """Count a request that gets no prediction."""
         self.rejected_total.labels(reason).inc()
 
     def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
-        """The queue or the slots changed to this."""
+        """Show the queue and the slots as they are now."""
         now = (waiting_items, waiting_tokens, busy_slots)
         for gauge, value, before in zip(self._gauges, now, self._shown, strict=True):
             if value != before:
@@ -110,11 +110,11 @@ class Metrics(Observer):
             self.confidence.observe(confidence)
 
     def drifted(self, feature: str, index: float) -> None:
-        """The newest inputs have this population stability index."""
+        """Show the population stability index of the newest inputs."""
         self.drift_psi.labels(feature).set(index)
 
     def logged(self, outcome: str) -> None:
-        """A sampled input was written to the prediction log, or not; any thread may say so."""
+        """Count a sampled input by what became of its line in the prediction log; any thread may call it."""
         self.prediction_log_total.labels(outcome).inc()
 
     def prepare(self, labels: Sequence[str]) -> None:

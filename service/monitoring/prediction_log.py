@@ -79,7 +79,7 @@ class LoggedPrediction(Frozen):
 
 
 class SampledInput(NamedTuple):
-    """What is kept of a sampled input until its answer is there: `row` only where texts are logged."""
+    """Sampled input that waits for its answer: `row` only where texts are logged."""
 
     key: str
     characters: int
@@ -92,7 +92,7 @@ class PredictionLog:
     def __init__(
         self, directory: Path, share: float, max_bytes: int, *, texts: bool, count: Callable[[str], None]
     ) -> None:
-        """Of all inputs, `share` is logged. `count` is told the outcome of each sampled one, one of OUTCOMES."""
+        """Log a `share` of all inputs. `count` is called with the outcome of each sampled one, one of OUTCOMES."""
         self._share = share
         self._texts = texts
         self._count = count

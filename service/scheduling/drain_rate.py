@@ -1,4 +1,4 @@
-"""How fast the slots compute what waits: for Retry-After, and to refuse what would only miss its deadline."""
+"""Drain rate of the queue: for Retry-After, and to refuse what would only miss its deadline."""
 
 import math
 
@@ -10,7 +10,7 @@ MEMORY_S = 5.0
 
 
 class DrainRate:
-    """How fast the slots compute, measured on finished batches, the latest weighing most."""
+    """Rate at which the slots compute, measured on finished batches, the latest weighing most."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -24,10 +24,10 @@ class DrainRate:
         self._slot_seconds = kept * self._slot_seconds + slot_seconds
 
     def seconds(self, tokens: int) -> float:
-        """When all slots will have computed `tokens` tokens; 0 before anything was measured."""
+        """Return the seconds until all slots will have computed `tokens` tokens; 0 before anything was measured."""
         return tokens * self._slot_seconds / (self._tokens * self._slots) if self._tokens else 0.0
 
     def retry_after_s(self, tokens: int) -> float:
-        """The same, within RETRY_AFTER_S."""
+        """Return the same, within RETRY_AFTER_S."""
         shortest, longest = RETRY_AFTER_S
         return min(max(self.seconds(tokens), shortest), longest)

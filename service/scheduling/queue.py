@@ -12,7 +12,7 @@ _EntryT = TypeVar("_EntryT", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """What a batch may be. Only an item that runs alone may be over `token_budget`."""
+    """Bounds of a batch. Only an item that runs alone may be over `token_budget`."""
 
     token_budget: int
     """Padded tokens: items times the longest item."""
@@ -25,7 +25,7 @@ class BatchShape:
             raise ValueError(f"token_budget and max_items must be at least 1, padding_bound from 0 to 1: {self}")
 
     def fits(self, items: int, tokens: int, longest: int) -> bool:
-        """Whether a batch of `items` items with `tokens` tokens in all, the longest of `longest`, is within bounds."""
+        """Return whether `items` items with `tokens` tokens in all, the longest of `longest`, are within bounds."""
         padded = items * longest
         padding_ratio = (padded - tokens) / padded
         return items <= self.max_items and padded <= self.token_budget and padding_ratio <= self.padding_bound
@@ -33,7 +33,7 @@ class BatchShape:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many items, and tokens in all, may wait. What a slot already has does not count."""
+    """Bounds of the queue: items, and tokens in all. What a slot already has does not count."""
 
     max_items: int
     max_tokens: int
@@ -43,12 +43,12 @@ class QueueLimits:
             raise ValueError(f"max_items and max_tokens must be at least 1: {self}")
 
     def admit(self, items: int, tokens: int) -> bool:
-        """Whether `items` items with `tokens` tokens in all may wait together."""
+        """Return whether `items` items with `tokens` tokens in all may wait together."""
         return items <= self.max_items and tokens <= self.max_tokens
 
 
 class WaitingRoom(Generic[_EntryT]):
-    """What waits, by arrival and by length. It knows nothing of time and nothing of asyncio.
+    """Waiting entries, by arrival and by length. Time and asyncio are the scheduler's.
 
     Adding or removing an entry costs a search among the distinct lengths that wait, however many entries do.
     """
@@ -64,7 +64,7 @@ class WaitingRoom(Generic[_EntryT]):
         return len(self._arrivals)
 
     def __iter__(self) -> Iterator[_EntryT]:
-        """Oldest first."""
+        """Iterate over the entries, the oldest first."""
         return iter(self._arrivals)
 
     def add(self, entry: _EntryT, tokens: int) -> None:
@@ -112,7 +112,7 @@ class WaitingRoom(Generic[_EntryT]):
             longest = max(longest, length)
 
     def _nearest(self, anchor: int) -> list[int]:
-        """The waiting lengths next to `anchor`, at most one below and one not below, nearest first."""
+        """Return the waiting lengths next to `anchor`, at most one below and one not below, nearest first."""
         place = bisect_left(self._lengths, anchor)
         return sorted(self._lengths[max(place - 1, 0) : place + 1], key=lambda length: abs(length - anchor))
 
@@ -126,7 +126,7 @@ class Ahead(Generic[_EntryT]):
         self._lengths: dict[_EntryT, int] = {}
 
     def __len__(self) -> int:
-        """How many entries wait so."""
+        """Return the number of entries."""
         return len(self._lengths)
 
     def add(self, batch: Hashable, entries: list[tuple[_EntryT, int]]) -> None:
@@ -136,11 +136,11 @@ class Ahead(Generic[_EntryT]):
         self.tokens += sum(tokens for _, tokens in entries)
 
     def slot_freed_by(self, batch: Hashable) -> None:
-        """`batch` is done: the oldest that waits has its slot, unless `batch` waited itself: done out of turn."""
+        """Give the slot of `batch`, which is done, to the oldest that waits, unless `batch` waited itself."""
         if self._batches:
             for entry, _ in self._batches.pop(batch if batch in self._batches else next(iter(self._batches))):
                 self.discard(entry)
 
     def discard(self, entry: _EntryT) -> None:
-        """Nobody waits for `entry` any more."""
+        """Forget an entry that nobody waits for any more."""
         self.tokens -= self._lengths.pop(entry, 0)

@@ -44,16 +44,16 @@ class Observer:
     """Is told, on the event loop, what the scheduler does. This one ignores it; the metrics override it."""
 
     def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """`n_items` items with `tokens` tokens, `padded_tokens` with padding, were computed together in `seconds`."""
+        """Note a batch of `n_items` items with `tokens` tokens, `padded_tokens` with padding, computed in `seconds`."""
 
     def queued(self, seconds: float) -> None:
-        """One item was computed, which started `seconds` after it was submitted."""
+        """Note an item whose computation started `seconds` after it was submitted."""
 
     def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
-        """The queue or the slots changed to this."""
+        """Show the queue and the slots as they are now."""
 
     def rejected(self, reason: str) -> None:
-        """One submission, however many its items, got no answer; `reason` is the error's."""
+        """Note a submission without an answer, however many its items; `reason` is the error's."""
 
 
 @dataclass(eq=False, slots=True)
@@ -76,7 +76,7 @@ _Batch: TypeAlias = list[tuple[_Request[Item, Result], int]]
 
 @dataclass(frozen=True, slots=True)
 class _Computed(Generic[Item, Result]):
-    """What a thread made of a batch: of those that still waited for an answer, an outcome each."""
+    """Result of a batch: an outcome for each entry that still waited for an answer."""
 
     batch: _Batch[Item, Result]
     outcomes: list[Result | InferenceFailed]
@@ -85,7 +85,7 @@ class _Computed(Generic[Item, Result]):
 
 
 class Scheduler(Generic[Item, Result]):
-    """Runs submitted items in batches on its slots. Use it from one event loop only.
+    """Scheduler that runs submitted items in batches on its slots. Use it from one event loop only.
 
     `runners` has one runner per slot, each with its own share of the cores. `wide` is a runner with all the cores: it
     serves an item that finds everything idle, and occupies all the slots meanwhile. `clock` counts seconds, and is
@@ -169,7 +169,7 @@ class Scheduler(Generic[Item, Result]):
                 timer.cancel()
 
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Admit nothing more, wait at most `timeout_s` seconds until all that was admitted is done, then `close`."""
+        """Stop admitting, wait at most `timeout_s` seconds until all that was admitted is done, then `close`."""
         self._draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -178,7 +178,7 @@ class Scheduler(Generic[Item, Result]):
         self.close()
 
     def close(self) -> None:
-        """Admit nothing more, answer what is not done with ShuttingDown, and shut the executor without waiting."""
+        """Stop admitting, answer what is not done with ShuttingDown, and shut the executor without waiting."""
         self._draining = True
         for request, _ in [*self._room, *chain.from_iterable(self._computing.values())]:
             self._refuse(request, ShuttingDown("the server shut down before this request was done"))
@@ -234,9 +234,9 @@ class Scheduler(Generic[Item, Result]):
         self._tell()
 
     def _seat_is_free(self) -> bool:
-        """Whether a batch may be formed: for an idle slot at once, ahead only while a batch's worth of tokens waits.
+        """Return whether a batch may be formed now.
 
-        Among equal lengths one formed ahead is then full. Among mixed ones the padding bound may keep it emptier than
+        For an idle slot, at once; ahead only while a batch's worth of tokens waits. Among equal lengths one formed ahead is then full. Among mixed ones the padding bound may keep it emptier than
         it would be with what is still to come.
         """
         if self._taken < self._slots:
@@ -258,7 +258,7 @@ class Scheduler(Generic[Item, Result]):
         computing.add_done_callback(partial(self._finish, seats, slots))
 
     def _compute(self, batch: _Batch[Item, Result], wide: Runner[Item, Result] | None) -> _Computed[Item, Result]:
-        """In a thread: run what of `batch` is still waited for, with a runner that nobody else uses meanwhile."""
+        """Run in a thread what of `batch` is still waited for, with a runner that nobody else uses meanwhile."""
         batch = [(request, index) for request, index in batch if not request.answer.done()]
         started = self._clock()
         runner = wide or self._runners.get()

@@ -1,4 +1,4 @@
-"""Decodes the images of requests in a thread of their own: a bounded number waits, for as long as somebody asks."""
+"""Decoder of requests' images, in a thread of its own: a bounded number waits, as long as somebody asks."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ class Decoder:
     watched = True
 
     def __init__(self, encoder: ImageEncoder, most_waiting: int) -> None:
-        """At most `most_waiting` images wait; a request of more is taken when no other waits."""
+        """Let at most `most_waiting` images wait; a request of more is taken when no other waits."""
         self._encoder = encoder
         self._most_waiting = most_waiting
         self._most_pixels = TOGETHER * encoder.limits.max_pixels

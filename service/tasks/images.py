@@ -1,4 +1,4 @@
-"""Turns an image, sent as base64 or a data URL, into the pixel values that the model takes; nothing here trusts it."""
+"""Pixel values of an image that is sent as base64 or a data URL; nothing here trusts it."""
 
 import base64
 import binascii
@@ -74,7 +74,7 @@ class ImageEncoder:
         self._decoding = threading.Lock()
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Pixels:  # noqa: ARG002
-        """Pixel values of one image, which is base64 or a data URL; safe to call from several threads.
+        """Encode one image, which is base64 or a data URL; safe to call from several threads.
 
         It is never cut, whatever `truncate` is. Raises InvalidRequest and TooLarge, which name `field`.
         """
@@ -90,13 +90,13 @@ class ImageEncoder:
 
 
 def data_url(content: bytes) -> str:
-    """An image file as text, as every place that holds texts can carry it (RFC 2397)."""
+    """Return an image file as text, as every place that holds texts can carry it (RFC 2397)."""
     kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def decoded(text: str, field: str = "`inputs`") -> bytes:
-    """The bytes of a file that was sent as base64 or a data URL. Raises InvalidRequest, which names `field`."""
+    """Return the bytes of a file that was sent as base64 or a data URL. Raises InvalidRequest, which names `field`."""
     start = DATA_URL.match(text[:64])
     try:
         return base64.b64decode(text[start.end() if start else 0 :], validate=True)
@@ -105,7 +105,7 @@ def decoded(text: str, field: str = "`inputs`") -> bytes:
 
 
 def open_image(content: bytes, max_pixels: int, field: str = "`inputs`") -> "Image":
-    """A PNG or JPEG file as an RGB image, upright. Raises InvalidRequest and TooLarge, which name `field`.
+    """Open a PNG or JPEG file as an RGB image, upright. Raises InvalidRequest and TooLarge, which name `field`.
 
     Its size is known, and bounded, before a pixel is decoded.
     """
@@ -135,7 +135,7 @@ def open_image(content: bytes, max_pixels: int, field: str = "`inputs`") -> "Ima
 
 
 def pixel_values(image: "Image", settings: ImageSettings) -> FloatArray:
-    """Float32 [3, height, width] of an RGB image, by the arithmetic of transformers' image processors.
+    """Return float32 [3, height, width] of an RGB image, by the arithmetic of transformers' image processors.
 
     Raises TooLarge where it would have more than MOST_PIXELS on the way.
     """
@@ -174,7 +174,7 @@ def _require_size(width: int, height: int, max_pixels: int, field: str) -> None:
 
 
 def _upright(orientation: object) -> "Transpose | None":
-    """What turns an image as the camera was held, by the EXIF standard; None where nothing is to do."""
+    """Return how to turn an image upright, by the EXIF standard; None where nothing is to do."""
     from PIL.Image import Transpose
 
     turns = {

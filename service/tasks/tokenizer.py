@@ -1,4 +1,4 @@
-"""Turns text into token ids with the bundle's tokenizer.json, and rows of ids into padded batches."""
+"""Token ids of texts by the bundle's tokenizer.json, and padded batches of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class TextTokenizer:
         self._cut.enable_truncation(max_tokens, direction=settings.truncation_side)
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Tokens:
-        """Tokens of one text, or of a pair; safe to call from several threads, which it does not hold up.
+        """Tokenize one text or a pair; safe to call from several threads, which it does not hold up.
 
         Raises TooLarge, which names `field`, when there are more than `max_tokens` and `truncate` is false.
         """
@@ -75,7 +75,7 @@ class TextTokenizer:
 
 
 def pad(batch: Sequence[Tokens], settings: ProcessorSettings) -> dict[str, IntMatrix]:
-    """`input_ids`, `attention_mask` and `token_type_ids`, each int64 [rows, longest]."""
+    """Return `input_ids`, `attention_mask` and `token_type_ids`, each int64 [rows, longest]."""
     longest = max(len(tokens) for tokens in batch)
     shape = (len(batch), longest)
     ids = np.full(shape, settings.pad_id, dtype=np.int64)

@@ -8,7 +8,7 @@ from bentune.bundle.targets.target import NO_LABEL
 
 
 def labels_of(given: object, separator: str | None = None) -> list[str]:
-    """The labels of one row, sorted, each once; none of an empty list or text.
+    """Return the labels of one row, sorted, each once; none of an empty list or text.
 
     `given` is a list of texts or numbers, the JSON of such a list, or with a `separator` names with that between them.
     5, 5.0 and "5" are one label. Raises ValueError, which says what is wrong and repeats nothing of it.
@@ -21,12 +21,12 @@ def labels_of(given: object, separator: str | None = None) -> list[str]:
 
 
 def spelled(labels: Iterable[str]) -> str:
-    """The labels of a row as one text, the same for the same labels: a JSON list."""
+    """Spell the labels of a row as one text, the same for the same labels: a JSON list."""
     return json.dumps(sorted(set(labels)), ensure_ascii=False)
 
 
 def labels_in(text: str) -> list[str]:
-    """The labels in what `spelled` gave."""
+    """Return the labels in what `spelled` gave."""
     found: list[str] = json.loads(text)
     return found
 

@@ -52,7 +52,7 @@ class OneLabel(Target):
         return self._number(label_text(value), renamed)
 
     def _number(self, name: str, renamed: Mapping[str, str]) -> int:
-        """The number of a label, by its own name or its name before it was renamed."""
+        """Return the number of a label, by its own name or its name before it was renamed."""
         name = name if name in self.index else renamed.get(name, name)
         if name not in self.index:
             known = ", ".join(self.labels[:SHOWN])
