@@ -100,6 +100,7 @@ _VERDICTS = TypeAdapter(list[Verdict])
 def verdicts_of(evidence: dict[str, Any], content: str) -> list[Verdict]:
     """Return the verdicts on the bundle with this content digest, the newest last.
 
-    Those copied from another bundle do not count. Raises pydantic's ValidationError for what `bentune compare` did not write.
+    Those copied from another bundle do not count.
+    Raises pydantic's ValidationError for what `bentune compare` did not write.
     """
     return [one for one in _VERDICTS.validate_python(evidence.get(VERDICTS, [])) if one.candidate.content == content]

@@ -236,8 +236,9 @@ class Scheduler(Generic[Item, Result]):
     def _seat_is_free(self) -> bool:
         """Return whether a batch may be formed now.
 
-        For an idle slot, at once; ahead only while a batch's worth of tokens waits. Among equal lengths one formed ahead is then full. Among mixed ones the padding bound may keep it emptier than
-        it would be with what is still to come.
+        For an idle slot, at once; ahead only while a batch's worth of tokens waits. Among equal lengths
+        one formed ahead is then full. Among mixed ones the padding bound may keep it emptier than it
+        would be with what is still to come.
         """
         if self._taken < self._slots:
             return True
