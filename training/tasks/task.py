@@ -36,7 +36,7 @@ class Input:
 
 
 class Task(ABC):
-    """What the model does, as the training side needs it."""
+    """Task of a model, with all that training needs to know about it."""
 
     name: ClassVar[str]
     """The recipe's and the manifest's."""
@@ -49,14 +49,14 @@ class Task(ABC):
     refused: ClassVar[dict[str, str]]
     """Keys of the recipe that mean nothing here, with the reason."""
     rows_at_once: ClassVar[int]
-    """Rows whose inputs are in memory together while they are read."""
+    """Number of rows whose inputs are in memory at once while they are read."""
     lengths: ClassVar[bool]
-    """Whether inputs have lengths that a report shows, and labels that are judged by their words."""
+    """True for inputs with lengths to report and labels to judge by their words."""
     request: ClassVar[str]
     """Options of curl that send one input."""
 
     def target(self, data: DataSettings) -> TrainingTarget:
-        """Return what a row's label is."""
+        """Return the target of the rows."""
         from training.tasks.targets.registry import CLASSES
 
         return CLASSES[data.multi_label](data)

@@ -1,4 +1,4 @@
-"""Target of rows that have any number of labels (multi-label), learned by binary cross-entropy."""
+"""Target of multi-label rows, learned by binary cross-entropy."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from training.tasks.targets.losses import Loss
 
 MOST_LABELS = 2000
-"""Each row has a mark for each of them."""
+"""Largest number of labels, because each row stores a number for each."""
 
 
 class ManyLabelsTraining(OneLabelTraining):
-    """Any number of labels a row."""
+    """Multi-label target: a row has a set of labels, which may be empty."""
 
     kind: ClassVar = ManyLabels.kind
     problem_type: ClassVar = "multi_label_classification"
@@ -45,7 +45,7 @@ class ManyLabelsTraining(OneLabelTraining):
         )
 
     def problem_of(self, section: Section | None) -> str:
-        """Refuse what is for one label a row."""
+        """Return why settings for one label a row are refused."""
         match section:
             case TrainSettings() if section.balance not in ("none", "weights"):
                 return (
@@ -61,7 +61,7 @@ class ManyLabelsTraining(OneLabelTraining):
         return super().problem_of(section)
 
     def other_metric(self, metric: str) -> str:
-        """Return which metrics there are with any number of labels."""
+        """Return why a metric is refused, with the metrics of multi-label rows."""
         *most, last = self.validation
         return f"{metric} is for one label a row; with data.multi_label give {', '.join(most)} or {last}"
 

@@ -1,4 +1,4 @@
-"""Registry of the targets of classifiers, by whether rows have any number of labels."""
+"""Registry of the targets of classifiers, with one label a row or multi-label."""
 
 from training.tasks.targets.many_labels import ManyLabelsTraining
 from training.tasks.targets.one_label import OneLabelTraining

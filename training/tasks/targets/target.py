@@ -39,7 +39,7 @@ class LabelledRows(Protocol):
 
     @property
     def label_counts(self) -> dict[str, int]:
-        """How many rows have each label, the most frequent first."""
+        """Number of rows per label, the most frequent first."""
 
     def label_pairs(self) -> tuple[Ints, Ints]:
         """Return (row, label) of every label that a row has."""
@@ -48,7 +48,7 @@ class LabelledRows(Protocol):
 
 
 class TrainingTarget(ABC):
-    """What a row's label is, and how it is learned."""
+    """Kind of a row's label, and the way it is learned."""
 
     kind: ClassVar[str]
     """The bundle's target."""
