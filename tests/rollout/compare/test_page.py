@@ -62,7 +62,7 @@ def test_the_tables() -> None:
     rows = {name.strip(): rest for name, *rest in numbers(found())}
     assert rows["accuracy"] == ["90.00%", "92.00%", "-2.00 [-5.00, +1.00] points"]
     assert rows["log loss"][:2] == ["0.3000", "0.2500"]
-    assert rows["right, the other wrong"] == ["1 rows", "2 rows", "exact p = 1"]
+    assert rows["right, the other wrong"] == ["1 rows", "2 rows", "McNemar's exact p = 1"]
     assert rows["size of the model"] == ["90.0 MB", "n/a", "n/a"]
     assert rows["runs as"][0] == "fp32, CPU"
     assert rows["latency of one text, p50 / p95"] == ["10.0 / 20.0 ms"] * 2 + ["1.00 times [0.90, 1.10]"]
