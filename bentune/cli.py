@@ -77,7 +77,7 @@ def _lead_or_follow() -> int:
 
         return follow(together)
     code = _exit_code(_lead)
-    together.dismiss(code)
+    together.send_exit(code)
     return code
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import bentoml
 
@@ -16,10 +15,12 @@ from bentune.bundle.files import sha256_file, write_json
 from bentune.bundle.manifest import EVIDENCE, MODULE, ROWS, BaseModelInfo, Manifest, Parent, open_bundle, seal
 from bentune.bundle.seen_rows import SeenRows
 from bentune.bundle.store import home, reserved
+from training.pipeline.layout import DataFiles, EvaluateFiles, ExportFiles, PackageFiles, PlanFiles, VerifyFiles
 from training.pipeline.previous_version import open_parent
 from training.pipeline.provenance import ROOT, code_revision, tool_versions
+from training.pipeline.results import DataResult, MergeResult, PackageResult, TrainResult
 from training.pipeline.run_dir import explain_full_disk
-from training.pipeline.stage import Context, Summary
+from training.pipeline.stage import Context
 from training.recipe.file import digest
 from training.report.facts import facts_of
 from training.report.model_card import CARD, model_card
@@ -28,7 +29,7 @@ from training.tasks.registry import task_of
 BUILD_TIMEOUT_S = 600
 
 
-def run(context: Context) -> Summary:
+def run(context: Context) -> PackageResult:
     """Store the bundle as `name:version` in the BentoML model store and build a Bento of the same tag.
 
     Raises BentuneError when BentoML cannot build it.
@@ -37,10 +38,10 @@ def run(context: Context) -> Summary:
         return _store(context)
 
 
-def _store(context: Context) -> Summary:
+def _store(context: Context) -> PackageResult:
     name = context.recipe.name
-    onnx = context.inputs["export"] / "model/fp32.onnx"
-    with context.report.task("storing the bundle", None), reserved(name, sha256_file(onnx)) as (version, created_at):
+    onnx = sha256_file(context.files(ExportFiles).fp32)
+    with context.report.task("storing the bundle", None), reserved(name, onnx) as (version, created_at):
         tag = f"{name}:{version}"
         with bentoml.models.create(tag, module=MODULE, labels={"task": context.recipe.task}) as stored:
             root = Path(stored.path)
@@ -53,78 +54,79 @@ def _store(context: Context) -> Summary:
     except BaseException:
         bentoml.models.delete(tag)
         raise
-    artifacts = {
-        "model": tag,
-        "bundle": str(bundle.root),
-        "digest": bundle.digest,
-        "content": bundle.content,
-        "weights_sha256": _summary(context.inputs["merge"])["weights_sha256"],
-        "bento": str(bento.tag),
-        "bento_path": str(bento.path),
-        "code_revision": bundle.manifest.code_revision,
-        "tools": bundle.manifest.tools,
-    }
-    write_json(context.work / "artifacts.json", artifacts)
-    return artifacts
+    made = PackageResult(
+        model=tag,
+        bundle=str(bundle.root),
+        digest=bundle.digest,
+        content=bundle.content,
+        weights_sha256=context.result(MergeResult).weights_sha256,
+        bento=str(bento.tag),
+        bento_path=str(bento.path),
+        code_revision=bundle.manifest.code_revision,
+        tools=bundle.manifest.tools,
+    )
+    write_json(PackageFiles(context.work).artifacts, made)
+    return made
 
 
 def still_there(directory: Path) -> bool:
-    """Whether the stored bundle and the Bento that this stage made were not deleted since."""
-    artifacts = _read(directory / "artifacts.json")
+    """Return whether the stored bundle and the Bento that this stage made still exist."""
+    made = PackageResult.model_validate_json(PackageFiles(directory).artifacts.read_bytes())
     try:
-        stored = (bentoml.models.get(artifacts["model"]).path, bentoml.bentos.get(artifacts["bento"]).path)
+        stored = (bentoml.models.get(made.model).path, bentoml.bentos.get(made.bento).path)
     except bentoml.exceptions.NotFound:
         return False
-    return stored == (artifacts["bundle"], artifacts["bento_path"])
+    return stored == (made.bundle, made.bento_path)
 
 
 def _fill(root: Path, context: Context) -> None:
-    inputs = context.inputs
-    shutil.copytree(inputs["export"] / "model", root / "model")
-    shutil.copytree(inputs["plan"] / "model", root / "model", dirs_exist_ok=True)
-    shutil.copytree(inputs["export"] / "processor", root / "processor")
+    exported, plan = context.files(ExportFiles), context.files(PlanFiles)
+    shutil.copytree(exported.model, root / ExportFiles.model.name)
+    shutil.copytree(plan.model, root / PlanFiles.model.name, dirs_exist_ok=True)
+    shutil.copytree(exported.processor, root / ExportFiles.processor.name)
     write_json(root / ROWS, _seen(context))
-    for name in ("plan.json", "golden.jsonl", "baseline.json", "report.md", "pareto.png"):
-        shutil.copyfile(inputs["plan"] / name, root / name)
+    for file in (plan.plan, plan.golden, plan.baseline, plan.report, plan.pareto):
+        shutil.copyfile(file, root / file.name)
     evidence = {
-        "evaluation": _read(inputs["evaluate"] / "evaluation.json"),
-        "parity": _read(inputs["verify"] / "parity.json"),
-        "data": _summary(inputs["data"]),
-        "training": _summary(inputs["train"]),
+        "evaluation": json.loads(context.files(EvaluateFiles).evaluation.read_bytes()),
+        "parity": json.loads(context.files(VerifyFiles).parity.read_bytes()),
+        "data": context.result(DataResult).written(),
+        "training": context.result(TrainResult).written(),
         "recipe": context.recipe.model_dump(mode="json"),
     }
     write_json(root / EVIDENCE, evidence)
-    (root / CARD).write_text(model_card(facts_of(context.recipe, inputs)), encoding="utf-8")
+    (root / CARD).write_text(model_card(facts_of(context.recipe, context.inputs)), encoding="utf-8")
 
 
 def _seen(context: Context) -> SeenRows:
-    """The filters of the data stage, and after a warm start those of rows that only the weights still remember."""
-    seen = SeenRows.model_validate_json((context.inputs["data"] / ROWS).read_bytes())
-    if not context.recipe.warm or context.recipe.parent is None:
+    """Return the data stage's filters, and after a warm start those of rows that only the weights still remember."""
+    seen = SeenRows.model_validate_json(context.files(DataFiles).seen.read_bytes())
+    continued = context.result(DataResult).parent
+    if not context.recipe.warm or context.recipe.parent is None or continued is None:
         return seen
     parent = open_parent(context.recipe.parent).rows()
-    gone = [parent.trained] if _summary(context.inputs["data"])["parent"]["trained_gone"] else []
+    gone = [parent.trained] if continued.trained_gone else []
     return seen.model_copy(update={"before": [*parent.before, *gone]})
 
 
 def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
     from training.tasks.saved import target_in  # here, so that still_there() does not wait for torch
 
-    recipe, inputs, task = context.recipe, context.inputs, task_of(context.recipe)
-    trained, continued = _summary(inputs["train"]), _summary(inputs["data"]).get("parent")
+    recipe, task = context.recipe, task_of(context.recipe)
+    trained, data = context.result(TrainResult), context.result(DataResult)
     return Manifest(
         name=recipe.name,
         version=version,
         created_at=created_at,
         task=recipe.task,
         columns=task.columns(recipe.data.columns),
-        target=target_in(inputs["data"]),
-        limits=task.limits(inputs["export"], recipe.max_tokens),
-        base_model=BaseModelInfo(source=trained["base"], sha256=trained["base_sha256"]),
+        target=target_in(context.files(DataFiles).directory),
+        limits=task.limits(context.files(ExportFiles).directory, recipe.max_tokens),
+        base_model=BaseModelInfo(source=trained.base, sha256=trained.base_sha256),
         method=recipe.method.model_dump(mode="json"),
         recipe_digest=digest(recipe),
-        data_fingerprint=_summary(inputs["data"])["fingerprint"],
-        parent=Parent(tag=continued["tag"], content=continued["content"]) if continued else None,
+        data_fingerprint=data.fingerprint,
+        parent=Parent(tag=data.parent.tag, content=data.parent.content) if data.parent else None,
         code_revision=code_revision(),
         tools=tool_versions(),
         files={},
@@ -147,12 +149,3 @@ def _build(tag: str, version: str) -> bentoml.Bento:
     if outcome.returncode != 0:
         raise BentuneError(f"`{' '.join(command)}` failed:\n{(outcome.stderr or outcome.stdout).strip()[-2000:]}")
     return bentoml.bentos.get(tag)
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _summary(stage: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = _read(stage / "stage.json")["summary"]
-    return summary

@@ -50,8 +50,10 @@ def retrain(
     from rollout.compare.compare import compare, require_extra
     from rollout.compare.tables import tables
     from rollout.server.live import find_served
+    from training.pipeline.layout import DataFiles
     from training.pipeline.pipeline import identity, run_all
     from training.pipeline.previous_version import require_alike, weights_of
+    from training.pipeline.results import DataResult, PackageResult
     from training.pipeline.run_dir import RunDir
     from training.recipe.file import load_recipe
     from training.report.report import write_report
@@ -72,16 +74,17 @@ def retrain(
         for outcome in run_all(given, run, report, again=("plan",) if replan else ()):
             say_outcome(report, outcome)
             outcomes.append(outcome)
-            if outcome.stage == "data" and not new and _nothing_new(parent, given, outcome.summary["fingerprint"]):
+            rows = outcome.result
+            if isinstance(rows, DataResult) and not new and _nothing_new(parent, given, rows.fingerprint):
                 report.say(f"nothing new: rows and recipe are those of {parent.tag}")
                 report.result(_result(run.root, outcomes, parent.tag, parent.tag, None) | {"report": None})
                 return 0
-        candidate = outcomes[-1].summary["model"]
+        candidate = run.result(PackageResult).model
         found = compare(
             candidate,
             # The served bundle on this machine, not the service: a comparison must not delay live requests.
             parent.tag,
-            run.stage("data") / "held_out.jsonl",
+            run.files(DataFiles).held_out,
             report=report,
             slices=["set"],
             # Former test rows veto on their own: gains on new rows must not hide losses there.

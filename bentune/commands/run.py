@@ -29,6 +29,7 @@ def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, dry: bo
         dry_run(recipe, overrides, runs, ConsoleReporter(as_json=as_json), new=new, whole=True)
         return
     from training.pipeline.pipeline import run_all
+    from training.pipeline.results import PackageResult
     from training.pipeline.run_dir import RunDir
     from training.recipe.file import load_recipe
     from training.report.report import write_report
@@ -41,15 +42,15 @@ def run(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, dry: bo
             say_outcome(report, outcome)
             outcomes.append(outcome)
         written = write_report(loaded.recipe, directory)
-    package = outcomes[-1].summary
+        package = directory.result(PackageResult)
     table = Table(show_header=False, title="done")
     for outcome in outcomes[:-1]:
         table.add_row(outcome.stage, str(outcome.directory))
-    table.add_row("bundle", f"{package['model']}\n{package['bundle']}")
-    table.add_row("Bento", f"{package['bento']}\n{package['bento_path']}")
+    table.add_row("bundle", f"{package.model}\n{package.bundle}")
+    table.add_row("Bento", f"{package.bento}\n{package.bento_path}")
     report.say(table)
     say_report(report, written)
-    report.say(f"serve it: bentune serve {package['bento']}")
+    report.say(f"serve it: bentune serve {package.bento}")
     report.result(
         {"run": directory.root, "report": written.page, "stages": [outcome_json(outcome) for outcome in outcomes]}
     )
@@ -125,13 +126,14 @@ def plan(
     if not explaining:
         _run_stage("plan", recipe, overrides, runs, as_json, new=new, force=force)
         return
+    from training.pipeline.layout import PlanFiles
     from training.pipeline.run_dir import RunDir
     from training.plan.report import explanation
     from training.recipe.file import load_recipe
 
     report = ConsoleReporter(as_json=as_json)
     with RunDir.open(runs, load_recipe(recipe, overrides).recipe.name, new=False) as directory:
-        found, parts = explanation(directory.stage("plan"))
+        found, parts = explanation(directory.files(PlanFiles).directory)
     if not as_json:
         for part in parts:
             ConsoleReporter.page(part)

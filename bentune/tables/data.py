@@ -1,10 +1,13 @@
-"""Tables of the data stage: cleaning, dropped rows and split."""
+"""Tables of the rows for `bentune data`: cleaned, left out, split."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from training.pipeline.results import DataResult, SplitReport
 
 SHOWN_LABELS = 30
 SPLITS = {
@@ -16,41 +19,41 @@ SPLITS = {
 RULES = {"control_characters": "control characters", "mojibake": "wrongly decoded", "html": "HTML tags or entities"}
 
 
-def lines(summary: Mapping[str, Any]) -> Iterator[str | Table]:
-    """Yield the lines and tables of the data stage's `summary`: split, changes of rows, labels."""
-    kept = sum(summary["rows"].values())
-    yield escape(f"  {summary['read']:,} rows read, {kept:,} used; split {_split(summary['split'])}")
-    if summary["cleaned"] or summary["dropped"]:
-        yield _treatment(summary)
-    labels = Table("label", *summary["rows"])
+def lines(result: "DataResult") -> Iterator[str | Table]:
+    """Yield a line on the split, and tables of the cleaned and removed rows and of each part's labels."""
+    kept = sum(result.rows.values())
+    yield escape(f"  {result.read:,} rows read, {kept:,} used; split {_split(result.split)}")
+    if result.cleaned or result.dropped:
+        yield _treatment(result)
+    labels = Table("label", *result.rows)
     for number, column in enumerate(labels.columns):
         column.justify = "right" if number else "left"
-    for label in summary["labels"][:SHOWN_LABELS]:
-        labels.add_row(escape(label), *(f"{counts.get(label, 0):,}" for counts in summary["rows_by_label"].values()))
-    if (more := len(summary["labels"]) - SHOWN_LABELS) > 0:
+    for label in result.labels[:SHOWN_LABELS]:
+        labels.add_row(escape(label), *(f"{counts.get(label, 0):,}" for counts in result.rows_by_label.values()))
+    if (more := len(result.labels) - SHOWN_LABELS) > 0:
         labels.add_row(f"... and {more} more")
-    if summary.get("labels_a_row"):
-        labels.add_row("[dim]no label[/]", *(f"{one['without']:,}" for one in summary["labels_a_row"].values()))
+    if result.labels_a_row:
+        labels.add_row("[dim]no label[/]", *(f"{one.without:,}" for one in result.labels_a_row.values()))
         labels.caption = "labels a row: " + ", ".join(
-            f"{one['mean']:.2f} {part}" for part, one in summary["labels_a_row"].items()
+            f"{one.mean:.2f} {part}" for part, one in result.labels_a_row.items()
         )
     labels.add_section()
-    labels.add_row("all", *(f"{rows:,}" for rows in summary["rows"].values()))
+    labels.add_row("all", *(f"{rows:,}" for rows in result.rows.values()))
     yield labels
 
 
-def _treatment(summary: Mapping[str, Any]) -> Table:
+def _treatment(result: "DataResult") -> Table:
     table = Table("rows", "what", "done", "for example")
     table.columns[0].justify = "right"
-    for rule, found in summary["cleaned"].items():
-        how = "mended" if found["effect"] == "fixed" else f"as they are; data.clean.{rule}: fix mends them"
-        table.add_row(f"{found['rows']:,}", RULES[rule], how, escape(found["samples"][0]))
-    for reason, dropped in summary["dropped"].items():
-        table.add_row(f"{dropped['rows']:,}", escape(reason), "left out", escape(dropped["samples"][0]))
+    for rule, found in result.cleaned.items():
+        how = "mended" if found.effect == "fixed" else f"as they are; data.clean.{rule}: fix mends them"
+        table.add_row(f"{found.rows:,}", RULES[rule], how, escape(found.samples[0]))
+    for reason, dropped in result.dropped.items():
+        table.add_row(f"{dropped.rows:,}", escape(reason), "left out", escape(dropped.samples[0]))
     return table
 
 
-def _split(split: Mapping[str, Any]) -> str:
-    share = f"{split['test']:.0%} " if isinstance(split["test"], float) else ""
-    new = "of new rows " if split["continued"] else ""
-    return share + new + SPLITS[split["kind"]].format_map({**split, "groups": split["groups"] or 0})
+def _split(split: "SplitReport") -> str:
+    share = f"{split.test:.0%} " if isinstance(split.test, float) else ""
+    new = "of new rows " if split.continued else ""
+    return share + new + SPLITS[split.kind].format_map({**split.model_dump(), "groups": split.groups or 0})

@@ -44,7 +44,7 @@ def nonsense_tag(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
     recipe = load_recipe(write_recipe(directory / "nonsense.yaml", tiny_model, data, name="nonsense")).recipe
     with RunDir.open(directory / "runs", recipe.name) as run:
         outcomes = list(run_all(recipe, run, Quiet()))
-    return str(outcomes[-1].summary["model"])
+    return str(outcomes[-1].result.model)
 
 
 def bodies(texts: int) -> list[Body]:

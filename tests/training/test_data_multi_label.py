@@ -15,7 +15,7 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import labelled_key
 from training.data import stage as data
 from training.data.report import DataReport
-from training.pipeline.stage import Context, Summary
+from training.pipeline.stage import Context
 from training.recipe.recipe import Recipe
 from training.tasks.rows import read_rows
 
@@ -25,9 +25,9 @@ def recipe(source: Path, **more: Any) -> Recipe:
     return Recipe.model_validate({"name": "x", "task": "text-classification", "model": "m", "data": values})
 
 
-def run(work: Path, recipe: Recipe) -> Summary:
+def run(work: Path, recipe: Recipe) -> dict[str, Any]:
     work.mkdir()
-    return data.run(Context(recipe, work, {}, Quiet()))
+    return data.run(Context(recipe, work, {}, Quiet())).written()
 
 
 def jsonl(path: Path, rows: list[tuple[str, Any]]) -> Path:

@@ -108,7 +108,7 @@ def test_every_method(method: Any, image_model: Path, image_run: Path, image_fol
             if stage.name != "evaluate":
                 run_stage(stage.name, recipe, run, Quiet())
         outcome = run_stage("verify", recipe, run, Quiet())
-        assert outcome.summary["merge"] < 1e-3
+        assert outcome.result.merge < 1e-3
         merged = load_classifier(run.root / "merge/model")
         assert loads(merged.config, TASKS["image-classification"])
         trained = read(run.root / "train/stage.json")["summary"]
@@ -122,7 +122,7 @@ def test_a_calibrated_model_is_proven_too(image_model: Path, image_folder: Path,
     recipe = load_recipe(path, ["train.epochs=1"]).recipe
     with RunDir.open(tmp_path / "runs", recipe.name) as run:
         for stage in ("data", "train", "merge", "calibrate", "export", "verify"):
-            summary = run_stage(stage, recipe, run, Quiet()).summary
+            summary = run_stage(stage, recipe, run, Quiet()).result.written()
     assert summary["calibrate"] < 1e-3
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import bentoml
 import pytest
+from results import RESULTS
 
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.files import sha256_file, write_json
 from bentune.bundle.manifest import MODULE, open_bundle
 from bentune.bundle.seen_rows import RowFilter, SeenRows, row_key
 from training import package
+from training.pipeline.results import ParentRows, StageRecord
 from training.recipe.file import digest, load_recipe
 
 
@@ -189,7 +191,10 @@ def test_a_warm_start_keeps_the_filters_of_rows_that_left_the_data(
     before = own.model_copy(update={"trained": parent, "before": [other]})
     monkeypatch.setattr(package, "open_parent", lambda tag: SimpleNamespace(rows=lambda: before))
     write_json(tmp_path / "rows.json", own)
-    write_json(tmp_path / "stage.json", {"summary": {"parent": {"trained_gone": gone}}})
+    rows = dict.fromkeys(ParentRows.model_fields, 0) | {"tag": "tiny:1", "content": "", "trained_gone": gone}
+    result = RESULTS["data"].model_copy(update={"parent": ParentRows.model_validate(rows)})
+    record = StageRecord(stage="data", key="", files={}, seconds=1, summary=result.written())
+    write_json(tmp_path / "stage.json", record)
     recipe = load_recipe(tiny_recipe, ["parent=tiny:1", f"train.warm_start={str(warm).lower()}"]).recipe
     seen = package._seen(context(recipe, data=tmp_path))
     assert seen.before == (([other, parent] if gone else [other]) if warm else [])

@@ -28,7 +28,7 @@ LORA = ["method=lora", "train.epochs=1", "train.learning_rate=0.0001"]
 def trained(recipe: Path, overrides: list[str], run: Path, work: Path) -> tuple[Context, dict[str, Any]]:
     work.mkdir()
     context = Context(load_recipe(recipe, [*LORA, *overrides]).recipe, work, {"data": run / "data"}, Quiet())
-    return context, train.run(context)
+    return context, train.run(context).written()
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

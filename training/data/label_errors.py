@@ -21,15 +21,17 @@ from sklearn.multiclass import OneVsRestClassifier
 from threadpoolctl import threadpool_limits
 
 from bentune.bundle.arrays import Floats, Ints
-from bentune.bundle.files import Frozen, atomic_write
+from bentune.bundle.files import atomic_write
 from bentune.bundle.targets.many_labels import THRESHOLD, ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
 from training.data.judged import SampledRows, read_sample, word_pieces
-from training.pipeline.stage import Reporter, Summary
+from training.data.report import DoubtfulRow
+from training.pipeline.layout import DataFiles
+from training.pipeline.results import DataResult, DoubtfulLabel, DoubtfulLabels, Dropped
+from training.pipeline.stage import Reporter
 from training.recipe.recipe import Recipe
 from training.tasks.registry import target_of
 
-DOUBTFUL = "doubtful.jsonl"
 SPLITS = ("train", "validation", "test")
 FOLDS = 5
 MOST_ROWS = 10_000
@@ -42,20 +44,6 @@ LEAST_ACCURACY = 0.7
 SHOWN = 3
 SHOWN_CHARACTERS = 300
 REMOVED = "label probably wrong"
-
-
-class DoubtfulRow(Frozen):
-    """Line of doubtful.jsonl: `score` is the probability of the row's own label; the most doubtful come first.
-
-    For multi-label rows `label` and `suggested` name all labels of a row, and `score` is cleanlab's for all of them.
-    """
-
-    split: str
-    origin: str
-    text: str
-    label: str
-    suggested: str
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +61,31 @@ class LabelErrors:
     gone: Counter[str]
     reason: str | None
 
-    def without_removed(self, summary: Summary) -> Summary:
-        """Add the result to the data stage's summary, and subtract the removed rows from its counts."""
-        doubtful = {
-            "rows": self.rows,
-            "judged": self.judged,
-            "accuracy": self.accuracy,
-            "found": dict(Counter(row.split for row in self.found)),
-            "removed": len(self.removed),
-            "not_judged": self.reason,
-            "first": [row.model_dump(exclude={"text"}) for row in self.found[:SHOWN]],
-        }
-        summary = summary | {"doubtful_labels": doubtful}
+    def counts(self) -> DoubtfulLabels:
+        """Count what was found by part, with the first rows."""
+        return DoubtfulLabels(
+            rows=self.rows,
+            judged=self.judged,
+            accuracy=self.accuracy,
+            found=dict(Counter(row.split for row in self.found)),
+            removed=len(self.removed),
+            not_judged=self.reason,
+            first=[DoubtfulLabel(**row.model_dump(exclude={"text"})) for row in self.found[:SHOWN]],
+        )
+
+    def without_removed(self, result: DataResult) -> DataResult:
+        """Return the data stage's result without the rows that were removed from the training rows."""
         if not self.removed:
-            return summary
-        left = {label: rows - self.gone[label] for label, rows in summary["rows_by_label"]["train"].items()}
-        dropped = {"rows": len(self.removed), "samples": [row.origin for row in self.removed[:SHOWN]]}
-        return summary | {
-            "rows": summary["rows"] | {"train": summary["rows"]["train"] - len(self.removed)},
-            "rows_by_label": summary["rows_by_label"] | {"train": left},
-            "dropped": summary["dropped"] | {REMOVED: dropped},
-        }
+            return result
+        left = {label: rows - self.gone[label] for label, rows in result.rows_by_label["train"].items()}
+        dropped = Dropped(rows=len(self.removed), samples=[row.origin for row in self.removed[:SHOWN]])
+        return result.model_copy(
+            update={
+                "rows": result.rows | {"train": result.rows["train"] - len(self.removed)},
+                "rows_by_label": result.rows_by_label | {"train": left},
+                "dropped": result.dropped | {REMOVED: dropped},
+            }
+        )
 
 
 def find_label_errors(work: Path, labels: Sequence[str], recipe: Recipe, report: Reporter) -> LabelErrors:
@@ -105,7 +97,7 @@ def find_label_errors(work: Path, labels: Sequence[str], recipe: Recipe, report:
     https://arxiv.org/abs/2211.13895. In large data only as many rows as MOST_ROWS and MOST_SCORES allow are judged, the
     same ones for any order of the file.
     """
-    files = {name: file for name in SPLITS if (file := work / f"{name}.parquet").is_file()}
+    files = {name: file for name in SPLITS if (file := DataFiles(work).part(name)).is_file()}
     rows = sum(pq.read_metadata(file).num_rows for file in files.values())
     judging = JUDGES.get(target_of(recipe).kind)
     if judging is None:
@@ -127,7 +119,7 @@ def find_label_errors(work: Path, labels: Sequence[str], recipe: Recipe, report:
         (row for name, verdicts in judged.items() for row in judging.doubtful(name, verdicts, given[name], labels)),
         key=lambda row: (row.score, row.origin),
     )
-    with (work / DOUBTFUL).open("w", encoding="utf-8") as lines:
+    with DataFiles(work).doubtful.open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row.model_dump(), ensure_ascii=False) + "\n" for row in found)
     removed, gone = [], Counter[str]()
     if recipe.data.doubtful_labels == "remove":

@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from bentune.bundle.files import Frozen
+from training.pipeline.results import SplitReport
 
 Effect = Literal["fixed", "found", "left out"]
-REPORT = "report.json"
 SAMPLES = 5
 SHOWN_CHARACTERS = 160
 
@@ -97,24 +97,6 @@ class SplitPart(Frozen):
     words: Lengths
 
 
-class SplitReport(Frozen):
-    """Choice of the test set.
-
-    `label`: a share of each label. `group`: no value of `column` is in two parts. `time`: the newest by `column`;
-    `held_out_from` is the first time of the test set, in ISO format or as a number. `hub`: the hub's own split.
-    `continued` is true where a previous version's rows kept their part, and only new rows were split this way.
-    """
-
-    kind: Literal["label", "group", "time", "hub"]
-    seed: int
-    test: float | str
-    validation: float
-    column: str | None = None
-    groups: int | None = Field(default=None, description="number of groups")
-    held_out_from: str | None = None
-    continued: bool = False
-
-
 class SourceRows(Frozen):
     """Source and its number of rows, valid and invalid."""
 
@@ -137,6 +119,20 @@ class DataReport(Frozen):
     cleaning: list[CleaningRule]
     duplicates: list[Duplicates]
     contradictions: list[Contradictions]
+
+
+class DoubtfulRow(Frozen):
+    """A line of doubtful.jsonl: `score` is the probability of the label that the row has, the most doubtful first.
+
+    Where rows have any number of labels, `label` and `suggested` name all of a row's, and `score` is cleanlab's of all.
+    """
+
+    split: str
+    origin: str
+    text: str
+    label: str
+    suggested: str
+    score: float
 
 
 def shown(text: str) -> str:

@@ -12,31 +12,30 @@ import pyarrow.parquet as pq
 from bentune.bundle.arrays import Ints, Mask
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import write_json
-from bentune.bundle.manifest import ROWS
+from bentune.bundle.manifest import Bundle
 from bentune.bundle.seen_rows import RowFilter, SeenRows
 from training.data.duplicates.exact import same_texts
 from training.data.duplicates.near import NO_ROW, Near, find_near, sketch
 from training.data.label_errors import find_label_errors
 from training.data.reading.pool import POOL, PoolRows
 from training.data.reading.reading import Reading, read_sources
-from training.data.report import REPORT
 from training.data.split.split import Known, Split, require_training_rows, split_afresh, split_onward
 from training.data.summary import SAME_AS_TRAINING, RowReport
+from training.pipeline.layout import DataFiles
 from training.pipeline.previous_version import open_parent, require_alike, require_labels
-from training.pipeline.stage import Context, Reporter, Summary
+from training.pipeline.results import DataResult, LabelsPerRow, ParentRows
+from training.pipeline.stage import Context, Reporter
 from training.recipe.data import DataSettings
 from training.recipe.recipe import Recipe
 from training.tasks.registry import task_of
 from training.tasks.rows import labels_in
-from training.tasks.saved import TARGET
 from training.tasks.targets.label_order import label_order
 
-HELD_OUT = "held_out.jsonl"
 POOL_FILE = "pool.parquet"
 SHOWN_LABELS = 20
 
 
-def run(context: Context) -> Summary:
+def run(context: Context) -> DataResult:
     """Write each part as PART.parquet, and labels.json, rows.json, report.json and doubtful.jsonl.
 
     Parts are train, test and, if requested, validation. With a parent also held_out.jsonl is written: the rows of
@@ -49,6 +48,7 @@ def run(context: Context) -> Summary:
     task = task_of(context.recipe)
     recipe = task.as_read(context.recipe)
     data, work, target = recipe.data, context.work, task.target(recipe.data)
+    files = DataFiles(work)
     parent = open_parent(recipe.parent) if recipe.parent is not None else None
     if parent is not None:
         require_alike(parent, recipe)
@@ -74,37 +74,40 @@ def run(context: Context) -> Summary:
     parts = split.parts
     require_training_rows(parts, where)
     for name, part in parts.items():
-        _write(part, labels, work / f"{name}.parquet")
+        _write(part, labels, files.part(name))
     doubtful = find_label_errors(work, labels, recipe, context.report)
-    continued: Summary = {}
     if parent is not None:
-        _write_held_out(split, recipe, work / HELD_OUT)
-        continued = {
-            "parent": {"tag": parent.tag, "content": parent.content, **_continued(split, recipe.compare.max_rows)}
-        }
-    gold = {name: labels_in(work / f"{name}.parquet") for name in parts}
-    labels_a_row = {name: found for name, own in gold.items() if (found := target.labels_a_row(own)) is not None}
-    write_json(work / TARGET, target.target(labels, gold["train"]).wire())
+        _write_held_out(split, recipe, files.held_out)
+    gold = {name: labels_in(files.part(name)) for name in parts}
+    labels_a_row = {
+        name: LabelsPerRow.model_validate(found)
+        for name, own in gold.items()
+        if (found := target.labels_a_row(own)) is not None
+    }
+    write_json(files.target, target.target(labels, gold["train"]).wire())
     rows_print = fingerprint(key for part in parts.values() for key in part.whole_keys())
     told = RowReport(reading, kept_for, near, split, recipe)
     report = told.report(rows_print, labels, [source.name for source in sources])
-    write_json(work / REPORT, report)
-    write_json(work / "labels.json", labels)
-    write_json(work / ROWS, _seen(split, near.kept, left_out))
+    write_json(files.report, report)
+    write_json(files.labels, labels)
+    write_json(files.seen, _seen(split, near.kept, left_out))
     pool.file.unlink()
-    summary: Summary = continued | {
-        "source": [source.name for source in sources],
-        "fingerprint": rows_print,
-        "labels": labels,
-        "rows": {name: len(part) for name, part in parts.items()},
-        "rows_by_label": {name: part.label_counts for name, part in parts.items()},
-        "labels_a_row": labels_a_row or None,
-        "dropped": told.dropped(),
-        "cleaned": told.cleaned(),
-        "read": report.rows_read,
-        "split": report.split.model_dump(mode="json"),
-    }
-    return doubtful.without_removed(summary)
+    result = DataResult(
+        source=[source.name for source in sources],
+        fingerprint=rows_print,
+        labels=labels,
+        rows={name: len(part) for name, part in parts.items()},
+        rows_by_label={name: part.label_counts for name, part in parts.items()},
+        labels_a_row=labels_a_row or None,
+        dropped=told.dropped(),
+        cleaned=told.cleaned(),
+        read=report.rows_read,
+        split=report.split,
+        doubtful_labels=doubtful.counts(),
+    )
+    if parent is not None:
+        result = result.model_copy(update={"parent": _continued(parent, split, recipe.compare.max_rows)})
+    return doubtful.without_removed(result)
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:
@@ -152,21 +155,23 @@ def _seen(split: Split, kept: Ints, left_out: Mask) -> SeenRows:
     )
 
 
-def _continued(split: Split, most: int) -> dict[str, int]:
+def _continued(parent: Bundle, split: Split, most: int) -> ParentRows:
     """Count the parent's rows and the new ones, and the test rows that the comparison uses."""
     trained = np.concatenate([part.rows for name, part in split.parts.items() if name != "test"])
     again = int(np.isin(trained, split.trained_before.rows).sum())
     reference, relabelled = len(split.reference), len(split.relabelled)
-    return {
-        "reference": reference,
-        "relabelled": relabelled,
-        "fresh": len(split.parts["test"]) - reference - relabelled,
-        "missing": split.missing,
-        "trained_gone": split.gone,
-        "compared": min(most, len(split.parts["test"])),
-        "trained_again": again,
-        "trained_new": len(trained) - again,
-    }
+    return ParentRows(
+        tag=parent.tag,
+        content=parent.content,
+        reference=reference,
+        relabelled=relabelled,
+        fresh=len(split.parts["test"]) - reference - relabelled,
+        missing=split.missing,
+        trained_gone=split.gone,
+        compared=min(most, len(split.parts["test"])),
+        trained_again=again,
+        trained_new=len(trained) - again,
+    )
 
 
 def _require_usable(reading: Reading, kept_for: Ints, names: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from training.data.report import (
     shown,
 )
 from training.data.split.split import Split
+from training.pipeline.results import Cleaned, Dropped, SplitReport
 from training.recipe.recipe import Recipe
 
 NAMED = 3
@@ -61,9 +62,9 @@ class RowReport:
         shown_rows = [np.concatenate([group.rows[:SAMPLES], group.kept[:SAMPLES]]) for group in self._all()]
         self.texts = self.pool.look_up(np.unique(np.concatenate(shown_rows)).astype(np.int64))
 
-    def dropped(self) -> dict[str, dict[str, Any]]:
+    def dropped(self) -> dict[str, Dropped]:
         """Count the left-out rows by reason, and name the first ones."""
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Dropped] = {}
         counted = [
             (rule.rule, rule.rows, [sample.origin for sample in rule.samples])
             for tally in self.reading.tallies
@@ -79,18 +80,18 @@ class RowReport:
             for group in groups
         ]
         for reason, rows, origins in counted:
-            one = found.setdefault(reason, {"rows": 0, "samples": []})
-            one["rows"] += rows
-            one["samples"] = (one["samples"] + origins)[:NAMED]
+            before = found.get(reason, Dropped(rows=0, samples=[]))
+            found[reason] = Dropped(rows=before.rows + rows, samples=[*before.samples, *origins][:NAMED])
         return found
 
-    def cleaned(self) -> dict[str, dict[str, Any]]:
+    def cleaned(self) -> dict[str, Cleaned]:
         """Count the rows that each cleaning rule matched, with its effect, and name some."""
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Cleaned] = {}
         for rule in (rule for tally in self.reading.tallies for rule in tally.report() if rule.effect != "left out"):
-            one = found.setdefault(rule.rule, {"rows": 0, "effect": rule.effect, "samples": []})
-            one["rows"] += rule.rows
-            one["samples"] = (one["samples"] + [sample.origin for sample in rule.samples])[:NAMED]
+            effect = cast('Literal["fixed", "found"]', rule.effect)
+            before = found.get(rule.rule, Cleaned(rows=0, effect=effect, samples=[]))
+            samples = [*before.samples, *(sample.origin for sample in rule.samples)][:NAMED]
+            found[rule.rule] = Cleaned(rows=before.rows + rule.rows, effect=before.effect, samples=samples)
         return found
 
     def report(self, fingerprint: str, labels: list[str], sources: list[str]) -> DataReport:
@@ -185,12 +186,12 @@ class RowReport:
         label = self.pool.labels[self.pool.label_ids[row]]
         return RowExcerpt(origin=values["origin"], label=label, text=shown(text))
 
-    def _split(self) -> data_report.SplitReport:
+    def _split(self) -> SplitReport:
         settings, pool = self.recipe.data.split, self.pool
         test = self.split.parts["test"]
         fresh = test.rows[~np.isin(test.rows, np.concatenate([self.split.reference.rows, self.split.relabelled.rows]))]
         first = float(pool.times[fresh].min()) if pool.times is not None and len(fresh) else None
-        return data_report.SplitReport(
+        return SplitReport(
             kind="hub" if isinstance(settings.test, str) else settings.kind,
             seed=self.recipe.seed,
             test=settings.test,

@@ -13,6 +13,7 @@ from bentune.bundle.hardware import memory_limit_bytes
 from training.dry_run.estimate import Estimate, Rehearsal, estimate
 from training.dry_run.process import OutOfMemory, call_in_subprocess
 from training.pipeline.follow import Silent
+from training.pipeline.layout import DataFiles
 from training.pipeline.pipeline import NAMES, STAGES, run_stage, stages_of, standing, unfinished
 from training.pipeline.run_dir import DiskFull, RunDir, explain_full_disk
 from training.pipeline.stage import Reporter
@@ -129,7 +130,7 @@ def _rehearsed(recipe: Recipe, run: RunDir, partial: Path | None) -> Rehearsal:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        return call_in_subprocess(_rehearse, recipe, run.stage("data").resolve(), work.resolve(), partial)
+        return call_in_subprocess(_rehearse, recipe, run.files(DataFiles).directory.resolve(), work.resolve(), partial)
     except OutOfMemory as error:
         train = recipe.train
         raise InputError(

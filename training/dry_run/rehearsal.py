@@ -22,14 +22,14 @@ from training.dry_run.estimate import Phase, Rehearsal, Timed
 from training.dry_run.process import OutOfMemory, peak_bytes
 from training.dry_run.step_plan import GROUPS, StepPlan, padded_tokens, step_plan
 from training.pipeline.follow import Silent
-from training.pipeline.stage import Context, Reporter, Summary
+from training.pipeline.stage import Context, Reporter
 from training.plan.contention import CpuClocks, contention
 from training.recipe.recipe import Recipe
 from training.tasks.base import load_base
 from training.tasks.text.tokenized import lengths_of
 from training.train.compress.distillation import ANSWERS
 from training.train.compress.pruning import CHECKPOINTS as PRUNED_CHECKPOINTS
-from training.train.compress.pruning import dense_summary, tuned_again
+from training.train.compress.pruning import dense_result, tuned_again
 from training.train.compress.teacher import open_teacher
 from training.train.fit.arguments import device_batch_size, evaluation_steps
 from training.train.fit.fit import trainer_of
@@ -68,7 +68,7 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
     asked = partial is not None and (partial / ANSWERS).is_file()
     started = time.monotonic() - start - teacher.took + (0.0 if asked else teacher.seconds)
     phases, clocks = [], CpuClocks.read()
-    if partial is None or dense_summary(partial) is None:
+    if partial is None or dense_result(partial) is None:
         phases.append(_phase("training", ready.model, recipe, ready, work, _done(partial, CHECKPOINTS)))
     start = time.monotonic()
     saved = work / "saved"
@@ -213,7 +213,7 @@ class _SampledTeacher:
         labels: list[str],
         work: Path,  # noqa: ARG002
         report: Reporter,  # noqa: ARG002
-    ) -> tuple[Logits, Summary]:
+    ) -> tuple[Logits, None]:
         chosen = np.random.default_rng(recipe.seed).permutation(len(rows))[:TEACHER_ROWS]
         teacher = open_teacher(recipe)
         start = time.monotonic()
@@ -221,7 +221,7 @@ class _SampledTeacher:
         answers[chosen] = teacher.logits(rows.take(chosen), labels, lambda _: None)
         self.took = time.monotonic() - start
         self.seconds = self.took * len(rows) / len(chosen)
-        return answers, {}
+        return answers, None
 
 
 class _Listener(Silent):

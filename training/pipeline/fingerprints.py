@@ -1,23 +1,38 @@
-"""What a base model is at this moment, without loading it: a change of its files redoes the training."""
+"""Fingerprints of a base model and of a teacher, without loading them: a change of their files redoes the training."""
 
 import hashlib
 from pathlib import Path
 
 from bentune.bundle.files import sha256_file
+from bentune.bundle.manifest import Bundle
+from training.pipeline.previous_version import open_parent
+from training.recipe.compression import names_bundle
 from training.sources.locate import locate
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model")
+TEACHER_KEY = "distill.teacher"
 
 
 def base_files_digest(model: str, key: str = "model") -> str:
-    """sha256 over the files of a local model, or over the name of a hub's; raises InputError when it is not there.
+    """Return the sha256 over the files of a local model, or over the name of one on the hub.
 
-    `key` is the recipe's that names the model.
+    `key` is the recipe's key that names the model. Raises InputError when it is not there.
     """
     path = locate(model, key).path
     if path is None or not path.is_dir():
         return hashlib.sha256(model.encode()).hexdigest()
     return hashlib.sha256("".join(f"{file.name}:{sha256_file(file)}\n" for file in _files(path)).encode()).hexdigest()
+
+
+def teacher_bundle(teacher: str) -> Bundle | None:
+    """Open the stored bundle that NAME:VERSION names; None for what is no tag. Raises InputError if it is missing."""
+    return open_parent(teacher, TEACHER_KEY) if names_bundle(teacher) else None
+
+
+def teacher_digest(teacher: str) -> str:
+    """Return the bundle's content digest, or the sha256 as `base_files_digest`. Raises InputError if it is missing."""
+    bundle = teacher_bundle(teacher)
+    return bundle.content if bundle is not None else base_files_digest(teacher, TEACHER_KEY)
 
 
 def _files(path: Path) -> list[Path]:

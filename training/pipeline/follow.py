@@ -1,4 +1,4 @@
-"""What a process that follows does: it takes part in the stages that the leader calls it to, and writes nothing."""
+"""The part of the other processes: each takes part in the stages that rank 0 calls it to, and writes nothing."""
 
 import contextlib
 import importlib
@@ -14,50 +14,50 @@ from training.pipeline.stage import MODULES, Context
 from training.pipeline.workers import EXIT, Team
 from training.recipe.recipe import Recipe
 
-LAST_WORD = timedelta(minutes=1)
+EXIT_TIMEOUT = timedelta(minutes=1)
 
 
 class Silent:
-    """A reporter that says nothing: the leader speaks for all."""
+    """A reporter that prints nothing: rank 0 reports for all."""
 
     def task(self, description: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG002
-        """No bar."""
+        """Show no progress bar."""
         return contextlib.nullcontext(lambda _: None)
 
     def say(self, renderable: Any) -> None:
-        """Nothing."""
+        """Print nothing."""
 
 
 def call(team: Any, stage: str, recipe: Recipe, inputs: dict[str, Path]) -> None:
-    """As the leader: have all others run a stage on these inputs, beside this process."""
+    """Have all other processes run a stage on these inputs, beside this one, which is rank 0."""
     places = {name: str(path.resolve()) for name, path in inputs.items()}
-    team.say({"stage": stage, "recipe": recipe.model_dump(mode="json"), "inputs": places})
+    team.send({"stage": stage, "recipe": recipe.model_dump(mode="json"), "inputs": places})
 
 
 def follow(team: Team) -> int:
-    """Do what the leader says until it ends; returns its exit code.
+    """Run the stages that rank 0 names until it ends; returns its exit code.
 
-    A stage that fails here as it does there ends with the leader's code as well; one that fails here alone raises, so
-    that whoever started the processes ends the others.
+    A stage that fails here as it does there ends with the exit code of rank 0. One that fails here alone raises, so
+    that the launcher ends the other processes.
     """
-    while EXIT not in (word := team.hear()):
-        module = importlib.import_module(MODULES[word["stage"]])
-        inputs = {name: Path(place) for name, place in word["inputs"].items()}
+    while EXIT not in (message := team.receive()):
+        module = importlib.import_module(MODULES[message["stage"]])
+        inputs = {name: Path(place) for name, place in message["inputs"].items()}
         with tempfile.TemporaryDirectory(prefix="bentune-") as work:
             try:
-                module.run(Context(Recipe.model_validate(word["recipe"]), Path(work), inputs, Silent()))
+                module.run(Context(Recipe.model_validate(message["recipe"]), Path(work), inputs, Silent()))
             except BentuneError as error:
-                return _last_word(team, error)
-    return int(word[EXIT])
+                return _exit_code(team, error)
+    return int(message[EXIT])
 
 
-def _last_word(team: Team, error: BentuneError) -> int:
+def _exit_code(team: Team, error: BentuneError) -> int:
     from torch.distributed import DistStoreError
 
     try:
-        word = team.hear(LAST_WORD)
+        message = team.receive(EXIT_TIMEOUT)
     except DistStoreError:
         raise error from None
-    if EXIT not in word:  # it went on
+    if EXIT not in message:  # it went on
         raise error
-    return int(word[EXIT])
+    return int(message[EXIT])

@@ -1,4 +1,4 @@
-"""The order of the stages, what each depends on, and which of them a run must do again."""
+"""The pipeline: the order of the stages, what each depends on, and which of them a run must do again."""
 
 import importlib
 import logging
@@ -14,8 +14,10 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.hardware import describe
 from service.engine.providers import available
 from training.pipeline.follow import call
+from training.pipeline.layout import DataFiles
+from training.pipeline.results import RESULTS, Result
 from training.pipeline.run_dir import RunDir, explain_full_disk
-from training.pipeline.stage import MODULES, Context, Reporter, Summary
+from training.pipeline.stage import MODULES, Context, Reporter
 from training.pipeline.workers import team
 from training.recipe.file import digest
 from training.recipe.recipe import Recipe
@@ -26,12 +28,11 @@ from training.tasks.registry import task_of
 class Stage:
     """One stage: the earlier stages that it reads and the parts of the recipe that it depends on, `section.value` too.
 
-    A `resumable` stage finds its unfinished work again, what its module's worth_keeping() names; the others start over.
-    A stage that `stores_elsewhere` has a still_there() that looks whether that was deleted. One that `proves` is for
-    finding out what is wrong with its inputs, and so takes them as they are. One with `only_if` is there only where the
-    recipe sets that value, and who reads it then does without. In one that is `together` every process takes part,
-    where torchrun or its like has started several. `layout` is raised when the stage writes something else than it
-    did, and old runs then do it again.
+    `resumable`: its unfinished work is kept, as far as its module's worth_keeping() names it; other stages start over.
+    `stores_elsewhere`: its module's still_there() looks if what it stored was deleted. `proves`: it finds out what is
+    wrong with its inputs, and so takes them as they are. `only_if`: it is there only where the recipe sets that value,
+    and later stages do without it elsewhere. `together`: every process that torchrun or its like has started takes
+    part. `layout` is raised when the stage writes something else than before, and old runs then do it again.
     """
 
     name: str
@@ -45,11 +46,11 @@ class Stage:
     layout: int = 2
 
     def wanted(self, recipe: Recipe) -> bool:
-        """Whether the recipe has this stage."""
+        """Return whether the recipe has this stage."""
         return not self.only_if or bool(reduce(getattr, self.only_if.split("."), recipe))
 
     def load(self, report: Reporter) -> Any:
-        """The stage's module; imported now, so that a command pays only for what it runs."""
+        """Import the stage's module, now and not before, so that a command pays only for what it runs."""
         with report.task(f"loading what `{self.name}` needs", None):
             # PEFT and Trainer import it; it warns of a kernel that it would take from a hub.
             logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -61,7 +62,7 @@ STAGES = (
         "data",
         (),
         ("data", "seed", "task", "parent", "compare.slices", "compare.frozen", "compare.max_rows", "evaluate.slices"),
-        layout=5,
+        layout=6,
     ),
     Stage(
         "train",
@@ -100,23 +101,23 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """The stages of a run of this recipe, in their order."""
+    """Return the stages of a run of this recipe, in their order."""
     return tuple(stage for stage in STAGES if stage.wanted(recipe))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one stage: `redone` is false when what was there still holds."""
+    """One stage after a run: `redone` is false when what was there still holds."""
 
     stage: str
     directory: Path
     redone: bool
     seconds: float
-    summary: Summary
+    result: Result
 
 
 def identity(recipe: Recipe) -> str:
-    """Digest of all that decides what becomes of a run, but for the machine: recipe, rows, parent."""
+    """Return a digest of all that decides the outcome of a run, but for the machine: recipe, rows, parent."""
     return digest({"recipe": recipe.model_dump(mode="json"), "outside": _outside(STAGES[0], recipe)})
 
 
@@ -148,7 +149,7 @@ def run_stage(name: str, recipe: Recipe, run: RunDir, report: Reporter, *, force
 
 
 def standing(recipe: Recipe, run: RunDir) -> dict[str, Path]:
-    """Directories of the stages that were done for this recipe, and not changed since, by name in their order.
+    """Return the directories of the stages done for this recipe and not changed since, by name in their order.
 
     A stage after one that is not among them has seen another recipe, other rows or other weights, and is not either.
     """
@@ -163,13 +164,13 @@ def standing(recipe: Recipe, run: RunDir) -> dict[str, Path]:
 
 
 def unfinished(name: str, recipe: Recipe, run: RunDir) -> Path | None:
-    """What an interrupted run of a stage left, where the stage would go on from it; its inputs are there."""
+    """Return the directory of an interrupted stage that would go on from there; its inputs are done."""
     stage = STAGES[NAMES.index(name)]
     return run.unfinished(name, _key(stage, recipe, run)) if stage.resumable else None
 
 
 def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: bool) -> Outcome:
-    """Run a stage whose inputs are there."""
+    """Run a stage whose inputs are there, unless it is done and nothing changed."""
     directory, record = run.stage(stage.name), run.record(stage.name)
     key = _key(stage, recipe, run)
     if (
@@ -179,13 +180,14 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
         and run.intact(record)
         and _still_there(stage, directory, report)
     ):
-        return Outcome(stage.name, directory, redone=False, seconds=record.seconds, summary=record.summary)
+        known = record.result(RESULTS[stage.name])
+        return Outcome(stage.name, directory, redone=False, seconds=record.seconds, result=known)
     module = stage.load(report)
     start = time.monotonic()
     inputs = {earlier: run.stage(earlier) for earlier in _reads(stage, recipe)}
     if stage.name == "train" and recipe.evaluate.ordinal:
         # Or it would be refused when all is trained. The stage itself does not depend on it.
-        labels = importlib.import_module("training.tasks.saved").labels_of(inputs["data"])
+        labels = importlib.import_module("training.tasks.saved").labels_of(run.files(DataFiles).directory)
         importlib.import_module("training.tasks.targets.label_order").ranks_of(labels)
     worth_keeping = getattr(module, "worth_keeping", None)
     with (
@@ -194,10 +196,10 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
     ):
         if stage.together:
             call(team(), stage.name, recipe, inputs)
-        summary = module.run(Context(recipe, work, inputs, report))
+        result: Result = module.run(Context(recipe, work, inputs, report))
         seconds = time.monotonic() - start
-        record = run.finish(stage.name, key, summary, seconds)
-    return Outcome(stage.name, directory, redone=True, seconds=seconds, summary=record.summary)
+        run.finish(key, result, seconds)
+    return Outcome(stage.name, directory, redone=True, seconds=seconds, result=result)
 
 
 def _still_there(stage: Stage, directory: Path, report: Reporter) -> bool:
@@ -205,7 +207,7 @@ def _still_there(stage: Stage, directory: Path, report: Reporter) -> bool:
 
 
 def _require_inputs(stage: Stage, recipe: Recipe, run: RunDir) -> bool:
-    """Whether a file that the stage reads was changed since it was written; only a stage that proves may go on then."""
+    """Return whether an input was changed since it was written. Raises InputError where the stage cannot go on."""
     for earlier in stages_of(recipe):
         if earlier.name not in _upstream(stage):
             continue
@@ -256,7 +258,7 @@ def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
 
 
 def _outside(stage: Stage, recipe: Recipe) -> list[str]:
-    """What a stage depends on that no stage wrote: the rows, the parent, the base model, the hardware."""
+    """Return digests of what a stage depends on that no stage wrote: rows, parent, base model, hardware."""
     if stage.name == "data":
         digests = task_of(recipe).source_digests(recipe.data, recipe.carried)
         return [*digests, *_parent(recipe)]
@@ -279,4 +281,4 @@ def _parent(recipe: Recipe) -> list[str]:
 def _teacher(recipe: Recipe) -> list[str]:
     if recipe.distill is None:
         return []
-    return [importlib.import_module("training.pipeline.teacher_files").teacher_digest(recipe.distill.teacher)]
+    return [importlib.import_module("training.pipeline.fingerprints").teacher_digest(recipe.distill.teacher)]

@@ -1,9 +1,7 @@
-"""The bundle that a version continues: what must be alike in both, and where its weights are."""
+"""The previous version that a run continues: what must be alike in both, and where its weights are."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import bentoml
 
@@ -11,16 +9,17 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.files import sha256_file
 from bentune.bundle.manifest import Bundle, open_bundle
 from bentune.bundle.seen_rows import MOST_BEFORE
+from training.pipeline.layout import MergeFiles, PackageFiles
+from training.pipeline.results import PackageResult
 from training.pipeline.run_dir import RunDir
 from training.recipe.recipe import Recipe
 from training.tasks.registry import target_of
 
-ARTIFACTS = "artifacts.json"
 SHOWN = 5
 
 
 def open_parent(tag: str, key: str = "parent") -> Bundle:
-    """The bundle NAME:VERSION, the value of the recipe's `key`, in the BentoML model store.
+    """Open the bundle NAME:VERSION of the BentoML model store; `key` is the recipe's key that names it.
 
     Raises InputError, BundleError.
     """
@@ -37,7 +36,7 @@ def open_parent(tag: str, key: str = "parent") -> Bundle:
 
 
 def require_alike(parent: Bundle, recipe: Recipe) -> None:
-    """Raise InputError when the versions could not be compared, as far as the recipe tells."""
+    """Raise InputError when the versions could not be compared, as far as the recipe shows."""
     manifest = parent.manifest
     if manifest.task != recipe.task:
         raise InputError(f"task: {recipe.task} cannot continue {parent.tag}, whose task is {manifest.task}")
@@ -82,7 +81,7 @@ def require_labels(parent: Bundle, labels: Sequence[str]) -> None:
 
 
 def weights_of(parent: Bundle, model: str, runs: Path) -> Path:
-    """The directory of the merged model, head included, that the parent was exported from: of the run that made it.
+    """Find the directory of the merged model, head included, that the parent was exported from.
 
     A bundle holds ONNX only. Raises InputError when no run under `runs` made this very bundle, its weights were changed
     since, or they come from another base than `model`, the recipe's.
@@ -92,20 +91,19 @@ def weights_of(parent: Bundle, model: str, runs: Path) -> Path:
             f"train.warm_start: the weights of {parent.tag} come from {before}, the recipe says {model}: give the same "
             "model, or start cold"
         )
-    for root in _made(parent, runs):
-        merged, weights = RunDir(root).record("merge"), root / "merge/model"
-        artifacts = _artifacts(root)
+    for run, made in _made(parent, runs):
+        merged, files = run.record(MergeFiles.stage), run.files(MergeFiles)
         if (
             merged is None
-            or not RunDir(root).intact(merged)
-            or sha256_file(weights / "model.safetensors") != artifacts.get("weights_sha256")
-            or artifacts.get("content") != parent.content
+            or not run.intact(merged)
+            or sha256_file(files.weights) != made.weights_sha256
+            or made.content != parent.content
         ):
             raise InputError(
-                f"train.warm_start: {root / 'merge'} is not what it was when {parent.tag} was made; put it back, or "
+                f"train.warm_start: {files.directory} is not what it was when {parent.tag} was made; put it back, or "
                 "start cold"
             )
-        return weights
+        return files.model
     raise InputError(
         f"train.warm_start: the weights of {parent.tag} are needed, which its bundle does not hold: no run in "
         f"{runs / parent.manifest.name} made it; put the directory of the run that did back there, give --runs, or "
@@ -113,17 +111,15 @@ def weights_of(parent: Bundle, model: str, runs: Path) -> Path:
     )
 
 
-def _made(parent: Bundle, runs: Path) -> Iterator[Path]:
-    for path in sorted((runs / parent.manifest.name).glob(f"*/package/{ARTIFACTS}"), reverse=True):
-        root = path.parent.parent
-        record = RunDir(root).record("package")
-        if record is not None and RunDir(root).intact(record) and _artifacts(root).get("model") == parent.tag:
-            yield root
-
-
-def _artifacts(root: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((root / "package" / ARTIFACTS).read_text(encoding="utf-8"))
-    return found
+def _made(parent: Bundle, runs: Path) -> Iterator[tuple[RunDir, PackageResult]]:
+    """Yield the runs that made a bundle of the parent's tag, the newest first, each with what it stored."""
+    for path in sorted((runs / parent.manifest.name).glob(f"*/{PackageFiles.stage}"), reverse=True):
+        run = RunDir(path.parent)
+        record = run.record(PackageFiles.stage)
+        if record is not None and run.intact(record):
+            made = record.result(PackageResult)
+            if made.model == parent.tag:
+                yield run, made
 
 
 def _shown(labels: list[str]) -> str:

@@ -1,20 +1,20 @@
-"""What a model was made with: the code's revision, the versions of packages that decide its weights, the hardware."""
+"""Provenance of a model: the code's revision, the versions of packages that decide its weights, the hardware."""
 
 import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import service
 from bentune.bundle.hardware import describe
+from training.pipeline.results import Hardware
 
 TOOLS = ("bentune", "torch", "transformers", "peft", "optimum", "optimum-onnx", "onnxruntime", "tokenizers", "bentoml")
 ROOT = Path(service.__file__).resolve().parent.parent
 
 
 def code_revision() -> str:
-    """The checkout's commit, `-dirty` when files were changed since; of an installed wheel its version."""
+    """Return the checkout's commit, with `-dirty` when files were changed since; of an installed wheel its version."""
     try:
         command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
         revision = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -24,13 +24,13 @@ def code_revision() -> str:
 
 
 def tool_versions() -> dict[str, str]:
-    """Python's version and those of TOOLS, by name."""
+    """Return Python's version and those of TOOLS, by name."""
     return {"python": sys.version.split()[0]} | {tool: importlib.metadata.version(tool) for tool in TOOLS}
 
 
-def training_hardware() -> dict[str, Any]:
-    """What torch trains on here: the `cpu` as `bentune.bundle.hardware` describes it, and the names of the `gpus`."""
+def training_hardware() -> Hardware:
+    """Describe the CPU and the GPUs that torch trains on here."""
     import torch
 
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {"cpu": describe().model_dump(mode="json"), "gpus": gpus}
+    return Hardware(cpu=describe(), gpus=gpus)

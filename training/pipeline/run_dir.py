@@ -2,25 +2,26 @@
 
 import contextlib
 import errno
-import hashlib
 import itertools
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.files import sha256_file, write_json
 from bentune.bundle.lock import locked, try_lock
 from bentune.bundle.manifest import FileEntry
+from training.pipeline.layout import RECORD, StageFiles
+from training.pipeline.results import RESULTS, R, Result, StageRecord, result_in
 
-RECORD = "stage.json"
+Files = TypeVar("Files", bound=StageFiles)
+
 KEY = "key"
 PARTIAL = ".partial"
 LOCK = ".lock"
@@ -28,24 +29,6 @@ PURPOSE = ".purpose"
 RUN_ID = re.compile(r"([0-9]{8}-[0-9]{6})(?:-([0-9]+))?")
 # How safetensors, tokenizers and torch report a full disk: in words only.
 FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing", "] . unexpected pos ")
-
-
-class StageRecord(BaseModel):
-    """stage.json, a stage's manifest: its existence means that the stage is complete."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    stage: str
-    key: str
-    files: dict[str, FileEntry]
-    seconds: float
-    summary: dict[str, Any]
-
-    @property
-    def digest(self) -> str:
-        """sha256 over what the stage wrote: later stages are redone when it changes."""
-        entries = sorted((name, entry.sha256) for name, entry in self.files.items())
-        return hashlib.sha256(json.dumps([entries, self.summary], sort_keys=True).encode()).hexdigest()
 
 
 class RunDir:
@@ -81,28 +64,35 @@ class RunDir:
 
     @staticmethod
     def existing(runs: Path, name: str, purpose: str = "") -> list[Path]:
-        """Directories of the runs of `name` that have this purpose, the oldest first."""
+        """Return the directories of the runs of `name` that have this purpose, the oldest first."""
         parent = runs / name
         paths = parent.iterdir() if parent.is_dir() else ()
         found = sorted((number, path) for path in paths if (number := _run_number(path)))
         return [path for _, path in found if _read(path / PURPOSE) == purpose]
 
     def stage(self, name: str) -> Path:
-        """Directory of a stage, whether or not it is there."""
+        """Return the directory of a stage, whether or not it exists."""
         return self.root / name
 
+    def files(self, kind: type[Files]) -> Files:
+        """Return the files of a stage, whether or not they exist."""
+        return kind(self.stage(kind.stage))
+
     def record(self, name: str) -> StageRecord | None:
-        """The manifest of a finished stage."""
-        path = self.stage(name) / RECORD
+        """Read the record of a finished stage; None where it is not done, or was done by code of another layout."""
         try:
-            return StageRecord.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+            record = StageRecord.model_validate_json((self.stage(name) / RECORD).read_bytes())
+            record.result(RESULTS[name])
+        except (FileNotFoundError, ValidationError):
             return None
-        except ValidationError:
-            return None
+        return record
+
+    def result(self, kind: type[R]) -> R:
+        """Read the result of a stage that is done."""
+        return result_in(self.stage(kind.stage), kind)
 
     def intact(self, record: StageRecord) -> bool:
-        """Whether every file that the stage wrote is still what it was."""
+        """Return whether every file that the stage wrote is still what it was."""
         directory = self.stage(record.stage)
         return all(
             (directory / name).is_file() and sha256_file(directory / name) == entry.sha256
@@ -110,7 +100,7 @@ class RunDir:
         )
 
     def unfinished(self, name: str, key: str) -> Path | None:
-        """What an interrupted run of a stage with this key left."""
+        """Return the directory that an interrupted run of a stage with this key left."""
         work = self.root / (name + PARTIAL)
         return work if _read(work / KEY) == key else None
 
@@ -118,7 +108,7 @@ class RunDir:
     def working(
         self, name: str, key: str, *, keep: bool, worth_keeping: Callable[[Path], set[str]] | None = None
     ) -> Iterator[Path]:
-        """A directory to work in until `finish`; what an interrupted run left there is kept only if `keep` is set.
+        """Make a directory to work in until `finish`; what an interrupted run left there stays only with `keep`.
 
         When the work fails or is interrupted, everything in it is removed but for the names that `worth_keeping` gives.
         """
@@ -136,7 +126,7 @@ class RunDir:
             raise
 
     def begin(self, name: str, key: str, *, keep: bool) -> Path:
-        """A directory to work in; what an interrupted run left there is kept only if it had the same key."""
+        """Make a directory to work in; what an interrupted run left there stays only with `keep` and the same key."""
         work = self.root / (name + PARTIAL)
         if keep and self.unfinished(name, key):
             return work  # and do not write the key again: on a full disk that would lose it
@@ -146,8 +136,9 @@ class RunDir:
         (work / KEY).write_text(key, encoding="utf-8")
         return work
 
-    def finish(self, name: str, key: str, summary: dict[str, Any], seconds: float) -> StageRecord:
-        """Write the manifest, last, and put the work in the place of what was there."""
+    def finish(self, key: str, result: Result, seconds: float) -> StageRecord:
+        """Write the record, last, and put the stage's work in the place of what was there."""
+        name = result.stage
         work, directory = self.root / (name + PARTIAL), self.stage(name)
         (work / KEY).unlink()
         files = {
@@ -155,7 +146,7 @@ class RunDir:
             for path in sorted(work.rglob("*"))
             if path.is_file()
         }
-        record = StageRecord(stage=name, key=key, files=files, seconds=seconds, summary=summary)
+        record = StageRecord(stage=name, key=key, files=files, seconds=seconds, summary=result.written())
         write_json(work / RECORD, record)
         if directory.exists():
             shutil.rmtree(directory)
@@ -164,11 +155,11 @@ class RunDir:
 
 
 class InUse(InputError):
-    """Another process holds the run."""
+    """The error for a run that another process holds."""
 
 
 class DiskFull(BentuneError):
-    """There is no space left; made by `explain_full_disk`."""
+    """The error for a disk without space left; `explain_full_disk` raises it."""
 
 
 @contextlib.contextmanager
@@ -194,7 +185,7 @@ def explain_full_disk(root: Path) -> Iterator[None]:
 
 
 def _full_place(error: BaseException, root: Path) -> Path:
-    """`root`, or the file that could not be written: in the cache of the hub, the BentoML stores, /tmp."""
+    """Return `root`, or the file that could not be written: in the hub's cache, the BentoML stores, /tmp."""
     name = getattr(error, "filename", None)
     place = Path(name).absolute() if isinstance(name, str) else root.absolute()
     return root.absolute() if place.is_relative_to(root.absolute()) else place
@@ -242,7 +233,7 @@ def _lock(root: Path) -> int:
 
 
 def _run_number(path: Path) -> tuple[str, int] | None:
-    """When a run was started, to sort by; None for what is no run."""
+    """Return when a run was started, to sort by; None for what is no run."""
     match = RUN_ID.fullmatch(path.name)
     return (match[1], int(match[2] or 0)) if match and path.is_dir() else None
 

@@ -1,14 +1,16 @@
-"""What a stage is given and what it leaves behind: the shape that every stage of the pipeline shares."""
+"""The interface of a stage: its module, the inputs that it is given, and the reporter that it writes to."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from training.pipeline.layout import StageFiles
+from training.pipeline.results import R, result_in
 from training.recipe.recipe import Recipe
 
-Summary = dict[str, Any]
+Files = TypeVar("Files", bound=StageFiles)
 
 MODULES = {
     "data": "training.data.stage",
@@ -25,7 +27,7 @@ MODULES = {
 
 
 class Reporter(Protocol):
-    """Where a stage tells people how far it is."""
+    """The place where a stage shows its progress to people."""
 
     def task(self, description: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
         """Show a progress bar; call the value with the number of steps done since the last call."""
@@ -36,7 +38,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One stage's run: read the directories of earlier stages in `inputs`, write into `work` only.
+    """One run of a stage: it reads the directories of earlier stages in `inputs`, and writes into `work` only.
 
     `work` becomes the stage's directory when the stage returns, and not before. After an interruption a stage finds
     there what it had written under the same settings, and may go on from it.
@@ -46,3 +48,15 @@ class Context:
     work: Path
     inputs: Mapping[str, Path]
     report: Reporter
+
+    def files(self, kind: type[Files]) -> Files:
+        """Return the files of an earlier stage. Raises KeyError for one that this stage does not read."""
+        return kind(self.inputs[kind.stage])
+
+    def has(self, kind: type[StageFiles]) -> bool:
+        """Return whether the recipe has this stage, which is there only where it is asked for."""
+        return kind.stage in self.inputs
+
+    def result(self, kind: type[R]) -> R:
+        """Read the result of an earlier stage."""
+        return result_in(self.inputs[kind.stage], kind)

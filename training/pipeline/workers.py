@@ -1,9 +1,8 @@
-"""The processes that one training is spread over: who leads, who follows, and what the leader tells the others.
+"""The worker processes that one training is spread over, and the messages of rank 0 to the other ranks.
 
-torchrun, `accelerate launch` and Kubeflow start the same command several times and say in the environment which of them
-each is. Only the leader opens the run, writes, and reports; the others wait for its word, take part in what is computed
-together, and end with its exit code. Its word goes over the store that they find each other by, not over the group that
-gradients go over: a stage of hours is no reason to give up, and a leader that is gone is noticed at once.
+torchrun, `accelerate launch` and Kubeflow start the same command several times and set the rank of each process in its
+environment. Only rank 0 opens the run, writes, and reports. The other ranks wait for its messages, take part in the
+computation, and end with its exit code.
 """
 
 import contextlib
@@ -18,30 +17,32 @@ from typing import Any, Protocol
 
 from bentune.bundle.errors import BentuneError
 
-FIND_EACH_OTHER = timedelta(minutes=15)
-A_WHILE = timedelta(hours=1)
-PARTING = timedelta(seconds=10)
+# Messages go over the store of the rendezvous, not over the process group of the gradients: a stage may take hours
+# without a timeout, and a rank 0 that is gone is noticed at once.
+RENDEZVOUS_TIMEOUT = timedelta(minutes=15)
+POLL = timedelta(hours=1)
+EXIT_TIMEOUT = timedelta(seconds=10)
 EXIT = "exit"
 # gloo has no type of error of its own.
 LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer")
 
 
 class Store(Protocol):
-    """What is used of torch.distributed's."""
+    """The used part of torch.distributed's Store."""
 
     def set(self, key: str, value: str) -> None:
-        """Keep a value for all processes."""
+        """Set a value for all processes."""
 
     def get(self, key: str) -> bytes:
-        """The value, waiting for it."""
+        """Return the value as soon as it is set."""
 
     def wait(self, keys: list[str], timeout: timedelta) -> None:
-        """Until all are set; raises DistStoreError when the time is up."""
+        """Wait until all keys are set. Raises DistStoreError after the timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which of the processes this one is: `rank` of `world`, of which `local` are on this machine; 0 leads."""
+    """The rank of this process in `world` processes; `local` of them are on this machine."""
 
     rank: int = 0
     world: int = 1
@@ -49,12 +50,12 @@ class Place:
 
     @property
     def leads(self) -> bool:
-        """Whether it writes and reports."""
+        """True for rank 0, which writes and reports."""
         return self.rank == 0
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
-    """As torchrun and its like say it; alone where they do not."""
+    """Read the place that torchrun and its like set in the environment; without them a single process."""
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environment.keys():
         return Place()
     return Place(
@@ -64,16 +65,16 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
     )
 
 
-class Dismissed(SystemExit):
-    """The leader has ended, with this exit code, where it was to say something else."""
+class Rank0Exit(SystemExit):
+    """The exit of rank 0, with its exit code, where another message was due."""
 
 
 class LostPeer(BentuneError):
-    """A process that trained together with this one is gone."""
+    """The error for a worker that ended in the middle of a training."""
 
 
 class Team:
-    """The leader's word to the processes that follow: each hears all of it, in order."""
+    """The messages of rank 0 to the other ranks; each receives all of them, in order."""
 
     def __init__(self, store: Store, here: Place) -> None:
         self.store = store
@@ -82,79 +83,76 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether it is the leader's end."""
+        """True in rank 0."""
         return self.here.leads
 
-    def say(self, word: dict[str, Any]) -> None:
-        """As the leader."""
-        self.store.set(f"word/{next(self.numbers)}", json.dumps(word))
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message to all other ranks; for rank 0 only."""
+        self.store.set(f"word/{next(self.numbers)}", json.dumps(message))
 
-    def dismiss(self, code: int) -> None:
-        """As the leader, last of all: tell the others the exit code, and stay until they have heard it.
+    def send_exit(self, code: int) -> None:
+        """Send the exit code as the last message, and wait until it is received; for rank 0 only.
 
-        The store that they hear it from may be in this very process.
+        The store that holds it may be in this very process.
         """
         from torch.distributed import DistError
 
-        self.say({EXIT: code})
+        self.send({EXIT: code})
         with contextlib.suppress(DistError):
-            self.store.wait([f"left/{rank}" for rank in range(1, self.here.world)], PARTING)
+            self.store.wait([f"left/{rank}" for rank in range(1, self.here.world)], EXIT_TIMEOUT)
 
-    def hear(self, at_most: timedelta | None = None) -> dict[str, Any]:
-        """The leader's next word, as long as it takes; or raises DistStoreError after `at_most`.
+    def receive(self, timeout: timedelta | None = None) -> dict[str, Any]:
+        """Wait for the next message of rank 0; without a timeout as long as it takes.
 
-        Raises BentuneError when the leader is gone.
+        Raises DistStoreError after the timeout, BentuneError when rank 0 is gone.
         """
         from torch.distributed import DistNetworkError, DistStoreError
 
         key = f"word/{next(self.numbers)}"
         while True:
             try:
-                self.store.wait([key], at_most or A_WHILE)
-                word: dict[str, Any] = json.loads(self.store.get(key))
+                self.store.wait([key], timeout or POLL)
+                message: dict[str, Any] = json.loads(self.store.get(key))
             except DistNetworkError as error:
                 raise BentuneError("the process that leads the training is gone; start all of them again") from error
             except DistStoreError:
-                if at_most is not None:
+                if timeout is not None:
                     raise
             else:
-                if EXIT in word:
+                if EXIT in message:
                     self.store.set(f"left/{self.here.rank}", "")
-                return word
+                return message
 
-    def agree(self, value: Any) -> Any:
-        """The leader's value, in every process; each calls it as often, and in the same order."""
+    def broadcast(self, value: Any) -> Any:
+        """Return the value of rank 0 in every rank; all ranks call this equally often and in the same order."""
         if self.leads:
-            self.say({"value": value})
+            self.send({"value": value})
             return value
-        word = self.hear()
-        if EXIT in word:
-            raise Dismissed(word[EXIT])
-        return word["value"]
+        message = self.receive()
+        if EXIT in message:
+            raise Rank0Exit(message[EXIT])
+        return message["value"]
 
 
 class Alone:
-    """A process without others: nobody is told anything, and its value is the agreed one."""
+    """A single process: it sends nothing, and its own value is the one that is broadcast."""
 
     leads = True
 
-    def say(self, word: dict[str, Any]) -> None:
-        """To nobody."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Do nothing: there is no other rank."""
 
-    def dismiss(self, code: int) -> None:
-        """Nobody."""
+    def send_exit(self, code: int) -> None:
+        """Do nothing: there is no other rank."""
 
-    def agree(self, value: Any) -> Any:
-        """The value."""
+    def broadcast(self, value: Any) -> Any:
+        """Return the value."""
         return value
 
 
 @contextlib.contextmanager
 def explain_lost_peer() -> Iterator[None]:
-    """Turn what gloo and NCCL say of a process that ended in the middle into a word on where to look.
-
-    The one that ended has told why; the others end because of it.
-    """
+    """Turn the errors of gloo and NCCL about a lost process into one that points to its own message."""
     try:
         yield
     except RuntimeError as error:
@@ -167,11 +165,11 @@ def explain_lost_peer() -> Iterator[None]:
 
 @functools.cache
 def team() -> Team | Alone:
-    """The team that this process is of. The first call waits for the others to be there."""
+    """Return the team of this process. The first call waits until all ranks are there."""
     here = place()
     if here.world == 1:
         return Alone()
     from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
-    store, _, _ = next(rendezvous("env://", timeout=FIND_EACH_OTHER))
+    store, _, _ = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
     return Team(PrefixStore("bentune", store), here)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.plan import Check, Entry, Plan
+from training.pipeline.layout import PlanFiles
 from training.plan.contention import MAX_CONTENTION
 
 CHECK_COLUMNS = ("variant", "provider", "MB", "accuracy", "points lost", "label flips", "in batches", "verdict")
@@ -27,7 +28,7 @@ ENTRY_COLUMNS = (
 
 def explanation(directory: Path) -> tuple[Plan, list[Table | str]]:
     """Read the plan of a stage's `directory`, with its tables and verdict. Raises InputError without one."""
-    file = directory / "plan.json"
+    file = PlanFiles(directory).plan
     if not file.is_file():
         raise InputError(f"{file} does not exist: run `bentune plan` first, or `bentune run`")
     plan = Plan.model_validate_json(file.read_bytes())

@@ -19,7 +19,9 @@ from bentune.bundle.plan import FP32, Check, Entry, Plan, model_file, scores_key
 from service.engine.predictor import Predictor, Session
 from service.engine.runtime import Runtime
 from service.tasks.task import Task
-from training.pipeline.stage import Context, Summary
+from training.pipeline.layout import DataFiles, ExportFiles, PlanFiles, VerifyFiles
+from training.pipeline.results import PlanResult
+from training.pipeline.stage import Context
 from training.plan.baseline import baseline
 from training.plan.candidates import Trial, candidates
 from training.plan.checks import Sample, logits_alone
@@ -34,24 +36,25 @@ from training.tasks.rows import RowFile, Rows, open_rows
 from training.tasks.saved import target_in
 
 
-def run(context: Context) -> Summary:
+def run(context: Context) -> PlanResult:
     """Search for the plan.
 
     Writes plan.json, golden.jsonl, baseline.json, report.md, pareto.png, and into model/ every variant that a pod may
     run. Raises GateError when none may be served.
     """
     quiet()
-    recipe, inputs, report = context.recipe, context.inputs, context.report
+    recipe, report = context.recipe, context.report
+    exported, data = context.files(ExportFiles), context.files(DataFiles)
     settings, cpu = recipe.plan, describe()
-    target = target_in(inputs["data"])
-    task = served_task(inputs["export"], recipe, target)
-    held_out = _some(open_rows(inputs["data"] / "test.parquet"), settings.rows, recipe.seed)
+    target = target_in(data.directory)
+    task = served_task(exported.directory, recipe, target)
+    held_out = _some(open_rows(data.test), settings.rows, recipe.seed)
     # Calibration on the test set would fit the scales of int8 to the rows that accuracy is compared on.
-    training = _some(open_rows(inputs["data"] / "train.parquet"), settings.calibration_rows, recipe.seed)
+    training = _some(open_rows(data.train), settings.calibration_rows, recipe.seed)
     sample = Sample(encoded(held_out, task.encoder), held_out.labels, task.encoder, target)
     trial = Trial(sample, encoded(training, task.encoder), settings, cpu.cores, recipe.seed)
     with report.task("building and checking variants", (1 + len(settings.variants)) * len(held_out)) as advance:
-        checks, models = candidates(inputs["export"] / model_file(FP32), context.work / "tried", trial, advance)
+        checks, models = candidates(exported.fp32, context.work / "tried", trial, advance)
     report.say(checks_table(checks))
     if all(found.problem for found in checks):
         raise GateError("plan", f"plan: nothing may be served, not even fp32: {checks[0].problem}")
@@ -74,11 +77,11 @@ def run(context: Context) -> Summary:
     logits = logits_alone(session, sample, cpu.cores, lambda _: None)
     lengths = [len(row) for row in sample.tokens]
     seen = baseline(lengths, logits, recipe.seed, target)
-    write_json(context.work / "baseline.json", seen)
+    write_json(PlanFiles(context.work).baseline, seen)
     _write(context, plan, models, task)
     report.say(entries_table(plan))
     report.say(escape(verdict(plan)))
-    return best.model_dump(mode="json")
+    return PlanResult(**best.model_dump())
 
 
 def _measured(
@@ -97,22 +100,22 @@ def _measured(
 
 
 def _write(context: Context, plan: Plan, models: dict[str, Path], task: Task) -> None:
-    work = context.work
-    (work / "model").mkdir()
+    work, files = context.work, PlanFiles(context.work)
+    files.model.mkdir()
     for variant in sorted(plan.variants - {FP32}):
         shutil.copyfile(models[variant], work / model_file(variant))
     shutil.rmtree(work / "tried")
-    lines = (context.inputs["verify"] / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = context.files(VerifyFiles).golden.read_text(encoding="utf-8").splitlines()
     golden = [GoldenRow.model_validate_json(line) for line in lines]
     for variant, provider in sorted({(entry.variant, entry.provider) for entry in plan.measured}):
-        directory = context.inputs["export"] if variant == FP32 else work
+        directory = context.files(ExportFiles).directory if variant == FP32 else work
         session = Session(directory / model_file(variant), provider, 1)
         predictor = Predictor(task, session)
         golden = _with_scores(golden, predictor, scores_key(variant, provider))
-    (work / "golden.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8")
-    draw_pareto(plan, work / "pareto.png")
-    (work / "report.md").write_text(markdown(plan), encoding="utf-8")
-    write_json(work / "plan.json", plan)
+    files.golden.write_text("".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8")
+    draw_pareto(plan, files.pareto)
+    files.report.write_text(markdown(plan), encoding="utf-8")
+    write_json(files.plan, plan)
 
 
 def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> list[GoldenRow]:

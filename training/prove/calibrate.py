@@ -5,9 +5,10 @@ import shutil
 import numpy as np
 
 from bentune.bundle.files import sha256_file, write_json
-from training.pipeline.stage import Context, Summary
-from training.prove.merge import WEIGHTS
-from training.prove.temperature import FILE, Temperature, fit_temperature, fold
+from training.pipeline.layout import CalibrateFiles, DataFiles, MergeFiles
+from training.pipeline.results import CalibrateResult, Temperature
+from training.pipeline.stage import Context
+from training.prove.temperature import fit_temperature, fold
 from training.tasks.base import quiet
 from training.tasks.classifier import load_classifier
 from training.tasks.logits import one_batch, torch_logits
@@ -16,24 +17,24 @@ from training.tasks.rows import read_rows
 from training.tasks.saved import processor_in, target_in
 
 
-def run(context: Context) -> Summary:
+def run(context: Context) -> CalibrateResult:
     """Write temperature.json and model/, the merged model with scaled logits. Raises InputError as `fold` does."""
     quiet()
-    merged = context.inputs["merge"] / "model"
-    rows = read_rows(context.inputs["data"] / "validation.parquet")
+    merged, files = context.files(MergeFiles).model, CalibrateFiles(context.work)
+    rows = read_rows(context.files(DataFiles).validation)
     model, tokenizer = load_classifier(merged), processor_in(merged)
     with context.report.task("fitting the temperature", len(rows)) as advance:
         logits, ids = torch_logits(model, tokenizer, rows, context.recipe.max_tokens, advance)
-    target = target_in(context.inputs["data"])
+    target = target_in(context.files(DataFiles).directory)
     fitted = fit_temperature(logits, rows.labels, target_of(context.recipe), target)
     shortest = np.array([min(range(len(rows)), key=lambda row: len(ids[row]))])
     one = one_batch(tokenizer, rows.take(shortest), context.recipe.max_tokens)
     fitted = fitted.model_copy(update={"layer": fold(model, one, fitted.temperature)})
-    shutil.copytree(merged, context.work / "model")  # with the tokenizer as it was before use
-    model.save_pretrained(context.work / "model", safe_serialization=True)
-    write_json(context.work / FILE, fitted)
+    shutil.copytree(merged, files.model)  # with the tokenizer as it was before use
+    model.save_pretrained(files.model, safe_serialization=True)
+    write_json(files.temperature, fitted)
     context.report.say(_message(fitted))
-    return fitted.model_dump() | {"weights_sha256": sha256_file(context.work / WEIGHTS)}
+    return CalibrateResult(**fitted.model_dump(), weights_sha256=sha256_file(files.weights))
 
 
 def _message(fitted: Temperature) -> str:

@@ -13,12 +13,12 @@ from bentune.quality.calibration import Calibration
 from bentune.quality.groups import by_column
 from bentune.quality.quality import Quality, Report
 from bentune.quality.registry import quality_of
-from training.pipeline.stage import Context, Summary
-from training.prove.evaluation import EXCERPT, FILE, SMALL, Changed, Compressed, Evaluation, Mistake, Scaled, Slice
+from training.pipeline.layout import CalibrateFiles, DataFiles, EvaluateFiles, TrainFiles
+from training.pipeline.results import CalibrateResult, EvaluateResult, Temperature
+from training.pipeline.stage import Context
+from training.prove.evaluation import EXCERPT, SMALL, Changed, Compressed, Evaluation, Mistake, Scaled, Slice
 from training.prove.evaluation_table import changed_table, metrics_table, slices_table
 from training.prove.larger import larger_models
-from training.prove.temperature import FILE as TEMPERATURE
-from training.prove.temperature import Temperature
 from training.tasks.base import quiet
 from training.tasks.logits import logits_of
 from training.tasks.registry import task_of
@@ -28,7 +28,7 @@ from training.tasks.targets.label_order import ranks_of
 from training.train.methods import load_same_base, load_tuned
 
 
-def run(context: Context) -> Summary:
+def run(context: Context) -> EvaluateResult:
     """Write evaluation.json: metrics before and after, their paired difference, slices, and example rows.
 
     `compressed` holds the metrics of `teacher` (with `distill`) and `dense` (before `prune`), and the paired difference
@@ -36,10 +36,10 @@ def run(context: Context) -> Summary:
     is no number.
     """
     quiet()
-    recipe, trained, settings = context.recipe, context.inputs["train"], context.recipe.evaluate
+    recipe, settings = context.recipe, context.recipe.evaluate
+    trained, data = context.files(TrainFiles).directory, context.files(DataFiles)
     labels, tokenizer = labels_of(trained), tokenizer_of(trained)
-    file = context.inputs["data"] / "test.parquet"
-    rows, carried = read_rows(file), read_carried(file, settings.slices)
+    rows, carried = read_rows(data.test), read_carried(data.test, settings.slices)
     measure: dict[str, Any] = {"bins": settings.calibration_bins}
     if settings.ordinal:
         measure["ranks"] = ranks_of(labels)
@@ -48,7 +48,7 @@ def run(context: Context) -> Summary:
         "confidence": settings.confidence,
         "seed": recipe.seed,
     }
-    target = target_in(context.inputs["data"])
+    target = target_in(data.directory)
     quality = quality_of(target)
     shown = task_of(recipe).shown(rows, carried.origins)
     with context.report.task("evaluating", 2 * len(rows)) as advance:
@@ -79,21 +79,19 @@ def run(context: Context) -> Summary:
             for name, logits in larger.items()
         },
     )
-    write_json(context.work / FILE, evaluation)
+    write_json(EvaluateFiles(context.work).evaluation, evaluation)
     context.report.say(metrics_table(evaluation))
     if evaluation.slices:
         context.report.say(slices_table(evaluation.slices))
     context.report.say(changed_table(evaluation.changed))
     headline = {"base": evaluation.base, "tuned": tuned}
     headline |= {name: one.metrics for name, one in evaluation.compressed.items()}
-    values = {name: found.metrics[evaluation.headline].model_dump() for name, found in headline.items()}
-    return values | {"rows": len(rows)}
+    values = {name: found.metrics[evaluation.headline] for name, found in headline.items()}
+    return EvaluateResult(rows=len(rows), **values)
 
 
 def _temperature(context: Context) -> Temperature | None:
-    if "calibrate" not in context.inputs:
-        return None
-    return Temperature.model_validate_json((context.inputs["calibrate"] / TEMPERATURE).read_bytes())
+    return context.result(CalibrateResult) if context.has(CalibrateFiles) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from bentune.quality.calibration import Calibration
 from bentune.quality.quality import Paired, Report
 from bentune.quality.registry import QUALITIES
 
-FILE = "evaluation.json"
 EXCERPT = 300
 """Characters of a text that are kept, because the file goes into the bundle."""
 SMALL = 30

@@ -9,28 +9,29 @@ from optimum.exporters.onnx import main_export
 
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.files import sha256_file
-from training.pipeline.stage import Context, Summary
+from training.pipeline.layout import ExportFiles
+from training.pipeline.results import ExportResult
+from training.pipeline.stage import Context
 from training.tasks.base import quiet
 from training.tasks.registry import task_of
 from training.tasks.saved import finished, processor_in
 
-ONNX = "model/fp32.onnx"
 
-
-def run(context: Context) -> Summary:
+def run(context: Context) -> ExportResult:
     """Write model/fp32.onnx, processor/ and config.json. Raises BentuneError when the exporter fails."""
     quiet()
-    work, merged, task = context.work, finished(context.inputs) / "model", task_of(context.recipe)
+    work, model, task = context.work, finished(context.inputs), task_of(context.recipe)
+    files = ExportFiles(work)
     exported = work / "optimum"
     with context.report.task("exporting to ONNX", None):
-        _export(merged, exported, task.onnx_task)
-    (work / "model").mkdir()
-    (exported / "model.onnx").rename(work / ONNX)
-    (exported / "config.json").rename(work / "config.json")
-    (work / "processor").mkdir()
-    task.write_processor(processor_in(merged), exported, work)
+        _export(model, exported, task.onnx_task)
+    files.model.mkdir()
+    (exported / "model.onnx").rename(files.fp32)
+    (exported / "config.json").rename(files.config)
+    files.processor.mkdir()
+    task.write_processor(processor_in(model), exported, work)
     shutil.rmtree(exported)
-    return {"onnx_sha256": sha256_file(work / ONNX), "onnx_bytes": (work / ONNX).stat().st_size}
+    return ExportResult(onnx_sha256=sha256_file(files.fp32), onnx_bytes=files.fp32.stat().st_size)
 
 
 def _export(merged: Path, output: Path, task: str) -> None:

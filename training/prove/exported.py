@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from bentune.bundle.manifest import SETTINGS
 from bentune.bundle.processor import InputSettings
 from bentune.bundle.targets.target import Target
 from service.tasks.registry import task_class
 from service.tasks.task import Encoded, Encoder
 from service.tasks.task import Task as ServedTask
+from training.pipeline.layout import ExportFiles
 from training.recipe.recipe import Recipe
 from training.tasks.registry import task_of
 from training.tasks.rows import Rows
@@ -20,10 +20,10 @@ SETTINGS_READER: TypeAdapter[InputSettings] = TypeAdapter(InputSettings)
 
 def served_task(exported: Path, recipe: Recipe, target: Target) -> ServedTask:
     """Open the service's task on the exported processor."""
-    task = task_of(recipe)
+    task, files = task_of(recipe), ExportFiles(exported)
     return task_class(recipe.task).open(
-        exported / "processor",
-        SETTINGS_READER.validate_json((exported / SETTINGS).read_bytes()),
+        files.processor,
+        SETTINGS_READER.validate_json(files.settings.read_bytes()),
         task.limits(exported, recipe.max_tokens),
         target,
         task.columns(recipe.data.columns),

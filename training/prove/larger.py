@@ -1,6 +1,5 @@
 """Larger models that a smaller one is compared with on the test set: its teacher, and itself before pruning."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -8,14 +7,14 @@ from transformers import AutoModelForSequenceClassification
 
 from bentune.bundle.arrays import Logits
 from bentune.bundle.errors import InputError
+from training.pipeline.fingerprints import TEACHER_KEY, teacher_digest
+from training.pipeline.layout import TrainFiles
+from training.pipeline.results import TeacherFiles
 from training.pipeline.stage import Reporter
-from training.pipeline.teacher_files import KEY, teacher_digest
 from training.recipe.recipe import Recipe
 from training.tasks.logits import logits_of
 from training.tasks.rows import Rows
 from training.tasks.saved import tokenizer_of
-from training.train.compress.distillation import TEACHER
-from training.train.compress.pruning import DENSE
 from training.train.compress.teacher import open_teacher
 
 
@@ -26,18 +25,17 @@ def larger_models(recipe: Recipe, trained: Path, rows: Rows, labels: list[str], 
     """
     found: dict[str, Logits] = {}
     if recipe.distill is not None:
-        if (
-            teacher_digest(recipe.distill.teacher)
-            != json.loads((trained / TEACHER).read_text(encoding="utf-8"))["sha256"]
-        ):
+        asked = TeacherFiles.model_validate_json(TrainFiles(trained).teacher.read_bytes())
+        if teacher_digest(recipe.distill.teacher) != asked.sha256:
             raise InputError(
-                f"{KEY}: {recipe.distill.teacher} has changed since training: run `bentune train` again, or restore it"
+                f"{TEACHER_KEY}: {recipe.distill.teacher} has changed since training: run `bentune train` again, or "
+                "restore it"
             )
         with report.task("evaluating the teacher", len(rows)) as advance:
             found["teacher"] = open_teacher(recipe).logits(rows, labels, advance)
     if recipe.prune is not None:
         dense = AutoModelForSequenceClassification.from_pretrained(
-            trained / DENSE, use_safetensors=True, dtype=torch.float32, local_files_only=True
+            TrainFiles(trained).dense, use_safetensors=True, dtype=torch.float32, local_files_only=True
         )
         with report.task("evaluating the model before pruning", len(rows)) as advance:
             found["dense"] = logits_of(dense, tokenizer_of(trained), rows, recipe.max_tokens, advance)

@@ -4,18 +4,18 @@ import torch
 
 from bentune.bundle.errors import GateError
 from bentune.bundle.files import sha256_file
-from training.pipeline.stage import Context, Summary
+from training.pipeline.layout import MergeFiles, TrainFiles
+from training.pipeline.results import MergeResult
+from training.pipeline.stage import Context
 from training.tasks.base import quiet
 from training.tasks.saved import labels_of, tokenizer_of
 from training.train.methods import merge_tuned
 
-WEIGHTS = "model/model.safetensors"
 
-
-def run(context: Context) -> Summary:
+def run(context: Context) -> MergeResult:
     """Write model/: config, weights and tokenizer. Raises GateError when the merged weights are not finite."""
     quiet()
-    trained = context.inputs["train"]
+    trained, files = context.files(TrainFiles).directory, MergeFiles(context.work)
     try:
         model = merge_tuned(context.recipe, labels_of(trained), trained)
     except ValueError as error:
@@ -23,6 +23,6 @@ def run(context: Context) -> Summary:
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise GateError("merge", f"merge: {broken[0]} holds values that are not finite; lower train.learning_rate")
-    model.save_pretrained(context.work / "model", safe_serialization=True)
-    tokenizer_of(trained).save_pretrained(context.work / "model")
-    return {"weights_sha256": sha256_file(context.work / WEIGHTS)}
+    model.save_pretrained(files.model, safe_serialization=True)
+    tokenizer_of(trained).save_pretrained(files.model)
+    return MergeResult(weights_sha256=sha256_file(files.weights))

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel
 from rich.table import Table
 
+from bentune.bundle.files import Frozen
 from bentune.bundle.targets.target import Target
 from training.tasks.digest import digest
 
@@ -25,7 +25,7 @@ class Stop:
     tokenizer_digest: str
 
 
-class Hop(BaseModel):
+class Hop(Frozen):
     """Comparison of one point of the chain with the one before it.
 
     Differences are of logits, None when they are not finite; digests are sha256.
@@ -45,6 +45,18 @@ class Hop(BaseModel):
     tokenizer_digest: str
     label_digest: str
     problems: list[str]
+
+
+class Parity(Frozen):
+    """parity.json: the chain from the trained model to the served one, on `rows` test rows."""
+
+    rows: int
+    hops: list[Hop]
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest difference of a logit at any hop."""
+        return max((hop.largest_difference or 0.0 for hop in self.hops), default=0.0)
 
 
 def compare(hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed: int, target: Target) -> Hop:

@@ -14,28 +14,13 @@ from scipy.optimize import minimize_scalar
 
 from bentune.bundle.arrays import Logits
 from bentune.bundle.errors import InputError
-from bentune.bundle.files import Frozen
 from bentune.bundle.targets.target import Target
+from training.pipeline.results import Temperature
 from training.tasks.rows import Labels
 from training.tasks.targets.target import TrainingTarget
 
-FILE = "temperature.json"
 MOST = 20.0
 """Upper end of the search for a temperature; the lower end is 1 / MOST."""
-
-
-class Temperature(Frozen):
-    """Temperature fitted on `rows` validation rows, with their losses in nats a row.
-
-    `layer` is the layer that was divided. Where these rows determine no temperature it is 1, and `problem` is set.
-    """
-
-    temperature: float
-    rows: int
-    log_loss_before: float
-    log_loss_after: float
-    layer: str = ""
-    problem: str = ""
 
 
 def fit_temperature(logits: Logits, gold: Labels, training: TrainingTarget, target: Target) -> Temperature:

@@ -21,12 +21,12 @@ from bentune.bundle.hardware import visible_cores
 from bentune.bundle.plan import CPU, FP32, model_file
 from bentune.bundle.targets.target import Target
 from service.engine.predictor import Predictor, Session, batches_by_length
-from training.pipeline.stage import Context, Summary
+from training.pipeline.layout import CalibrateFiles, DataFiles, ExportFiles, MergeFiles, TrainFiles, VerifyFiles
+from training.pipeline.results import CalibrateResult, VerifyResult
+from training.pipeline.stage import Context
 from training.prove.exported import encoded, ids_of, served_task
 from training.prove.golden import golden_rows
-from training.prove.parity import Hop, Stop, compare, hop_table
-from training.prove.temperature import FILE as TEMPERATURE
-from training.prove.temperature import Temperature
+from training.prove.parity import Hop, Parity, Stop, compare, hop_table
 from training.recipe.recipe import Recipe
 from training.tasks.base import quiet
 from training.tasks.classifier import load_classifier
@@ -39,26 +39,27 @@ from training.train.methods import load_tuned
 BATCH_TOKENS = 2048
 
 
-def run(context: Context) -> Summary:
+def run(context: Context) -> VerifyResult:
     """Write parity.json and golden.jsonl. Raises GateError with the name of the first failing hop."""
     quiet()
-    recipe, target = context.recipe, target_in(context.inputs["data"])
-    everything = open_rows(context.inputs["data"] / "test.parquet")
+    recipe, data, files = context.recipe, context.files(DataFiles), VerifyFiles(context.work)
+    target = target_in(data.directory)
+    everything = open_rows(data.test)
     chosen = np.random.default_rng(recipe.seed).permutation(len(everything))[: recipe.verify.rows]
     rows = everything.take(np.sort(chosen))
-    exported = context.inputs["export"]
-    points = 5 if "calibrate" in context.inputs else 4
+    exported = context.files(ExportFiles).directory
+    points = 5 if context.has(CalibrateFiles) else 4
     with context.report.task("verifying", points * len(rows)) as advance:
-        trained = _trained(recipe, context.inputs["train"], rows, advance)
+        trained = _trained(recipe, context.files(TrainFiles).directory, rows, advance)
         with _blamed_on("merge"):
-            merged = finished = _saved("merged", recipe, context.inputs["merge"] / "model", rows, advance)
+            merged = finished = _saved("merged", recipe, context.files(MergeFiles).model, rows, advance)
         bounds, hops = recipe.verify, list[Hop]()
         judged = partial(compare, flips_allowed=bounds.label_flips, target=target)
         hops.append(judged("merge", trained, merged, bounds.merge_tolerance))
-        if (calibrated := context.inputs.get("calibrate")) is not None:
+        if context.has(CalibrateFiles):
             with _blamed_on("calibrate"):
-                divided = _divided(merged, calibrated)
-                finished = _saved("calibrated", recipe, calibrated / "model", rows, advance)
+                divided = _divided(merged, context.result(CalibrateResult).temperature)
+                finished = _saved("calibrated", recipe, context.files(CalibrateFiles).model, rows, advance)
             hops.append(judged("calibrate", divided, finished, bounds.calibrate_tolerance))
         with _blamed_on("export"):
             predictor = served(exported, recipe, target)
@@ -67,8 +68,7 @@ def run(context: Context) -> Summary:
             batched = _onnx("fp32 ONNX in batches", predictor, recipe, exported, rows, advance, BATCH_TOKENS)
     hops.append(judged("export", finished, alone, bounds.export_tolerance))
     hops.append(judged("batch", alone, batched, bounds.batch_tolerance))
-    parity = {"rows": len(rows), "hops": [hop.model_dump(mode="json") for hop in hops]}
-    write_json(context.work / "parity.json", parity)
+    write_json(files.parity, Parity(rows=len(rows), hops=hops))
     context.report.say(hop_table(hops))
     for hop in hops:
         if hop.problems:
@@ -76,10 +76,8 @@ def run(context: Context) -> Summary:
                 hop.hop, f"verify: the hop `{hop.hop}` ({hop.before} -> {hop.after}): " + "; ".join(hop.problems)
             )
     golden = golden_rows(rows, alone, bounds.golden_rows, bounds.golden_tolerance, target)
-    (context.work / "golden.jsonl").write_text(
-        "".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8"
-    )
-    return {hop.hop: hop.largest_difference for hop in hops} | {"rows": len(rows)}
+    files.golden.write_text("".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8")
+    return VerifyResult.model_validate({hop.hop: hop.largest_difference for hop in hops} | {"rows": len(rows)})
 
 
 def served(exported: Path, recipe: Recipe, target: Target) -> Predictor:
@@ -111,8 +109,7 @@ def _saved(name: str, recipe: Recipe, directory: Path, rows: Rows, advance: Call
     return Stop(name, logits, ids, config_labels(directory), task_of(recipe).digest(tokenizer))
 
 
-def _divided(merged: Stop, calibrated: Path) -> Stop:
-    temperature = Temperature.model_validate_json((calibrated / TEMPERATURE).read_bytes()).temperature
+def _divided(merged: Stop, temperature: float) -> Stop:
     return replace(merged, name=f"merged / {temperature:.4g}", logits=merged.logits / np.float32(temperature))
 
 

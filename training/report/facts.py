@@ -1,6 +1,6 @@
-"""The facts of a run: what its stages wrote down, in one tree of which the report and the model card are made.
+"""The facts of a run: its stages' results and files in one tree, from which the report and the model card are made.
 
-Everything is read from the directories of stages; of a run that stopped half way the later parts are None.
+Everything is read from the directories of the stages. The later parts of a run that stopped half way are None.
 """
 
 import itertools
@@ -11,21 +11,21 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bentune.bundle.baseline import Baseline
 from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
 from bentune.bundle.plan import Plan
 from bentune.bundle.verdict import Verdict
 from bentune.quality.bootstrap import Interval
 from bentune.quality.quality import Paired, Report
-from training.data.report import REPORT, DataReport
-from training.pipeline.run_dir import RECORD, StageRecord
-from training.prove.evaluation import FILE, Compressed, Evaluation
+from training.data.report import DataReport, DoubtfulRow
+from training.pipeline.layout import DataFiles, EvaluateFiles, File, PlanFiles, StageFiles, VerifyFiles
+from training.pipeline.results import DataResult, PackageResult, Result, StageRecord, TrainResult
+from training.prove.evaluation import Compressed, Evaluation
+from training.prove.parity import Parity
 from training.recipe.file import digest
 from training.recipe.recipe import Recipe
-from training.report.shapes import DataFacts, DoubtfulRow, Fact, Packaged, Parity, TrainingFacts
 from training.search.result import DIRECTORY, RESULT, SearchResult
 
-DOUBTFUL = "doubtful.jsonl"
 SHOWN_DOUBTFUL = 5
 PARTS = {"train": "training", "validation": "validation", "test": "held out"}
 SPELLED = {
@@ -37,6 +37,7 @@ SPELLED = {
 }
 
 _FactT = TypeVar("_FactT", bound=BaseModel)
+_ResultT = TypeVar("_ResultT", bound=Result)
 
 
 class MetricChange(NamedTuple):
@@ -48,11 +49,11 @@ class MetricChange(NamedTuple):
     change: Interval | None
 
 
-class Judgement(Fact):
-    """What a comparison with the version that is served found: `numbers` and `slices` are cells to show, in words.
+class Judgement(Frozen):
+    """The comparison with the version that is served: `numbers` and `slices` are cells to show, in words.
 
-    A number is what it is of, the candidate's, the served one's, and the change. A slice is its name, its rows, gained
-    and lost ones, the change in points, the probability that chance made it worse, and what that says.
+    A number has its name, the candidate's value, the served version's, and the change. A slice has its name, its rows,
+    gained and lost rows, the change in points, the probability that chance made it worse, and the conclusion.
     """
 
     verdict: Verdict
@@ -61,62 +62,61 @@ class Judgement(Fact):
     slices: list[tuple[str, str, str, str, str, str]]
 
 
-class Facts(Fact):
-    """A run. `rows` is all that is known of the rows, `seconds` how long each stage took, `onnx_bytes` fp32's size.
+class Facts(Frozen):
+    """One run; `seconds` is how long each stage took.
 
-    `doubtful` are the first rows whose label is probably wrong. `search` is what was searched for on these rows, and
-    `judged` what a retrained version was compared with.
+    `rows` is the data stage's whole report, and `doubtful` its first rows whose label is probably wrong. `search` is a
+    search on these rows, `judged` the comparison of a retrained version.
     """
 
     recipe: Recipe
     recipe_digest: str
     seconds: dict[str, float]
-    data: DataFacts | None = None
+    data: DataResult | None = None
     rows: DataReport | None = None
     doubtful: tuple[DoubtfulRow, ...] = ()
     search: SearchResult | None = None
-    training: TrainingFacts | None = None
+    training: TrainResult | None = None
     evaluation: Evaluation | None = None
-    onnx_bytes: int | None = None
     parity: Parity | None = None
     plan: Plan | None = None
-    baseline: Baseline | None = None
-    packaged: Packaged | None = None
+    packaged: PackageResult | None = None
     judged: Judgement | None = None
 
 
 def facts_of(recipe: Recipe, stages: Mapping[str, Path]) -> Facts:
-    """Read what `stages`, the directories of those that were done for this recipe, by name, hold.
+    """Read the facts from `stages`, the directories of the stages that were done for this recipe, by name.
 
     Raises InputError that names the file for what no stage wrote.
     """
-    records = {name: _read(StageRecord, directory / RECORD, name) for name, directory in stages.items()}
+    records = {name: _read(StageRecord, StageFiles(directory).record, name) for name, directory in stages.items()}
 
-    def summary(kind: type[_FactT], name: str) -> _FactT | None:
-        return _valid(kind, records[name].summary, stages[name] / RECORD, name) if name in records else None
+    def result(kind: type[_ResultT]) -> _ResultT | None:
+        if kind.stage not in records:
+            return None
+        return _valid(kind, records[kind.stage].summary, StageFiles(stages[kind.stage]).record, kind.stage)
 
-    def file(kind: type[_FactT], stage: str, name: str) -> _FactT | None:
-        return _read(kind, stages[stage] / name, stage) if stage in stages and (stages[stage] / name).exists() else None
+    def file(kind: type[_FactT], stage: type[StageFiles], file: File) -> _FactT | None:
+        path = stages[stage.stage] / file.name if stage.stage in stages else None
+        return _read(kind, path, stage.stage) if path is not None and path.exists() else None
 
     return Facts(
         recipe=recipe,
         recipe_digest=digest(recipe),
         seconds={name: record.seconds for name, record in records.items()},
-        data=summary(DataFacts, "data"),
-        rows=file(DataReport, "data", REPORT),
-        doubtful=_doubtful(stages["data"] / DOUBTFUL) if "data" in stages else (),
-        training=summary(TrainingFacts, "train"),
-        evaluation=file(Evaluation, "evaluate", FILE),
-        onnx_bytes=records["export"].summary["onnx_bytes"] if "export" in records else None,
-        parity=file(Parity, "verify", "parity.json"),
-        plan=file(Plan, "plan", "plan.json"),
-        baseline=file(Baseline, "plan", "baseline.json"),
-        packaged=file(Packaged, "package", "artifacts.json"),
+        data=result(DataResult),
+        rows=file(DataReport, DataFiles, DataFiles.report),
+        doubtful=_doubtful(DataFiles(stages[DataFiles.stage]).doubtful) if DataFiles.stage in stages else (),
+        training=result(TrainResult),
+        evaluation=file(Evaluation, EvaluateFiles, EvaluateFiles.evaluation),
+        parity=file(Parity, VerifyFiles, VerifyFiles.parity),
+        plan=file(Plan, PlanFiles, PlanFiles.plan),
+        packaged=result(PackageResult),
     )
 
 
 def search_of(root: Path, fingerprint: str) -> SearchResult | None:
-    """What `bentune search` found in the run directory `root`; None where it did not search on rows of `fingerprint`.
+    """Read the search in the run directory `root`; None where it did not search on rows of `fingerprint`.
 
     Raises InputError that names the file for what no search wrote.
     """
@@ -126,12 +126,12 @@ def search_of(root: Path, fingerprint: str) -> SearchResult | None:
 
 
 def compared(tested: Evaluation) -> list[MetricChange]:
-    """Every metric of the whole, from the base model to the tuned one, in the order in which it is written down."""
+    """List the change of every metric from the base model to the tuned one, in the order of the file."""
     return list(_changes(tested.base, tested.difference, tested.tuned))
 
 
 def compressed(tested: Evaluation, larger: Compressed) -> list[MetricChange]:
-    """The same from a larger model to the tuned one."""
+    """List the change of every metric from a larger model to the tuned one."""
     return list(_changes(larger.metrics, larger.difference, tested.tuned))
 
 
@@ -143,12 +143,12 @@ def _changes(other: Report, difference: Paired, tuned: Report) -> Iterator[Metri
 
 
 def spelled(key: str) -> str:
-    """A metric's name for people."""
+    """Spell a metric's name for people."""
     return SPELLED.get(key, key.replace("_", " "))
 
 
 def _doubtful(file: Path) -> tuple[DoubtfulRow, ...]:
-    """The first rows of the file, which has the most doubtful first; none where labels were not judged."""
+    """Read the first rows of the file, which has the most doubtful first; none where labels were not judged."""
     if not file.is_file():
         return ()
     try:

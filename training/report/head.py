@@ -1,4 +1,4 @@
-"""The top of a report, and its last lines: numbers, what to mind, what was trained, the commands that do it again."""
+"""The top and the end of a report: key numbers, cautions, the recipe in words, the commands that repeat the run."""
 
 import re
 import shlex
@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.plan import FP32, Plan
+from training.pipeline.results import TrainResult
 from training.plan.contention import MAX_CONTENTION
 from training.plan.report import short_provider
 from training.recipe.recipe import Recipe
 from training.report.facts import Facts, spelled
-from training.report.shapes import TrainingFacts
 from training.tasks.registry import target_of, task_of
 
 LEAST_SHOWN = 0.001
-"""Below this share zeros are chance, not pruning."""
+"""A share of zeros below which they are chance, not pruning."""
 
 
 class Tile(NamedTuple):
@@ -27,7 +27,7 @@ class Tile(NamedTuple):
 
 
 def tiles_of(facts: Facts) -> list[Tile]:
-    """What a reader wants to know first."""
+    """List the key numbers of a run."""
     tiles = []
     if facts.evaluation:
         report = facts.evaluation.tuned
@@ -55,7 +55,7 @@ def tiles_of(facts: Facts) -> list[Tile]:
 
 
 def cautions_of(facts: Facts, missing: Sequence[str], revision: str) -> list[str]:
-    """What to mind, a sentence each."""
+    """List the cautions about a run, a sentence each."""
     cautions = list(facts.training.warnings) if facts.training else []
     if facts.parity:
         cautions += [f"hop {hop.hop}: {problem}" for hop in facts.parity.hops for problem in hop.problems]
@@ -75,7 +75,7 @@ def cautions_of(facts: Facts, missing: Sequence[str], revision: str) -> list[str
 
 
 def what_of(facts: Facts, revision: str) -> list[tuple[str, str]]:
-    """What was trained on what: names and values."""
+    """List names and values of the run: task, base model, method, rows, hardware, tags."""
     recipe, data, training, packaged = facts.recipe, facts.data, facts.training, facts.packaged
     settings = recipe.method.model_dump(mode="json", exclude={"name"})
     method = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items())
@@ -98,7 +98,7 @@ def what_of(facts: Facts, revision: str) -> list[tuple[str, str]]:
     if data:
         rows.append(("data fingerprint", data.fingerprint))
     rows += [("recipe digest", facts.recipe_digest), ("code revision", revision)]
-    if training and training.hardware:
+    if training:
         gpus = [", ".join(training.hardware.gpus)] if training.hardware.gpus else []
         rows.append(("trained on", "; ".join([*gpus, _cpu(training.hardware.cpu)])))
     if facts.plan and facts.plan.cpu:
@@ -108,8 +108,8 @@ def what_of(facts: Facts, revision: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _training(training: TrainingFacts, recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """How the weights were found, from whom, and what was taken out of them again."""
+def _training(training: TrainResult, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield names and values of the training, the distillation and the pruning."""
     kept = f"; the weights of step {training.best_step:,} were kept" if training.best_step else ""
     stopped = ", stopped early" if training.stopped_early else ""
     yield (
@@ -118,8 +118,7 @@ def _training(training: TrainingFacts, recipe: Recipe) -> Iterator[tuple[str, st
     )
     yield "learning rate", f"{training.learning_rate:g} at its peak, schedule {recipe.train.schedule}"
     where = "1 process" if training.processes == 1 else f"{training.processes} processes"
-    precision = f"{training.precision} in {where}" if training.precision else where
-    yield "computed in", f"{precision}, seed {recipe.seed}"
+    yield "computed in", f"{training.precision} in {where}, seed {recipe.seed}"
     if training.teacher:
         teacher, layers = training.teacher, recipe.distill.student_layers if recipe.distill else None
         student = f"; the student has {layers} of the base model's layers" if layers else ""
@@ -148,7 +147,7 @@ def _plain(value: Any) -> str:
 
 
 def served_of(plan: Plan) -> str:
-    """What is served, and what that changes of the answers of fp32, which all metrics are of; in a sentence."""
+    """Describe in a sentence the served variant, and how its answers differ from those of fp32."""
     served = f"{plan.variant} on {short_provider(plan.provider)}"
     checks = {(one.variant, one.provider): one for one in plan.checks}
     found = checks.get((plan.variant, plan.provider))
@@ -162,7 +161,7 @@ def served_of(plan: Plan) -> str:
 
 
 def commands_of(facts: Facts, revision: str, recipe_file: str) -> str:
-    """The commands that do it again, a line each."""
+    """Write the commands that repeat the run, a line each."""
     commit = re.fullmatch(r"([0-9a-f]{40})(-dirty)?", revision)
     tag, parent = facts.packaged.bento if facts.packaged else facts.recipe.name, facts.recipe.parent
     what = (
@@ -180,11 +179,11 @@ def commands_of(facts: Facts, revision: str, recipe_file: str) -> str:
 
 
 def request_of(recipe: Recipe) -> str:
-    """The command that asks the served model for an answer to one input of the recipe's task."""
+    """Write the command that sends one input of the recipe's task to the served model."""
     return f"curl -s http://localhost:3000/predict {task_of(recipe).request}"
 
 
-def _start(training: TrainingFacts | None) -> str:
+def _start(training: TrainResult | None) -> str:
     """Return the start of the command line, with the run's processes: docs/training/several-processes.md."""
     processes = training.processes if training else 1
     if training and training.sharded:

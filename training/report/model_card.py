@@ -11,13 +11,13 @@ from pathlib import Path
 
 from bentune.bundle.errors import InputError
 from bentune.quality.bootstrap import Interval
+from training.pipeline.results import DataResult, TrainResult
 from training.prove.evaluation import Evaluation
 from training.prove.evaluation_table import per_class
 from training.recipe.recipe import Recipe
 from training.recipe.section import PACKAGE
 from training.report.facts import Facts, spelled
 from training.report.head import request_of, served_of
-from training.report.shapes import DataFacts, TrainingFacts
 from training.report.tables import metrics_of
 from training.sources.locate import locate
 from training.tasks.registry import target_of, task_of
@@ -60,7 +60,7 @@ def model_card(facts: Facts) -> str:
 
 
 def public_name(given: str) -> str:
-    """What a recipe names, without the directories of this machine: of a path its last part."""
+    """Return a name of the recipe without the directories of this machine: of a path its last part."""
     try:
         place = locate(given, "source")
     except InputError:  # gone since, or of a kind that is no place
@@ -123,7 +123,7 @@ def _smaller(recipe: Recipe) -> str:
     return f", and {' and '.join(parts)}" if parts else ""
 
 
-def _data(data: DataFacts, recipe: Recipe) -> Iterator[str]:
+def _data(data: DataResult, recipe: Recipe) -> Iterator[str]:
     counts = ", ".join(f"{count:,} {name}" for name, count in data.rows.items())
     yield "## Data"
     sources = ", ".join(map(public_name, recipe.data.sources))
@@ -139,7 +139,7 @@ def _data(data: DataFacts, recipe: Recipe) -> Iterator[str]:
     )
 
 
-def _training(training: TrainingFacts, facts: Facts) -> Iterator[str]:
+def _training(training: TrainResult, facts: Facts) -> Iterator[str]:
     recipe, count = facts.recipe, training.parameters
     yield "## Training"
     yield (

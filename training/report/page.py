@@ -36,7 +36,7 @@ TEMPLATE = "page.html"
 STYLES = (("bentune.quality", "page.css"), ("training.report", "templates/page.css"))
 SHOWN_CHARACTERS = 300
 SAMPLE_CHARACTERS = 160
-"""Of a text in a table."""
+"""The longest piece of a text in a table."""
 RELIABLE = "How often the tuned model is right, by how sure it is"
 ROOMY = frozenset({"provider", "lone text ms", "padding", "rounds"})
 """Columns of what was measured that a phone goes without."""
@@ -61,7 +61,7 @@ TITLES = {
 
 
 def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revision: str, recipe_file: str) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
     `missing` names the stages that the facts know nothing of, `recipe_file` is where the recipe lies as it was used.
     """
@@ -162,17 +162,17 @@ def _digits(value: float | None) -> str:
 
 
 def _drawing(svg: str, alt: str) -> Markup:
-    """An SVG of ours with its text for who cannot see it; what matplotlib wrote into it is escaped already."""
+    """Add a text for screen readers to an SVG; what matplotlib wrote into it is escaped already."""
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))  # noqa: S704
 
 
 def _ticks(text: str) -> Markup:
-    """A sentence in which `this` is code."""
+    """Mark `this` in a sentence as code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (escaped before)
 
 
 def _split(report: DataReport, limits: RowLimits) -> str:
-    """How rows were held out, and how many were drawn at most, in a sentence each."""
+    """Describe how rows were held out, and how many were drawn at most, in a sentence each."""
     split = report.split
     how = {
         "label": f"Held out is the same share of each label, drawn with the seed {split.seed}",
@@ -191,7 +191,7 @@ def _balance(balance: Balance) -> str:
 
 
 def _views(augment: AugmentSettings) -> str:
-    """In which ways an image is seen otherwise than it is; nothing where each is seen as it is."""
+    """List the random changes of a training image; empty where there are none."""
     mirrored = "horizontally and vertically, each" if augment.flip == "both" else f"{augment.flip}ly"
     ways = {
         f"turned by up to {augment.rotation:g} degrees either way (rotation)": augment.rotation > 0,

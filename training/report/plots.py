@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from bentune.bundle.plan import Plan
 from bentune.quality.calibration import Bin
 from training.data.report import DataReport
+from training.pipeline.results import CurvePoint
 from training.plan.report import pareto_front, pareto_points, short_provider
 from training.report.facts import PARTS, spelled
-from training.report.shapes import CurvePoint
 
 SIZE_INCHES = (4.6, 2.9)
 """Narrow, so that its letters can be read where a phone shows it at its own size."""
@@ -72,7 +72,7 @@ class Series(NamedTuple):
 
 
 def curves(points: Sequence[CurvePoint], kept: int | None = None, name: str = "") -> list[Plot]:
-    """Loss, metrics of the validation rows and learning rate over the steps; what was not logged has no plot.
+    """Draw loss, metrics of the validation rows and learning rate over the steps; what was not logged has no plot.
 
     `kept` is the step whose weights were kept. `name` keeps the plots of one training apart from another's.
     """
@@ -127,7 +127,7 @@ def _curve(place: str, lines: Sequence[Series], caption: str, kept: int | None) 
 
 
 def lengths(report: DataReport) -> list[Plot]:
-    """How many words the rows of each part have, on the same axis."""
+    """Draw a histogram of the words of a row for each part, all on the same axis."""
     return [
         _histogram(f"words-{name}", report.word_edges, part.words.counts, f"Words in a row: {PARTS.get(name, name)}")
         for name, part in report.parts.items()
@@ -135,7 +135,7 @@ def lengths(report: DataReport) -> list[Plot]:
 
 
 def _histogram(name: str, edges: Sequence[int], counts: Sequence[int], caption: str) -> Plot:
-    """`counts` has a number for each of `edges`, which are evenly spaced; the last bin is open above."""
+    """Draw a histogram: `edges` are evenly spaced lower bounds, and the last bin is open above."""
     width = edges[1] - edges[0] if len(edges) > 1 else 1
 
     def paint(axes: Axes) -> None:
@@ -150,7 +150,7 @@ def _histogram(name: str, edges: Sequence[int], counts: Sequence[int], caption: 
 
 
 def reliability(models: Mapping[str, Sequence[Bin]], caption: str) -> Plot:
-    """How often models are right by how sure they are: each bin's means, its dot as large as its rows are many."""
+    """Draw accuracy against confidence: the means of each bin, as a dot whose area is its number of rows."""
     known = {
         name: [(one.confidence or 0.0, one.accuracy or 0.0, one.rows) for one in bins if one.rows]
         for name, bins in models.items()
@@ -175,7 +175,7 @@ def reliability(models: Mapping[str, Sequence[Bin]], caption: str) -> Plot:
 
 
 def heat_map(confusion: Sequence[Sequence[int]], caption: str) -> Plot:
-    """The confusion matrix of many labels, without its numbers: each cell as dark as its share of the gold label."""
+    """Draw a confusion matrix without its numbers: each cell is as dark as its share of the gold label."""
 
     def paint(axes: Axes) -> None:
         axes.grid(visible=False)
@@ -194,7 +194,7 @@ def heat_map(confusion: Sequence[Sequence[int]], caption: str) -> Plot:
 
 
 def pareto(plan: Plan) -> Plot:
-    """Accuracy against speed, the best way of running each variant; the line joins what nothing else beats."""
+    """Draw accuracy against speed, each variant at its best; the line joins what nothing else beats."""
     points = pareto_points(plan)
 
     def paint(axes: Axes) -> None:
@@ -221,7 +221,7 @@ def pareto(plan: Plan) -> Plot:
 
 
 def _draw(name: str, paint: Callable[[Axes], None]) -> str:
-    """The <svg> of what `paint` draws; `name` keeps its ids apart from those of other plots of the page."""
+    """Return the <svg> that `paint` draws; `name` keeps its ids apart from those of other plots of the page."""
     content = io.StringIO()
     with rc_context(STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that matplotlib's own font lacks: the browser has another

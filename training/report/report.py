@@ -1,4 +1,4 @@
-"""Writes what a run was and found for people: report.html, README.md (the model card) and recipe.yaml beside it."""
+"""The report of a run for people: report.html, README.md (the model card) and recipe.yaml beside it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ RECIPE = "recipe.yaml"
 
 
 class Written(NamedTuple):
-    """Where the files are, and the stages that they say nothing of."""
+    """The paths of the written files, and the stages that are not in them."""
 
     page: Path
     card: Path
@@ -30,8 +30,8 @@ class Written(NamedTuple):
 def write_report(recipe: Recipe, run: RunDir, judged: Judgement | None = None) -> Written:
     """Write the report of a run that this process holds; stages that were not done for this recipe are left out.
 
-    `judged` is what the bundle of the run was compared with, and left out where it is of another one.
-    The same stages give the same bytes. Raises InputError when there is none, and for a file that no stage wrote.
+    `judged` is the comparison of the run's bundle; one of another bundle is left out. The same stages give the same
+    bytes. Raises InputError when no stage is done, and for a file that no stage wrote.
     """
     stages = standing(recipe, run)
     if not stages:

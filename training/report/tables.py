@@ -1,4 +1,4 @@
-"""The report's tables: what stands in each row of those that are more than a list of facts."""
+"""The report's tables: the rows of those that need more than a list of facts."""
 
 import contextlib
 import json
@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from bentune.quality.bootstrap import Interval
 from training.data.report import DataReport, Pair
+from training.pipeline.results import DataResult, TrainResult
 from training.prove.evaluation import Evaluation
 from training.recipe.derived import value_of
 from training.recipe.recipe import Recipe
 from training.recipe.train import AugmentSettings
 from training.report.facts import compared, compressed, spelled
 from training.report.plots import Plot, heat_map
-from training.report.shapes import DataFacts, TrainingFacts
 from training.search.result import SearchResult
 
 MOST_LABELS = 12
@@ -51,7 +51,7 @@ class MetricRow(NamedTuple):
 
 
 class SeenRow(NamedTuple):
-    """How many training rows a label has, how many of them training saw, and how much each weighs in the loss."""
+    """One label: its training rows, how many of them training used, and their weight in the loss."""
 
     label: str
     given: int
@@ -79,7 +79,7 @@ class Confusion(NamedTuple):
 
 
 class LengthRow(NamedTuple):
-    """How long the rows of a part are, in words and in characters."""
+    """The lengths of the rows of one part, in words or in characters."""
 
     part: str
     unit: str
@@ -97,8 +97,8 @@ class DuplicateRow(NamedTuple):
     sample: Pair | None
 
 
-def label_rows(data: DataFacts) -> list[LabelRow]:
-    """In the order of the labels."""
+def label_rows(data: DataResult) -> list[LabelRow]:
+    """List a row for each label, in their order."""
     most = max(data.rows_by_label["train"].values(), default=1)
     return [
         LabelRow(
@@ -111,7 +111,7 @@ def label_rows(data: DataFacts) -> list[LabelRow]:
 
 
 def metrics_of(tested: Evaluation) -> MetricRows:
-    """Every metric of the whole that has an interval: before, of the larger models that there were, and after."""
+    """List every metric that has an interval: before, of the larger models that there were, and after."""
     names = {"teacher": "teacher", "dense": "before pruning"}
     larger = {names.get(name, name): compressed(tested, one) for name, one in tested.compressed.items()}
     columns = [compared(tested), *larger.values()]
@@ -129,11 +129,9 @@ def _change(change: Interval, *, percent: bool) -> str:
     return f"{change.value:+.3f}, {change.low:+.3f} to {change.high:+.3f}"
 
 
-def seen_rows(training: TrainingFacts, augment: AugmentSettings) -> list[SeenRow]:
-    """What balance and augmentation did to the training rows; nothing where training saw them as they are."""
+def seen_rows(training: TrainResult, augment: AugmentSettings) -> list[SeenRow]:
+    """List the effect of balance and augmentation by label; empty where training used the rows as they are."""
     seen = training.training_rows
-    if seen is None:
-        return []
     same = seen.by_label["given"] == seen.by_label["trained"] and not seen.perturbed and not augment.changes_images
     if same and seen.weights is None:
         return []
@@ -144,7 +142,7 @@ def seen_rows(training: TrainingFacts, augment: AugmentSettings) -> list[SeenRow
 
 
 def trial_rows(found: SearchResult, recipe: Recipe) -> list[TrialRow]:
-    """The best MOST_TRIALS trials first; one with the values of `recipe`, that of the run, is `chosen`."""
+    """List at most MOST_TRIALS trials, the best first; one with the values of the run's `recipe` is `chosen`."""
     towards = -1 if found.direction == "maximize" else 1
     order = sorted(
         found.trials, key=lambda one: (one.value is None, 0.0 if one.value is None else towards * one.value, one.number)
@@ -174,7 +172,7 @@ def trial_rows(found: SearchResult, recipe: Recipe) -> list[TrialRow]:
 
 
 def _values_of(recipe: Recipe, keys: list[str]) -> dict[str, Any]:
-    """The recipe's values of these keys; without those that it does not have."""
+    """Return the recipe's values of these keys, without those that it does not have."""
     found: dict[str, Any] = {}
     for key in keys:
         with contextlib.suppress(KeyError, TypeError):
@@ -205,7 +203,7 @@ def confusion_of(labels: list[str], matrix: list[list[int]]) -> Confusion:
 
 
 def length_rows(report: DataReport) -> list[LengthRow]:
-    """A row for each part and unit."""
+    """List a row for each part and unit."""
     return [
         LengthRow(name, unit, found.smallest, found.median, found.p95, found.largest)
         for name, part in report.parts.items()
@@ -214,7 +212,7 @@ def length_rows(report: DataReport) -> list[LengthRow]:
 
 
 def duplicate_rows(report: DataReport) -> list[DuplicateRow]:
-    """What was left out for another row, then what contradicts another row; nothing where there is none."""
+    """List the rows left out as duplicates, then those that contradict another row; empty where there are none."""
     return [row for row in _duplicates(report) if row.rows]
 
 

@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import write_json
+from training.pipeline.layout import DataFiles
 from training.recipe.recipe import Recipe
 from training.tasks.registry import target_of
 from training.tasks.rows import label_column
-from training.tasks.saved import TARGET, labels_of
+from training.tasks.saved import labels_of
 
 
 def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict[str, int]]:
@@ -22,8 +23,8 @@ def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict
     the test set. Raises InputError when there are too few rows for both sets.
     """
     names = ("train", "validation")
-    if not (data / "validation.parquet").is_file():
-        table = pq.read_table(data / "train.parquet")
+    if not DataFiles(data).validation.is_file():
+        table = pq.read_table(DataFiles(data).train)
         apart = target_of(recipe).draw_gold(label_column(table), recipe.search.validation, recipe.seed)
         if not apart.any() or apart.all():
             raise InputError(
@@ -32,8 +33,8 @@ def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict
             )
         directory.mkdir(parents=True, exist_ok=True)
         for name, chosen in zip(names, (~apart, apart), strict=True):
-            pq.write_table(table.filter(pa.array(chosen)), directory / f"{name}.parquet")
-        write_json(directory / "labels.json", labels_of(data))
-        shutil.copyfile(data / TARGET, directory / TARGET)
+            pq.write_table(table.filter(pa.array(chosen)), DataFiles(directory).part(name))
+        write_json(DataFiles(directory).labels, labels_of(data))
+        shutil.copyfile(DataFiles(data).target, DataFiles(directory).target)
         data = directory
-    return data, {name: pq.read_metadata(data / f"{name}.parquet").num_rows for name in names}
+    return data, {name: pq.read_metadata(DataFiles(data).part(name)).num_rows for name in names}

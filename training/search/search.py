@@ -16,10 +16,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.files import write_json, write_text
-from training.pipeline.fingerprints import base_files_digest
+from training.pipeline.fingerprints import base_files_digest, teacher_digest
+from training.pipeline.layout import DataFiles
+from training.pipeline.results import CurvePoint, DataResult
 from training.pipeline.run_dir import RunDir
 from training.pipeline.stage import Context, Reporter
-from training.pipeline.teacher_files import teacher_digest
 from training.pipeline.workers import place
 from training.recipe.file import digest, spelled_out
 from training.recipe.recipe import Recipe
@@ -55,7 +56,7 @@ def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
         raise InputError(f"search: {place().world} processes were started, but search needs one: omit torchrun")
     directory = run.root / DIRECTORY
     directory.mkdir(exist_ok=True)
-    rows, counts = search_rows(recipe, run.stage("data"), directory / "rows")
+    rows, counts = search_rows(recipe, run.files(DataFiles).directory, directory / "rows")
     study = _study(recipe, run, directory / STORAGE)
     finished = _finished(study)
     if finished:
@@ -66,8 +67,7 @@ def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
         _try(trial, study, recipe, rows, directory, report)
         finished = _finished(study)
         report.say(_line(_tried(finished[-1]), recipe.search.metric))
-    record = run.record("data")
-    result = _result(study, finished, recipe, counts, record.summary["fingerprint"] if record is not None else "")
+    result = _result(study, finished, recipe, counts, run.result(DataResult).fingerprint)
     write_json(directory / RESULT, result)
     _write_best(recipe, result, directory / BEST)
     return result
@@ -162,7 +162,7 @@ def _try(
         # A trial is measured by the curve before pruning, so it need not prune.
         drawn = with_values(recipe, values).model_copy(update={"prune": None})
         context = Context(drawn, work, {"data": rows}, report)
-        value = _reached(train.run(context, [_PruningCallback(trial, recipe.search.metric)])["curve"], recipe)
+        value = _reached(train.run(context, [_PruningCallback(trial, recipe.search.metric)]).curve, recipe)
         state = TrialState.COMPLETE
     except optuna.TrialPruned:
         state = TrialState.PRUNED
@@ -178,9 +178,9 @@ def _try(
     gc.collect()  # frees the model and its optimizer before the next trial loads its own
 
 
-def _reached(curve: list[dict[str, float]], recipe: Recipe) -> float:
+def _reached(curve: list[CurvePoint], recipe: Recipe) -> float:
     """Return the metric of the weights that a run would keep: the best checkpoint's, or the last one's."""
-    measured = [entry[key] for entry in curve if (key := f"eval_{recipe.search.metric}") in entry]
+    measured = [value for point in curve if (value := point.measured(recipe.search.metric)) is not None]
     if not recipe.data.split.validation:
         return measured[-1]
     return max(measured) if recipe.search.towards == "maximize" else min(measured)

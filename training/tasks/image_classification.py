@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bentune.bundle.files import write_json
-from bentune.bundle.manifest import SETTINGS, Columns, ImageLimits, Limits
+from bentune.bundle.manifest import Columns, ImageLimits, Limits
+from training.pipeline.layout import ExportFiles
 from training.recipe.data import ColumnNames, DataSettings
 from training.sources.image_files import IMAGES_AT_ONCE, checked_image
 from training.sources.raw import Raw, Source
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from training.tasks.image.rows import ImageRows
     from training.tasks.logits import Processor
     from training.tasks.rows import Rows
-
-LIMITS = "limits.json"
 
 
 class ImageClassification(Task):
@@ -100,13 +99,13 @@ class ImageClassification(Task):
     def write_processor(self, processor: "ImageProcessor", exported: Path, directory: Path) -> None:
         """Write the steps from an image to pixel values, and limits.json."""
         del exported
-        write_json(directory / SETTINGS, processor.settings)
-        write_json(directory / LIMITS, processor.limits)
+        write_json(ExportFiles(directory).settings, processor.settings)
+        write_json(ExportFiles(directory).limits, processor.limits)
 
     def limits(self, exported: Path, max_tokens: int) -> Limits:
         """Return the most pixels, and the patches that an image costs."""
         del max_tokens
-        return ImageLimits.model_validate_json((exported / LIMITS).read_bytes())
+        return ImageLimits.model_validate_json(ExportFiles(exported).limits.read_bytes())
 
     def digest(self, processor: "ImageProcessor") -> str:
         """Return the digest of the steps."""
@@ -114,7 +113,7 @@ class ImageClassification(Task):
 
     def exported_digest(self, exported: Path) -> str:
         """Return the digest of the steps as they were written."""
-        return digest(json.loads((exported / SETTINGS).read_bytes()))
+        return digest(json.loads(ExportFiles(exported).settings.read_bytes()))
 
     def shown(self, rows: "Rows", origins: Sequence[str]) -> "Rows":
         """Return the rows with each image's origin in the place of the image."""

@@ -8,22 +8,21 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from bentune.bundle.targets.registry import target_in as target_of_entries
 from bentune.bundle.targets.target import Target
+from training.pipeline.layout import CalibrateFiles, MergeFiles, TrainFiles
 from training.tasks.image.processor import FILE as PREPROCESSOR
 from training.tasks.image.processor import ImageProcessor
 from training.tasks.logits import Processor
 
-TARGET = "target.json"
-
 
 def labels_of(trained: Path) -> list[str]:
     """Read the labels of the train stage, in the order of the logits."""
-    labels: list[str] = json.loads((trained / "labels.json").read_text(encoding="utf-8"))
+    labels: list[str] = json.loads(TrainFiles(trained).labels.read_text(encoding="utf-8"))
     return labels
 
 
 def target_in(directory: Path) -> Target:
     """Read the target that the data stage wrote, or the train stage copied."""
-    return target_of_entries(json.loads((directory / TARGET).read_text(encoding="utf-8")))
+    return target_of_entries(json.loads(TrainFiles(directory).target.read_text(encoding="utf-8")))
 
 
 def processor_in(directory: Path) -> Processor:
@@ -36,7 +35,7 @@ def processor_in(directory: Path) -> Processor:
 
 def tokenizer_of(trained: Path) -> Processor:
     """Load the tokenizer or the image processor that the train stage saved."""
-    return processor_in(trained / "tokenizer")
+    return processor_in(TrainFiles(trained).tokenizer)
 
 
 def config_labels(model: Path) -> list[str]:
@@ -47,4 +46,6 @@ def config_labels(model: Path) -> list[str]:
 
 def finished(stages: Mapping[str, Path]) -> Path:
     """Choose the stage whose model is served: `calibrate` where the recipe has it, else `merge`."""
-    return stages.get("calibrate") or stages["merge"]
+    if CalibrateFiles.stage in stages:
+        return CalibrateFiles(stages[CalibrateFiles.stage]).model
+    return MergeFiles(stages[MergeFiles.stage]).model

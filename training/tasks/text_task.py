@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bentune.bundle.files import write_json
-from bentune.bundle.manifest import SETTINGS, Columns, Limits
+from bentune.bundle.manifest import Columns, Limits
 from bentune.bundle.processor import ProcessorSettings
+from training.pipeline.layout import ExportFiles
 from training.recipe.data import ColumnNames, DataSettings
 from training.sources.raw import Raw, Source
 from training.tasks.task import Input, ReadText, Task
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from training.tasks.logits import Processor
     from training.tasks.rows import Rows
 
-TOKENIZER = "processor/tokenizer.json"
 ROWS_AT_ONCE = 1000
 
 
@@ -74,9 +74,9 @@ class TextTask(Task):
         from training.tasks.text.tokenized import tokenized
 
         if not team().leads:
-            return Dataset.from_file(team().agree(None))
+            return Dataset.from_file(team().broadcast(None))
         rows = tokenized(parts, processor, max_tokens, file)
-        team().agree(str(file.resolve()))
+        team().broadcast(str(file.resolve()))
         return rows
 
     def columns(self, names: ColumnNames) -> Columns:
@@ -85,14 +85,14 @@ class TextTask(Task):
 
     def write_processor(self, processor: Any, exported: Path, directory: Path) -> None:
         """Write tokenizer.json as Optimum saved it, and what it leaves open."""
-        (exported / "tokenizer.json").rename(directory / TOKENIZER)
+        (exported / "tokenizer.json").rename(ExportFiles(directory).tokenizer)
         settings = ProcessorSettings(
             pad_id=processor.pad_token_id,
             pad_type_id=processor.pad_token_type_id,
             padding_side=processor.padding_side,
             truncation_side=processor.truncation_side,
         )
-        write_json(directory / SETTINGS, settings)
+        write_json(ExportFiles(directory).settings, settings)
 
     def limits(self, exported: Path, max_tokens: int) -> Limits:
         """Return the most tokens."""
@@ -107,7 +107,7 @@ class TextTask(Task):
         """Return the digest of tokenizer.json."""
         from tokenizers import Tokenizer
 
-        return tokenizer_digest(Tokenizer.from_file(str(exported / TOKENIZER)))
+        return tokenizer_digest(Tokenizer.from_file(str(ExportFiles(exported).tokenizer)))
 
     def bound(self, max_tokens: int) -> str:
         """Return the most tokens."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-Curve = Sequence[dict[str, float]]
+from training.pipeline.results import CurvePoint
 
 RISING = 2  # evaluations in a row: one that is higher is chance
 RISE = 0.02
@@ -10,19 +10,18 @@ FALL = 0.05
 GAP = 0.5
 
 
-def curve_warnings(curve: Curve, best_step: int | None = None) -> list[str]:
+def curve_warnings(curve: Sequence[CurvePoint], best_step: int | None = None) -> list[str]:
     """List the problems that the curves show, one sentence each; empty without any.
 
-    `curve` has an entry for each point: `step`, and `loss` (training, the mean since the point before) or `eval_loss`
-    (validation), both in units of the minimized loss. `best_step` is the step whose weights were kept.
+    Losses are in the units of the loss that was minimized. `best_step` is the step whose weights were kept.
 
     A model is over-fitted when the validation loss rose at each of the last evaluations, by 2 % or more in all, while
     the training loss fell (Prechelt 1998, "Early stopping - but when?", criterion UP), or when it ends 50 % or more
     above the training loss and above its own minimum. Training was too short when the validation loss still fell by 5 %
     or more at the last evaluation. The learning rate was too low when the training loss never fell by as much.
     """
-    training = [(int(point["step"]), point["loss"]) for point in curve if "loss" in point]
-    validation = [(int(point["step"]), point["eval_loss"]) for point in curve if "eval_loss" in point]
+    training = [(point.step, point.loss) for point in curve if point.loss is not None]
+    validation = [(point.step, point.eval_loss) for point in curve if point.eval_loss is not None]
     found = []
     if (rose := _over_fitted(training, validation)) is not None:
         kept = (

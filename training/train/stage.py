@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -13,9 +13,11 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from bentune.bundle.arrays import Logits
 from bentune.bundle.files import write_json
+from training.pipeline.layout import DataFiles, TrainFiles
 from training.pipeline.previous_version import open_parent, weights_of
 from training.pipeline.provenance import training_hardware
-from training.pipeline.stage import Context, Reporter, Summary
+from training.pipeline.results import DistilledFrom, Parameters, TrainResult, TrainStart
+from training.pipeline.stage import Context, Reporter
 from training.pipeline.workers import place, team
 from training.recipe.recipe import Recipe
 from training.tasks.base import base_digest, load_base, quiet
@@ -23,22 +25,22 @@ from training.tasks.image.rows import ImageRows
 from training.tasks.logits import Processor
 from training.tasks.registry import task_of
 from training.tasks.rows import Rows, open_rows
-from training.tasks.saved import TARGET, labels_of, target_in
+from training.tasks.saved import labels_of, target_in
 from training.tasks.targets.losses import Loss
 from training.train.compress import pruning
 from training.train.compress.distillation import ANSWERS, DistillationLoss, ask_teacher, taught
-from training.train.compress.pruning import dense_summary, prune_and_tune, require_prunable
+from training.train.compress.pruning import dense_result, prune_and_tune, require_prunable
 from training.train.curves import curve_warnings
 from training.train.fit.deepspeed import require_deepspeed
 from training.train.fit.fit import Fitted, fit
 from training.train.fit.fsdp import fsdp_requested, require_shardable
 from training.train.fit.rows import TrainingRows, training_rows
 from training.train.fit.trainer import last_whole_checkpoint
-from training.train.methods import BASE, count, prepare, save_tuned
+from training.train.methods import UsedBase, count, prepare, save_tuned
 
 CHECKPOINTS = "checkpoints"
 TOKENS = "tokens"
-Ask = Callable[[Recipe, TrainingRows, list[str], Path, Reporter], tuple[Logits, Summary]]
+Ask = Callable[[Recipe, TrainingRows, list[str], Path, Reporter], tuple[Logits, DistilledFrom | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,10 @@ class TrainingInputs:
     rows: Dataset | ImageRows
     validation: Dataset | ImageRows | None
     loss: Loss
-    summary: Summary
+    start: TrainStart
 
 
-def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
+def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> TrainResult:
     """Write adapter/ or model/, tokenizer/, labels.json and base.json; `callbacks` are passed to Trainer.
 
     An interrupted run resumes from its last complete checkpoint in the same directory, and ends with the same weights
@@ -63,8 +65,8 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
     """
     recipe, work = context.recipe, context.work
     ready = prepare_training(context)
-    summary = dense_summary(work)
-    if summary is None:
+    result = dense_result(work)
+    if result is None:
         fitted = fit(
             ready.model,
             ready.tokenizer,
@@ -76,17 +78,17 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
             ready.loss,
             callbacks,
         )
+        result = _result(ready.start, fitted, context.report)
         if not place().leads:
-            return {}  # rank 0 writes
+            return result  # rank 0 writes
         save_tuned(ready.model, recipe.method, work)
-        summary = {**ready.summary, **_fit_summary(fitted, context.report)}
-    write_json(work / "labels.json", ready.labels)
-    shutil.copyfile(context.inputs["data"] / TARGET, work / TARGET)
+    write_json(TrainFiles(work).labels, ready.labels)
+    shutil.copyfile(context.files(DataFiles).target, TrainFiles(work).target)
     if recipe.prune is not None:
         pruned = prune_and_tune(
             recipe,
             ready.labels,
-            summary,
+            result,
             cast("PreTrainedTokenizerBase", ready.tokenizer),  # images are not pruned: training.recipe.refused
             ready.rows,
             ready.validation,
@@ -94,10 +96,10 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> Summary:
             context.report,
             ready.loss,
         )
-        summary = {**summary, "pruned": pruned}
+        result = result.model_copy(update={"pruned": pruned})
     for left in (work / CHECKPOINTS, work / TOKENS, work / ANSWERS):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    return summary
+    return result
 
 
 def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs:
@@ -107,17 +109,19 @@ def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs
     texts and runs the teacher, and the other workers read its files.
     """
     quiet()
-    recipe, work, data = context.recipe, context.work, context.inputs["data"]
+    recipe, work, data = context.recipe, context.work, context.files(DataFiles)
     require_shardable(recipe)
     require_deepspeed(recipe)
-    labels, task = labels_of(data), task_of(recipe)
-    start = _start(recipe, data.parents[2])
+    labels, task = labels_of(data.directory), task_of(recipe)
+    start = _start(recipe, data.directory.parents[2])
     tokenizer = task.processor(start)
-    tokenizer.save_pretrained(work / "tokenizer")  # before its first use, which changes its truncation and padding
+    tokenizer.save_pretrained(
+        TrainFiles(work).tokenizer
+    )  # before its first use, which changes its truncation and padding
     base = load_base(start, labels)
     digest = base_digest(start, base.model)
-    warm = {"warm_start": start.model} if recipe.warm else {}
-    write_json(work / BASE, {"source": recipe.model, "sha256": digest} | warm)
+    used = UsedBase(source=recipe.model, sha256=digest, warm_start=start.model if recipe.warm else None)
+    write_json(TrainFiles(work).base, used.model_dump(exclude_none=True))
     require_prunable(base.model, recipe)
     model = prepare(base, recipe.method)
     parameters = count(model)
@@ -126,11 +130,11 @@ def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs
         f"({parameters.trainable / parameters.total:.1%})"
     )
     target = task.target(recipe.data)
-    seen = training_rows(open_rows(data / "train.parquet"), recipe.train, target, len(labels), recipe.seed)
+    seen = training_rows(open_rows(data.train), recipe.train, target, len(labels), recipe.seed)
     given = len(seen.given)
     if len(seen) != given or seen.perturbed:
         context.report.say(f"training set: {len(seen)} rows made of {given}, {seen.perturbed} of them perturbed")
-    bundle_target = target_in(data)
+    bundle_target = target_in(data.directory)
 
     def learned(parts: Iterable[Rows]) -> Iterator[Rows]:
         return (replace(part, labels=target.learned(part.labels, bundle_target)) for part in parts)
@@ -138,50 +142,53 @@ def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs
     validation = None
     with context.report.task("preparing the rows", None):
         rows = task.dataset(learned(seen.parts()), tokenizer, recipe.max_tokens, work / TOKENS / "train.arrow")
-        if (data / "validation.parquet").is_file():
-            held_back = open_rows(data / "validation.parquet").parts()
+        if data.validation.is_file():
+            held_back = open_rows(data.validation).parts()
             file = work / TOKENS / "validation.arrow"
             validation = task.dataset(learned(held_back), tokenizer, recipe.max_tokens, file)
     if isinstance(rows, ImageRows):
         rows = rows.augmented(recipe.train.augment, recipe.seed)
-    loss, distilled = seen.loss, Summary()
+    loss: Loss = seen.loss
+    teacher = None
     if recipe.distill is not None:
         if team().leads:
-            answers, distilled = ask(recipe, seen, labels, work, context.report)
-            team().agree(str((work / ANSWERS).resolve()))
+            answers, teacher = ask(recipe, seen, labels, work, context.report)
+            team().broadcast(str((work / ANSWERS).resolve()))
         else:
-            answers = np.load(team().agree(None), allow_pickle=False)
+            answers = np.load(team().broadcast(None), allow_pickle=False)
         rows, loss = taught(rows, answers), DistillationLoss(recipe.distill, loss)
-    summary = {
-        "base": recipe.parent if recipe.warm else recipe.model,
-        "base_sha256": digest,
-        "method": recipe.method.name,
-        "parameters": asdict(parameters),
-        "training_rows": seen.summary(labels),
-        "learning_rate": recipe.learning_rate,
-        "hardware": training_hardware(),
-        **distilled,
-    }
-    return TrainingInputs(model, tokenizer, labels, rows, validation, loss, summary)
+    started = TrainStart(
+        base=recipe.parent if recipe.warm and recipe.parent else recipe.model,
+        base_sha256=digest,
+        method=recipe.method.name,
+        parameters=Parameters(trainable=parameters.trainable, total=parameters.total),
+        training_rows=seen.summary(labels),
+        learning_rate=recipe.learning_rate,
+        hardware=training_hardware(),
+    )
+    if teacher is not None:
+        started = started.model_copy(update={"teacher": teacher})
+    return TrainingInputs(model, tokenizer, labels, rows, validation, loss, started)
 
 
-def _fit_summary(fitted: Fitted, report: Reporter) -> Summary:
-    """Summarize a training, and report the warnings about its curves."""
+def _result(start: TrainStart, fitted: Fitted, report: Reporter) -> TrainResult:
+    """Put together the stage's result, and report what its learning curves warn of."""
     warnings = curve_warnings(fitted.curve, fitted.best_step)
     for warning in warnings:
         report.say(f"[yellow]![/] {warning}")
-    return {
-        "steps": fitted.steps,
-        "resumed_at_step": fitted.resumed_at,
-        "loss": fitted.loss,
-        "best_step": fitted.best_step,
-        "stopped_early": fitted.stopped_early,
-        "precision": fitted.precision,
-        "processes": fitted.processes,
-        "sharded": fsdp_requested(),
-        "warnings": warnings,
-        "curve": fitted.curve,
-    }
+    return TrainResult(
+        **start.model_dump(exclude_unset=True),
+        steps=fitted.steps,
+        resumed_at_step=fitted.resumed_at,
+        loss=fitted.loss,
+        best_step=fitted.best_step,
+        stopped_early=fitted.stopped_early,
+        precision=fitted.precision,
+        processes=fitted.processes,
+        sharded=fsdp_requested(),
+        warnings=warnings,
+        curve=fitted.curve,
+    )
 
 
 def _start(recipe: Recipe, runs: Path) -> Recipe:

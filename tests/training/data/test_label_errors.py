@@ -15,7 +15,7 @@ from tiny import WORDS, Quiet, sentences, write_csv, write_recipe
 from training.data import label_errors as doubtful_labels
 from training.data import stage as data
 from training.data.label_errors import DoubtfulRow, find_label_errors
-from training.pipeline.stage import Context, Summary
+from training.pipeline.stage import Context
 from training.recipe.recipe import Recipe
 
 Rows = list[tuple[str, str]]
@@ -33,17 +33,22 @@ def swapped(rows: Rows, share: float) -> tuple[Rows, set[str]]:
     return mixed, {rows[number][0] for number in chosen}
 
 
+Judged = tuple[dict[str, Any], list[DoubtfulRow], dict[str, list[str]]]
+
+
 @pytest.fixture
-def stage(tmp_path: Path) -> Callable[..., tuple[Summary, list[DoubtfulRow], dict[str, list[str]]]]:
+def stage(tmp_path: Path) -> Callable[..., Judged]:
     """Run the data stage; returns its summary, the doubtful rows, and the texts of each split."""
 
-    def run(rows: Rows, action: str = "show", **more: Any) -> tuple[Summary, list[DoubtfulRow], dict[str, list[str]]]:
+    def run(
+        rows: Rows, action: str = "show", **more: Any
+    ) -> tuple[dict[str, Any], list[DoubtfulRow], dict[str, list[str]]]:
         source = write_csv(tmp_path / "rows.csv", rows)
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
         given = {"name": "n", "task": "text-classification", "model": "m"}
         recipe = Recipe.model_validate(given | {"data": {"source": str(source), "doubtful_labels": action} | more})
-        summary = data.run(Context(recipe, work, {}, Quiet()))
+        summary = data.run(Context(recipe, work, {}, Quiet())).written()
         lines = (work / "doubtful.jsonl").read_text().splitlines() if (work / "doubtful.jsonl").is_file() else []
         texts = {file.stem: pq.read_table(file)["text"].to_pylist() for file in work.glob("*.parquet")}
         return summary, [DoubtfulRow.model_validate_json(line) for line in lines], texts
@@ -178,7 +183,7 @@ def test_pairs_are_judged_by_both_texts(tmp_path: Path) -> None:
     )
     work = tmp_path / "work"
     work.mkdir()
-    found = data.run(Context(recipe, work, {}, Quiet()))["doubtful_labels"]["found"]
+    found = data.run(Context(recipe, work, {}, Quiet())).doubtful_labels.found
     assert sum(found.values()) >= 9
 
 

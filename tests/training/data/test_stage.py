@@ -24,7 +24,7 @@ from bentune.bundle.seen_rows import SeenRows, labelled_key, row_key
 from training.data import stage as data
 from training.data.reading import pool
 from training.data.reading.reading import row_key_with_label
-from training.pipeline.stage import Context, Summary
+from training.pipeline.stage import Context
 from training.recipe.recipe import Recipe
 
 Split = dict[str, list[tuple[str, int]]]
@@ -37,11 +37,11 @@ def recipe(source: Path | str | list[str], seed: int = 42, **more: Any) -> Recip
     )
 
 
-def run(work: Path, recipe: Recipe) -> tuple[Summary, Split]:
+def run(work: Path, recipe: Recipe) -> tuple[dict[str, Any], Split]:
     """Run the stage in `work`; its summary, and (text, label number) of each split."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    summary = data.run(Context(recipe, work, {}, Quiet()))
+    summary = data.run(Context(recipe, work, {}, Quiet())).written()
     tables = {path.stem: pq.read_table(path) for path in work.glob("*.parquet")}
     return summary, {
         name: list(zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True))

@@ -10,16 +10,16 @@ from tiny import Quiet
 from bentune.bundle.errors import InputError
 from training.data import stage as data
 from training.data.report import DataReport
-from training.pipeline.stage import Context, Summary
+from training.pipeline.stage import Context
 from training.recipe.recipe import Recipe
 
 
-def run(folder: Path, rows: list[dict[str, Any]], **more: Any) -> tuple[Summary, DataReport]:
+def run(folder: Path, rows: list[dict[str, Any]], **more: Any) -> tuple[dict[str, Any], DataReport]:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "work").mkdir()
     given = {"name": "x", "task": "text-classification", "model": "m"}
     recipe = Recipe.model_validate(given | {"data": {"source": str(folder / "rows.jsonl")} | more})
-    summary = data.run(Context(recipe, folder / "work", {}, Quiet()))
+    summary = data.run(Context(recipe, folder / "work", {}, Quiet())).written()
     return summary, DataReport.model_validate_json((folder / "work/report.json").read_bytes())
 
 

@@ -13,15 +13,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from results import RESULTS
 from tiny import Quiet, make_model, write_csv
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import sha256_file
 from bentune.bundle.hardware import Cpu
 from training.pipeline import pipeline
-from training.pipeline.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage, stages_of
+from training.pipeline.pipeline import NAMES, STAGES, Outcome, Stage, run_all, run_stage, stages_of, standing
+from training.pipeline.results import Result
 from training.pipeline.run_dir import DiskFull, RunDir
-from training.pipeline.stage import Context, Summary
+from training.pipeline.stage import Context
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
 
@@ -38,14 +40,14 @@ class Fake:
         self.stored = True
         self.found: list[str] = []
 
-    def run(self, context: Context) -> Summary:
+    def run(self, context: Context) -> Result:
         self.found = sorted(path.name for path in context.work.iterdir())
         inputs = {name: sha256_file(path / "output") for name, path in context.inputs.items()}
         (context.work / "output").write_text(json.dumps([self.says(context.recipe), inputs]))
         (context.work / "scratch").touch()
         if self.fails is not None:
             raise self.fails
-        return {"stage": self.name}
+        return RESULTS[self.name]
 
     def still_there(self, directory: Path) -> bool:
         return self.stored
@@ -271,11 +273,24 @@ def test_a_stage_can_be_forced(fakes: Any, run: RunDir, recipe: Callable[..., Re
 
 def test_an_outcome_says_where_how_long_and_what(fakes: Any, run: RunDir, recipe: Callable[..., Recipe]) -> None:
     first, again = stage("data", recipe(), run), stage("data", recipe(), run)
-    assert (first.stage, first.directory, first.redone, first.summary) == (
+    assert (first.stage, first.directory, first.redone, first.result) == (
         *("data", run.root / "data", True),
-        {"stage": "data"},
+        RESULTS["data"],
     )
-    assert (again.redone, again.seconds, again.summary) == (False, first.seconds, first.summary)
+    assert (again.redone, again.seconds, again.result) == (False, first.seconds, first.result)
+
+
+def test_a_record_that_other_code_wrote_does_the_stage_again(
+    fakes: Any, run: RunDir, recipe: Callable[..., Recipe]
+) -> None:
+    redone(recipe(), run)
+    file = run.root / "merge/stage.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"summary": {"sha256": "as it was spelled before"}}))
+    assert "merge" not in standing(recipe(), run)
+    with pytest.raises(InputError, match="merge is not there yet: run `bentune merge` first"):
+        stage("export", recipe(), run)
+    assert redone(recipe(), run) == ("merge",)
 
 
 @pytest.mark.parametrize(("name", "missing"), [("train", "data"), ("merge", "data"), ("package", "data")])

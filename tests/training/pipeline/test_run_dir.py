@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from results import RESULTS
 
 from bentune.bundle.errors import BentuneError, InputError
 from training.pipeline.run_dir import DiskFull, RunDir, explain_full_disk
@@ -48,7 +49,7 @@ def finish(run: RunDir, name: str = "data", **files: str) -> Any:
     for file, content in files.items():
         (work / file).parent.mkdir(parents=True, exist_ok=True)
         (work / file).write_text(content)
-    return run.finish(name, "key", {"rows": 1}, 0.5)
+    return run.finish("key", RESULTS[name], 0.5)
 
 
 def test_a_run_in_use_is_refused_with_the_pid_that_uses_it(holder: Any, tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_a_finished_stage_has_every_file_in_its_manifest(run: RunDir) -> None:
     assert run.record("data") is None
     record = finish(run, **{"rows.parquet": "rows", "inner/labels.json": "[]"})
     assert sorted(record.files) == ["inner/labels.json", "rows.parquet"]
-    assert (record.files["rows.parquet"].size, record.seconds, record.summary) == (4, 0.5, {"rows": 1})
+    assert (record.files["rows.parquet"].size, record.seconds, record.summary) == (4, 0.5, RESULTS["data"].written())
     assert run.record("data") == record
     assert run.intact(record)
     assert sorted(path.name for path in run.root.iterdir()) == [".lock", "data"]
@@ -174,7 +175,7 @@ def test_the_digest_is_that_of_the_content_and_not_of_the_time(run: RunDir) -> N
     first = finish(run, rows="1")
     work = run.begin("data", "other key", keep=False)
     (work / "rows").write_text("1")
-    assert run.finish("data", "other key", {"rows": 1}, 99).digest == first.digest
+    assert run.finish("other key", RESULTS["data"], 99).digest == first.digest
 
 
 @pytest.mark.parametrize("damage", ["change", "delete", "folder"])

@@ -25,8 +25,9 @@ from bentune.bundle.arrays import Logits
 from bentune.bundle.errors import InputError
 from rollout.server.server import free_port
 from training.pipeline.follow import call, follow
-from training.pipeline.stage import Context, Reporter, Summary
-from training.pipeline.workers import EXIT, Alone, Dismissed, Place, Team, place
+from training.pipeline.results import DistilledFrom
+from training.pipeline.stage import Context, Reporter
+from training.pipeline.workers import EXIT, Alone, Place, Rank0Exit, Team, place
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
 from training.train import stage as train
@@ -64,20 +65,20 @@ def test_who_leads_is_what_the_environment_says() -> None:
     assert place(torchrun | {"RANK": "0"}).leads
 
 
-def test_the_leaders_word_is_heard_in_order_and_its_value_is_agreed_on() -> None:
+def test_messages_of_rank_0_arrive_in_order_and_its_value_is_broadcast() -> None:
     shelf = Shelf()
     leader, follower = Team(shelf, Place(0, 2)), Team(shelf, Place(1, 2))
-    leader.say({"stage": "train"})
-    assert leader.agree("mine") == "mine"
-    with pytest.raises(AssertionError):  # nobody has heard it
-        leader.dismiss(3)
-    assert follower.hear() == {"stage": "train"}
-    assert follower.agree("other") == "mine"
-    with pytest.raises(Dismissed) as ended:
-        follower.agree("other")
+    leader.send({"stage": "train"})
+    assert leader.broadcast("mine") == "mine"
+    with pytest.raises(AssertionError):  # nobody has received it
+        leader.send_exit(3)
+    assert follower.receive() == {"stage": "train"}
+    assert follower.broadcast("other") == "mine"
+    with pytest.raises(Rank0Exit) as ended:
+        follower.broadcast("other")
     assert ended.value.code == 3
     shelf.wait(["left/1"], None)
-    assert Alone().agree("mine") == "mine"
+    assert Alone().broadcast("mine") == "mine"
 
 
 Prepare = Callable[[int, Ask], TrainingInputs]
@@ -85,7 +86,7 @@ Prepare = Callable[[int, Ask], TrainingInputs]
 
 @pytest.fixture
 def teams() -> list[Team]:
-    """A leader and one that follows, who hears what the leader has said before."""
+    """Rank 0 and rank 1, which receives what rank 0 has sent before."""
     shelf = Shelf()
     return [Team(shelf, Place(rank, 2)) for rank in range(2)]
 
@@ -115,13 +116,13 @@ def answer(
     labels: list[str],
     work: Path,
     report: Reporter,
-) -> tuple[Logits, Summary]:
+) -> tuple[Logits, DistilledFrom]:
     answers = np.random.default_rng(1).normal(size=(len(rows), len(labels))).astype(np.float32)
     np.save(work / ANSWERS, answers)
-    return answers, {"teacher": "told"}
+    return answers, DistilledFrom(source="teacher", sha256="", training_accuracy=0.5)
 
 
-def refuse(*_: Any) -> tuple[Logits, Summary]:
+def refuse(*_: Any) -> tuple[Logits, DistilledFrom]:
     raise InputError("distill.teacher: no such teacher")
 
 
@@ -132,7 +133,8 @@ def test_the_leader_alone_tokenizes_and_asks_the_teacher(prepare: Prepare, tmp_p
         assert isinstance(ours, Dataset)
         assert isinstance(theirs, Dataset)
         assert ours.to_dict() == theirs.to_dict()
-    assert leader.summary["teacher"] == "told"
+    assert leader.start.teacher is not None
+    assert leader.start.teacher.training_accuracy == 0.5
     assert {path.name for path in (tmp_path / "1").iterdir()} == {"tokenizer", "base.json"}
 
 
@@ -141,8 +143,8 @@ def test_when_the_leader_fails_before_it_trains_the_others_end_with_its_code(
 ) -> None:
     with pytest.raises(InputError):
         prepare(0, refuse)
-    teams[0].say({EXIT: 2})
-    with pytest.raises(Dismissed) as ended:
+    teams[0].send({EXIT: 2})
+    with pytest.raises(Rank0Exit) as ended:
         prepare(1, answer)
     assert ended.value.code == 2
 
@@ -152,11 +154,11 @@ def test_one_that_fails_alone_says_why(teams: list[Team], monkeypatch: pytest.Mo
     recipe = Recipe.model_validate({"name": "x", "task": "text-classification", "model": "m", "data": {"source": "s"}})
     leader, follower = teams
     call(leader, "train", recipe, {"data": tmp_path})
-    leader.agree("what the leader, which goes on, says next")
+    leader.broadcast("what the leader, which goes on, says next")
     with pytest.raises(InputError, match="no such teacher"):
         follow(follower)
     call(leader, "train", recipe, {"data": tmp_path})
-    leader.say({EXIT: 3})
+    leader.send({EXIT: 3})
     assert follow(follower) == 3
 
 

@@ -169,7 +169,7 @@ def test_a_temperature_that_the_rows_do_not_tell_is_said(
         lambda *_: Temperature(temperature=1, rows=9, log_loss_before=0, log_loss_after=0, problem="nothing to tell"),
     )
     asked = context(load_recipe(calibrated_recipe).recipe, data=calibrated_run / "data", merge=calibrated_run / "merge")
-    summary = calibrate.run(asked)
+    summary = calibrate.run(asked).written()
     assert asked.report.said == ["[yellow]![/] nothing to tell"]
     before, after = (
         load_file(calibrated_run / "merge/model/model.safetensors"),

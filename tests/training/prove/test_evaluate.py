@@ -108,7 +108,7 @@ def test_settings_are_used_and_the_summary_is_short(
         tiny_recipe, ["evaluate.resamples=100", "evaluate.confidence=0.8", "evaluate.examples=2"]
     ).recipe
     asked = context(recipe, data=tiny_run / "data", train=tiny_run / "train")
-    summary = evaluate.run(asked)
+    summary = evaluate.run(asked).written()
     evaluation = json.loads((asked.work / "evaluation.json").read_text())
     usual = json.loads((tiny_run / "evaluate/evaluation.json").read_text())
     assert (evaluation["base"]["resamples"], evaluation["base"]["confidence"]) == (100, 0.8)

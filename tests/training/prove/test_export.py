@@ -29,7 +29,7 @@ def asked(lora_run: Path, lora_recipe: Path, context: Callable[..., Any]) -> Any
 
 
 def test_what_is_written(asked: Any, lora_run: Path) -> None:
-    summary = export.run(asked)
+    summary = export.run(asked).written()
     files = sorted(path.relative_to(asked.work).as_posix() for path in asked.work.rglob("*") if path.is_file())
     assert files == ["config.json", "model/fp32.onnx", "processor/settings.json", "processor/tokenizer.json"]
     file = asked.work / "model/fp32.onnx"

@@ -38,7 +38,7 @@ def test_the_merged_model_gives_the_answers_of_the_trained_one(
 ) -> None:
     recipe, directory = trained
     asked = context(recipe, train=directory)
-    summary = merge.run(asked)
+    summary = merge.run(asked).written()
     assert summary == {"weights_sha256": sha256_file(asked.work / "model/model.safetensors")}
     weights = load_file(asked.work / "model/model.safetensors")
     assert not any("lora" in name or "modules_to_save" in name or "base_layer" in name for name in weights)

@@ -29,7 +29,6 @@ def test_they_are_those_of_the_stages(tiny_run: Path, tiny_recipe: Path) -> None
     assert facts.parity
     hops = json.loads((tiny_run / "verify/parity.json").read_text())["hops"]
     assert facts.parity.largest_difference == max(hop["largest_difference"] for hop in hops)
-    assert facts.onnx_bytes == (tiny_run / "export/model/fp32.onnx").stat().st_size
     assert facts.plan
     assert facts.packaged
     assert facts.training
@@ -44,7 +43,7 @@ def test_a_run_that_stopped_has_the_facts_of_its_stages(
 ) -> None:
     facts = facts_of(load_recipe(tiny_recipe).recipe, {name: tiny_run / name for name in stages})
     assert (facts.data is not None, facts.training is not None) == ("data" in stages, "train" in stages)
-    assert facts.evaluation is facts.parity is facts.plan is facts.packaged is facts.onnx_bytes is None
+    assert facts.evaluation is facts.parity is facts.plan is facts.packaged is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"rows": 3}', "[" * 100_000])

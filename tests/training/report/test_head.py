@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from training.pipeline.pipeline import STAGES
+from training.pipeline.results import DistilledFrom, Pruned
 from training.recipe.file import load_recipe
 from training.report.facts import Facts, facts_of
 from training.report.head import commands_of, served_of, what_of
-from training.report.shapes import Pruned, Teacher
 
 NAMES = tuple(stage.name for stage in STAGES if not stage.only_if)
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -39,6 +39,7 @@ def test_how_the_training_went(facts: Facts) -> None:
     assert stopped["computed in"] == "bf16 in 2 processes, seed 42"
     pruned = Pruned(
         kind="heads",
+        amount=0.25,
         parameters_before=1000,
         parameters=900,
         zeros=0.25,
@@ -46,10 +47,12 @@ def test_how_the_training_went(facts: Facts) -> None:
         heads_before=4,
         learning_rate=0.001,
         steps=7,
+        resumed_at_step=0,
+        best_step=None,
         loss=0.5,
         curve=[],
     )
-    smaller = told(facts, teacher=Teacher(source="big:1", training_accuracy=0.987), pruned=pruned)
+    smaller = told(facts, teacher=DistilledFrom(source="big:1", sha256="", training_accuracy=0.987), pruned=pruned)
     assert smaller["learned from"] == "big:1, which answers 98.7% of the training rows as they are labelled"
     assert smaller["pruned (heads)"] == (
         "1 of 4 heads are gone, 900 of 1,000 weights are left, 25.0% of the linear ones are zero, tuned again in 7 "

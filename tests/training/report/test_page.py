@@ -13,15 +13,15 @@ from row_report import row_report
 from bentune.bundle.verdict import Difference
 from bentune.quality.bootstrap import Interval
 from rollout.compare.tables import notes, numbers, slice_numbers
-from training.data.report import DataReport
+from training.data.report import DataReport, DoubtfulRow
 from training.pipeline.pipeline import STAGES
+from training.pipeline.results import CurvePoint, DistilledFrom, DoubtfulLabels, Dropped, TrainedRows
 from training.prove.evaluation import Compressed, Mistake, Scaled, Slice
 from training.recipe.data import RowLimits
 from training.recipe.file import load_recipe
 from training.recipe.train import AugmentSettings
 from training.report.facts import Facts, Judgement, facts_of
 from training.report.page import page_of
-from training.report.shapes import CurvePoint, DoubtfulLabels, DoubtfulRow, Dropped, SeenRows, Teacher
 from training.report.tables import MOST_LABELS
 from training.search.result import SearchResult, Tried
 
@@ -156,7 +156,7 @@ def test_what_was_found_in_the_rows(facts: Facts) -> None:
 def test_labels_that_are_probably_wrong(facts: Facts) -> None:
     assert facts.data
     judged = DoubtfulLabels(
-        rows=300, judged=240, accuracy=0.97, found={"train": 4, "test": 1}, removed=4, not_judged=None
+        rows=300, judged=240, accuracy=0.97, found={"train": 4, "test": 1}, removed=4, not_judged=None, first=[]
     )
     row = DoubtfulRow(split="train", origin="row 9", text="a cat " * 90, label="food", suggested="animal", score=0.012)
     data = facts.data.model_copy(update={"doubtful_labels": judged})
@@ -180,7 +180,7 @@ def test_what_training_saw(facts: Facts) -> None:
     assert facts.training.training_rows
     assert "What training saw" not in rendered(facts).text
     by_label = {"given": {"animal": 80, "food": 20}, "trained": {"animal": 80, "food": 80}}
-    seen = SeenRows(rows=160, perturbed=60, by_label=by_label, weights={"animal": 0.5, "food": 2.0})
+    seen = TrainedRows(rows=160, perturbed=60, by_label=by_label, weights={"animal": 0.5, "food": 2.0})
     page = rendered(facts.model_copy(update={"training": facts.training.model_copy(update={"training_rows": seen})}))
     assert "60 perturbed copies" in page.text
     assert page.table("Training rows by label") == {
@@ -363,8 +363,8 @@ def test_texts_from_outside_are_never_markup(rows: DataReport | None, facts: Fac
     training = changed.training.model_copy(
         update={
             "warnings": [NASTY],
-            "curve": [CurvePoint(step=1, epoch=1, loss=1, metrics={NASTY: 0.5})],
-            "teacher": Teacher(source=NASTY, training_accuracy=1),
+            "curve": [CurvePoint.model_validate({"step": 1, "epoch": 1, "loss": 1, f"eval_{NASTY}": 0.5})],
+            "teacher": DistilledFrom(source=NASTY, sha256="", training_accuracy=1),
         }
     )
     doubtful = DoubtfulRow(split=NASTY, origin=NASTY, text=NASTY, label=NASTY, suggested=NASTY, score=0)

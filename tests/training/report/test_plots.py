@@ -7,8 +7,8 @@ from page import Page
 from row_report import row_report
 
 from bentune.quality.calibration import Bin
+from training.pipeline.results import CurvePoint
 from training.report.plots import COLOURS, Plot, curves, heat_map, lengths, reliability
-from training.report.shapes import CurvePoint
 
 POINTS = [CurvePoint(step=step, epoch=step / 10, loss=2 / step, learning_rate=1e-3 / step) for step in (10, 20, 30)]
 MEASURED = {"step": 30, "epoch": 3.0, "eval_loss": 0.4, "eval_accuracy": 0.9, "eval_mcc": 0.8, "eval_log_loss": 0.3}

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import torch
 from command import ask
+from results import RESULTS
 from tiny import Quiet, write_recipe
 
 from bentune.bundle.errors import BentuneError, InputError
+from training.pipeline.results import CurvePoint, TrainResult
 from training.pipeline.run_dir import RunDir
 from training.pipeline.stage import Context
 from training.pipeline.workers import Place
@@ -96,7 +98,7 @@ class Training:
         self.steps: list[int] = []
         self.raises: dict[int, BaseException] = {}
 
-    def run(self, context: Context, callbacks: Any) -> dict[str, Any]:
+    def run(self, context: Context, callbacks: Any) -> TrainResult:
         self.recipes.append(context.recipe)
         assert not (context.inputs["data"] / "test.parquet").exists()
         if (error := self.raises.get(len(self.recipes) - 1)) is not None:
@@ -107,10 +109,12 @@ class Training:
             reached = -abs(math.log10(context.recipe.learning_rate / 1e-3)) * (1 + 1 / step)
             metrics = {"eval_accuracy": reached, "eval_loss": -reached}
             self.steps[-1] = step
-            curve.append({"step": step} | metrics)
+            curve.append(CurvePoint.model_validate({"step": step, "epoch": step / 10} | metrics))
             for callback in callbacks:
                 callback.on_evaluate(None, SimpleNamespace(global_step=step, max_steps=10), None, metrics=metrics)
-        return {"curve": curve, "steps": 10}
+        done = RESULTS["train"]
+        assert isinstance(done, TrainResult)
+        return done.model_copy(update={"curve": curve, "steps": 10})
 
 
 @pytest.fixture

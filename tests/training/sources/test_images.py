@@ -111,7 +111,7 @@ def test_the_data_stage_leaves_out_pictures_that_it_has(tmp_path: Path, context:
     (folder / "left/copy.png").write_bytes(png(picture("left", 3), compress_level=0))
     (folder / "right/wrong.png").write_bytes(png(picture("left", 4)))
     given = context(recipe(folder))
-    summary = data_stage.run(given)
+    summary = data_stage.run(given).written()
     assert {reason: found["rows"] for reason, found in summary["dropped"].items()} == {
         "duplicate": 1,
         "same text as another row, other label": 1,
@@ -127,16 +127,16 @@ def test_the_data_stage_leaves_out_pictures_that_it_has(tmp_path: Path, context:
 
 def test_the_fingerprint_is_of_the_pixels(tmp_path: Path, context: Callable[..., Context]) -> None:
     folder = write_images(tmp_path / "images", each=5)
-    first = data_stage.run(context(recipe(folder)))["fingerprint"]
+    first = data_stage.run(context(recipe(folder))).fingerprint
     again = tmp_path / "again"
     for side in SIDES:
         (again / side).mkdir(parents=True)
         for number in range(5):
             (again / side / f"z{9 - number}.png").write_bytes(png(picture(side, number), compress_level=1))
-    assert data_stage.run(context(recipe(again)))["fingerprint"] == first
+    assert data_stage.run(context(recipe(again))).fingerprint == first
     shutil.copyfile(again / "left/z9.png", again / "left/more.png")
     (again / "left/z9.png").write_bytes(png(picture("left", 50)))
-    assert data_stage.run(context(recipe(again)))["fingerprint"] != first
+    assert data_stage.run(context(recipe(again))).fingerprint != first
 
 
 def test_a_damaged_image_stops_the_run_or_is_left_out(tmp_path: Path, context: Callable[..., Context]) -> None:
@@ -144,5 +144,5 @@ def test_a_damaged_image_stops_the_run_or_is_left_out(tmp_path: Path, context: C
     (folder / "left/000.png").write_bytes(png(picture("left", 0))[:150])
     with pytest.raises(InputError, match=r"left/000\.png: the image is an image that is damaged or cut off"):
         data_stage.run(context(recipe(folder)))
-    summary = data_stage.run(context(recipe(folder, invalid_rows="drop")))
+    summary = data_stage.run(context(recipe(folder, invalid_rows="drop"))).written()
     assert sum(summary["rows"].values()) == 14

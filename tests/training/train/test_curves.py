@@ -5,16 +5,17 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.pipeline.results import CurvePoint
 from training.train.curves import curve_warnings
 
 
-def curve(training: list[float], validation: list[float]) -> list[dict[str, float]]:
+def curve(training: list[float], validation: list[float]) -> list[CurvePoint]:
     """A point of each every ten steps."""
-    points: list[dict[str, float]] = []
+    points: list[CurvePoint] = []
     for number in range(max(len(training), len(validation))):
-        step = 10.0 * (number + 1)
-        points += [{"step": step, "loss": training[number]}] if number < len(training) else []
-        points += [{"step": step, "eval_loss": validation[number]}] if number < len(validation) else []
+        step = 10 * (number + 1)
+        points += [CurvePoint(step=step, epoch=1, loss=training[number])] if number < len(training) else []
+        points += [CurvePoint(step=step, epoch=1, eval_loss=validation[number])] if number < len(validation) else []
     return points
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback
 
 from bentune.bundle.errors import BentuneError
-from training.pipeline.stage import Context, Summary
+from training.pipeline.stage import Context
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
 from training.tasks.targets.losses import cross_entropy
@@ -50,17 +50,17 @@ class Told:
 
 
 @pytest.fixture
-def fit(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> Callable[..., tuple[Summary, Weights, Told]]:
+def fit(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> Callable[..., tuple[dict[str, Any], Weights, Told]]:
     """Run the stage on the tiny rows; `keep` goes on in the same directory."""
 
-    def run(*, keep: bool = False, data: Path | None = None, **more: Any) -> tuple[Summary, Weights, Told]:
+    def run(*, keep: bool = False, data: Path | None = None, **more: Any) -> tuple[dict[str, Any], Weights, Told]:
         work, told = tmp_path / "work", Told()
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
         work.mkdir(exist_ok=True)
         recipe = load_recipe(tiny_recipe).recipe.model_dump() | {"train": FAST} | more
         context = Context(Recipe.model_validate(recipe), work, {"data": data or tiny_run / "data"}, told)
-        summary = train.run(context)
+        summary = train.run(context).written()
         return summary, load_file(next(work.glob("*/*model.safetensors"))), told
 
     return run
@@ -279,7 +279,7 @@ def test_the_loss_on_validation_rows_is_plain_cross_entropy_whatever_is_minimize
     recipe = Recipe.model_validate(load_recipe(tiny_recipe).recipe.model_dump() | {"train": FAST | {"epochs": 0.5}})
     context = Context(recipe, tmp_path, {"data": with_validation}, Told())
     monkeypatch.setattr(train, "training_rows", lambda *given: replace(training_rows(*given), loss=tenfold))
-    first, *_, last = train.run(context)["curve"]
+    first, *_, last = train.run(context).written()["curve"]
     assert first["loss"] > 8  # ln 3, ten times
     assert last["eval_loss"] < 2
 

@@ -10,8 +10,10 @@ from torch.nn import functional
 
 from bentune.bundle.arrays import Logits
 from bentune.bundle.files import atomic_write, write_json
-from training.pipeline.stage import Reporter, Summary
-from training.pipeline.teacher_files import teacher_digest
+from training.pipeline.fingerprints import teacher_digest
+from training.pipeline.layout import TrainFiles
+from training.pipeline.results import DistilledFrom
+from training.pipeline.stage import Reporter
 from training.recipe.compression import DistillSettings
 from training.recipe.recipe import Recipe
 from training.tasks.rows import Rows
@@ -19,7 +21,6 @@ from training.tasks.targets.losses import Loss
 from training.train.compress.teacher import open_teacher
 from training.train.fit.rows import TrainingRows
 
-TEACHER = "teacher.json"
 ANSWERS = "teacher_logits.npy"
 
 
@@ -66,7 +67,7 @@ def taught(dataset: Dataset, answers: Logits) -> Dataset:
 
 def ask_teacher(
     recipe: Recipe, rows: Rows | TrainingRows, labels: list[str], work: Path, report: Reporter
-) -> tuple[Logits, Summary]:
+) -> tuple[Logits, DistilledFrom]:
     """Compute the teacher's logits for the training rows, float32 [rows, labels], and their summary.
 
     A resumed run reads them from `work`, where `teacher.json` stays. Raises InputError as `open_teacher` does, and when
@@ -83,9 +84,11 @@ def ask_teacher(
             np.save(file, answers, allow_pickle=False)
     accuracy = float((answers.argmax(axis=-1) == rows.labels).mean())
     report.say(f"distilling from {recipe.distill.teacher}: its accuracy on the training rows is {accuracy:.1%}")
-    told = {"source": recipe.distill.teacher, "sha256": teacher_digest(recipe.distill.teacher)}
-    write_json(work / TEACHER, told)
-    return answers, {"teacher": told | {"training_accuracy": accuracy}}
+    asked = DistilledFrom(
+        source=recipe.distill.teacher, sha256=teacher_digest(recipe.distill.teacher), training_accuracy=accuracy
+    )
+    write_json(TrainFiles(work).teacher, asked.model_dump(include={"source", "sha256"}))
+    return answers, asked
 
 
 def _answers(file: Path, shape: tuple[int, int]) -> Logits | None:

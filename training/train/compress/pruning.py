@@ -5,7 +5,6 @@
 Each directory appears complete or not at all, so that an interrupted run resumes in its phase.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,11 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.files import write_json
-from training.pipeline.stage import Reporter, Summary
+from training.pipeline.layout import TrainFiles
+from training.pipeline.results import Pruned, Shrunk, TrainResult
+from training.pipeline.stage import Reporter
 from training.pipeline.workers import place
 from training.recipe.compression import PruneSettings
 from training.recipe.method import FullMethod
@@ -31,9 +33,9 @@ from training.train.fit.fit import fit
 from training.train.fit.trainer import last_whole_checkpoint
 from training.train.methods import count, merge_tuned
 
-DENSE = "dense"
+DENSE = TrainFiles.dense.name
 PRUNED = "pruned"
-MODEL = "model"
+MODEL = TrainFiles.model.name
 CHECKPOINTS = "pruned-checkpoints"
 SUMMARY = "trained.json"
 
@@ -52,13 +54,12 @@ def require_prunable(model: PreTrainedModel, recipe: Recipe) -> None:
         )
 
 
-def dense_summary(work: Path) -> Summary | None:
+def dense_result(work: Path) -> TrainResult | None:
     """Read the summary of the training that an interrupted pruning followed; None before pruning."""
     try:
-        found: Summary = json.loads((work / DENSE / SUMMARY).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return TrainResult.model_validate_json((work / DENSE / SUMMARY).read_bytes())
+    except (FileNotFoundError, ValidationError):
         return None
-    return found
 
 
 def worth_keeping(work: Path) -> set[str]:
@@ -70,14 +71,14 @@ def worth_keeping(work: Path) -> set[str]:
 def prune_and_tune(
     recipe: Recipe,
     labels: list[str],
-    trained: Summary,
+    trained: TrainResult,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     validation: Dataset | None,
     work: Path,
     report: Reporter,
     loss: Loss,
-) -> Summary:
+) -> Pruned:
     """Prune and tune what `save_tuned` wrote into `work`, write model/, and summarize it.
 
     dense/ stays for the stage `evaluate`. `trained` is the summary of the training, which a resumed run reads from
@@ -87,13 +88,13 @@ def prune_and_tune(
         raise ValueError("the recipe has no `prune`")
     if not (work / DENSE).is_dir():
         _keep_dense(recipe, labels, trained, work)
-    for name in ("adapter", MODEL):  # written by `save_tuned`
+    for name in (TrainFiles.adapter.name, MODEL):  # written by `save_tuned`
         shutil.rmtree(work / name, ignore_errors=True)
     if not (work / PRUNED).is_dir():
         _prune(recipe.prune, recipe.seed, rows, tokenizer, loss, work, report)
     model = _load(work / PRUNED)
-    told: Summary = json.loads((work / PRUNED / SUMMARY).read_text(encoding="utf-8"))
-    report.say(_message(recipe.prune, told))
+    shrunk = Shrunk.model_validate_json((work / PRUNED / SUMMARY).read_bytes())
+    report.say(_message(shrunk))
     if recipe.prune.kind == "magnitude":
         hold_zeros(model)
     try:
@@ -105,23 +106,23 @@ def prune_and_tune(
     _write(work / MODEL, model.save_pretrained)
     shutil.rmtree(work / PRUNED)
     shutil.rmtree(work / CHECKPOINTS)
-    return told | {
-        "learning_rate": tuned_again(recipe).learning_rate,
-        "steps": fitted.steps,
-        "resumed_at_step": fitted.resumed_at,
-        "loss": fitted.loss,
-        "best_step": fitted.best_step,
-        "curve": fitted.curve,
-        "zeros": zeros(model),
-    }
+    return Pruned(
+        **shrunk.model_dump(exclude_unset=True) | {"zeros": zeros(model)},
+        learning_rate=tuned_again(recipe).learning_rate,
+        steps=fitted.steps,
+        resumed_at_step=fitted.resumed_at,
+        loss=fitted.loss,
+        best_step=fitted.best_step,
+        curve=fitted.curve,
+    )
 
 
-def _keep_dense(recipe: Recipe, labels: list[str], trained: Summary, work: Path) -> None:
+def _keep_dense(recipe: Recipe, labels: list[str], trained: TrainResult, work: Path) -> None:
     try:
         model = merge_tuned(recipe.model_copy(update={"prune": None}), labels, work)
     except ValueError as error:
         raise BentuneError(f"train: the merged weights are not finite; lower train.learning_rate: {error}") from error
-    _write(work / DENSE, model.save_pretrained, lambda place: write_json(place / SUMMARY, trained))
+    _write(work / DENSE, model.save_pretrained, lambda place: write_json(place / SUMMARY, trained.written()))
 
 
 def _prune(
@@ -134,16 +135,23 @@ def _prune(
     report: Reporter,
 ) -> None:
     model = _load(work / DENSE)
-    told: Summary = {"kind": settings.kind, "amount": settings.amount, "parameters_before": count(model).total}
+    before, removed = count(model).total, dict[str, int]()
     if settings.kind == "magnitude":
         zero_smallest(model, settings.amount)
     else:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[: settings.importance_rows])
         with report.task("measuring importance", len(chosen)) as advance:
-            removed = remove_least_important(model, settings, rows.select(chosen), tokenizer, loss, advance)
-        told |= asdict(removed)
-    told |= {"parameters": count(model).total, "zeros": zeros(model)}
-    _write(work / PRUNED, model.save_pretrained, lambda place: write_json(place / SUMMARY, told))
+            removed = asdict(remove_least_important(model, settings, rows.select(chosen), tokenizer, loss, advance))
+    shrunk = Shrunk(
+        kind=settings.kind,
+        amount=settings.amount,
+        parameters_before=before,
+        parameters=count(model).total,
+        zeros=zeros(model),
+        **removed,
+    )
+    content = shrunk.model_dump(exclude_unset=True)
+    _write(work / PRUNED, model.save_pretrained, lambda place: write_json(place / SUMMARY, content))
 
 
 def tuned_again(recipe: Recipe) -> Recipe:
@@ -155,13 +163,12 @@ def tuned_again(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"method": FullMethod(name="full"), "train": train})
 
 
-def _message(settings: PruneSettings, told: dict[str, Any]) -> str:
-    if settings.kind == "magnitude":
-        return f"pruned: {told['zeros']:.1%} of the encoder's linear weights are zero"
+def _message(found: Shrunk) -> str:
+    if found.kind == "magnitude":
+        return f"pruned: {found.zeros:.1%} of the encoder's linear weights are zero"
     return (
-        f"pruned: {told['heads']:,} of {told['heads_before']:,} heads and {told['neurons']:,} of "
-        f"{told['neurons_before']:,} neurons removed, {told['parameters']:,} of {told['parameters_before']:,} weights "
-        "remain"
+        f"pruned: {found.heads:,} of {found.heads_before:,} heads and {found.neurons:,} of {found.neurons_before:,} "
+        f"neurons removed, {found.parameters:,} of {found.parameters_before:,} weights remain"
     )
 
 

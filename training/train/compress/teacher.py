@@ -13,7 +13,7 @@ from bentune.bundle.manifest import Bundle, Limits
 from bentune.bundle.plan import CPU, FP32, model_file
 from service.engine.predictor import Predictor, Session, batches_by_length
 from service.tasks.registry import task_class
-from training.pipeline.teacher_files import KEY, bundle_of
+from training.pipeline.fingerprints import TEACHER_KEY, teacher_bundle
 from training.recipe.recipe import Recipe
 from training.tasks.base import class_names, load_base, load_tokenizer
 from training.tasks.logits import torch_logits
@@ -40,12 +40,13 @@ class Teacher:
         """
         if missing := [label for label in labels if label not in self.labels]:
             raise InputError(
-                f"{KEY}: the teacher lacks the label {_shown(missing)} of the data; it has {_shown(self.labels)}: "
-                "rename the data's labels with data.labels, or give a teacher of the same labels"
+                f"{TEACHER_KEY}: the teacher lacks the label {_shown(missing)} of the data; it has "
+                f"{_shown(self.labels)}: rename the data's labels with data.labels, or give a teacher of the same "
+                "labels"
             )
         logits = self.answer(rows, advance)
         if not np.isfinite(logits).all():
-            raise InputError(f"{KEY}: the teacher gives logits that are not finite: give another one")
+            raise InputError(f"{TEACHER_KEY}: the teacher gives logits that are not finite: give another one")
         return logits[:, [self.labels.index(label) for label in labels]]
 
 
@@ -57,7 +58,7 @@ def open_teacher(recipe: Recipe) -> Teacher:
     """
     if recipe.distill is None:
         raise ValueError("the recipe has no `distill`")
-    bundle = bundle_of(recipe.distill.teacher)
+    bundle = teacher_bundle(recipe.distill.teacher)
     if bundle is not None:
         return _stored(bundle, recipe)
     with _about_the_teacher():
@@ -66,7 +67,7 @@ def open_teacher(recipe: Recipe) -> Teacher:
 
 def _stored(bundle: Bundle, recipe: Recipe) -> Teacher:
     if bundle.manifest.task != recipe.task:
-        raise InputError(f"{KEY}: {bundle.tag} does {bundle.manifest.task}, the recipe's task is {recipe.task}")
+        raise InputError(f"{TEACHER_KEY}: {bundle.tag} does {bundle.manifest.task}, the recipe's task is {recipe.task}")
     most = bundle.manifest.limits.max_tokens
     wanted = (recipe.distill and recipe.distill.max_tokens) or most
     if wanted > most:
@@ -112,7 +113,7 @@ def _about_the_teacher() -> Iterator[None]:
         yield
     except InputError as error:
         said = str(error).removeprefix("model: ").replace("max_tokens: ", "distill.max_tokens: ", 1)
-        raise InputError(said if said.startswith(("distill.", KEY)) else f"{KEY}: {said}") from error
+        raise InputError(said if said.startswith(("distill.", TEACHER_KEY)) else f"{TEACHER_KEY}: {said}") from error
 
 
 def _shown(labels: Sequence[str]) -> str:

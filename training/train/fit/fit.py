@@ -25,6 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.hardware import visible_cores
 from training.pipeline import workers as processes
+from training.pipeline.results import CurvePoint
 from training.pipeline.stage import Reporter
 from training.recipe.recipe import Recipe
 from training.recipe.train import Precision
@@ -61,7 +62,7 @@ class Fitted:
     steps: int
     resumed_at: int
     loss: float
-    curve: list[dict[str, float]]
+    curve: list[CurvePoint]
     best_step: int | None
     stopped_early: bool
     precision: Precision
@@ -87,13 +88,13 @@ def fit(
     longer a number, InputError when the recipe needs something that the model, the rows or the hardware lack.
     """
     team, here = processes.team(), processes.place()
-    checkpoints = Path(team.agree(str(checkpoints.resolve())))
+    checkpoints = Path(team.broadcast(str(checkpoints.resolve())))
     with contextlib.redirect_stdout(sys.stderr):  # an installed DeepSpeed is imported here, and prints a line
         trainer = trainer_of(model, tokenizer, recipe, rows, validation, checkpoints, loss)
     if here.world > 1:
         torch.manual_seed(recipe.seed + here.rank)  # or dropout would be the same in every process
         torch.set_num_threads(max(1, visible_cores() // here.local))
-    found = team.agree(str(last_whole_checkpoint(checkpoints) or "") if team.leads else "")
+    found = team.broadcast(str(last_whole_checkpoint(checkpoints) or "") if team.leads else "")
     checkpoint = Path(found) if found else None
     if checkpoint:
         require_same_sharding(checkpoint, recipe)
@@ -137,7 +138,7 @@ def fit(
         steps=trainer.state.global_step,
         resumed_at=resumed_at,
         loss=_mean_loss(history),
-        curve=[{key: entry[key] for key in curve_keys if key in entry} for entry in history],
+        curve=[CurvePoint.model_validate({key: entry[key] for key in curve_keys if key in entry}) for entry in history],
         best_step=trainer.state.best_global_step if validation else None,
         stopped_early=trainer.state.global_step < steps,
         precision=precision_for(recipe.train.precision),

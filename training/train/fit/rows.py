@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from bentune.bundle.arrays import Ints
-from training.pipeline.stage import Summary
+from training.pipeline.results import TrainedRows
 from training.recipe.train import AugmentSettings, Balance, Cap, TrainSettings
 from training.tasks.rows import Labels, Rows, StoredRows, of_size
 from training.tasks.targets.losses import Loss
@@ -55,15 +56,15 @@ class TrainingRows:
         """Load the rows of these numbers into memory, before perturbation."""
         return self.given.take(np.concatenate([self.kept, *self.copied])[chosen])
 
-    def summary(self, labels: list[str]) -> Summary:
+    def summary(self, labels: list[str]) -> TrainedRows:
         """Count rows by label, before and after, and return the labels' weights where they have some."""
-        gold = {"given": self.given.labels, "trained": self.labels}
-        by_label = {
-            name: dict(zip(labels, self.target.counts(own, len(labels)).tolist(), strict=True))
-            for name, own in gold.items()
-        }
+        given, trained = (
+            dict(zip(labels, self.target.counts(gold, len(labels)).tolist(), strict=True))
+            for gold in (self.given.labels, self.labels)
+        )
         weights = dict(zip(labels, self.weights, strict=True)) if self.weights is not None else None
-        return {"rows": len(self), "perturbed": self.perturbed, "by_label": by_label, "weights": weights}
+        by_label: dict[Literal["given", "trained"], dict[str, int]] = {"given": given, "trained": trained}
+        return TrainedRows(rows=len(self), perturbed=self.perturbed, by_label=by_label, weights=weights)
 
     def _perturbed(self) -> Iterator[Rows]:
         of_texts = np.random.default_rng([self.seed, self.perturbed])

@@ -1,6 +1,5 @@
 """Registry of fine-tuning methods, and the calls that the stages make: prepare, save, load and merge."""
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.files import Frozen
+from training.pipeline.layout import TrainFiles
 from training.recipe.method import BiasMethod, FreezeMethod, FullMethod, HeadMethod, LoraMethod, Method, QloraMethod
 from training.recipe.recipe import Recipe
 from training.tasks.base import Base, base_digest, load_base
@@ -20,7 +21,13 @@ from training.train.methods.lora import Lora
 from training.train.methods.qlora import Qlora
 from training.train.methods.tuning import Tuning
 
-BASE = "base.json"
+
+class UsedBase(Frozen):
+    """base.json: the base model that was tuned, with its digest; `warm_start` is a directory of the parent's run."""
+
+    source: str
+    sha256: str
+    warm_start: str | None = None
 
 
 def prepare(base: Base, method: Method) -> torch.nn.Module:
@@ -48,10 +55,10 @@ def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTra
 
     Raises InputError when its files, or its commit on the hub, have changed since.
     """
-    base = json.loads((directory / BASE).read_text(encoding="utf-8"))
-    tuned = recipe.model_copy(update={"model": base["warm_start"]}) if "warm_start" in base else recipe
+    base = UsedBase.model_validate_json(TrainFiles(directory).base.read_bytes())
+    tuned = recipe.model_copy(update={"model": base.warm_start}) if base.warm_start is not None else recipe
     model = load_base(tuned, labels).model
-    if base_digest(tuned, model) != base["sha256"]:
+    if base_digest(tuned, model) != base.sha256:
         raise InputError(
             f"model: {tuned.model} has changed since it was tuned: run `bentune train` again, or restore its files"
         )

@@ -21,7 +21,7 @@ from bentune.bundle.seen_rows import MOST_BEFORE, SeenRows, row_key
 from bentune.bundle.targets.one_label import OneLabel
 from training.data import stage as data
 from training.pipeline.previous_version import require_alike
-from training.pipeline.stage import Context, Summary
+from training.pipeline.stage import Context
 from training.recipe.recipe import Recipe
 
 TAG = "news:20260101-000000-abcdef"
@@ -31,7 +31,7 @@ Rows = Sequence[tuple[str, str]]
 class Generation:
     """What the data stage left, as the bundle of a version would carry it on."""
 
-    def __init__(self, summary: Summary, work: Path, recipe: Recipe) -> None:
+    def __init__(self, summary: dict[str, Any], work: Path, recipe: Recipe) -> None:
         self.summary, self.recipe = summary, recipe
         self.seen = SeenRows.model_validate_json((work / "rows.json").read_bytes())
         self.labels = summary["labels"]
@@ -73,7 +73,7 @@ def train(
         given |= {"data": {"source": str(path)} | more, "parent": None if parent is None else TAG}
         bundle = None if parent is None else parent.as_parent(**like or {})
         with mock.patch.object(data, "open_parent", return_value=bundle):
-            summary = data.run(Context(Recipe.model_validate(given), work, {}, Quiet()))
+            summary = data.run(Context(Recipe.model_validate(given), work, {}, Quiet())).written()
         return Generation(summary, work, Recipe.model_validate(given))
 
 
@@ -428,7 +428,7 @@ def train_table(
         given = {"name": "news", "task": "text-classification", "model": "m", "parent": TAG if parent else None}
         recipe = Recipe.model_validate(given | {"data": {"source": str(path), "split": split}})
         with mock.patch.object(data, "open_parent", return_value=parent and parent.as_parent()):
-            summary = data.run(Context(recipe, work, {}, Quiet()))
+            summary = data.run(Context(recipe, work, {}, Quiet())).written()
         generation = Generation(summary, work, recipe)
     by_text = {row["text"]: row for row in rows}
     return generation, {name: [by_text[text] for text in part] for name, part in generation.parts.items()}

@@ -100,7 +100,7 @@ def test_a_student_does_as_its_teacher_says(
     contrary: Path, tiny_recipe: Path, tiny_run: Path, tmp_path: Path, context: Callable[..., Context]
 ) -> None:
     asked = context(student_of(tiny_recipe, contrary), data=tiny_run / "data")
-    summary = train.run(asked)
+    summary = train.run(asked).written()
     assert summary["teacher"]["source"] == str(contrary)
     assert summary["teacher"]["training_accuracy"] == pytest.approx(1 / 3, abs=0.05)
     assert sorted(path.name for path in asked.work.iterdir()) == [
@@ -120,7 +120,7 @@ def test_a_student_does_as_its_teacher_says(
     work = tmp_path / "evaluated"
     work.mkdir()
     place = Context(asked.recipe, work, {"data": tiny_run / "data", "train": asked.work}, Quiet())
-    told = evaluate.run(place)
+    told = evaluate.run(place).written()
     compressed = json.loads((work / "evaluation.json").read_text())["compressed"]
     assert list(compressed) == ["teacher"]
     assert compressed["teacher"]["metrics"]["accuracy"] == told["teacher"]

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from bentune.bundle.errors import BentuneError, InputError
 from training.pipeline.pipeline import run_all, run_stage
 from training.pipeline.run_dir import RunDir
-from training.pipeline.stage import Context, Summary
+from training.pipeline.stage import Context
 from training.recipe.file import load_recipe
 from training.train import stage as train
 from training.train.compress import pruning
@@ -37,12 +37,12 @@ def asked(tiny_recipe: Path, tiny_run: Path, context: Callable[..., Context]) ->
 
 
 @pytest.fixture
-def fit(asked: Callable[..., Context]) -> Callable[..., tuple[Context, Summary]]:
+def fit(asked: Callable[..., Context]) -> Callable[..., tuple[Context, dict[str, Any]]]:
     """Run the stage."""
 
-    def run(*how: str) -> tuple[Context, Summary]:
+    def run(*how: str) -> tuple[Context, dict[str, Any]]:
         given = asked(*how)
-        return given, train.run(given)
+        return given, train.run(given).written()
 
     return run
 
@@ -117,7 +117,7 @@ def test_an_interrupted_run_goes_on_in_the_phase_that_it_was_in(
     clean(context.work)
     assert {path.name for path in context.work.iterdir()} >= {"dense", "pruned", "pruned-checkpoints"}
     stop_at(21)  # never, if only the last twenty steps of the second phase are left
-    summary = train.run(context)
+    summary = train.run(context).written()
     assert summary["pruned"]["resumed_at_step"] == 10
     weights = load_file(context.work / "model/model.safetensors")
     assert weights.keys() == expected.keys()
@@ -137,7 +137,7 @@ def test_a_run_killed_between_the_phases_keeps_the_first(
             train.run(context)
     (context.work / "pruned.partial").mkdir()  # not removed after SIGKILL
     stop_at(31)  # never: only the second phase is left
-    assert train.run(context)["pruned"]["steps"] == 30
+    assert train.run(context).written()["pruned"]["steps"] == 30
     assert sorted(path.name for path in context.work.iterdir()) == [
         "base.json",
         "dense",
@@ -176,9 +176,9 @@ def test_every_later_stage_takes_the_pruned_model(tiny_recipe: Path, tiny_tag: s
     evaluation = json.loads((told["evaluate"].directory / "evaluation.json").read_text())
     assert list(evaluation["compressed"]) == ["teacher", "dense"]
     for name, found in evaluation["compressed"].items():
-        change = told["evaluate"].summary["tuned"]["value"] - told["evaluate"].summary[name]["value"]
+        change = told["evaluate"].result.tuned.value - getattr(told["evaluate"].result, name).value
         assert found["difference"]["accuracy"]["value"] == pytest.approx(change)
-    bundle = Path(told["package"].summary["bundle"])
+    bundle = Path(told["package"].result.bundle)
     evidence = json.loads((bundle / "evidence.json").read_text())
     assert evidence["training"]["pruned"]["heads"] == 2
     assert [hop["problems"] for hop in evidence["parity"]["hops"]] == [[], [], []]

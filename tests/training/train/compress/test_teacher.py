@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bentune.bundle.errors import InputError
-from training.pipeline.teacher_files import teacher_digest
+from training.pipeline.fingerprints import teacher_digest
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
 from training.tasks.rows import Rows, read_rows

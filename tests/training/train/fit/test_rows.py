@@ -171,13 +171,13 @@ def test_rows_of_a_file_are_what_they_are_in_memory(
 def test_the_summary_counts_rows_by_label() -> None:
     given_rows = rows(6, 2)
     found = seen(given_rows, balance="oversample", augment={"copies": 1})
-    assert found.summary(["a", "b"]) == {
+    assert found.summary(["a", "b"]).model_dump() == {
         "rows": 24,
         "perturbed": 16,
         "by_label": {"given": {"a": 6, "b": 2}, "trained": {"a": 12, "b": 12}},
         "weights": None,
     }
-    assert seen(given_rows, balance="weights").summary(["a", "b"])["weights"] == {
+    assert seen(given_rows, balance="weights").summary(["a", "b"]).weights == {
         "a": pytest.approx(2 / 3),
         "b": 2.0,
     }
@@ -190,7 +190,7 @@ def test_of_any_number_of_labels_those_with_one_count_as_much_as_those_without()
     assert found.weights == [3.0, 1.0, 1.0, 1.0]
     assert isinstance(found.loss, WeightedBinaryCrossEntropy)
     assert found.loss.smoothing == 0.1
-    assert found.summary(list("abcd"))["by_label"]["given"] == {"a": 1, "b": 2, "c": 4, "d": 0}
+    assert found.summary(list("abcd")).by_label["given"] == {"a": 1, "b": 2, "c": 4, "d": 0}
 
 
 def test_copies_of_rows_with_any_number_of_labels_keep_them_all() -> None:

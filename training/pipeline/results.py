@@ -1,0 +1,403 @@
+"""The results of the stages: each leaves one in its stage.json for later stages, the report and the command line.
+
+Keys that a run does not have, such as `teacher` without a distillation, are not written: see `Result.written`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bentune.bundle.files import Frozen
+from bentune.bundle.hardware import Cpu
+from bentune.bundle.manifest import FileEntry
+from bentune.bundle.plan import Entry
+from bentune.quality.bootstrap import Interval
+from training.pipeline.layout import RECORD
+
+VALIDATED = "eval_"
+"""The prefix that transformers puts before the name of each metric of the validation rows."""
+
+
+class Result(Frozen):
+    """The result of one stage; `stage` is its name."""
+
+    stage: ClassVar[str]
+
+    def written(self) -> dict[str, Any]:
+        """Return the JSON object of what the stage set; a default that it left alone has no key."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+R = TypeVar("R", bound=Result)
+
+
+class Dropped(Frozen):
+    """Rows that were left out for one reason; `samples` names a few by where they were read."""
+
+    rows: int
+    samples: list[str]
+
+
+class Cleaned(Frozen):
+    """Rows in which one cleaning rule found something: `fixed`, or `found` and left as they were."""
+
+    rows: int
+    effect: Literal["fixed", "found"]
+    samples: list[str]
+
+
+class LabelsPerRow(Frozen):
+    """The mean number of labels of a row in one part, and the number of rows without any."""
+
+    mean: float
+    without: int
+
+
+class SplitReport(Frozen):
+    """The rule by which rows were held out.
+
+    `label`: a share of each label. `group`: no value of `column` is on two sides. `time`: the newest by `column`;
+    `held_out_from` is the first time held out, as it stands in ISO format or as a number. `hub`: the hub's own split.
+    `continued` says that a parent's rows kept their side, and that only new rows were split so.
+    """
+
+    kind: Literal["label", "group", "time", "hub"]
+    seed: int
+    test: float | str
+    validation: float
+    column: str | None = None
+    groups: int | None = Field(default=None, description="how many groups there are")
+    held_out_from: str | None = None
+    continued: bool = False
+
+
+class ParentRows(Frozen):
+    """The version that this one continues, by tag and content digest, and what became of its rows.
+
+    Of the test rows `reference` were held out by the parent too, `relabelled` were as well and have another label now,
+    `fresh` are new, and `compared` are used by `bentune compare`. `missing` rows that it held out, and `trained_gone`
+    that it was trained on, are no longer in the data. Of the training rows `trained_again` were its own.
+    """
+
+    tag: str
+    content: str
+    reference: int
+    relabelled: int
+    fresh: int
+    missing: int
+    trained_gone: int
+    compared: int
+    trained_again: int
+    trained_new: int
+
+
+class DoubtfulLabel(Frozen):
+    """A row whose label is probably wrong; `score` is the probability of the label that it has."""
+
+    split: str
+    origin: str
+    label: str
+    suggested: str
+    score: float
+
+
+class DoubtfulLabels(Frozen):
+    """Numbers of rows whose label is probably wrong, by part, of `judged` rows; `not_judged` is why none were judged.
+
+    `accuracy` is that of the quick classifier that judged, on rows that it never saw. `first` are the most doubtful.
+    """
+
+    rows: int
+    judged: int
+    accuracy: float | None
+    found: dict[str, int]
+    removed: int
+    not_judged: str | None
+    first: list[DoubtfulLabel]
+
+
+class DataResult(Result):
+    """The labelled rows: where they are from, what was left out, and how many of which label are in each part.
+
+    `fingerprint` is the sha256 over the rows' keys. `labels_a_row` is None where each row has one label. `parent` is
+    set where this version continues another.
+    """
+
+    stage = "data"
+
+    source: list[str]
+    fingerprint: str
+    labels: list[str]
+    rows: dict[str, int]
+    rows_by_label: dict[str, dict[str, int]]
+    labels_a_row: dict[str, LabelsPerRow] | None
+    dropped: dict[str, Dropped]
+    cleaned: dict[str, Cleaned]
+    read: int
+    split: SplitReport
+    doubtful_labels: DoubtfulLabels
+    parent: ParentRows | None = None
+
+
+class Parameters(Frozen):
+    """Numbers of weights."""
+
+    trainable: int
+    total: int
+
+
+class TrainedRows(Frozen):
+    """The rows that training used in place of the `given` ones: counts by label, and the labels' weights in the loss.
+
+    `perturbed` of the `rows` are changed copies, made by augmentation.
+    """
+
+    rows: int
+    perturbed: int
+    by_label: dict[Literal["given", "trained"], dict[str, int]]
+    weights: dict[str, float] | None
+
+
+class Hardware(Frozen):
+    """The machine that trained; `gpus` are names."""
+
+    cpu: Cpu
+    gpus: list[str]
+
+
+class TeacherFiles(Frozen):
+    """teacher.json: the teacher of a distillation, by name and with the digest of its files."""
+
+    source: str
+    sha256: str
+
+
+class DistilledFrom(TeacherFiles):
+    """The teacher of a distillation; `training_accuracy` is the share of training rows whose label it answers."""
+
+    training_accuracy: float
+
+
+class CurvePoint(Frozen):
+    """One point of a learning curve: the mean training loss since the point before, or metrics of the validation rows.
+
+    Metrics stand under their names with the prefix of VALIDATED, as transformers logs them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    step: int
+    epoch: float
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    loss: float | None = None
+    eval_loss: float | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the validation rows by name, without their loss."""
+        return {key.removeprefix(VALIDATED): value for key, value in self.__pydantic_extra__.items()}
+
+    def measured(self, metric: str) -> float | None:
+        """Return a metric of the validation rows, `loss` included; None where this point has none."""
+        return self.eval_loss if metric == "loss" else self.metrics.get(metric)
+
+
+class Shrunk(Frozen):
+    """The size of the trained model before and after pruning; `zeros` is a share of the linear weights.
+
+    Heads and neurons are counted where whole ones were taken out.
+    """
+
+    kind: str
+    amount: float
+    parameters_before: int
+    parameters: int
+    zeros: float
+    heads: int = 0
+    heads_before: int = 0
+    neurons: int = 0
+    neurons_before: int = 0
+
+
+class Pruned(Shrunk):
+    """The pruned model, and the second training that tuned it again."""
+
+    learning_rate: float
+    steps: int
+    resumed_at_step: int
+    loss: float
+    best_step: int | None
+    curve: list[CurvePoint]
+
+
+class TrainStart(Frozen):
+    """The start of a training. `base` is the base model, or the parent's tag after a warm start."""
+
+    base: str
+    base_sha256: str
+    method: str
+    parameters: Parameters
+    training_rows: TrainedRows
+    learning_rate: float
+    hardware: Hardware
+    teacher: DistilledFrom | None = None
+
+
+class TrainResult(TrainStart, Result):
+    """The training of the model; `warnings` are about its learning curves, `loss` is the mean over all steps.
+
+    `best_step` is the step whose weights were kept, where there were validation rows to choose it by. `sharded` when
+    the weights were spread over the processes by FSDP.
+    """
+
+    stage = "train"
+
+    steps: int
+    resumed_at_step: int
+    loss: float
+    best_step: int | None
+    stopped_early: bool
+    precision: str
+    processes: int
+    sharded: bool
+    warnings: list[str]
+    curve: list[CurvePoint]
+    pruned: Pruned | None = None
+
+
+class MergeResult(Result):
+    """The merged weights."""
+
+    stage = "merge"
+
+    weights_sha256: str
+
+
+class Temperature(Frozen):
+    """The temperature that was fitted on `rows` validation rows; the losses are theirs, in nats a row.
+
+    `layer` is the one that was divided. `temperature` is 1 where these rows tell none, and `problem` says so.
+    """
+
+    temperature: float
+    rows: int
+    log_loss_before: float
+    log_loss_after: float
+    layer: str = ""
+    problem: str = ""
+
+
+class CalibrateResult(Temperature, Result):
+    """The temperature, and the weights that it was folded into."""
+
+    stage = "calibrate"
+
+    weights_sha256: str
+
+
+class EvaluateResult(Result):
+    """The headline metric on `rows` test rows: of base, tuned model, and the larger models that it was made from."""
+
+    stage = "evaluate"
+
+    base: Interval
+    tuned: Interval
+    teacher: Interval | None = None
+    dense: Interval | None = None
+    rows: int
+
+
+class ExportResult(Result):
+    """The ONNX file in fp32."""
+
+    stage = "export"
+
+    onnx_sha256: str
+    onnx_bytes: int
+
+
+class VerifyResult(Result):
+    """The largest difference of a logit at each comparison of the parity chain, on `rows` test rows."""
+
+    stage = "verify"
+
+    merge: float | None
+    calibrate: float | None = None
+    export: float | None
+    batch: float | None
+    rows: int
+
+
+class PlanResult(Entry, Result):
+    """The way of running that won."""
+
+    stage = "plan"
+
+
+class PackageResult(Result):
+    """The stored bundle and Bento: `model` and `bento` are tags in BentoML's stores.
+
+    `bundle` and `bento_path` are the directories. `content` is the bundle's digest without its evidence.
+    `weights_sha256` is that of the merged model, which a warm start goes on from.
+    """
+
+    stage = "package"
+
+    model: str
+    bundle: str
+    digest: str
+    content: str
+    weights_sha256: str
+    bento: str
+    bento_path: str
+    code_revision: str
+    tools: dict[str, str]
+
+
+RESULTS: dict[str, type[Result]] = {
+    kind.stage: kind
+    for kind in (
+        DataResult,
+        TrainResult,
+        MergeResult,
+        CalibrateResult,
+        EvaluateResult,
+        ExportResult,
+        VerifyResult,
+        PlanResult,
+        PackageResult,
+    )
+}
+"""By the stage's name."""
+
+
+class StageRecord(BaseModel):
+    """stage.json: the key that the stage was done for, its files, and its result as JSON in `summary`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    key: str
+    files: dict[str, FileEntry]
+    seconds: float
+    summary: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Digest over what the stage wrote: later stages are redone when it changes."""
+        entries = sorted((name, entry.sha256) for name, entry in self.files.items())
+        return hashlib.sha256(json.dumps([entries, self.summary], sort_keys=True).encode()).hexdigest()
+
+    def result(self, kind: type[R]) -> R:
+        """Return the stage's result. Raises ValidationError where other code wrote another kind."""
+        return kind.model_validate(self.summary)
+
+
+def result_in(directory: Path, kind: type[R]) -> R:
+    """Read the result of a stage from its directory. Raises ValidationError where other code wrote another kind."""
+    return StageRecord.model_validate_json((directory / RECORD).read_bytes()).result(kind)
