@@ -57,7 +57,8 @@ def test_a_bento_holds_the_newest_bundle_or_the_named_one_and_serves_no_other(
     for bento in (newest, named):
         assert [str(model.tag) for model in bento.info.all_models] == [first]
     packed = {path.relative_to(named.path).as_posix() for path in Path(named.path).rglob("*.py")}
-    assert packed == {f"src/service/{path.name}" for path in (ROOT / "service").glob("*.py")}
+    rooms = [*(ROOT / "service").rglob("*.py"), *(ROOT / "bentune/bundle").rglob("*.py"), ROOT / "bentune/__init__.py"]
+    assert packed == {f"src/{path.relative_to(ROOT)}" for path in rooms}
     with serve(str(newest.tag), cwd=tmp_path) as server:
         server.until_status("/readyz", 200)
         info = server.client.get("/info").json()
