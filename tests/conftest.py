@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, serving
+from hypothesis import settings
 from programs import require
-from tiny import Quiet, make_model, sentences, tagged, write_csv, write_recipe, write_tagged
+from shared import adopt, adopt_run, build_bento, once, place_of, run_in, run_recipe, store_handmade
+from tiny import make_model, sentences, tagged, write_csv, write_recipe, write_tagged
 from tiny_images import image_recipe, make_image_model, write_images
 
 K8S = Path(__file__).parent.parent / "k8s"
@@ -21,67 +23,80 @@ os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "true", "HF_HOME":
 # Threads that spin while they wait make two processes on two cores ten times slower than one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+# In CI the same examples each time, and enough to catch a mistake in a property; at home others on every run.
+settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.register_profile("dev", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model") / "tiny-bert")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of what is built once for all workers."""
+    return place_of(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_csv(tmp_path_factory.mktemp("data") / "rows.csv", sentences(300))
+def tiny_model(shared: Path) -> Path:
+    return once(shared / "model", lambda place: make_model(place / "tiny-bert")) / "tiny-bert"
 
 
 @pytest.fixture(scope="session")
-def tiny_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_csv: Path) -> Path:
-    return write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.yaml", tiny_model, tiny_csv)
+def tiny_csv(shared: Path) -> Path:
+    return once(shared / "data", lambda place: write_csv(place / "rows.csv", sentences(300))) / "rows.csv"
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
+def tiny_recipe(shared: Path, tiny_model: Path, tiny_csv: Path) -> Path:
+    return once(shared / "recipe", lambda place: write_recipe(place / "tiny.yaml", tiny_model, tiny_csv)) / "tiny.yaml"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(shared: Path, tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
     """Directory of a run of the tiny recipe with every stage done; treat it as read-only (copy it to change it)."""
-    from training.pipeline.pipeline import run_all
-    from training.pipeline.run_dir import RunDir
-    from training.recipe.file import load_recipe
-
-    recipe = load_recipe(tiny_recipe).recipe
-    with RunDir.open(tmp_path_factory.mktemp("runs"), recipe.name) as run:
-        list(run_all(recipe, run, Quiet()))
-        return run.root
+    built = once(shared / "run", lambda place: run_recipe(tiny_recipe, place))
+    return adopt_run(built, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")
-def tagged_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+def tagged_run(shared: Path, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """The same, every stage done, where rows have any number of labels."""
-    from training.pipeline.pipeline import run_all
-    from training.pipeline.run_dir import RunDir
-    from training.recipe.file import load_recipe
 
-    directory = tmp_path_factory.mktemp("tagged")
-    rows = write_tagged(directory / "rows.jsonl", tagged(320))
-    data = {"source": str(rows), "multi_label": True, "split": {"test": 0.2, "validation": 0.1}}
-    train = {"epochs": 16, "learning_rate": 0.006, "checkpoint_steps": 400}
-    path = write_recipe(
-        directory / "tagged.yaml", tiny_model, rows, data=data, train=train, calibrate={"temperature": True}
-    )
-    recipe = load_recipe(path).recipe
-    with RunDir.open(tmp_path_factory.mktemp("runs"), recipe.name) as run:
-        list(run_all(recipe, run, Quiet()))
-        return run.root
+    def build(place: Path) -> None:
+        rows = write_tagged(place / "rows.jsonl", tagged(320))
+        data = {"source": str(rows), "multi_label": True, "split": {"test": 0.2, "validation": 0.1}}
+        train = {"epochs": 16, "learning_rate": 0.006, "checkpoint_steps": 400}
+        calibrate = {"temperature": True}
+        recipe = place / "tagged.yaml"
+        run_recipe(write_recipe(recipe, tiny_model, rows, data=data, train=train, calibrate=calibrate), place)
+
+    return adopt_run(once(shared / "tagged", build), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")
-def tiny_tag(tiny_run: Path) -> str:
+def trained_tag(tiny_run: Path) -> str:
     """Tag of the stored bundle, and of the Bento, that the tiny run made."""
     artifacts: dict[str, str] = json.loads((tiny_run / "package/artifacts.json").read_text())
     return artifacts["model"]
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_run: Path) -> Path:
-    """Directory of the stored bundle; treat it as read-only (copy it to change it)."""
+def trained_bundle(tiny_run: Path) -> Path:
+    """Directory of the tiny run's stored bundle; treat it as read-only (copy it to change it)."""
     return Path(json.loads((tiny_run / "package/artifacts.json").read_text())["bundle"])
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Path:
+    """Directory of a stored bundle that no training made: right about the tiny rows; treat it as read-only."""
+    return store_handmade()
+
+
+@pytest.fixture(scope="session")
+def tiny_tag(shared: Path, tiny_bundle: Path) -> str:
+    """Tag of that bundle, and of a Bento of it."""
+    tag = f"{tiny_bundle.parent.name}:{tiny_bundle.name}"
+    adopt(once(shared / "bento", lambda place: build_bento(tag, place)))
+    return tag
 
 
 @pytest.fixture
@@ -103,37 +118,31 @@ def overlay(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_image_model(tmp_path_factory.mktemp("image-model") / "tiny-vit")
+def image_model(shared: Path) -> Path:
+    return once(shared / "image-model", lambda place: make_image_model(place / "tiny-vit")) / "tiny-vit"
 
 
 @pytest.fixture(scope="session")
-def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images") / "images")
+def image_folder(shared: Path) -> Path:
+    return once(shared / "images", lambda place: write_images(place / "images")) / "images"
 
 
 @pytest.fixture(scope="session")
-def image_recipe_file(tmp_path_factory: pytest.TempPathFactory, image_model: Path, image_folder: Path) -> Path:
-    return image_recipe(tmp_path_factory.mktemp("image-recipe") / "images.yaml", image_model, image_folder)
+def image_recipe_file(shared: Path, image_model: Path, image_folder: Path) -> Path:
+    place = once(shared / "image-recipe", lambda at: image_recipe(at / "images.yaml", image_model, image_folder))
+    return place / "images.yaml"
 
 
 @pytest.fixture(scope="session")
-def image_run(tmp_path_factory: pytest.TempPathFactory, image_recipe_file: Path) -> Path:
+def image_run(shared: Path, image_recipe_file: Path) -> Path:
     """Directory of a run on images with every stage done but `package`; treat it as read-only."""
-    from training.pipeline.pipeline import run_stage, stages_of
-    from training.pipeline.run_dir import RunDir
-    from training.recipe.file import load_recipe
-
-    recipe = load_recipe(image_recipe_file).recipe
-    with RunDir.open(tmp_path_factory.mktemp("image-runs"), recipe.name) as run:
-        for stage in stages_of(recipe)[:-1]:
-            run_stage(stage.name, recipe, run, Quiet())
-        return run.root
+    return run_in(once(shared / "image-run", lambda place: run_recipe(image_recipe_file, place, package=False)))
 
 
 @pytest.fixture(scope="session")
-def image_bundle(tmp_path_factory: pytest.TempPathFactory, image_recipe_file: Path, image_run: Path) -> Path:
+def image_bundle(shared: Path, image_recipe_file: Path, image_run: Path) -> Path:
     """A bundle of the image run, as the package stage fills it, outside any store; treat it as read-only."""
     from tiny_images import bundle_of
 
-    return bundle_of(image_recipe_file, image_run, tmp_path_factory.mktemp("image-bundle") / "bundle")
+    build = lambda place: bundle_of(image_recipe_file, image_run, place / "bundle")  # noqa: E731
+    return once(shared / "image-bundle", build) / "bundle"

@@ -11,5 +11,5 @@ def test_it_learned(tiny_run: Path) -> None:
     assert evaluation["tuned"]["accuracy"]["value"] >= 0.9 > evaluation["base"]["accuracy"]["value"]
 
 
-def test_bundle_opens(tiny_bundle: Path) -> None:
-    assert open_bundle(tiny_bundle).manifest.labels == ["animal", "food", "tool"]
+def test_bundle_opens(trained_bundle: Path) -> None:
+    assert open_bundle(trained_bundle).manifest.labels == ["animal", "food", "tool"]

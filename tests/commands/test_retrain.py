@@ -53,6 +53,17 @@ def comparison(decision: Decision, calls: list[Any]) -> SimpleNamespace:
 
 
 @pytest.fixture
+def tiny_tag(trained_tag: str) -> str:
+    """A version that was trained: what is retrained goes on from its rows and weights."""
+    return trained_tag
+
+
+@pytest.fixture
+def tiny_bundle(trained_bundle: Path) -> Path:
+    return trained_bundle
+
+
+@pytest.fixture
 def calls() -> list[Any]:
     return []
 
@@ -215,7 +226,7 @@ def test_the_columns_that_are_compared_by_come_along(
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path[:0] = [{support!r}, {here!r}]
+sys.path[:0] = {places!r}
 from test_retrain import comparison
 from bentune.bundle.verdict import Decision
 from types import SimpleNamespace
@@ -227,7 +238,8 @@ main()
 
 @pytest.mark.usefixtures("cleaned")
 def test_two_retrains_of_a_name_at_once_do_not_tread_on_each_other(grown: Path, tiny_tag: str, tmp_path: Path) -> None:
-    program = DRIVER.format(support=str(SUPPORT), here=str(Path(__file__).parent))
+    places = [SUPPORT, *(path for path in SUPPORT.iterdir() if path.is_dir()), Path(__file__).parent]
+    program = DRIVER.format(places=[str(place) for place in places])
     command = [
         sys.executable,
         "-c",

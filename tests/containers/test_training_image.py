@@ -3,25 +3,21 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from podman import run
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 NAME = "bentune/training:test"
 
 
 @pytest.fixture(scope="module")
 def training_image(podman: None) -> str:
-    # Where this machine's pip finds CPU builds of torch, if it was told: PyPI's own are ten times as large.
-    pip = [sys.executable, "-m", "pip", "config", "get", "global.find-links"]
-    wheels = subprocess.run(pip, capture_output=True, text=True, check=False).stdout.strip()
-    options = ["--volume", f"{wheels}:{wheels}:ro", "--build-arg", f"PIP_FIND_LINKS={wheels}"] if wheels else []
-    file = str(ROOT / "training/Dockerfile")
-    run("podman", "build", "--layers", "--format", "oci", *options, "--file", file, "--tag", NAME, str(ROOT))
+    kept = Path(os.environ["CONTAINERS_CONF"]).parent
+    run("env", f"PYTHON={sys.executable}", str(HERE / "training_image.sh"), str(kept))
     return NAME
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from canary import Analysis, home, prometheus, scraped, until, verdict
-from tiny import Quiet, sentences, write_csv, write_recipe
+from handmade import VERSION, clueless_weights
+from shared import build_bento, store_handmade
+from tiny import sentences
 
 from rollout.load.generator import Body, LoadTarget, closed_loop
 from rollout.load.generator import run as run_load
@@ -29,22 +31,11 @@ def template(render: Callable[..., Any]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def nonsense_tag(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> str:
-    """A version whose labels were drawn at random, most of them the same: it passes every gate, and knows nothing."""
-    from training.pipeline.pipeline import run_all
-    from training.pipeline.run_dir import RunDir
-    from training.recipe.file import load_recipe
-
-    directory = tmp_path_factory.mktemp("nonsense")
-    generator, rows = np.random.default_rng(0), sentences(300)
-    labels = generator.choice(sorted({label for _, label in rows}), size=len(rows), p=[0.7, 0.2, 0.1])
-    data = write_csv(
-        directory / "rows.csv", [(text, str(label)) for (text, _), label in zip(rows, labels, strict=True)]
-    )
-    recipe = load_recipe(write_recipe(directory / "nonsense.yaml", tiny_model, data, name="nonsense")).recipe
-    with RunDir.open(directory / "runs", recipe.name) as run:
-        outcomes = list(run_all(recipe, run, Quiet()))
-    return str(outcomes[-1].result.model)
+def nonsense_tag(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A version that learned nonsense, most of it the same: it passes every gate, and knows nothing."""
+    store_handmade("nonsense", weights=clueless_weights())
+    build_bento(tag := f"nonsense:{VERSION}", tmp_path_factory.mktemp("nonsense"))
+    return tag
 
 
 def bodies(texts: int) -> list[Body]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shared import once, run_in, run_recipe
 from tiny import Quiet, write_recipe
 
 from training.pipeline.stage import Context
@@ -29,24 +30,30 @@ def no_hub() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def lora_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_csv: Path) -> Path:
-    directory = tmp_path_factory.mktemp("lora-recipe")
-    train = {"epochs": 6, "learning_rate": 0.005, "checkpoint_steps": 30}
-    return write_recipe(directory / "lora.yaml", tiny_model, tiny_csv, method="lora", train=train)
+def tiny_tag(trained_tag: str) -> str:
+    """Here the bundle is the one that the tiny run made, and not the handmade one."""
+    return trained_tag
 
 
 @pytest.fixture(scope="session")
-def lora_run(tmp_path_factory: pytest.TempPathFactory, lora_recipe: Path) -> Path:
-    """Directory of a run of LoRA, every stage done but `package`; treat it as read-only (copy it to change it)."""
-    from training.pipeline.pipeline import run_stage, stages_of
-    from training.pipeline.run_dir import RunDir
-    from training.recipe.file import load_recipe
+def tiny_bundle(trained_bundle: Path) -> Path:
+    return trained_bundle
 
-    recipe = load_recipe(lora_recipe).recipe
-    with RunDir.open(tmp_path_factory.mktemp("lora-runs"), recipe.name) as run:
-        for stage in stages_of(recipe)[:-1]:
-            run_stage(stage.name, recipe, run, Quiet())
-        return run.root
+
+@pytest.fixture(scope="session")
+def lora_recipe(shared: Path, tiny_model: Path, tiny_csv: Path) -> Path:
+    train = {"epochs": 6, "learning_rate": 0.005, "checkpoint_steps": 30}
+
+    def build(place: Path) -> None:
+        write_recipe(place / "lora.yaml", tiny_model, tiny_csv, method="lora", train=train)
+
+    return once(shared / "lora-recipe", build) / "lora.yaml"
+
+
+@pytest.fixture(scope="session")
+def lora_run(shared: Path, lora_recipe: Path) -> Path:
+    """Directory of a run of LoRA, every stage done but `package`; treat it as read-only (copy it to change it)."""
+    return run_in(once(shared / "lora-run", lambda place: run_recipe(lora_recipe, place, package=False)))
 
 
 @pytest.fixture

@@ -316,6 +316,7 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and body in one packet: between two of them kubectl would wait for 40 ms
 
         def _any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -328,6 +329,7 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+            self.wfile.flush()
 
         def do_GET(self) -> None:
             self._any()

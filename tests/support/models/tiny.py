@@ -66,6 +66,12 @@ def write_csv(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] =
     return path
 
 
+def vocabulary() -> list[str]:
+    """The tokens of the tiny model, by their numbers."""
+    words = [word for group in WORDS.values() for word in group] + FILLER
+    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *"0123456789", *(f"##{d}" for d in range(10))]
+
+
 def make_model(directory: Path, seed: int = 0) -> Path:
     """A BERT of two layers and its tokenizer, in the layout of a hub repository."""
     import torch
@@ -73,12 +79,11 @@ def make_model(directory: Path, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     directory.mkdir(parents=True, exist_ok=True)
-    words = [word for group in WORDS.values() for word in group] + FILLER
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *"0123456789", *(f"##{d}" for d in range(10))]
-    (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    tokens = vocabulary()
+    (directory / "vocab.txt").write_text("\n".join(tokens) + "\n")
     BertTokenizerFast(vocab_file=str(directory / "vocab.txt"), model_max_length=64).save_pretrained(directory)
     config = BertConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokens),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
