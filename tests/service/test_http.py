@@ -172,7 +172,7 @@ def test_probes(server: Any) -> None:
 
 def test_info(server: Any, bundle: Bundle) -> None:
     info = server.client.get("/info").json()
-    assert (info["name"], info["version"]) == ("tiny", bundle.manifest.version)
+    assert (info["name"], info["version"]) == ("handmade", bundle.manifest.version)
     assert (info["digest"], info["model_sha"]) == (bundle.digest, bundle.digest)
     assert (info["ready"], info["labels"], info["inputs"]) == (True, ["animal", "food", "tool"], "text")
     assert info["limits"] == {
@@ -238,7 +238,7 @@ def test_metrics_move_with_what_they_count(server: Any, bundle: Bundle) -> None:
         assert server.metric(f"bentune_{name}_count") == batches
     for gauge in ("queue_requests", "queue_tokens", "slots_busy"):
         assert server.metric(f"bentune_{gauge}") == 0
-    assert server.metric("bentune_model_info", name="tiny", version=bundle.manifest.version, digest=bundle.digest) == 1
+    assert server.metric("bentune_model_info", name="handmade", version=bundle.manifest.version, digest=bundle.digest) == 1
 
 
 def test_every_reason_and_label_is_on_the_page_from_the_start(server: Any) -> None:
@@ -254,7 +254,7 @@ def test_the_documentation_shows_every_shape_and_every_error(server: Any) -> Non
     page = server.client.get("/docs.json")
     assert len(page.content) < 10_000
     spec = page.json()
-    assert spec["info"]["description"] == "tiny: text-classification, labels animal, food, tool."
+    assert spec["info"]["description"] == "handmade: text-classification, labels animal, food, tool."
     schemas = spec["components"]["schemas"]
     predict = spec["paths"]["/predict"]["post"]
     request = resolve(spec, predict["requestBody"]["content"]["application/json"]["schema"])

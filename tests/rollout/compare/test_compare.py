@@ -78,7 +78,7 @@ def test_rows_that_were_trained_on_are_refused_or_left_out(
     bundle: Path, tiny_bundle: Path, tiny_csv: Path, rows: Path, tmp_path: Path
 ) -> None:
     before = (bundle / EVIDENCE).read_bytes()
-    with pytest.raises(InputError, match="the candidate tiny:.* was trained on 240 of the 300 rows"):
+    with pytest.raises(InputError, match="the candidate handmade:.* was trained on 240 of the 300 rows"):
         judge(bundle, tiny_bundle, tiny_csv, settings=SETTINGS.model_copy(update={"slices": []}))
     assert (bundle / EVIDENCE).read_bytes() == before
     mixed = tmp_path / "mixed.jsonl"
@@ -148,7 +148,7 @@ def test_labels_that_the_recipe_renamed(bundle: Path, tiny_bundle: Path, rows: P
 def test_other_labels_are_named(bundle: Path, tiny_bundle: Path, rows: Path) -> None:
     manifest = open_bundle(bundle).manifest
     seal(bundle, manifest.model_copy(update={"target": OneLabel(labels=["animal", "food", "gear"])}))
-    with pytest.raises(InputError, match=r"only tiny:\S+ has 'gear'; only tiny:\S+ has 'tool'"):
+    with pytest.raises(InputError, match=r"only handmade:\S+ has 'gear'; only handmade:\S+ has 'tool'"):
         judge(bundle, tiny_bundle, rows)
 
 

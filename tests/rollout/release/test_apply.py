@@ -145,9 +145,9 @@ def test_words_never_keep_it_from_being_undone(releasing: Any, two: Any) -> None
     releasing.behind.versions[image_of(second)] = odd
     outcome = releasing.release(second)
     assert outcome.undone
-    assert "/info shows tiny:[/ill]" in outcome.problem
+    assert "/info shows handmade:[/ill]" in outcome.problem
     kept_as_it_was(releasing, first)
-    assert any("/info shows tiny:[/ill]" in words for words in said)
+    assert any("/info shows handmade:[/ill]" in words for words in said)
 
 
 def test_a_failed_first_release_has_served_nobody(releasing: Any) -> None:

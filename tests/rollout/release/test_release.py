@@ -113,7 +113,7 @@ def test_pods_that_serve_another_version_are_undone(
     seal(tmp_path / "other", first.manifest.model_copy(update={"version": "other"}))
     other = judged(tmp_path / "other", tmp_path / "other-promoted", Decision.PROMOTE)
     outcome = release(OverlayTarget(overlay, Kubectl()), other, NEXT, options)
-    assert "does not serve the version: /info shows tiny:" in outcome.problem
+    assert "does not serve the version: /info shows handmade:" in outcome.problem
     assert outcome.undone
     assert serves(cluster) == {GOOD}
 

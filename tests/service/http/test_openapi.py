@@ -22,6 +22,6 @@ def test_only_a_model_of_images_takes_files() -> None:
 
 def test_the_description_names_the_model_and_bounds_the_labels(tiny_bundle: Path) -> None:
     manifest = open_bundle(tiny_bundle).manifest
-    assert description(manifest) == "tiny: text-classification, labels animal, food, tool."
+    assert description(manifest) == "handmade: text-classification, labels animal, food, tool."
     many = manifest.model_copy(update={"target": OneLabel(labels=[f"label {number}" for number in range(2000)])})
     assert description(many).endswith(f"label {DESCRIBED_LABELS - 1} and {2000 - DESCRIBED_LABELS} more.")
