@@ -238,7 +238,8 @@ def test_metrics_move_with_what_they_count(server: Any, bundle: Bundle) -> None:
         assert server.metric(f"bentune_{name}_count") == batches
     for gauge in ("queue_requests", "queue_tokens", "slots_busy"):
         assert server.metric(f"bentune_{gauge}") == 0
-    assert server.metric("bentune_model_info", name="handmade", version=bundle.manifest.version, digest=bundle.digest) == 1
+    named = {"name": "handmade", "version": bundle.manifest.version, "digest": bundle.digest}
+    assert server.metric("bentune_model_info", **named) == 1
 
 
 def test_every_reason_and_label_is_on_the_page_from_the_start(server: Any) -> None:

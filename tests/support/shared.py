@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,6 @@ def run_in(place: Path) -> Path:
 
 def adopt_run(place: Path, directory: Path) -> Path:
     """Copy the run of `run_recipe` below `directory` and adopt what it stored; the copy names the new places."""
-    from bentune.bundle.manifest import FileEntry, sha256_file, write_json
-    from training.pipeline.run_dir import StageRecord
-
     run = run_in(place)
     adopt(place / "stores")
     root = directory / run.parent.name / run.name
@@ -79,11 +77,11 @@ def adopt_run(place: Path, directory: Path) -> Path:
     places = {
         key: str(_home() / kind / name / version) for key, kind in (("bundle", "models"), ("bento_path", "bentos"))
     }
-    write_json(file, artifacts | places)
-    record = StageRecord.model_validate_json((root / "package/stage.json").read_bytes())
-    entry = FileEntry(sha256=sha256_file(file), size=file.stat().st_size)
-    changed = {"files": record.files | {file.name: entry}, "summary": record.summary | places}
-    write_json(root / "package/stage.json", record.model_copy(update=changed))
+    file.write_text(json.dumps(artifacts | places))
+    record = json.loads((root / "package/stage.json").read_text())
+    record["files"][file.name] = {"sha256": sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
+    record["summary"] |= places
+    (root / "package/stage.json").write_text(json.dumps(record))
     return root
 
 
