@@ -4,9 +4,9 @@ A plan is measured on one CPU. A pod may have fewer cores, lack the instructions
 with, or have no OpenVINO: it then takes the next best entry that was measured and that fits.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from bentune.bundle.files import Frozen
 from bentune.bundle.hardware import Cpu
@@ -16,6 +16,8 @@ FP32 = "fp32"
 CPU = "CPUExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
 """The execution providers that a plan may choose, as ONNX Runtime calls them."""
+FORMER_SPEED = "texts_per_second"
+"""Name of inputs_per_second in plans of bundles that were made when all inputs were texts."""
 
 
 def model_file(variant: str) -> str:
@@ -60,7 +62,7 @@ class Check(Frozen):
 class Entry(Frozen):
     """One way of running the bundle, as it was measured under load.
 
-    `texts_per_second` is with every slot busy. `lone_ms` is the median time in milliseconds of a text that arrives
+    `inputs_per_second` is with every slot busy. `lone_ms` is the median time in milliseconds of an input that arrives
     alone and gets all `slots` x `threads` cores. Both are medians over the `rounds` in which it was measured.
     """
 
@@ -69,10 +71,18 @@ class Entry(Frozen):
     slots: int = Field(ge=1)
     threads: int = Field(ge=1)
     token_budget: int = Field(ge=1)
-    texts_per_second: float = Field(gt=0)
+    inputs_per_second: float = Field(gt=0)
     lone_ms: float = Field(gt=0)
     padding: float = Field(ge=0, le=1)
     rounds: int = Field(default=1, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_name(cls, entries: Any) -> Any:
+        """Read inputs_per_second under its former name too."""
+        if not isinstance(entries, dict) or FORMER_SPEED not in entries:
+            return entries
+        return {("inputs_per_second" if name == FORMER_SPEED else name): value for name, value in entries.items()}
 
     @property
     def cores(self) -> int:

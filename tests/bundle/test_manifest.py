@@ -260,7 +260,7 @@ def test_every_variant_that_the_plan_may_choose_must_be_there(root: Path) -> Non
 
 
 def measured(variant: str) -> Entry:
-    speed = {"texts_per_second": 1.0, "lone_ms": 1.0, "padding": 0.0}
+    speed = {"inputs_per_second": 1.0, "lone_ms": 1.0, "padding": 0.0}
     return Entry(variant=variant, provider="CPUExecutionProvider", slots=1, threads=1, token_budget=1, **speed)
 
 

@@ -17,7 +17,7 @@ ENTRY = {
     "slots": 2,
     "threads": 3,
     "token_budget": 512,
-    "texts_per_second": 12.5,
+    "inputs_per_second": 12.5,
     "lone_ms": 3.25,
     "padding": 0.125,
 }
@@ -52,7 +52,7 @@ ENTRIES = st.builds(
     slots=st.integers(1, 64),
     threads=st.integers(1, 64),
     token_budget=st.integers(1, 4096),
-    texts_per_second=st.floats(0, 1e6, exclude_min=True),
+    inputs_per_second=st.floats(0, 1e6, exclude_min=True),
     lone_ms=st.floats(0, 1e6, exclude_min=True),
     padding=st.floats(0, 1),
 )
@@ -96,6 +96,12 @@ def test_a_variant_that_was_refused_may_not_be_chosen() -> None:
 
 def test_an_entry_keeps_slots_times_threads_cores_busy() -> None:
     assert Entry.model_validate(ENTRY).cores == 6
+
+
+def test_an_entry_is_read_under_the_former_name_of_its_speed() -> None:
+    former = {("texts_per_second" if name == "inputs_per_second" else name): value for name, value in ENTRY.items()}
+    assert Entry.model_validate(former) == Entry.model_validate(ENTRY)
+    assert Entry.model_validate(former).inputs_per_second == 12.5
 
 
 def test_names_of_files_and_of_scores() -> None:
@@ -142,10 +148,10 @@ def test_a_name_that_is_no_plain_file_name_is_refused_as_a_variant(name: str) ->
         {"measured": [ENTRY | {"slots": 0}]},
         {"measured": [ENTRY | {"threads": 0}]},
         {"measured": [ENTRY | {"token_budget": 0}]},
-        {"measured": [ENTRY | {"texts_per_second": 0}]},
+        {"measured": [ENTRY | {"inputs_per_second": 0}]},
         {"measured": [ENTRY | {"lone_ms": 0}]},
         {"measured": [ENTRY | {"padding": 1.5}]},
-        {"measured": [ENTRY | {"texts_per_second": float("inf")}]},
+        {"measured": [ENTRY | {"inputs_per_second": float("inf")}]},
         {"measured": [ENTRY | {"lone_ms": float("nan")}]},
         {"checks": [CHECK | {"accuracy_loss": float("nan")}]},
     ],

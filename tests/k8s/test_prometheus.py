@@ -238,7 +238,7 @@ def slow_alone(root: Path) -> None:
 
 def for_other_hardware(root: Path) -> None:
     """Its plan was measured with more cores than a machine has."""
-    speed = {"texts_per_second": 1, "lone_ms": 1, "padding": 0, "token_budget": 512}
+    speed = {"inputs_per_second": 1, "lone_ms": 1, "padding": 0, "token_budget": 512}
     entry = {"variant": "fp32", "provider": "CPUExecutionProvider", "slots": 4096, "threads": 1} | speed
     (root / "plan.json").write_text(json.dumps({"measured": [entry]}))
     indifferent(root)

@@ -17,7 +17,7 @@ MISSING = "MissingExecutionProvider"
 
 
 def entry(variant: str, provider: str, speed: float) -> Entry:
-    measured = {"texts_per_second": speed, "lone_ms": 1.0, "padding": 0.0}
+    measured = {"inputs_per_second": speed, "lone_ms": 1.0, "padding": 0.0}
     return Entry(variant=variant, provider=provider, slots=1, threads=1, token_budget=300 + int(speed), **measured)
 
 

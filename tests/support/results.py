@@ -68,7 +68,7 @@ _ALL: tuple[Result, ...] = (
         slots=1,
         threads=1,
         token_budget=1,
-        texts_per_second=1.0,
+        inputs_per_second=1.0,
         lone_ms=1.0,
         padding=0.0,
     ),

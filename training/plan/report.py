@@ -19,7 +19,7 @@ ENTRY_COLUMNS = (
     "provider",
     "slots x threads",
     "token budget",
-    "texts/s",
+    "inputs/s",
     "lone text ms",
     "padding",
     "rounds",
@@ -60,7 +60,7 @@ def verdict(plan: Plan) -> str:
     best = plan.measured[0]
     flips = {(found.variant, found.provider): found.label_flips or 0 for found in plan.checks}
     lines = [
-        f"{best.variant} on {best.provider} wins with {best.texts_per_second:.0f} texts/s: {best.slots} slots of "
+        f"{best.variant} on {best.provider} wins with {best.inputs_per_second:.0f} inputs/s: {best.slots} slots of "
         f"{best.threads} threads, batches of at most {best.token_budget} tokens"
     ]
     for found in plan.checks:
@@ -72,8 +72,8 @@ def verdict(plan: Plan) -> str:
             lines.append(f"{what} was refused: {found.problem}")
             continue
         entry = best_of(plan, found)
-        ratio = entry.texts_per_second / best.texts_per_second
-        line = f"{what} lost: {entry.texts_per_second:.0f} texts/s, {ratio:.2f} x the winner's"
+        ratio = entry.inputs_per_second / best.inputs_per_second
+        line = f"{what} lost: {entry.inputs_per_second:.0f} inputs/s, {ratio:.2f} x the winner's"
         if found.alone:
             line += ", one row at a time because its answers depend on the batch"
         if ratio > 1:
@@ -91,7 +91,7 @@ def verdict(plan: Plan) -> str:
 def best_of(plan: Plan, found: Check) -> Entry:
     """Return the fastest of the entries with the most rounds, for a variant that passed its checks."""
     entries = [one for one in plan.measured if (one.variant, one.provider) == (found.variant, found.provider)]
-    return max(entries, key=lambda one: (one.cores, one.rounds, one.texts_per_second))
+    return max(entries, key=lambda one: (one.cores, one.rounds, one.inputs_per_second))
 
 
 def markdown(plan: Plan) -> str:
@@ -157,7 +157,7 @@ def pareto_points(plan: Plan) -> list[Point]:
             Point(
                 found.variant,
                 found.provider,
-                best_of(plan, found).texts_per_second,
+                best_of(plan, found).inputs_per_second,
                 accuracy,
                 min(accuracy, reference - (found.loss_high or 0.0)),
                 max(accuracy, reference - (found.loss_low or 0.0)),
@@ -206,7 +206,7 @@ def entry_cells(entry: Entry) -> list[str]:
         short_provider(entry.provider),
         f"{entry.slots} x {entry.threads}",
         str(entry.token_budget),
-        f"{entry.texts_per_second:.1f}",
+        f"{entry.inputs_per_second:.1f}",
         f"{entry.lone_ms:.1f}",
         f"{entry.padding:.3f}",
         str(entry.rounds),

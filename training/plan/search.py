@@ -56,10 +56,10 @@ def search(checks: Sequence[Check], cores: int, measure: Measure) -> list[Entry]
     rounds = [[measure(runtime) for runtime in finalists] for _ in range(FINAL_ROUNDS)]
     for number, runtime in enumerate(finalists):
         measured[runtime] = _median([one[number] for one in rounds])
-    fastest = max(measured[runtime].texts_per_second for runtime in finalists)
-    level = [runtime for runtime in finalists if measured[runtime].texts_per_second >= (1 - TIE) * fastest]
+    fastest = max(measured[runtime].inputs_per_second for runtime in finalists)
+    level = [runtime for runtime in finalists if measured[runtime].inputs_per_second >= (1 - TIE) * fastest]
     winner = min(level, key=lambda one: (by_name[one.variant, one.provider].label_flips or 0, level.index(one)))
-    order = sorted(measured.values(), key=lambda entry: (entry.cores < cores, -entry.texts_per_second))
+    order = sorted(measured.values(), key=lambda entry: (entry.cores < cores, -entry.inputs_per_second))
     return [measured[winner], *(entry for entry in order if entry is not measured[winner])]
 
 
@@ -72,12 +72,12 @@ def _best_of_each(measured: Mapping[Runtime, Entry], cores: int) -> list[Runtime
     """Choose the fastest configuration on all cores per variant and provider, fastest first."""
     whole = [runtime for runtime, entry in measured.items() if entry.cores == cores]
     best: dict[tuple[str, str], Runtime] = {}
-    for runtime in sorted(whole, key=lambda runtime: -measured[runtime].texts_per_second):
+    for runtime in sorted(whole, key=lambda runtime: -measured[runtime].inputs_per_second):
         best.setdefault((runtime.variant, runtime.provider), runtime)
     return list(best.values())
 
 
 def _median(entries: Sequence[Entry]) -> Entry:
-    speed = statistics.median(entry.texts_per_second for entry in entries)
+    speed = statistics.median(entry.inputs_per_second for entry in entries)
     lone = statistics.median(entry.lone_ms for entry in entries)
-    return entries[0].model_copy(update={"texts_per_second": speed, "lone_ms": lone, "rounds": len(entries)})
+    return entries[0].model_copy(update={"inputs_per_second": speed, "lone_ms": lone, "rounds": len(entries)})

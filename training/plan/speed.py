@@ -50,21 +50,21 @@ class _Padding(Observer):
 def measure(
     model: Path, runtime: Runtime, task: Task, traffic: RowTraffic, padding_bound: float, seconds: float
 ) -> Entry:
-    """Load `model`, keep every slot busy for `seconds`, then send texts one after the other.
+    """Load `model`, keep every slot busy for `seconds`, then send inputs one after the other.
 
     Each slot has CLIENTS_PER_SLOT closed-loop clients, which send one input at a time. The first fifth of the time is
     not counted.
     """
     engine = Engine(model, runtime, task)
     padding = _Padding()
-    texts_per_second, lone_s = asyncio.run(_run(engine, runtime, traffic, padding_bound, seconds, padding))
+    inputs_per_second, lone_s = asyncio.run(_run(engine, runtime, traffic, padding_bound, seconds, padding))
     return Entry(
         variant=runtime.variant,
         provider=runtime.provider,
         slots=runtime.slots,
         threads=runtime.threads,
         token_budget=runtime.token_budget,
-        texts_per_second=round(texts_per_second, 2),
+        inputs_per_second=round(inputs_per_second, 2),
         lone_ms=round(1000 * lone_s, 2),
         padding=round(1 - padding.tokens / padding.padded_tokens, 4),
     )

@@ -50,7 +50,7 @@ def tiles_of(facts: Facts) -> list[Tile]:
     if facts.plan and facts.plan.measured:
         best = facts.plan.measured[0]
         note = f"{best.variant} on {short_provider(best.provider)}, {best.slots} x {best.threads} threads"
-        tiles.append(Tile(f"{task_of(facts.recipe).nouns} a second", f"{best.texts_per_second:,.0f}", note))
+        tiles.append(Tile(f"{task_of(facts.recipe).nouns} a second", f"{best.inputs_per_second:,.0f}", note))
     return tiles
 
 

@@ -186,7 +186,7 @@ def _served(facts: Facts) -> Iterator[str]:
     if facts.plan and facts.plan.measured and facts.plan.cpu:
         best, cpu = facts.plan.measured[0], facts.plan.cpu
         yield (
-            f"The metrics are those of fp32. {served_of(facts.plan)} It answers {best.texts_per_second:,.0f} inputs a "
+            f"The metrics are those of fp32. {served_of(facts.plan)} It answers {best.inputs_per_second:,.0f} inputs a "
             f"second on {escaped(cpu.model)}, {cpu.cores} cores."
         )
 

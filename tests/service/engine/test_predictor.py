@@ -153,8 +153,8 @@ def test_a_file_is_scored_with_what_fits_this_cpu_on_all_of_its_cores(
     plan = Plan(
         cpu=Cpu(model="a test", isa=("avx512_vnni",), cores=2),
         measured=(
-            Entry(variant="int8-static", slots=1, token_budget=64, texts_per_second=9, **shared),
-            Entry(variant="fp32", slots=2, token_budget=333, texts_per_second=5, **shared),
+            Entry(variant="int8-static", slots=1, token_budget=64, inputs_per_second=9, **shared),
+            Entry(variant="fp32", slots=2, token_budget=333, inputs_per_second=5, **shared),
         ),
     )
     opened: list[tuple[str, str, int]] = []

@@ -39,7 +39,7 @@ def threads_of(predictor: Predictor) -> int:
 
 
 def entry(variant: str, slots: int = 2, threads: int = 1, *, provider: str = CPU) -> Entry:
-    speed = {"texts_per_second": 10.0, "lone_ms": 1.0, "padding": 0.0, "token_budget": 256}
+    speed = {"inputs_per_second": 10.0, "lone_ms": 1.0, "padding": 0.0, "token_budget": 256}
     return Entry(variant=variant, provider=provider, slots=slots, threads=threads, **speed)
 
 

@@ -26,7 +26,7 @@ def entry(
         slots=slots,
         threads=threads,
         token_budget=budget,
-        texts_per_second=speed,
+        inputs_per_second=speed,
         lone_ms=1.0,
         padding=0.0,
     )
@@ -145,7 +145,7 @@ ENTRIES = st.builds(
     budget=st.integers(1, 4096),
 )
 SORTED = st.lists(ENTRIES, min_size=1, max_size=8).map(
-    lambda found: tuple(sorted(found, key=lambda one: -one.texts_per_second))
+    lambda found: tuple(sorted(found, key=lambda one: -one.inputs_per_second))
 )
 PLANS = st.builds(Plan, cpu=st.none() | CPUS, measured=SORTED, token_budget=st.integers(1, 4096))
 PROVIDERS = st.sampled_from([(CPU,), (CPU, OPENVINO)])

@@ -32,7 +32,7 @@ def check(variant: str, provider: str = CPU, **more: Any) -> Check:
 
 def entry(variant: str, speed: float, provider: str = CPU, **more: Any) -> Entry:
     shape = {"slots": 2, "threads": 1, "token_budget": 512, "lone_ms": 12.34, "padding": 0.0567}
-    return Entry(variant=variant, provider=provider, texts_per_second=speed, **shape | more)
+    return Entry(variant=variant, provider=provider, inputs_per_second=speed, **shape | more)
 
 
 PLAN = Plan(
@@ -70,9 +70,9 @@ def printed(*parts: Any) -> str:
 
 def test_the_verdict_has_a_line_for_the_winner_and_for_each_loser_with_its_reason() -> None:
     assert verdict(PLAN).splitlines() == [
-        f"int8-nncf on {CPU} wins with 200 texts/s: 2 slots of 1 threads, batches of at most 512 tokens",
-        f"fp32 on {CPU} lost: 80 texts/s, 0.40 x the winner's",
-        f"int8-dynamic on {CPU} lost: 150 texts/s, 0.75 x the winner's, one row at a time because its answers depend "
+        f"int8-nncf on {CPU} wins with 200 inputs/s: 2 slots of 1 threads, batches of at most 512 tokens",
+        f"fp32 on {CPU} lost: 80 inputs/s, 0.40 x the winner's",
+        f"int8-dynamic on {CPU} lost: 150 inputs/s, 0.75 x the winner's, one row at a time because its answers depend "
         "on the batch",
         f"int8-static on {CPU} was refused: it loses 3.50 points of accuracy, 0.50 are allowed",
         f"int8-nncf on {OPENVINO} was refused: cannot be loaded on it",
@@ -87,7 +87,7 @@ def test_a_loser_that_was_a_little_faster_changes_more_labels() -> None:
         }
     )
     assert verdict(level).splitlines()[1] == (
-        f"int8-static on {CPU} lost: 104 texts/s, 1.04 x the winner's; that is a tie, but it changes 9 of fp32's "
+        f"int8-static on {CPU} lost: 104 inputs/s, 1.04 x the winner's; that is a tie, but it changes 9 of fp32's "
         "labels, the winner 0"
     )
 
@@ -99,8 +99,8 @@ def test_a_machine_that_others_kept_busy_makes_the_plan_doubtful() -> None:
 
 
 def test_the_best_entry_of_a_check_is_its_fastest() -> None:
-    assert best_of(PLAN, PLAN.checks[0]).texts_per_second == 80.0
-    assert best_of(PLAN, PLAN.checks[3]).texts_per_second == 200.0
+    assert best_of(PLAN, PLAN.checks[0]).inputs_per_second == 80.0
+    assert best_of(PLAN, PLAN.checks[3]).inputs_per_second == 200.0
 
 
 # Tables.
@@ -130,7 +130,7 @@ def test_a_variant_is_judged_by_the_entry_that_was_measured_most() -> None:
     )
     plan = PLAN.model_copy(update={"variant": "int8-static", "measured": entries, "checks": (check(FP32),)})
     assert best_of(plan, plan.checks[0]) == entries[2]
-    assert verdict(plan).splitlines()[1] == f"fp32 on {CPU} lost: 90 texts/s, 0.90 x the winner's"
+    assert verdict(plan).splitlines()[1] == f"fp32 on {CPU} lost: 90 inputs/s, 0.90 x the winner's"
 
 
 def test_a_plan_that_was_measured_beside_others_is_called_doubtful() -> None:
@@ -266,7 +266,7 @@ def test_an_explanation_is_the_plan_of_the_directory_with_its_tables_and_verdict
     assert plan == PLAN
     shown = printed(*parts)
     assert "int8-nncf (head and block-1 in fp32)" in shown
-    assert "wins with 200 texts/s" in shown
+    assert "wins with 200 inputs/s" in shown
     assert "0.40 x the winner's" in shown
 
 

@@ -46,7 +46,7 @@ class Machine:
             slots=runtime.slots,
             threads=runtime.threads,
             token_budget=runtime.token_budget,
-            texts_per_second=speed,
+            inputs_per_second=speed,
             lone_ms=1000 / speed,
             padding=0.1,
         )
@@ -137,7 +137,7 @@ def test_the_fastest_is_first_also_when_only_a_closer_look_finds_it() -> None:
     machine = Machine(speed)
     found = search([check(FP32), check("int8-static")], 4, machine)
     assert runtime_of(found[0]) == Runtime("int8-static", CPU, 2, 2, 1024)
-    assert found[0].texts_per_second == pytest.approx(80 * 2 * 1.5)
+    assert found[0].inputs_per_second == pytest.approx(80 * 2 * 1.5)
     assert Runtime(FP32, CPU, 2, 2, 1024) not in machine.asked, "only the fastest is looked at closely"
 
 
@@ -163,8 +163,8 @@ def test_the_speed_of_a_finalist_is_the_median_of_its_later_rounds() -> None:
     machine = Machine(speed)
     found = search([check(FP32), check("int8-static", label_flips=3)], 2, machine)
     assert runtime_of(found[0]) == Runtime("int8-static", CPU, 2, 1, 512)
-    assert (found[0].texts_per_second, found[0].lone_ms) == (100.0, 10.0)
-    speeds = {runtime_of(entry): entry.texts_per_second for entry in found}
+    assert (found[0].inputs_per_second, found[0].lone_ms) == (100.0, 10.0)
+    speeds = {runtime_of(entry): entry.inputs_per_second for entry in found}
     assert speeds[Runtime(FP32, CPU, 2, 1, 512)] == 60.0
     again = {runtime: len(rounds) for runtime, rounds in machine.given.items() if len(rounds) > 1}
     assert again == dict.fromkeys(
@@ -200,7 +200,7 @@ def test_of_variants_that_are_level_the_one_nearest_to_fp32_wins(speed: float, f
     checks = [check(FP32, label_flips=0), check("int8-static", label_flips=flips), check("int8-nncf", label_flips=5)]
     found = search(checks, 2, machine)
     assert found[0].variant == winner
-    rest = [entry.texts_per_second for entry in found[1:] if entry.cores == 2]
+    rest = [entry.inputs_per_second for entry in found[1:] if entry.cores == 2]
     assert rest == sorted(rest, reverse=True)
 
 
@@ -234,18 +234,18 @@ def test_what_holds_for_every_search(alone: bool, others: list[Check], cores: in
     assert Counter(map(runtime_of, found)) == Counter(dict.fromkeys(machine.given, 1))
     for entry in found:
         first, *later = machine.given[runtime_of(entry)]
-        assert entry.texts_per_second == (statistics.median(later) if later else first)
+        assert entry.inputs_per_second == (statistics.median(later) if later else first)
         assert len(later) in (0, FINAL_ROUNDS)
     whole = [entry for entry in found[1:] if entry.cores == cores]
-    assert [entry.texts_per_second for entry in whole] == sorted((e.texts_per_second for e in whole), reverse=True)
+    assert [entry.inputs_per_second for entry in whole] == sorted((e.inputs_per_second for e in whole), reverse=True)
     assert found[: len(whole) + 1] == [found[0], *whole]
     assert found[0].cores == cores
     # The winner is a finalist that is level with the fastest of them, and of these the one that flips the fewest.
     finalists = [entry for entry in found if len(machine.given[runtime_of(entry)]) > 1]
     assert len({(entry.variant, entry.provider) for entry in finalists}) == len(finalists) <= FINALISTS
-    fastest = max(entry.texts_per_second for entry in finalists)
+    fastest = max(entry.inputs_per_second for entry in finalists)
     flips = {(one.variant, one.provider): one.label_flips or 0 for one in checks}
-    level = [entry for entry in finalists if entry.texts_per_second >= (1 - TIE) * fastest]
+    level = [entry for entry in finalists if entry.inputs_per_second >= (1 - TIE) * fastest]
     assert found[0] in level
     assert flips[found[0].variant, found[0].provider] == min(flips[e.variant, e.provider] for e in level)
     passed = {(one.variant, one.provider) for one in checks if not one.problem}

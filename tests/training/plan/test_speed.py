@@ -66,7 +66,7 @@ def test_traffic_is_every_row_again_and_again_in_one_shuffled_order(traffic: Row
 def test_an_entry_is_what_was_asked_for_with_what_was_measured(ask: Callable[..., Entry]) -> None:
     entry = ask(2, 1, 128)
     assert (entry.variant, entry.provider, entry.slots, entry.threads, entry.token_budget) == (FP32, CPU, 2, 1, 128)
-    assert entry.texts_per_second > 10
+    assert entry.inputs_per_second > 10
     assert 0 < entry.lone_ms < 1000
     assert 0 <= entry.padding <= 0.15 + 1e-4
 
@@ -95,8 +95,8 @@ def test_only_what_is_done_after_the_first_fifth_and_before_the_end_counts(
     entry = ask(1, 1, 512, seconds=0.5)
     answered = sum(map(len, batches[:-LONE_ROWS]))
     # Texts a second of the counted 0.4 s cannot be more than all that was answered.
-    assert 0 < entry.texts_per_second * 0.4 <= answered
-    assert entry.texts_per_second * 0.4 > answered / 4
+    assert 0 < entry.inputs_per_second * 0.4 <= answered
+    assert entry.inputs_per_second * 0.4 > answered / 4
 
 
 def test_a_model_that_is_slower_than_the_time_it_gets_still_has_a_speed(
@@ -110,5 +110,5 @@ def test_a_model_that_is_slower_than_the_time_it_gets_still_has_a_speed(
 
     monkeypatch.setattr(Predictor, "logits", slow)
     entry = ask(1, 1, 1, seconds=0.01)
-    assert entry.texts_per_second > 0
+    assert entry.inputs_per_second > 0
     assert entry.lone_ms >= 20

@@ -315,7 +315,7 @@ def test_parity_and_plan(page: Page, tiny_run: Path) -> None:
         assert rows[hop["hop"]][3] == f"{hop['label_flips']} of {hop['rows']}"
     plan = stage(tiny_run, "plan", "plan.json")
     (measured,) = [rows for caption, rows in page.tables.items() if "What was measured" in caption]
-    assert [row[4] for row in measured] == [f"{entry['texts_per_second']:.1f}" for entry in plan["measured"]]
+    assert [row[4] for row in measured] == [f"{entry['inputs_per_second']:.1f}" for entry in plan["measured"]]
     assert "Accuracy and speed of each variant" in page.text
 
 
