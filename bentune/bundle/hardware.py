@@ -24,6 +24,10 @@ _KERNEL_FLAGS = frozenset({
 _NO_MEMORY_LIMIT = 1 << 60
 
 
+# Each adds products of 8-bit integers up in 32 bits.
+_INT8_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
+
+
 class Cpu(BaseModel):
     """The CPU that something was measured on; `cores` are the logical CPUs this process may keep busy."""
 
@@ -32,6 +36,15 @@ class Cpu(BaseModel):
     model: str
     isa: tuple[str, ...]
     cores: int = Field(ge=1)
+
+    @property
+    def has_int8_dot_product(self) -> bool:
+        """True if int8 products are exact for weights of all 8 bits.
+
+        Without such an instruction x86 kernels add pairs of products up in 16 bits, with saturation: two products of
+        an unsigned 8-bit activation fit only if both weights lie in [-64, 64] (onnxruntime 5849 and 14642).
+        """
+        return not _INT8_DOT_PRODUCTS.isdisjoint(self.isa)
 
 
 def describe(root: Path = Path("/")) -> Cpu:

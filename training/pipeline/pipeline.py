@@ -88,7 +88,7 @@ STAGES = (
         proves=True,
         layout=3,
     ),
-    Stage("plan", ("data", "export", "verify"), ("max_tokens", "seed", "plan")),
+    Stage("plan", ("data", "export", "verify"), ("max_tokens", "seed", "plan"), layout=3),
     Stage(
         "package",
         ("data", "train", "evaluate", "merge", "export", "verify", "plan"),

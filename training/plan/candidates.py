@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from bentune.bundle.hardware import Cpu
 from bentune.bundle.plan import CPU, FP32, Check
 from service.engine.predictor import Session
 from service.engine.providers import available
@@ -25,13 +26,18 @@ MOST_SPARED = 2
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Inputs of the checks: the test set, training rows that calibrate int8, the settings and the cores."""
+    """Inputs of the checks: the test set, training rows that calibrate int8, the settings and the CPU."""
 
     sample: Sample
     calibration: Sequence[Encoded]
     settings: PlanSettings
-    cores: int
+    cpu: Cpu
     seed: int
+
+    @property
+    def reduce_range(self) -> bool:
+        """True if products are exact on this CPU only for int8 weights in 7 bits."""
+        return not self.cpu.has_int8_dot_product
 
     def feeds(self, model: onnx.ModelProto) -> list[GraphInputs]:
         """Build the graph's calibration inputs, one row each."""
@@ -41,8 +47,8 @@ class Trial:
 
     def logits(self, model: Path, provider: str, advance: Advance) -> tuple[Session, np.ndarray]:
         """Open `model` and compute its logits of every test row alone, float32 [rows, labels]."""
-        session = Session(model, provider, 1, self.cores)
-        return session, logits_alone(session, self.sample, self.cores, advance)
+        session = Session(model, provider, 1, self.cpu.cores)
+        return session, logits_alone(session, self.sample, self.cpu.cores, advance)
 
 
 def candidates(fp32: Path, directory: Path, trial: Trial, advance: Advance) -> tuple[list[Check], dict[str, Path]]:
@@ -76,7 +82,8 @@ def _built(
 ) -> list[Check]:
     """Write the variant to `model` and check it on each provider."""
     try:
-        BUILDERS[variant](ready, model, trial.feeds(onnx.load(ready, load_external_data=False)), keep_fp32)
+        feeds = trial.feeds(onnx.load(ready, load_external_data=False))
+        BUILDERS[variant](ready, model, feeds, keep_fp32, trial.reduce_range)
         if available() == (CPU,):  # other providers read QDQ only
             onnx.save(with_bias(onnx.load(model)), model)
     except OSError:  # a full disk is not the variant's fault
@@ -147,8 +154,8 @@ def _by_sensitivity(ready: Path, scratch: Path, trial: Trial, reference: np.ndar
     moved = {}
     for group in quantized:
         others = [node for other, nodes in quantized.items() if other != group for node in nodes]
-        BUILDERS["int8-dynamic"](ready, scratch, (), others)
-        logits = logits_alone(Session(scratch, CPU, 1, trial.cores), few, trial.cores, lambda _: None)
+        BUILDERS["int8-dynamic"](ready, scratch, (), others, trial.reduce_range)
+        logits = logits_alone(Session(scratch, CPU, 1, trial.cpu.cores), few, trial.cpu.cores, lambda _: None)
         moved[group] = float(np.abs(logits - reference[: len(logits)]).mean())
     scratch.unlink()
     return {group: quantized[group] for group in sorted(quantized, key=lambda group: -moved[group])}

@@ -52,7 +52,7 @@ def run(context: Context) -> PlanResult:
     # Calibration on the test set would fit the scales of int8 to the rows that accuracy is compared on.
     training = _some(open_rows(data.train), settings.calibration_rows, recipe.seed)
     sample = Sample(encoded(held_out, task.encoder), held_out.labels, task.encoder, target)
-    trial = Trial(sample, encoded(training, task.encoder), settings, cpu.cores, recipe.seed)
+    trial = Trial(sample, encoded(training, task.encoder), settings, cpu, recipe.seed)
     with report.task("building and checking variants", (1 + len(settings.variants)) * len(held_out)) as advance:
         checks, models = candidates(exported.fp32, context.work / "tried", trial, advance)
     report.say(checks_table(checks))

@@ -25,21 +25,31 @@ from training.plan.fusion import separated
 GraphInputs: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """Inputs of one run, by name."""
 
-Builder: TypeAlias = Callable[[Path, Path, Sequence[GraphInputs], Collection[str]], None]
-"""Reads an fp32 graph, writes a quantized one; takes calibration inputs and the nodes to keep in fp32."""
+Builder: TypeAlias = Callable[[Path, Path, Sequence[GraphInputs], Collection[str], bool], None]
+"""Reads an fp32 graph, writes a quantized one; takes calibration inputs and the nodes to keep in fp32.
+
+With the last argument, `reduce_range`, weights stay in [-64, 64], as CPUs without int8 dot products need them.
+"""
 
 WEIGHTED = ("MatMul", "Gemm")
 # Attention products have no weight and stay in fp32. The type is for graphs whose shapes ONNX cannot infer.
 WEIGHTS_ONLY = {"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT}
 
 
-def dynamic(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:  # noqa: ARG001
+def dynamic(
+    source: Path,
+    target: Path,
+    calibration: Sequence[GraphInputs],  # noqa: ARG001
+    keep_fp32: Collection[str],
+    reduce_range: bool,
+) -> None:
     """Quantize weights to int8 per channel, and activations at run time per tensor (ONNX Runtime)."""
     quantize_dynamic(
         source,
         target,
         weight_type=QuantType.QInt8,
         per_channel=True,
+        reduce_range=reduce_range,
         op_types_to_quantize=list(WEIGHTED),
         # The quantizer first turns every Gemm into a MatMul of this name.
         nodes_to_exclude=[*keep_fp32, *(f"{name}_MatMul" for name in keep_fp32)],
@@ -47,7 +57,9 @@ def dynamic(source: Path, target: Path, calibration: Sequence[GraphInputs], keep
     )
 
 
-def static(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:
+def static(
+    source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str], reduce_range: bool
+) -> None:
     """Quantize weights to int8 per channel, and inputs of products to uint8 by calibration (ONNX Runtime).
 
     The graph is QDQ. Outputs stay in fp32: with quantized outputs the products ran at fp32's speed, and three times as
@@ -59,6 +71,7 @@ def static(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_
         _Reader(calibration),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
+        reduce_range=reduce_range,
         weight_type=QuantType.QInt8,
         activation_type=QuantType.QUInt8,
         op_types_to_quantize=list(WEIGHTED),
@@ -68,7 +81,9 @@ def static(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_
     )
 
 
-def nncf(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:
+def nncf(
+    source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str], reduce_range: bool
+) -> None:
     """Quantize weights and inputs of products to int8, smoothed and bias-corrected (NNCF, TRANSFORMER).
 
     Attention products and embeddings stay in fp32: on ONNX Runtime's CPU provider the former gain nothing, and an int8
@@ -89,6 +104,9 @@ def nncf(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp
             preset=toolkit.QuantizationPreset.MIXED,
             subset_size=len(calibration),
             ignored_scope=toolkit.IgnoredScope(names=ignored),
+            advanced_parameters=toolkit.AdvancedQuantizationParameters(
+                overflow_fix=toolkit.OverflowFix.ENABLE if reduce_range else toolkit.OverflowFix.DISABLE
+            ),
         )
     onnx.save(separated(quantized), target)
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import open_bundle
 from bentune.bundle.plan import CPU, FP32, Check
 from service.tasks.registry import task_of
@@ -21,6 +22,8 @@ from training.tasks.rows import read_rows
 ALL = ("int8-dynamic", "int8-static", "int8-nncf")
 MUCH = 1000.0
 """Added to the logits of the first label, this makes every row get that label."""
+AVX2 = Cpu(model="a test", isa=("avx2", "fma"), cores=2)
+VNNI = Cpu(model="a test", isa=("avx2", "avx512_vnni", "fma"), cores=2)
 
 
 class Biased:
@@ -29,14 +32,21 @@ class Biased:
     def __init__(self, moves: Mapping[str, float]) -> None:
         self.moves = moves
         self.kept: list[set[str]] = []
+        self.reduced: set[bool] = set()
         self.calibration: Sequence[GraphInputs] = ()
 
     def __call__(
-        self, source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]
+        self,
+        source: Path,
+        target: Path,
+        calibration: Sequence[GraphInputs],
+        keep_fp32: Collection[str],
+        reduce_range: bool,
     ) -> None:
         model = onnx.load(source)
         groups = node_groups(model)
         self.kept.append({name for name, nodes in groups.items() if set(nodes) <= set(keep_fp32)})
+        self.reduced.add(reduce_range)
         self.calibration = calibration
         move = sum(amount for name, amount in self.moves.items() if name not in self.kept[-1])
         producer = next(node for node in model.graph.node if "logits" in node.output)
@@ -60,7 +70,7 @@ def trial(tiny_bundle: Path, tiny_run: Path) -> Callable[..., Trial]:
     held_out, training = (read_rows(tiny_run / f"data/{name}.parquet") for name in ("test", "train"))
     held_out = held_out.take(np.arange(30))
 
-    def make(**settings: Any) -> Trial:
+    def make(cpu: Cpu = AVX2, **settings: Any) -> Trial:
         given = PlanSettings(**{"batch_rows": 8, "calibration_rows": 8, "accuracy_budget": 5.0} | settings)
         return Trial(
             sample=Sample(
@@ -71,7 +81,7 @@ def trial(tiny_bundle: Path, tiny_run: Path) -> Callable[..., Trial]:
             ),
             calibration=[tokenizer.encode(text, truncate=True) for text in training.texts[:8]],
             settings=given,
-            cores=2,
+            cpu=cpu,
             seed=1,
         )
 
@@ -109,6 +119,15 @@ def budget_that_narrowly_refuses(found: Check) -> float:
     assert found.accuracy_loss is not None
     assert found.accuracy_loss > 30
     return found.accuracy_loss - NARROWLY + 0.5
+
+
+def int8_weights(model: Path) -> list[np.ndarray]:
+    graph = onnx.load(model).graph
+    return [
+        onnx.numpy_helper.to_array(one)
+        for one in graph.initializer
+        if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 2
+    ]
 
 
 # What is built, and what is said of it.
@@ -158,6 +177,19 @@ def test_each_calibration_row_is_fed_alone_with_the_inputs_that_the_graph_takes(
     for feed, tokens in zip(fake.calibration, trial().calibration, strict=True):
         assert feed.keys() == names
         assert feed["input_ids"].tolist() == [tokens.ids]
+
+
+@pytest.mark.parametrize(("cpu", "low", "high"), [(AVX2, 60, 64), (VNNI, 120, 128)], ids=["AVX2", "VNNI"])
+def test_weights_stay_within_7_bits_where_the_cpu_has_no_int8_dot_product(
+    cpu: Cpu, low: int, high: int, fp32: Path, trial: Callable[..., Trial], tmp_path: Path
+) -> None:
+    """The real builders. Two products of 255 and 64 fit into 16 bits with a sign; two of 255 and 65 do not."""
+    given = trial(cpu, variants=list(ALL), accuracy_budget=100)
+    _, models = candidates(fp32, tmp_path / "tried", given, lambda _: None)
+    for variant in ALL:
+        largest = [np.abs(weights.astype(int)).max() for weights in int8_weights(models[variant])]
+        assert len(largest) == 14
+        assert low <= min(largest) <= max(largest) <= high, variant
 
 
 def test_a_builder_that_raises_refuses_its_variant_and_the_rest_goes_on(
@@ -256,6 +288,7 @@ def test_sensitivity_is_measured_a_group_at_a_time_and_once_for_all_variants(
     # Everything but one group is kept; embeddings and attention are never in int8.
     assert sorted([*groups - kept] for kept in measured.kept) == sorted([name] for name in groups)
     assert len(measured.kept) == len(groups)
+    assert measured.reduced == {True}, "as in the variants that it is measured for"
 
 
 def test_groups_are_ordered_by_how_far_they_move_the_answers(
@@ -279,11 +312,9 @@ def test_the_head_counts_for_itself_when_its_products_are_gemms(
     module.prepared(fp32, ready)
     dynamic = BUILDERS["int8-dynamic"]
 
-    def watched(source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str]) -> None:
-        dynamic(source, target, calibration, keep_fp32)
-        graph = onnx.load(target).graph
-        int8 = [one for one in graph.initializer if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 2]
-        seen.append(len(int8))
+    def watched(source: Path, target: Path, *others: Any) -> None:
+        dynamic(source, target, *others)
+        seen.append(len(int8_weights(target)))
 
     monkeypatch.setitem(BUILDERS, "int8-dynamic", watched)
     _, reference = given.logits(fp32, CPU, lambda _: None)

@@ -51,7 +51,8 @@ def product(number: int, *, bias: bool = True, axis: int | None = 1, shared: boo
     constants = {
         f"s_{number}": np.float32(0.02),
         f"z_{number}": np.uint8(120),
-        f"w_{number}": rng.integers(-127, 127, (WIDTH, WIDTH), dtype=np.int8),
+        # In 7 bits: pairs of products then saturate on no CPU, and the graphs differ by their spelling alone.
+        f"w_{number}": rng.integers(-64, 65, (WIDTH, WIDTH), dtype=np.int8),
         f"ws_{number}": rng.uniform(0.01, 0.02, WIDTH).astype(np.float32),
         f"wz_{number}": np.zeros(WIDTH, np.int8),
         f"b_{number}": rng.normal(size=WIDTH).astype(np.float32),
