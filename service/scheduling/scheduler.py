@@ -31,9 +31,9 @@ from service.scheduling.drain_rate import DrainRate
 from service.scheduling.queue import Ahead, BatchShape, QueueLimits, WaitingRoom
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+_ResultT = TypeVar("_ResultT")
 
-Runner: TypeAlias = Callable[[Sequence[Item]], Sequence[Result]]
+Runner: TypeAlias = Callable[[Sequence[Item]], Sequence[_ResultT]]
 """Computes one batch in a thread: one result per item, in the items' order."""
 
 DEADLINE_SHARE = 0.6
@@ -57,7 +57,7 @@ class Observer:
 
 
 @dataclass(eq=False, slots=True)
-class _Request(Generic[Item, Result]):
+class _Request(Generic[Item, _ResultT]):
     """One submission.
 
     What waits is (request, index). Were it an object that the request holds too, each request would be a reference
@@ -67,24 +67,24 @@ class _Request(Generic[Item, Result]):
     items: Sequence[tuple[Item, int]]
     deadline: float
     submitted: float
-    answer: asyncio.Future[list[Result]]
-    results: dict[int, Result] = field(default_factory=dict)
+    answer: asyncio.Future[list[_ResultT]]
+    results: dict[int, _ResultT] = field(default_factory=dict)
 
 
-_Batch: TypeAlias = list[tuple[_Request[Item, Result], int]]
+_Batch: TypeAlias = list[tuple[_Request[Item, _ResultT], int]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Computed(Generic[Item, Result]):
+class _Computed(Generic[Item, _ResultT]):
     """Result of a batch: an outcome for each entry that still waited for an answer."""
 
-    batch: _Batch[Item, Result]
-    outcomes: list[Result | InferenceFailed]
+    batch: _Batch[Item, _ResultT]
+    outcomes: list[_ResultT | InferenceFailed]
     started: float
     seconds: float
 
 
-class Scheduler(Generic[Item, Result]):
+class Scheduler(Generic[Item, _ResultT]):
     """Scheduler that runs submitted items in batches on its slots. Use it from one event loop only.
 
     `runners` has one runner per slot, each with its own share of the cores. `wide` is a runner with all the cores: it
@@ -95,18 +95,18 @@ class Scheduler(Generic[Item, Result]):
 
     def __init__(
         self,
-        runners: Sequence[Runner[Item, Result]],
+        runners: Sequence[Runner[Item, _ResultT]],
         *,
         limits: QueueLimits,
         shape: BatchShape,
-        wide: Runner[Item, Result] | None = None,
+        wide: Runner[Item, _ResultT] | None = None,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
     ) -> None:
         if not runners:
             raise ValueError("a scheduler needs at least one runner")
-        self._runners: SimpleQueue[Runner[Item, Result]] = SimpleQueue()
+        self._runners: SimpleQueue[Runner[Item, _ResultT]] = SimpleQueue()
         for runner in runners:
             self._runners.put(runner)
         self._slots = len(runners)
@@ -118,9 +118,9 @@ class Scheduler(Generic[Item, Result]):
         self._observer = observer or Observer()
         self._clock = clock
         self._executor = executor or ThreadPoolExecutor(max_workers=len(runners), thread_name_prefix="slot")
-        self._room: WaitingRoom[tuple[_Request[Item, Result], int]] = WaitingRoom()
-        self._ahead: Ahead[tuple[_Request[Item, Result], int]] = Ahead()
-        self._computing: dict[asyncio.Future[_Computed[Item, Result]], _Batch[Item, Result]] = {}
+        self._room: WaitingRoom[tuple[_Request[Item, _ResultT], int]] = WaitingRoom()
+        self._ahead: Ahead[tuple[_Request[Item, _ResultT], int]] = Ahead()
+        self._computing: dict[asyncio.Future[_Computed[Item, _ResultT]], _Batch[Item, _ResultT]] = {}
         self._rate = DrainRate(self._slots)
         self._draining = False
 
@@ -139,7 +139,7 @@ class Scheduler(Generic[Item, Result]):
         """Slots with a batch; all of them while `wide` runs."""
         return min(self._taken, self._slots)
 
-    async def submit(self, items: Sequence[tuple[Item, int]], *, deadline: float | None = None) -> list[Result]:
+    async def submit(self, items: Sequence[tuple[Item, int]], *, deadline: float | None = None) -> list[_ResultT]:
         """Compute `items`, each with its length in tokens, at least 1; return one result per item, in order.
 
         All of them are admitted, or none; when one fails, all fail. `deadline` is a time on the scheduler's clock.
@@ -219,7 +219,7 @@ class Scheduler(Generic[Item, Result]):
         self._observer.rejected(error.reason)
         raise error
 
-    def _dispatch(self, wide: Runner[Item, Result] | None = None) -> None:
+    def _dispatch(self, wide: Runner[Item, _ResultT] | None = None) -> None:
         """Give every free seat a batch, as long as one can be formed; with `wide`, that runner and all seats."""
         while self._room and self._seat_is_free():
             batch = self._room.take(self._shape, max(self._slots - self._taken, 1))
@@ -244,7 +244,7 @@ class Scheduler(Generic[Item, Result]):
             return True
         return self._taken < self._seats and self._room.tokens >= self._shape.token_budget
 
-    def _start(self, batch: _Batch[Item, Result], wide: Runner[Item, Result] | None) -> None:
+    def _start(self, batch: _Batch[Item, _ResultT], wide: Runner[Item, _ResultT] | None) -> None:
         seats, slots = (self._seats, self._slots) if wide else (1, 1)
         try:
             computing = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch, wide)
@@ -258,7 +258,7 @@ class Scheduler(Generic[Item, Result]):
         self._computing[computing] = batch
         computing.add_done_callback(partial(self._finish, seats, slots))
 
-    def _compute(self, batch: _Batch[Item, Result], wide: Runner[Item, Result] | None) -> _Computed[Item, Result]:
+    def _compute(self, batch: _Batch[Item, _ResultT], wide: Runner[Item, _ResultT] | None) -> _Computed[Item, _ResultT]:
         """Run in a thread what of `batch` is still waited for, with a runner that nobody else uses meanwhile."""
         batch = [(request, index) for request, index in batch if not request.answer.done()]
         started = self._clock()
@@ -270,7 +270,7 @@ class Scheduler(Generic[Item, Result]):
                 self._runners.put(runner)
         return _Computed(batch, outcomes, started, self._clock() - started)
 
-    def _finish(self, seats: int, slots: int, computing: asyncio.Future[_Computed[Item, Result]]) -> None:
+    def _finish(self, seats: int, slots: int, computing: asyncio.Future[_Computed[Item, _ResultT]]) -> None:
         del self._computing[computing]
         self._ahead.slot_freed_by(computing)
         self._taken -= seats
@@ -285,7 +285,7 @@ class Scheduler(Generic[Item, Result]):
         self._dispatch()
         self._record(computed, slots)
 
-    def _record(self, computed: _Computed[Item, Result], slots: int) -> None:
+    def _record(self, computed: _Computed[Item, _ResultT], slots: int) -> None:
         if not computed.batch:
             return
         lengths = [request.items[index][1] for request, index in computed.batch]
@@ -295,17 +295,17 @@ class Scheduler(Generic[Item, Result]):
         for request, _ in computed.batch:
             self._observer.queued(computed.started - request.submitted)
 
-    def _expire(self, request: _Request[Item, Result]) -> None:
+    def _expire(self, request: _Request[Item, _ResultT]) -> None:
         self._refuse(request, DeadlineExceeded("the deadline passed before the answer was ready"))
 
-    def _refuse(self, request: _Request[Item, Result], error: RequestError) -> None:
+    def _refuse(self, request: _Request[Item, _ResultT], error: RequestError) -> None:
         """Answer `request` with `error`, unless it has its answer; its waiting items leave the queue."""
         if not request.answer.done():
             request.answer.set_exception(error)
             self._observer.rejected(error.reason)
             self._withdraw(request)
 
-    def _withdraw(self, request: _Request[Item, Result]) -> None:
+    def _withdraw(self, request: _Request[Item, _ResultT]) -> None:
         for index in range(len(request.items)):
             self._room.discard((request, index))
             self._ahead.discard((request, index))
@@ -315,12 +315,12 @@ class Scheduler(Generic[Item, Result]):
         self._observer.changed(self.waiting_items, self.waiting_tokens, self.busy_slots)
 
 
-def _outcomes(run: Runner[Item, Result], items: Sequence[Item]) -> list[Result | InferenceFailed]:
+def _outcomes(run: Runner[Item, _ResultT], items: Sequence[Item]) -> list[_ResultT | InferenceFailed]:
     """Run a batch; when it raises, run its items one by one, so that a bad one fails alone."""
     if not items:
         return []
     try:
-        results: list[Result | InferenceFailed] = [*run(items)]
+        results: list[_ResultT | InferenceFailed] = [*run(items)]
     except BaseException as error:  # Whatever a runner raises, its slot must come back.
         if len(items) > 1:
             return [outcome for item in items for outcome in _outcomes(run, [item])]

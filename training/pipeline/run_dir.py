@@ -20,7 +20,7 @@ from bentune.bundle.manifest import FileEntry
 from training.pipeline.layout import RECORD, StageFiles
 from training.pipeline.results import RESULTS, R, Result, StageRecord, result_in
 
-Files = TypeVar("Files", bound=StageFiles)
+_Files = TypeVar("_Files", bound=StageFiles)
 
 KEY = "key"
 PARTIAL = ".partial"
@@ -74,7 +74,7 @@ class RunDir:
         """Return the directory of a stage, whether or not it exists."""
         return self.root / name
 
-    def files(self, kind: type[Files]) -> Files:
+    def files(self, kind: type[_Files]) -> _Files:
         """Return the files of a stage, whether or not they exist."""
         return kind(self.stage(kind.stage))
 

@@ -10,7 +10,7 @@ from training.pipeline.layout import StageFiles
 from training.pipeline.results import R, result_in
 from training.recipe.recipe import Recipe
 
-Files = TypeVar("Files", bound=StageFiles)
+_Files = TypeVar("_Files", bound=StageFiles)
 
 MODULES = {
     "data": "training.data.stage",
@@ -49,7 +49,7 @@ class Context:
     inputs: Mapping[str, Path]
     report: Reporter
 
-    def files(self, kind: type[Files]) -> Files:
+    def files(self, kind: type[_Files]) -> _Files:
         """Return the files of an earlier stage. Raises KeyError for one that this stage does not read."""
         return kind(self.inputs[kind.stage])
 
