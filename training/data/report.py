@@ -122,9 +122,9 @@ class DataReport(Frozen):
 
 
 class DoubtfulRow(Frozen):
-    """A line of doubtful.jsonl: `score` is the probability of the label that the row has, the most doubtful first.
+    """Line of doubtful.jsonl: `score` is the probability of the row's own label; the most doubtful come first.
 
-    Where rows have any number of labels, `label` and `suggested` name all of a row's, and `score` is cleanlab's of all.
+    For multi-label rows `label` and `suggested` name all labels of a row, and `score` is cleanlab's for all of them.
     """
 
     split: str
