@@ -70,7 +70,7 @@ STAGES = (
         ("task", "model", "method", "max_tokens", "seed", "train", "distill", "prune", "parent"),
         resumable=True,
         together=True,
-        layout=4,
+        layout=5,
     ),
     Stage("merge", ("train",), ("model", "method", "seed", "distill", "prune")),
     Stage("calibrate", ("data", "merge"), ("max_tokens",), only_if="calibrate.temperature"),
