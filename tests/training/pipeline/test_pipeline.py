@@ -433,7 +433,7 @@ def test_a_run_with_nothing_to_do_does_not_wait_for_torch(tiny_run: Path, tiny_r
         "    assert not any(outcome.redone for outcome in run_all(recipe, run, Quiet()))\n"
         "print(sorted({'torch', 'transformers', 'sklearn', 'optimum', 'datasets'} & sys.modules.keys()))"
     )
-    support = Path(__file__).parent.parent / "support"
+    support = Path(__file__).parents[2] / "support/models"
     done = subprocess.run(
         [sys.executable, "-c", program, str(tiny_recipe), str(tiny_run.parent.parent)],
         capture_output=True,
