@@ -232,7 +232,7 @@ def test_who_is_served_where_by_asking(store: Any) -> None:
 
 
 def test_a_name_that_nothing_has(tiny_tag: str) -> None:
-    with pytest.raises(InputError, match="nowhere is not in the BentoML model store; it has .*tiny"):
+    with pytest.raises(InputError, match="nowhere is not in the BentoML model store; it has .*handmade"):
         lineage("nowhere")
 
 

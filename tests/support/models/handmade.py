@@ -207,8 +207,9 @@ def evidence(name: str, trained: int, held_out: int, accuracy: float) -> dict[st
         "name": name,
         "task": "text-classification",
         "model": "handmade",
-        "data": {"source": "rows.csv", "columns": {"text": "text", "text_pair": None, "label": "label"}},
+        "data": {"source": "rows.csv", "split": {"test": 0.2, "validation": 0.0}},
         "max_tokens": MAX_TOKENS,
+        "seed": 42,
         "method": {"name": "full"},
         "train": {"epochs": 10.0, "learning_rate": 0.005},
     }
