@@ -127,6 +127,10 @@ def test_validation_rows_are_never_augmented(
     fitted = fit(
         loaded, processor, recipe(model), seen, ImageRows(rows, processor), tmp_path / "fit", Quiet(), cross_entropy
     )
-    best = next(point for point in fitted.curve if point["step"] == fitted.best_step and "eval_accuracy" in point)
+    best = next(
+        extra["eval_accuracy"]
+        for point in fitted.curve
+        if point.step == fitted.best_step and "eval_accuracy" in (extra := point.model_extra or {})
+    )
     logits, _ = torch_logits(loaded, processor, rows, 256, lambda _: None)
-    assert best["eval_accuracy"] == pytest.approx((logits.argmax(axis=1) == rows.labels).mean())
+    assert best == pytest.approx((logits.argmax(axis=1) == rows.labels).mean())
