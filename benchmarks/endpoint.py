@@ -17,7 +17,7 @@ from benchmarks.command import Command, json_option, say, show
 from benchmarks.process.worker import Worker, serving_with
 from bentune.bundle.errors import BentuneError
 from rollout.load.bench import ReportModel
-from rollout.load.bodies import bodies_of, texts_of_golden
+from rollout.load.bodies import bodies_of, inputs_of_golden
 from rollout.load.generator import LoadTarget, closed_loop
 from rollout.load.generator import run as run_loop
 from rollout.server.server import START_TIMEOUT_S, free_port, running
@@ -52,7 +52,7 @@ def run(tag: str, *, seconds: float = 8.0, tell: Callable[[str], None] = say) ->
 
     Raises BentuneError when one does not start or does not answer.
     """
-    texts = texts_of_golden(bundle_of(tag).golden)
+    texts = inputs_of_golden(bundle_of(tag).golden)
     [body] = bodies_of([min(texts, key=lambda text: len(text[0]) + len(text[1] or ""))], batch=1, seed=0)
 
     def measured(server: str, started: AbstractContextManager[tuple[LoadTarget, Worker]]) -> Cost:

@@ -19,7 +19,7 @@ from benchmarks.process.worker import MemoryWatch, Worker, serving_with
 from bentune.bundle.errors import BentuneError
 from bentune.bundle.manifest import Bundle
 from rollout.load.bench import ReportModel, require_answer
-from rollout.load.bodies import Text, bodies_of, texts_of_golden
+from rollout.load.bodies import Text, bodies_of, inputs_of_golden
 from rollout.load.generator import Body, LoadTarget, closed_loop
 from rollout.load.generator import run as run_loop
 from rollout.server.target import Served, bundle_of
@@ -99,7 +99,7 @@ def run(
     Raises BentuneError when a server does not start or a request is not answered 200.
     """
     bundle = bundle_of(tag)
-    texts = texts_of_golden(bundle.golden)
+    texts = inputs_of_golden(bundle.golden)
     bodies = bodies_of(mixed_texts(texts, TEXTS, seed=0), batch=1, seed=0)
     with serving_with(tag, TIMEOUT_MS, {}) as (served, worker):
         require_answer(served, bodies[0])
@@ -160,7 +160,7 @@ def _textbook(run_dir: Path, bundle: Bundle, texts: Sequence[Text], tell: Callab
 
 def textbook_bodies(bodies: Sequence[Body]) -> list[Body]:
     """Return the same bodies as the textbook service accepts them: lists of strings."""
-    asked = [(json.loads(body.content)["inputs"], body.texts) for body in bodies]
+    asked = [(json.loads(body.content)["inputs"], body.inputs) for body in bodies]
     return [
         Body(json.dumps(TEXTBOOK.body([inputs] if isinstance(inputs, str) else inputs)).encode(), texts)
         for inputs, texts in asked

@@ -27,7 +27,7 @@ from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.hardware import visible_cores
 from bentune.bundle.manifest import Bundle
 from rollout.load.bench import require_answer
-from rollout.load.bodies import bodies_of, texts_of_golden
+from rollout.load.bodies import bodies_of, inputs_of_golden
 from rollout.load.generator import Body, Load, closed_loop, open_loop
 from rollout.load.generator import run as run_loop
 from rollout.load.latency import Latency
@@ -75,7 +75,7 @@ def run(
     `step_s` is the length of the closed loops before and after. Raises BentuneError when the server does not start.
     """
     bundle = bundle_of(tag)
-    bodies = bodies_of(texts_of_golden(bundle.golden), batch=1, seed=0)
+    bodies = bodies_of(inputs_of_golden(bundle.golden), batch=1, seed=0)
     settings = {"BENTUNE_REQUEST_TIMEOUT_MS": str(deadline_ms)}
     queue_tokens = None
     if fit_queue:

@@ -154,7 +154,7 @@ def _in_process(
     all_slots, one_slot = InProcess(bundle, slots), InProcess(bundle, 1)
     served, bound, single = [], [], []
     for _ in range(rounds):
-        served.append(_load(ours, case, texts).texts_per_s)
+        served.append(_load(ours, case, texts).inputs_per_s)
         bound.append(all_slots.texts_per_second(texts.usual, seconds))
         single.append(one_slot.texts_per_second(texts.usual, seconds))
         for _ in range(4):

@@ -96,7 +96,7 @@ def cases(seconds: float) -> list[Case]:
             f"1 client, lists of {BATCH}",
             1,
             _lists,
-            (Figure("texts/s", lambda load: load.texts_per_s, 3.0), P50),
+            (Figure("texts/s", lambda load: load.inputs_per_s, 3.0), P50),
             2 * seconds,
             warm,
         ),

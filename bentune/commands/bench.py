@@ -133,7 +133,7 @@ def _bench(
     found = BenchReport(
         created_at=now(),
         pattern=pattern,
-        texts_per_request=bodies[0].texts,
+        inputs_per_request=bodies[0].inputs,
         bodies=len(bodies),
         servers=measured,
         ratios=ratios(rounds[0], rounds[1]) if len(rounds) == 2 else {},
@@ -208,7 +208,7 @@ def _require_sense(
 def _texts(
     target: str, input_path: Path | None, text_column: str | None, pair_column: str | None, seed: int
 ) -> "list[Text]":
-    from rollout.load.bodies import texts_of_file, texts_of_golden
+    from rollout.load.bodies import inputs_of_golden, texts_of_file
     from rollout.server.target import bundle_of, is_address
 
     bundle = None if is_address(target) else bundle_of(target)
@@ -220,4 +220,4 @@ def _texts(
         raise InputError(
             f"{target} has no texts that could be sent to it; give --input with a CSV, TSV, JSONL or TXT file"
         )
-    return texts_of_golden(bundle.golden)
+    return inputs_of_golden(bundle.golden)

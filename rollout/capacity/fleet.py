@@ -16,7 +16,7 @@ from bentune.bundle.arrays import Floats
 from rollout.capacity.pod_model import PodModel
 
 BUSY, QUEUE = "bentune_slots_busy_avg", "bentune_queue_requests_avg"
-"""Metrics of each pod for the autoscaler: means over a window of its busy slots, and of its waiting texts."""
+"""Metrics of each pod for the autoscaler: means over a window of its busy slots, and of its waiting inputs."""
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class Fleet:
             if cohort.busy is not None:
                 share = min(cohort.busy / self._pod.slots, 1.0)
                 busy = self._random.binomial(self._pod.slots, share, cohort.pods)
-                cohort.shown.append(np.stack([busy, np.full(cohort.pods, cohort.waiting * self._pod.texts)]))
+                cohort.shown.append(np.stack([busy, np.full(cohort.pods, cohort.waiting * self._pod.inputs)]))
 
     def metrics(self) -> tuple[dict[str, list[float]], int]:
         """Return each ready pod's means over the window, and the number of pods without a scrape.

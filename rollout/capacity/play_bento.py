@@ -9,7 +9,7 @@ from rollout.capacity.pod_model import PodModel
 from rollout.capacity.servers import bento, pinned
 from rollout.capacity.sizing import Sizing, habits
 from rollout.capacity.traffic import Traffic
-from rollout.load.bodies import bodies_of, texts_of_golden
+from rollout.load.bodies import bodies_of, inputs_of_golden
 from rollout.load.knee import Capacity
 from rollout.server.target import bundle_of
 from service.settings import Settings
@@ -40,7 +40,7 @@ def play_bento(
     return asyncio.run(
         play(
             pinned(bento(tag, settings.request_timeout_ms), cores),
-            bodies_of(texts_of_golden(bundle.golden), batch=measured.texts_per_request, seed=0),
+            bodies_of(inputs_of_golden(bundle.golden), batch=measured.inputs_per_request, seed=0),
             PodModel.of(measured),
             sizing.scaling,
             traffic,

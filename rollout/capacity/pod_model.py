@@ -24,7 +24,7 @@ class PodModel:
 
     `latencies` has, for each of the ascending `rates`, milliseconds at LEVELS, which never fall with the rate. `knee`
     is the highest rate that held the objective, and `ceiling` the highest possible one, in requests a second. `busy` of
-    its `slots` computed at the knee, on average. A request has `texts` texts.
+    its `slots` computed at the knee, on average. A request has `inputs` inputs.
     """
 
     rates: Floats
@@ -33,7 +33,7 @@ class PodModel:
     ceiling: float
     busy: float
     slots: int
-    texts: int
+    inputs: int
 
     @classmethod
     def of(cls, capacity: Capacity) -> Self:
@@ -67,7 +67,7 @@ class PodModel:
             ceiling=max(capacity.ceiling_requests_per_s, knee),
             busy=min(capacity.signal.slots_busy, 1.0) * slots,
             slots=slots,
-            texts=capacity.texts_per_request,
+            inputs=capacity.inputs_per_request,
         )
 
     def busy_slots(self, rate: float) -> float:

@@ -7,9 +7,9 @@ second:
   the objective.
 - targets: first, the slots that were busy at the knee, times the headroom. Batches grow with the load, so that slots
   fill faster than the rate grows, and the autoscaler holds the pods at the planned rate or below. This metric cannot
-  exceed all slots, however few the pods are. So there is a second target, which only an overload reaches: the texts
-  that a pod computes within the objective, times the headroom, as waiting texts. The waiting texts at the knee would be
-  too few: a ratio to them is noise.
+  exceed all slots, however few the pods are. So there is a second target, which only an overload reaches: the inputs
+  that a pod computes within the objective, times the headroom, as waiting inputs. The waiting inputs at the knee would
+  be too few: a ratio to them is noise.
 - fewest pods: those for the lowest rate, and those for growth that new pods are too late for. New pods serve one
   reaction late (the metric's window, the autoscaler's next decision, the startup). Where the traffic grows within one
   reaction by more than the headroom, less the autoscaler's tolerance, the pods must be there before. Never fewer than
@@ -197,7 +197,7 @@ def size(
     backlog = min(growth.backlog, growth.pods_before(rate) * queue_requests)
     most = _pods(peak + backlog / reaction_s, rate * headroom)
     fewest = least or fewest
-    waiting = min(rate * objective.limit_ms / 1000, queue_requests) * pod.texts
+    waiting = min(rate * objective.limit_ms / 1000, queue_requests) * pod.inputs
     targets = (
         MetricTarget(metric=BUSY, mean=max(round(pod.busy * headroom, 3), 0.001)),
         MetricTarget(metric=QUEUE, mean=max(math.floor(waiting * headroom), 1)),
@@ -278,7 +278,7 @@ def _pods(rate: float, per_pod: float) -> int:
 def _queue(pod: PodModel, settings: Settings) -> float:
     """Return the requests that may wait at a pod, by its share of the deadline or the queue's size."""
     wait_s = DEADLINE_SHARE * settings.request_timeout_ms / 1000
-    return min(pod.ceiling * wait_s, max(settings.queue_inputs // pod.texts, 1))
+    return min(pod.ceiling * wait_s, max(settings.queue_inputs // pod.inputs, 1))
 
 
 def _cores(capacity: Capacity) -> float:

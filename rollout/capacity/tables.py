@@ -29,7 +29,7 @@ def sizing_table(plan: CapacityPlan) -> Table:
         f"{scaling.min_replicas} / {scaling.max_replicas}",
         f"a new pod serves {sizing.reaction_s:g} s after the traffic needs it, {sizing.startup_s:g} s are start-up",
     )
-    whys = ("busy slots at the knee x headroom", f"texts that a pod computes within {sizing.objective} x headroom")
+    whys = ("busy slots at the knee x headroom", f"inputs that a pod computes within {sizing.objective} x headroom")
     for target, why in zip(scaling.targets, whys, strict=True):
         table.add_row("autoscaler target", f"{quantity(target.mean)} {target.metric}", escape(why))
     cores = "request = limit: slots and threads follow the limit"

@@ -80,7 +80,7 @@ class BenchReport(ReportModel):
     schema_version: int = SCHEMA_VERSION
     created_at: datetime
     pattern: Pattern
-    texts_per_request: int
+    inputs_per_request: int
     bodies: int
     servers: list[ServerMeasurement]
     ratios: dict[str, ServerRatio] = {}
@@ -126,7 +126,7 @@ def require_answer(served: Served, body: Body) -> None:
         raise BentuneError(f"{where}: no answer; is the server up at this address?")
     if status != OK and status not in OVERLOADED:
         raise BentuneError(
-            f"{where}: answered {status} to one request with {body.texts} texts; check the path, "
+            f"{where}: answered {status} to one request with {body.inputs} inputs; check the path, "
             "--batch, and whether the model takes texts or pairs (--pair-column)"
         )
 
@@ -246,7 +246,7 @@ def _numbers(load: Load) -> dict[str, float | None]:
     latency = LoadSummary.of(load).latency_ms
     return {
         "requests_per_s": load.requests_per_s,
-        "texts_per_s": load.texts_per_s,
+        "inputs_per_s": load.inputs_per_s,
         "p50": latency.p50,
         "p90": latency.p90,
         "p99": latency.p99,

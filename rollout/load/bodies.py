@@ -34,7 +34,7 @@ def texts_of_file(path: Path, text_column: str, pair_column: str | None, seed: i
     return kept
 
 
-def texts_of_golden(rows: Iterable[GoldenRow]) -> list[Text]:
+def inputs_of_golden(rows: Iterable[GoldenRow]) -> list[Text]:
     """Return the texts of a bundle's golden rows."""
     return [(row.text, row.text_pair) for row in rows]
 

@@ -45,10 +45,10 @@ Progress: TypeAlias = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Prepared request: its JSON, its number of texts, and the group that it is reported with."""
+    """Prepared request: its JSON, its number of inputs, and the group that it is reported with."""
 
     content: bytes
-    texts: int = 1
+    inputs: int = 1
     group: str = ""
 
 
@@ -72,7 +72,7 @@ class Load:
     Each array has an entry for each request that started after the warm-up, in the order of the answers. `started_s`
     counts from the end of the warm-up. In an open loop it is the intended start, from which `latency_s` counts.
     `status` is NO_ANSWER for a request without an answer. `retry_after_s` is NaN where the answer had none. `lag_s` is
-    the delay of the real start: if it is large, the generator was slow. `answered` and `answered_texts` count the
+    the delay of the real start: if it is large, the generator was slow. `answered` and `answered_inputs` count the
     answers 200 within the window of `seconds`, those to requests of the warm-up included: they make up for requests
     that were still open when the window closed. `cpu_s` is the CPU time of this process.
     """
@@ -80,13 +80,13 @@ class Load:
     started_s: Floats
     latency_s: Floats
     status: Ints
-    texts: Ints
+    inputs: Ints
     group: NDArray[np.str_]
     retry_after_s: Floats
     lag_s: Floats
     seconds: float
     answered: int
-    answered_texts: int
+    answered_inputs: int
     cpu_s: float
 
     @property
@@ -106,9 +106,9 @@ class Load:
         return self.answered / self.seconds
 
     @property
-    def texts_per_s(self) -> float:
-        """Return texts answered 200 per second."""
-        return self.answered_texts / self.seconds
+    def inputs_per_s(self) -> float:
+        """Return inputs answered 200 per second."""
+        return self.answered_inputs / self.seconds
 
     @property
     def statuses(self) -> dict[int, int]:
@@ -133,13 +133,13 @@ class Load:
             started_s=np.concatenate([part.started_s + start for part, start in zip(parts, starts, strict=True)]),
             latency_s=np.concatenate([part.latency_s for part in parts]),
             status=np.concatenate([part.status for part in parts]),
-            texts=np.concatenate([part.texts for part in parts]),
+            inputs=np.concatenate([part.inputs for part in parts]),
             group=np.concatenate([part.group for part in parts]),
             retry_after_s=np.concatenate([part.retry_after_s for part in parts]),
             lag_s=np.concatenate([part.lag_s for part in parts]),
             seconds=sum(part.seconds for part in parts),
             answered=sum(part.answered for part in parts),
-            answered_texts=sum(part.answered_texts for part in parts),
+            answered_inputs=sum(part.answered_inputs for part in parts),
             cpu_s=sum(part.cpu_s for part in parts),
         )
 
@@ -245,10 +245,10 @@ class _Recorder:
         self._progress = progress
         # Arrays of numbers: the garbage collector need not traverse them.
         self._started, self._latency, self._retry, self._lag = (array("d") for _ in range(4))
-        self._status, self._texts = array("q"), array("q")
+        self._status, self._inputs = array("q"), array("q")
         self._groups: list[str] = []
-        # Finish times and texts of answers 200 to requests of the warm-up.
-        self._warm_finished, self._warm_texts = array("d"), array("q")
+        # Finish times and inputs of answers 200 to requests of the warm-up.
+        self._warm_finished, self._warm_inputs = array("d"), array("q")
 
     async def __aenter__(self) -> "_Recorder":
         await self._session.__aenter__()
@@ -289,13 +289,13 @@ class _Recorder:
             self._started.append(meant)
             self._latency.append(finished - meant)
             self._status.append(status)
-            self._texts.append(body.texts)
+            self._inputs.append(body.inputs)
             self._retry.append(retry_after)
             self._lag.append(sent - meant)
             self._groups.append(body.group)
         elif status == OK:
             self._warm_finished.append(finished)
-            self._warm_texts.append(body.texts)
+            self._warm_inputs.append(body.inputs)
         return status
 
     def load(self, seconds: float) -> Load:
@@ -305,22 +305,22 @@ class _Recorder:
         """
         if self.broken is not None:
             raise self.broken
-        started, latency, texts = np.array(self._started), np.array(self._latency), np.array(self._texts, np.int64)
+        started, latency, inputs = np.array(self._started), np.array(self._latency), np.array(self._inputs, np.int64)
         status = np.array(self._status, np.int64)
-        warm_finished, warm_texts = np.array(self._warm_finished), np.array(self._warm_texts, np.int64)
+        warm_finished, warm_inputs = np.array(self._warm_finished), np.array(self._warm_inputs, np.int64)
         inside = (status == OK) & (started + latency <= seconds)
         warm_inside = (warm_finished >= 0) & (warm_finished <= seconds)
         return Load(
             started_s=started,
             latency_s=latency,
             status=status,
-            texts=texts,
+            inputs=inputs,
             group=np.array(self._groups, np.str_),
             retry_after_s=np.array(self._retry),
             lag_s=np.array(self._lag),
             seconds=seconds,
             answered=int(inside.sum() + warm_inside.sum()),
-            answered_texts=int(texts[inside].sum() + warm_texts[warm_inside].sum()),
+            answered_inputs=int(inputs[inside].sum() + warm_inputs[warm_inside].sum()),
             cpu_s=time.process_time() - self._cpu,
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import numpy as np
-from pydantic import Field, JsonValue
+from pydantic import AliasChoices, Field, JsonValue
 
 from bentune.bundle.errors import GateError
 from bentune.bundle.hardware import Cpu
@@ -59,10 +59,11 @@ class RateTrial(ReportModel):
 class Capacity(ReportModel):
     """Content of capacity.json: the load that one pod holds within an objective.
 
-    `rate_per_pod` is in requests a second, of `texts_per_request` texts each. `signal` is what an autoscaler reads from
-    the pod's metrics at that rate, None for another product. `cpu` is the machine of the generator, and the pod's if
-    `same_machine`. `trials` are all rates tried, in order, the confirming runs last. `startup_s` is the startup time
-    and `memory_bytes` the peak of resident memory, both None for a server that was not started for this.
+    `rate_per_pod` is in requests a second, of `inputs_per_request` inputs each. `signal` is what an autoscaler
+    reads from the pod's metrics at that rate, None for another product. `cpu` is the machine of the generator, and
+    the pod's if `same_machine`. `trials` are all rates tried, in order, the confirming runs last. `startup_s` is
+    the startup time and `memory_bytes` the peak of resident memory, both None for a server that was not started for
+    this.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -71,8 +72,8 @@ class Capacity(ReportModel):
     model: dict[str, JsonValue] | None
     objective: Objective
     rate_per_pod: float = Field(gt=0)
-    texts_per_request: int = Field(ge=1)
-    texts_per_second: float
+    inputs_per_request: int = Field(ge=1, validation_alias=AliasChoices("inputs_per_request", "texts_per_request"))
+    inputs_per_second: float = Field(validation_alias=AliasChoices("inputs_per_second", "texts_per_second"))
     latency_ms: Latency
     signal: Signal | None
     ceiling_requests_per_s: float
@@ -140,7 +141,7 @@ def find_knee(
         raise GateError(
             str(objective),
             f"{served.label}: {objective} is out of reach: alone on the server, a request takes {alone.p50:.1f} ms; "
-            "give a longer --slo, or send fewer texts a request",
+            "give a longer --slo, or send fewer inputs a request",
         )
     tell(f"closed loop with {CEILING_CLIENTS} clients: the server's ceiling")
     ceiling = run(load_of(served, bodies, step.model_copy(update={"clients": CEILING_CLIENTS, "rate": None})))
@@ -171,18 +172,18 @@ def find_knee(
         raise GateError(
             str(objective),
             f"{served.label}: no rate holds {objective}: {trials[-1].missed} at {trials[-1].rate:.2f} requests/s; "
-            "give a longer --slo, or send fewer texts a request",
+            "give a longer --slo, or send fewer inputs a request",
         )
     confirmed = trials[-1]
-    texts = bodies[0].texts
+    inputs = bodies[0].inputs
     return Capacity(
         created_at=now(),
         server=served.label,
         model=model_of(served.info),
         objective=objective,
         rate_per_pod=found,
-        texts_per_request=texts,
-        texts_per_second=found * texts,
+        inputs_per_request=inputs,
+        inputs_per_second=found * inputs,
         latency_ms=confirmed.latency_ms,
         signal=signals[-1],
         ceiling_requests_per_s=ceiling.requests_per_s,

@@ -49,7 +49,7 @@ class LoadSummary(BaseModel):
     requests: int
     seconds: float
     requests_per_s: float
-    texts_per_s: float
+    inputs_per_s: float
     latency_ms: Latency
     groups: dict[str, Latency]
     statuses: dict[str, int]
@@ -66,7 +66,7 @@ class LoadSummary(BaseModel):
             requests=load.requests,
             seconds=load.seconds,
             requests_per_s=load.requests_per_s,
-            texts_per_s=load.texts_per_s,
+            inputs_per_s=load.inputs_per_s,
             latency_ms=Latency.of(load),
             groups={name: Latency.of(load, name) for name in names} if len(names) > 1 else {},
             statuses={str(status): count for status, count in load.statuses.items()},

@@ -38,8 +38,8 @@ def title(report: BenchReport) -> str:
         if pattern.rate is not None
         else f"closed loop, {pattern.clients} client{'s' * (pattern.clients != 1)}"
     )
-    texts = f"{report.texts_per_request} text{'s' * (report.texts_per_request > 1)} a request"
-    return f"{loop}, {texts}, {pattern.seconds:g} s after {pattern.warmup_s:g} s of warm-up"
+    inputs = f"{report.inputs_per_request} input{'s' * (report.inputs_per_request > 1)} a request"
+    return f"{loop}, {inputs}, {pattern.seconds:g} s after {pattern.warmup_s:g} s of warm-up"
 
 
 def warnings(report: BenchReport) -> list[str]:
@@ -66,7 +66,7 @@ def warnings(report: BenchReport) -> list[str]:
 def capacity_table(capacity: Capacity) -> Table:
     """Build the table of a capacity with its latencies and signals."""
     table = Table(show_header=False, title=f"capacity at {capacity.objective}")
-    table.add_row("rate per pod", f"{capacity.rate_per_pod:.1f} requests/s, {capacity.texts_per_second:.1f} texts/s")
+    table.add_row("rate per pod", f"{capacity.rate_per_pod:.1f} requests/s, {capacity.inputs_per_second:.1f} inputs/s")
     table.add_row("latency p50 / p90 / p99 / p99.9", f"{_latency(capacity.latency_ms)} ms")
     signal = capacity.signal
     table.add_row("slots busy", f"{signal.slots_busy:.0%} on average" if signal else NOT_SAID)
@@ -78,7 +78,7 @@ def capacity_table(capacity: Capacity) -> Table:
 
 _RATIO_OF = {
     "requests/s": "requests_per_s",
-    "texts/s": "texts_per_s",
+    "inputs/s": "inputs_per_s",
     "p50 ms": "p50",
     "p90 ms": "p90",
     "p99 ms": "p99",
@@ -91,7 +91,7 @@ def _rows(measured: ServerMeasurement) -> dict[str, str]:
     latency = summary.latency_ms
     rows = {
         "requests/s": f"{summary.requests_per_s:.1f}",
-        "texts/s": f"{summary.texts_per_s:.1f}",
+        "inputs/s": f"{summary.inputs_per_s:.1f}",
         "p50 ms": _shown(latency.p50),
         "p90 ms": _shown(latency.p90),
         "p99 ms": _shown(latency.p99),

@@ -39,4 +39,4 @@ def test_the_textbook_is_asked_for_a_list_of_strings() -> None:
     [two] = textbook_bodies(bodies_of([("a", None), ("b", None)], batch=2, seed=0))
     assert json.loads(one.content) == {"inputs": ["a"]}
     assert sorted(json.loads(two.content)["inputs"]) == ["a", "b"]
-    assert two.texts == 2
+    assert two.inputs == 2

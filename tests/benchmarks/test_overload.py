@@ -32,13 +32,13 @@ def load_of(*requests: tuple[float, float, int, float], seconds: float = 10.0) -
         started_s=started,
         latency_s=latency,
         status=status,
-        texts=np.ones(len(status), np.int64),
+        inputs=np.ones(len(status), np.int64),
         group=np.array([""] * len(status)),
         retry_after_s=retry,
         lag_s=np.zeros(len(status)),
         seconds=seconds,
         answered=0,
-        answered_texts=0,
+        answered_inputs=0,
         cpu_s=0.0,
     )
 

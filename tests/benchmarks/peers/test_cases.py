@@ -62,13 +62,13 @@ def test_latencies_are_read_in_milliseconds_of_the_right_group() -> None:
         started_s=np.arange(4.0),
         latency_s=np.array([0.01, 0.02, 0.03, 5.0]),
         status=np.full(4, 200),
-        texts=np.ones(4, np.int64),
+        inputs=np.ones(4, np.int64),
         group=np.array([SHORT, SHORT, SHORT, LONG]),
         retry_after_s=np.full(4, np.nan),
         lag_s=np.zeros(4),
         seconds=2.0,
         answered=4,
-        answered_texts=4,
+        answered_inputs=4,
         cpu_s=0.0,
     )
     read = {figure.name: figure.read(load) for figure in CASES["32 clients, 80 % short, 20 % longest"].figures}

@@ -171,7 +171,7 @@ def test_settings_of_the_service_change_what_follows_from_them() -> None:
     # Six tenths of 5 s at 100 requests/s are fewer than the queue holds.
     assert sizing.queue_requests == 300
     assert sizing.shutdown.grace_period_s == 51
-    texts = capacity().model_copy(update={"texts_per_request": 10})
+    texts = capacity().model_copy(update={"inputs_per_request": 10})
     sizing = sized(built_in("daily", 500), measured=texts)
     assert sizing.queue_requests == 102
     assert target(sizing, QUEUE) == math.floor(KNEE * 0.2 * 10 * 0.8)

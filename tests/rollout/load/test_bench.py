@@ -129,7 +129,7 @@ def test_the_report_is_typed_and_its_table_has_what_was_asked() -> None:
     report = BenchReport(
         created_at=now(),
         pattern=pattern,
-        texts_per_request=1,
+        inputs_per_request=1,
         bodies=len(BODIES),
         servers=[rounds.measured()],
         cpu=describe(),
@@ -137,5 +137,5 @@ def test_the_report_is_typed_and_its_table_has_what_was_asked() -> None:
     assert BenchReport.model_validate_json(report.model_dump_json()) == report
     table = bench_table(report)
     names = list(table.columns[0].cells)
-    assert {"requests/s", "texts/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "statuses"} <= set(names)
+    assert {"requests/s", "inputs/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "statuses"} <= set(names)
     assert any("too few for p99.9" in warning for warning in warnings(report))

@@ -15,7 +15,7 @@ TEXTS = [("x" * length, None) for length in range(1, 11)]
 def test_every_text_is_in_one_request_and_full_batches_only() -> None:
     bodies = bodies_of(TEXTS, batch=4, seed=0)
     sent = [json.loads(body.content) for body in bodies]
-    assert {body.texts for body in bodies} == {4}
+    assert {body.inputs for body in bodies} == {4}
     assert {text for one in sent for text in one["inputs"]} == {text for text, _ in TEXTS}
     assert all(one["truncate"] is True for one in sent)
 

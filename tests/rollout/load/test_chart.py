@@ -16,13 +16,13 @@ def load(requests: int) -> Load:
         started_s=np.zeros(requests),
         latency_s=np.random.default_rng(0).exponential(size=requests),
         status=np.full(requests, 200),
-        texts=np.ones(requests, np.int64),
+        inputs=np.ones(requests, np.int64),
         group=np.array([""] * requests),
         retry_after_s=np.full(requests, np.nan),
         lag_s=np.zeros(requests),
         seconds=1.0,
         answered=requests,
-        answered_texts=requests,
+        answered_inputs=requests,
         cpu_s=0.0,
     )
 

@@ -13,7 +13,7 @@ from rollout.load.generator import NO_ANSWER, Body, Load, LoadTarget, closed_loo
 
 pytestmark = pytest.mark.alone
 
-BODIES = [Body(b'{"inputs": "one"}'), Body(b'{"inputs": ["two", "texts"]}', texts=2, group="long")]
+BODIES = [Body(b'{"inputs": "one"}'), Body(b'{"inputs": ["two", "texts"]}', inputs=2, group="long")]
 
 
 async def at_once(request: web.Request) -> web.Response:
@@ -44,13 +44,13 @@ def measured(latency_s: list[float], status: list[int] | None = None, **more: ob
         "started_s": np.arange(count) / 100,
         "latency_s": np.array(latency_s),
         "status": np.array(status or [200] * count),
-        "texts": np.ones(count, np.int64),
+        "inputs": np.ones(count, np.int64),
         "group": np.array([""] * count),
         "retry_after_s": np.full(count, np.nan),
         "lag_s": np.zeros(count),
         "seconds": 1.0,
         "answered": count,
-        "answered_texts": count,
+        "answered_inputs": count,
         "cpu_s": 0.0,
     }
     return Load(**(values | more))  # type: ignore[arg-type]
@@ -75,9 +75,9 @@ def test_bodies_go_out_in_their_order_over_and_over() -> None:
     with serving(worker) as url:
         load = run(closed_loop(LoadTarget(url), BODIES, clients=1, seconds=5, requests=5))
     assert worker.bodies == [BODIES[n % 2].content for n in range(5)]
-    assert load.texts.tolist() == [1, 2, 1, 2, 1]
+    assert load.inputs.tolist() == [1, 2, 1, 2, 1]
     assert load.group.tolist() == ["", "long", "", "long", ""]
-    assert load.texts_per_s == pytest.approx(load.requests_per_s * 7 / 5)
+    assert load.inputs_per_s == pytest.approx(load.requests_per_s * 7 / 5)
     assert load.seconds < 5
     assert load.answered == 5
 

@@ -26,7 +26,7 @@ from rollout.server.target import Served
 
 pytestmark = pytest.mark.alone
 
-BODIES = [Body(b"{}", texts=3)]
+BODIES = [Body(b"{}", inputs=3)]
 P90 = parse_objective("p90=100ms")
 
 
@@ -38,13 +38,13 @@ def load(
         started_s=np.linspace(0, 9, requests),
         latency_s=np.full(requests, latency_ms / 1000),
         status=np.array([200] * ok + [429] * (requests - ok)),
-        texts=np.ones(requests, np.int64),
+        inputs=np.ones(requests, np.int64),
         group=np.array([""] * requests),
         retry_after_s=np.full(requests, np.nan),
         lag_s=np.full(requests, lag_ms / 1000),
         seconds=10.0,
         answered=answered,
-        answered_texts=answered,
+        answered_inputs=answered,
         cpu_s=0.1,
     )
 
@@ -113,7 +113,7 @@ def test_the_capacity_of_a_server_with_one_worker(monkeypatch: pytest.MonkeyPatc
         capacity = find_knee(served, BODIES, soon, pattern, cpu=describe(), tell=said.append)
     assert 80 <= capacity.rate_per_pod <= 225
     assert capacity.ceiling_requests_per_s == pytest.approx(200, rel=0.25)
-    assert capacity.texts_per_second == 3 * capacity.rate_per_pod
+    assert capacity.inputs_per_second == 3 * capacity.rate_per_pod
     assert soon.held(capacity.latency_ms)
     assert capacity.trials[-1].rate == capacity.rate_per_pod
     assert capacity.same_machine
@@ -168,8 +168,8 @@ def test_capacity_json_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         model={"name": "m", "plan": {"slots": 2}},
         objective=P90,
         rate_per_pod=10.0,
-        texts_per_request=1,
-        texts_per_second=10.0,
+        inputs_per_request=1,
+        inputs_per_second=10.0,
         latency_ms=trial.latency_ms,
         signal=None,
         ceiling_requests_per_s=12.0,
@@ -178,4 +178,7 @@ def test_capacity_json_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         trials=[trial],
     )
     write_json(tmp_path / "capacity.json", capacity)
-    assert Capacity.model_validate_json((tmp_path / "capacity.json").read_bytes()) == capacity
+    written = (tmp_path / "capacity.json").read_text()
+    assert Capacity.model_validate_json(written) == capacity
+    former = written.replace("inputs_per_request", "texts_per_request").replace("inputs_per_second", "texts_per_second")
+    assert Capacity.model_validate_json(former) == capacity

@@ -15,20 +15,20 @@ def measured(latency_s: list[float], status: list[int], group: list[str]) -> Loa
         started_s=np.arange(count, dtype=float),
         latency_s=np.array(latency_s),
         status=np.array(status, np.int64),
-        texts=np.full(count, 2, np.int64),
+        inputs=np.full(count, 2, np.int64),
         group=np.array(group, np.str_),
         retry_after_s=np.array([np.nan if one == 200 else 4.0 for one in status]),
         lag_s=np.linspace(0, 0.02, count),
         seconds=2.0,
         answered=status.count(200),
-        answered_texts=2 * status.count(200),
+        answered_inputs=2 * status.count(200),
         cpu_s=0.5,
     )
 
 
 def test_a_summary_has_every_number() -> None:
     summary = LoadSummary.of(measured([0.1, 0.2, 0.3, 9.0], [200, 200, 200, 429], ["short", "short", "long", "long"]))
-    assert (summary.requests, summary.requests_per_s, summary.texts_per_s) == (4, 1.5, 3.0)
+    assert (summary.requests, summary.requests_per_s, summary.inputs_per_s) == (4, 1.5, 3.0)
     assert summary.statuses == {"200": 3, "429": 1}
     assert summary.retry_after_s == 4.0
     assert summary.generator_lag_ms[1] == pytest.approx(20.0)

@@ -168,7 +168,7 @@ def plan() -> Plan:
         cpu=describe(),
         checks=(Check(variant=FP32, provider=CPU, rows=60, megabytes=0.1, accuracy=1.0, accuracy_loss=0.0),),
         measured=tuple(
-            Entry(slots=slots, threads=threads, token_budget=budget, texts_per_second=texts, **speed)
+            Entry(slots=slots, threads=threads, token_budget=budget, inputs_per_second=texts, **speed)
             for slots, threads, budget, texts in ways
         ),
     )
