@@ -10,7 +10,8 @@ from bentune.bundle.manifest import GoldenRow
 from service.engine.golden import Replay, replay
 from service.engine.predictor import Predictor, Session
 from service.engine.runtime import Runtime
-from service.scheduling.queue import BatchShape, QueueLimits
+from service.scheduling.batch import BatchShape
+from service.scheduling.queue import QueueLimits
 from service.scheduling.scheduler import Observer, Runner, Scheduler
 from service.tasks.task import Encoded, Task
 

@@ -7,28 +7,9 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from service.scheduling.batch import BatchShape
+
 _EntryT = TypeVar("_EntryT", bound=Hashable)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchShape:
-    """Bounds of a batch. Only an item that runs alone may be over `token_budget`."""
-
-    token_budget: int
-    """Padded tokens: items times the longest item."""
-    padding_bound: float
-    """The largest share of the padded tokens that may be padding, 0 to 1."""
-    max_items: int
-
-    def __post_init__(self) -> None:
-        if self.token_budget < 1 or self.max_items < 1 or not 0 <= self.padding_bound <= 1:
-            raise ValueError(f"token_budget and max_items must be at least 1, padding_bound from 0 to 1: {self}")
-
-    def fits(self, items: int, tokens: int, longest: int) -> bool:
-        """Return whether `items` items with `tokens` tokens in all, the longest of `longest`, are within bounds."""
-        padded = items * longest
-        padding_ratio = (padded - tokens) / padded
-        return items <= self.max_items and padded <= self.token_budget and padding_ratio <= self.padding_bound
 
 
 @dataclass(frozen=True, slots=True)

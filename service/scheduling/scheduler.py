@@ -27,8 +27,9 @@ from bentune.bundle.errors import (
     ShuttingDown,
     TooLarge,
 )
+from service.scheduling.batch import BatchShape
 from service.scheduling.drain_rate import DrainRate
-from service.scheduling.queue import Ahead, BatchShape, QueueLimits, WaitingRoom
+from service.scheduling.queue import Ahead, QueueLimits, WaitingRoom
 
 Item = TypeVar("Item")
 _ResultT = TypeVar("_ResultT")

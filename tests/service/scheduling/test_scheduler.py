@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bentune.bundle.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown, TooLarge
-from service.scheduling.queue import BatchShape, QueueLimits
+from service.scheduling.batch import BatchShape
+from service.scheduling.queue import QueueLimits
 from service.scheduling.scheduler import Observer, Scheduler
 
 ROOMY = QueueLimits(max_items=1000, max_tokens=100_000)
