@@ -21,6 +21,7 @@ from bentune.bundle.store import find_bundle, model_store
 from service.app import Application
 from service.http.requests import Incoming
 from service.settings import Settings
+from training.pipeline.run_dir import RunDir
 
 KINDS = {"one-label": "old-one", "many-labels": "old-many"}
 
@@ -39,9 +40,8 @@ class Old:
         (root,) = Path(what).iterdir()
         found = Path(shutil.copytree(root, self.runs / self.name / root.name))
         if what == "run":
-            (found / "plan/model").mkdir(
-                exist_ok=True
-            )  # the plan chose no variant beside fp32; git keeps no empty directory
+            # The plan chose no variant beside fp32, and git keeps no empty directory.
+            (found / "plan/model").mkdir(exist_ok=True)
         return found
 
     def new_rows(self, count: int, seed: int) -> Path:
@@ -121,10 +121,31 @@ def test_the_bundle_is_compared_with_itself(old: Old) -> None:
     assert [verdict.decision for verdict in old.bundle.verdicts()] == ["PROMOTE"]
 
 
+def test_a_run_goes_on_or_is_done_again(old: Old) -> None:
+    """The finished one where the rows have one label, the interrupted one where they have any number."""
+    root = old.brought("run" if old.kind == "one-label" else "interrupted")
+    answer = ask("run", "recipe.yaml", "--runs", old.runs, "--json")
+    assert answer.code == 0, answer.err
+    assert list((old.runs / old.name).iterdir()) == [root]
+    stages = {stage["stage"]: stage for stage in answer.json["stages"]}
+    assert stages.keys() >= {"data", "train", "merge", "evaluate", "export", "verify", "plan", "package"}
+    for name in stages:
+        record = RunDir(root).record(name)
+        assert record is not None
+        assert RunDir(root).intact(record)
+    new = find_bundle(stages["package"]["summary"]["model"])
+    assert new.manifest.version > old.bundle.manifest.version
+    assert new.manifest.labels == old.bundle.manifest.labels
+
+
 def test_the_bundle_is_continued_and_compared_with_what_continues_it(old: Old) -> None:
+    """Warm where the rows have one label, from the weights in the old run; cold where they have any number."""
     source = [old.bundle.recipe()["data"]["source"], str(old.new_rows(60, seed=5))]
     given = ("retrain", "recipe.yaml", "--from", old.tag, "--runs", old.runs, "--json")
-    answer = ask(*given, "--set", f"data.source={json.dumps(source)}", "--set", "train.epochs=4")
+    warm = ("--warm-start",) if old.kind == "one-label" else ()
+    if warm:
+        old.brought("run")
+    answer = ask(*given, *warm, "--set", f"data.source={json.dumps(source)}", "--set", "train.epochs=4")
     assert answer.code in {0, 1}, answer.err
     assert answer.json["verdict"]["served"]["tag"] == old.tag
     child = find_bundle(answer.json["model"])
