@@ -109,7 +109,7 @@ def decision_ece_difference(
 def _difference(
     value: float, gaps_of_each: list[Floats], items: int, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """`gaps_of_each` has the gaps of the candidate and of the served model, float64 [rows, bins]."""
+    """Return the difference of `gaps_of_each`: the candidate's and the served model's, float64 [rows, bins]."""
     gaps = np.hstack(gaps_of_each)
     rows, bins = gaps.shape[0], gaps.shape[1] // 2
     rng = np.random.default_rng(seed)

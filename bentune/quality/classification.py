@@ -247,7 +247,7 @@ def _check_rows(logits: npt.NDArray[np.float32], gold: Ints, name: str) -> None:
 
 
 def _probabilities(logits: npt.NDArray[np.float32]) -> Floats:
-    """Softmax, float64 [rows, labels]."""
+    """Return the softmax, float64 [rows, labels]."""
     return softmax(logits.astype(np.float64)).astype(np.float64, copy=False)
 
 

@@ -21,7 +21,7 @@ from training.dry_run.rehearsal import ENOUGH_SECONDS, WARM_UP
 from training.prove.evaluation import Evaluation
 from training.recipe.compression import DistillSettings, PruneSettings
 from training.recipe.file import load_recipe
-from training.recipe.method import LEARNING_RATES, METHODS
+from training.recipe.method import METHODS
 from training.recipe.search import SearchSettings
 from training.recipe.train import TrainSettings
 from training.report.page import SHOWN_CHARACTERS, TITLES
@@ -44,7 +44,9 @@ def test_methods_page() -> None:
         )
         assert load_recipe(RECIPES / f"bbc-{name}.yaml").recipe.method.name == name
     rates = re.findall(r"(\de-\d) for\s+((?:`\w+`[, and\s]*)+)", page)
-    assert {name: float(rate) for rate, names in rates for name in re.findall(r"`(\w+)`", names)} == LEARNING_RATES
+    assert {name: float(rate) for rate, names in rates for name in re.findall(r"`(\w+)`", names)} == {
+        name: method.default_learning_rate for name, method in METHODS.items()
+    }
 
 
 def test_settings_page() -> None:

@@ -48,7 +48,7 @@ def baseline(lengths: Sequence[int], logits: Logits, seed: int, target: Target) 
 
 
 def _confidence_edges(confidence: npt.NDArray[np.float64], inner: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Quantiles as multiples of LOG_ODDS in log-odds."""
+    """Return quantiles as multiples of LOG_ODDS in log-odds."""
     with np.errstate(divide="ignore"):
         odds = np.log(confidence) - np.log1p(-confidence)
     snapped = np.round(np.quantile(np.clip(odds, -MOST_LOG_ODDS, MOST_LOG_ODDS), inner) / LOG_ODDS) * LOG_ODDS

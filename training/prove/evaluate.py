@@ -158,7 +158,7 @@ class JudgedRows:
         ]
 
     def changed(self, before: Logits, after: Logits, most: int) -> list[Changed]:
-        """Rows whose answer changed, right ones and then at most half as many wrong ones."""
+        """Return rows whose answer changed, right ones and then at most half as many wrong ones."""
         old, new = self.target.answers(before), self.target.answers(after)
         found = self.quality.wrong(after, self.rows.labels, self.target)
         rows = np.flatnonzero(self.target.differ(old, new))

@@ -1,6 +1,6 @@
 """The recipe's `method`: the part of the model that is tuned."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -11,6 +11,7 @@ class FullMethod(Section):
     """Full fine-tuning: every weight is tuned."""
 
     name: Literal["full"]
+    default_learning_rate: ClassVar[float] = 5e-5
 
 
 class _Adapters(Section):
@@ -33,12 +34,14 @@ class LoraMethod(_Adapters):
     """
 
     name: Literal["lora"]
+    default_learning_rate: ClassVar[float] = 1e-3
 
 
 class QloraMethod(_Adapters):
     """Adapters beside frozen weights of 4 bits, NF4 (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
 
     name: Literal["qlora"]
+    default_learning_rate: ClassVar[float] = 1e-3
     double_quantization: bool = Field(default=True, description="the scales of the 4-bit weights are held in 8 bits")
 
 
@@ -46,12 +49,14 @@ class BiasMethod(Section):
     """Biases and the head (BitFit: Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199)."""
 
     name: Literal["bias"]
+    default_learning_rate: ClassVar[float] = 1e-3
 
 
 class FreezeMethod(Section):
     """Every weight but those of the lowest layers, or of named parts."""
 
     name: Literal["freeze"]
+    default_learning_rate: ClassVar[float] = 5e-5
     layers: int | None = Field(
         default=None,
         ge=0,
@@ -72,6 +77,7 @@ class HeadMethod(Section):
     """The head alone, on the features of the frozen model."""
 
     name: Literal["head"]
+    default_learning_rate: ClassVar[float] = 1e-2
 
 
 Method = Annotated[
@@ -80,7 +86,7 @@ Method = Annotated[
     BeforeValidator(named),
 ]
 
-METHODS: dict[str, type[Section]] = {
+METHODS: dict[str, type[Method]] = {
     "full": FullMethod,
     "lora": LoraMethod,
     "qlora": QloraMethod,
@@ -88,4 +94,3 @@ METHODS: dict[str, type[Section]] = {
     "freeze": FreezeMethod,
     "head": HeadMethod,
 }
-LEARNING_RATES = {"full": 5e-5, "lora": 1e-3, "qlora": 1e-3, "bias": 1e-3, "freeze": 5e-5, "head": 1e-2}

@@ -9,7 +9,7 @@ from bentune.bundle.verdict import CompareSettings
 from training.recipe.compression import DistillSettings, PruneSettings
 from training.recipe.data import ColumnNames, DataSettings
 from training.recipe.evaluate import CalibrateSettings, EvaluateSettings
-from training.recipe.method import LEARNING_RATES, FullMethod, LoraMethod, Method
+from training.recipe.method import FullMethod, LoraMethod, Method
 from training.recipe.refused import known_tasks, refuse_for_target, refuse_others
 from training.recipe.search import SearchSettings
 from training.recipe.section import Section
@@ -137,11 +137,11 @@ class Recipe(Section):
     @property
     def learning_rate(self) -> float:
         """Return the peak learning rate, the method's own where none is given."""
-        return self.train.learning_rate or LEARNING_RATES[self.method.name]
+        return self.train.learning_rate or self.method.default_learning_rate
 
     @property
     def prune_learning_rate(self) -> float:
         """Return the peak learning rate after pruning, where every weight is tuned whatever the method."""
         given = self.prune.learning_rate if self.prune is not None else None
         same = self.train.learning_rate if isinstance(self.method, FullMethod) else None
-        return given or same or LEARNING_RATES["full"]
+        return given or same or FullMethod.default_learning_rate

@@ -32,7 +32,7 @@ def refuse_for_target(task: str, data: "DataSettings", section: "Section | None"
 
 
 def _given(value: Any, prefix: str = "") -> Iterator[str]:
-    """The value's own place, and below it the place of everything that was given and is not as it would be anyway."""
+    """Yield the value's own place, and below it the place of all that was given and is not the default."""
     yield prefix
     if isinstance(value, BaseModel):
         for name in sorted(value.model_fields_set):

@@ -26,7 +26,7 @@ CARD = "README.md"
 
 
 def model_card(facts: Facts) -> str:
-    """README.md: the metadata as YAML between two lines of dashes, then Markdown. Equal facts give equal bytes."""
+    """Render README.md: metadata as YAML between two lines of dashes, then Markdown. Equal facts give equal bytes."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     recipe, tested = facts.recipe, facts.evaluation
@@ -76,7 +76,7 @@ def _on_hub(given: str) -> bool:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown and HTML take as it is: one line, with nothing in it that either would act on.
+    """Escape a text for Markdown and HTML: one line, with nothing in it that either would act on.
 
     It may not begin a paragraph, where a dash or a number makes a list. An address in it is no link.
     """
@@ -85,7 +85,7 @@ def escaped(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """One line without control characters: YAML's reader would take some of them for the end of a line."""
+    """Return one line without control characters: YAML's reader would take some of them for the end of a line."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 

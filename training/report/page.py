@@ -151,7 +151,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
 
 
 def cut(text: str, most: int = SHOWN_CHARACTERS) -> str:
-    """One line of at most `most` characters."""
+    """Return one line of at most `most` characters."""
     line = " ".join(text.split())
     # A text of just so many characters was cut by who wrote it down.
     return line if len(text) < most else line[:most] + " …"

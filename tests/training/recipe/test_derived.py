@@ -7,7 +7,7 @@ import pytest
 
 from training.recipe.derived import value_of
 from training.recipe.file import explain, load_recipe
-from training.recipe.method import LEARNING_RATES
+from training.recipe.method import METHODS
 
 LEAST = "task: text-classification\nmodel: m\ndata: {source: rows.csv}\n"
 
@@ -17,10 +17,10 @@ def explained(tmp_path: Path, *overrides: str) -> dict[str, tuple[Any, str]]:
     return {row.key: (row.value, row.origin) for row in explain(load_recipe(tmp_path / "a.yaml", overrides))}
 
 
-@pytest.mark.parametrize("method", LEARNING_RATES)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_learning_rate_is_the_methods(tmp_path: Path, method: str) -> None:
     found = explained(tmp_path, f"method={method}")
-    assert found["train.learning_rate"] == (LEARNING_RATES[method], f"from method {method}")
+    assert found["train.learning_rate"] == (METHODS[method].default_learning_rate, f"from method {method}")
     given = explained(tmp_path, f"method={method}", "train.learning_rate=0.25")
     assert given["train.learning_rate"] == (0.25, "--set")
 
