@@ -5,8 +5,9 @@ from bentune.bundle.manifest import Bundle
 from service.tasks.image_classification import ImageClassification
 from service.tasks.task import Task
 from service.tasks.text_classification import TextClassification
+from service.tasks.text_regression import TextRegression
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, ImageClassification)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification, ImageClassification, TextRegression)}
 
 
 def task_class(name: str) -> type[Task]:

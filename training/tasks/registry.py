@@ -6,11 +6,12 @@ from training.tasks.image_classification import ImageClassification
 from training.tasks.targets.target import TrainingTarget
 from training.tasks.task import Task
 from training.tasks.text_classification import TextClassification
+from training.tasks.text_regression import TextRegression
 
 if TYPE_CHECKING:
     from training.recipe.recipe import Recipe
 
-TASKS: dict[str, Task] = {task.name: task for task in (TextClassification(), ImageClassification())}
+TASKS: dict[str, Task] = {task.name: task for task in (TextClassification(), ImageClassification(), TextRegression())}
 
 
 def task_of(recipe: "Recipe") -> Task:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from bentune.bundle.targets.many_labels import ManyLabels
+from bentune.bundle.targets.number import Number
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.targets.target import Target
 
-TARGETS: dict[str, type[Target]] = {target.kind: target for target in (OneLabel, ManyLabels)}
+TARGETS: dict[str, type[Target]] = {target.kind: target for target in (OneLabel, ManyLabels, Number)}
 ENTRIES = ("labels", "multi_label", "target")
 """Names of the entries that `Target.wire` writes."""
 
