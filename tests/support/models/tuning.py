@@ -83,5 +83,5 @@ def saved(asked: Recipe, directory: Path) -> Any:
     disturb(model)
     directory.mkdir(exist_ok=True)
     save_tuned(model, asked.method, directory)
-    write_json(directory / "base.json", {"sha256": digest})
+    write_json(directory / "base.json", {"source": asked.model, "sha256": digest})
     return model

@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_weights(fit: Any) -> None:
 def test_what_is_written_and_told(fit: Any, tiny_run: Path, tmp_path: Path) -> None:
     summary, weights, told = fit()
     names = sorted(path.name for path in (tmp_path / "work").iterdir())
-    assert names == ["base.json", "labels.json", "model", "tokenizer"]
+    assert names == ["base.json", "labels.json", "model", "target.json", "tokenizer"]
     assert json.loads((tmp_path / "work/labels.json").read_text()) == ["animal", "food", "tool"]
     total = sum(weight.numel() for weight in weights.values())
     assert summary["parameters"] == {"trainable": total, "total": total}

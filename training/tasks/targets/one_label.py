@@ -172,6 +172,6 @@ def require_two_rows(rows: LabelledRows, where: str) -> None:
     label, count = min(rows.label_counts.items(), key=lambda item: (item[1], item[0]))
     if count < 2:
         raise InputError(
-            f"{where}: label {label!r} has a single row, and one is needed on each side of the split: "
+            f"{where}: label {label!r} has a single row, and each part of the split needs one: "
             "add rows, merge it into another label with data.labels, or remove it"
         )

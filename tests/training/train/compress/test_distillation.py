@@ -107,6 +107,7 @@ def test_a_student_does_as_its_teacher_says(
         "base.json",
         "labels.json",
         "model",
+        "target.json",
         "teacher.json",
         "tokenizer",
     ]

@@ -59,7 +59,7 @@ def test_heads_and_neurons_are_gone_from_a_whole_model(method: str, fit: Any) ->
     pruned = summary["pruned"]
     assert (pruned["heads"], pruned["heads_before"], pruned["neurons"], pruned["neurons_before"]) == (2, 4, 64, 128)
     names = sorted(path.name for path in context.work.iterdir())
-    assert names == ["base.json", "dense", "labels.json", "model", "tokenizer"]
+    assert names == ["base.json", "dense", "labels.json", "model", "target.json", "tokenizer"]
     model = AutoModelForSequenceClassification.from_pretrained(context.work / "model")
     assert sum(weight.numel() for weight in model.parameters()) == pruned["parameters"] < pruned["parameters_before"]
     assert model.config.intermediate_size == 32
@@ -143,6 +143,7 @@ def test_a_run_killed_between_the_phases_keeps_the_first(
         "dense",
         "labels.json",
         "model",
+        "target.json",
         "tokenizer",
     ]
 
