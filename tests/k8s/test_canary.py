@@ -41,7 +41,7 @@ def nonsense_tag(tmp_path_factory: pytest.TempPathFactory) -> str:
 def bodies(texts: int) -> list[Body]:
     rows = [text for text, _ in sentences(400, seed=7)]
     return [
-        Body(json.dumps({"inputs": rows[start : start + texts], "truncate": True}).encode(), texts=texts)
+        Body(json.dumps({"inputs": rows[start : start + texts], "truncate": True}).encode(), inputs=texts)
         for start in range(0, len(rows) - texts, texts)
     ]
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from bentune.bundle.verdict import Difference
-from training.prove.evaluation import FILE, Evaluation, Scaled
+from training.prove.evaluation import Evaluation, Scaled
 from training.prove.evaluation_table import metrics_table
 
 
 @pytest.fixture(scope="module")
 def evaluation(tiny_run: Path) -> Evaluation:
-    return Evaluation.model_validate_json((tiny_run / "evaluate" / FILE).read_bytes())
+    return Evaluation.model_validate_json((tiny_run / "evaluate/evaluation.json").read_bytes())
 
 
 def test_without_a_temperature_there_is_no_column_for_it(evaluation: Evaluation) -> None:
