@@ -22,7 +22,7 @@ from bentune.bundle.plan import CPU, FP32, model_file
 from bentune.bundle.targets.target import Target
 from service.engine.predictor import Predictor, Session, batches_by_length
 from training.pipeline.layout import CalibrateFiles, DataFiles, ExportFiles, MergeFiles, TrainFiles, VerifyFiles
-from training.pipeline.results import CalibrateResult, VerifyResult
+from training.pipeline.results import Temperature, VerifyResult
 from training.pipeline.stage import Context
 from training.prove.exported import encoded, ids_of, served_task
 from training.prove.golden import golden_rows
@@ -58,7 +58,7 @@ def run(context: Context) -> VerifyResult:
         hops.append(judged("merge", trained, merged, bounds.merge_tolerance))
         if context.has(CalibrateFiles):
             with _blamed_on("calibrate"):
-                divided = _divided(merged, context.result(CalibrateResult).temperature)
+                divided = _divided(merged, context.files(CalibrateFiles).temperature)
                 finished = _saved("calibrated", recipe, context.files(CalibrateFiles).model, rows, advance)
             hops.append(judged("calibrate", divided, finished, bounds.calibrate_tolerance))
         with _blamed_on("export"):
@@ -109,7 +109,8 @@ def _saved(name: str, recipe: Recipe, directory: Path, rows: Rows, advance: Call
     return Stop(name, logits, ids, config_labels(directory), task_of(recipe).digest(tokenizer))
 
 
-def _divided(merged: Stop, temperature: float) -> Stop:
+def _divided(merged: Stop, file: Path) -> Stop:
+    temperature = Temperature.model_validate_json(file.read_bytes()).temperature
     return replace(merged, name=f"merged / {temperature:.4g}", logits=merged.logits / np.float32(temperature))
 
 

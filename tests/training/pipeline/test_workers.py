@@ -24,6 +24,7 @@ from tiny import Quiet, write_recipe
 from bentune.bundle.arrays import Logits
 from bentune.bundle.errors import InputError
 from rollout.server.server import free_port
+from training.pipeline import workers
 from training.pipeline.follow import call, follow
 from training.pipeline.results import DistilledFrom
 from training.pipeline.stage import Context, Reporter
@@ -104,7 +105,8 @@ def prepare(
     def run(rank: int, ask: Ask) -> TrainingInputs:
         (work := tmp_path / str(rank)).mkdir()
         with monkeypatch.context() as patch:
-            patch.setattr(train, "team", lambda: teams[rank])
+            for module in (train, workers):  # the task asks there who leads
+                patch.setattr(module, "team", lambda: teams[rank])
             return train.prepare_training(Context(recipe, work, {"data": data}, Quiet()), ask)
 
     return run

@@ -81,7 +81,7 @@ def test_a_search_that_is_killed_goes_on_and_ends_as_it_would_have(recipe_file: 
     assert best == given.model_copy(update={"train": best.train, "search": best.search})
     assert best.search.values == {}
     assert "run the best: bentune run" in answer.err
-    for word in ("held-out rows were not used", "the recipe's own", "best", "train.batch_size"):
+    for word in ("test rows were not used", "the recipe's own", "best", "train.batch_size"):
         assert word in answer.err
     assert whole.json["best"]["value"] == max(trial.value or 0 for trial in expected.trials)
     again = ask("search", recipe_file, "--runs", runs, "--json")
@@ -190,7 +190,8 @@ def test_what_the_last_or_the_best_checkpoint_reached(
     recipe = Recipe.model_validate(
         {"name": "n", "task": "text-classification", "model": "m", "data": {"source": "s"}, "search": {"trials": 1}}
     )
-    curve = [{"step": 1, "eval_accuracy": 0.5}, {"loss": 1.0}, {"eval_accuracy": 0.9}, {"eval_accuracy": 0.7}]
+    found = {"eval_accuracy": 0.5}, {"loss": 1.0}, {"eval_accuracy": 0.9}, {"eval_accuracy": 0.7}
+    curve = [CurvePoint.model_validate({"step": 1, "epoch": 1.0} | values) for values in found]
     assert hyper_search._reached(curve, recipe) == 0.7
     split = recipe.data.split.model_copy(update={"validation": 0.1})
     chosen = recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": split})})
@@ -225,8 +226,8 @@ def test_what_is_wrong_with_the_recipe_ends_the_search_at_once(found: Any, train
     with pytest.raises(InputError, match="no such model"):
         found()
     assert len(training.recipes) == 1
-    with pytest.raises(InputError, match="search.metric: 'f2' is not measured; choose from accuracy, loss"):
-        found(metric="f2")
+    with pytest.raises(InputError, match="search.metric: 'log_loss' is not measured; choose from accuracy, loss"):
+        found(metric="log_loss")
     with pytest.raises(InputError, match="search.values: name what to search for"):
         found(values={})
     warm = {"parent": "tiny:1", "train": {"warm_start": True}}

@@ -199,7 +199,7 @@ def test_a_run_killed_after_the_loss_was_lost_does_not_become_a_success(
     """The last checkpoint holds the lost weights, and not a step is left to train."""
     for module in (fitting, trainer):
         monkeypatch.setattr(module, "finite", lambda history: True)
-    monkeypatch.setattr(train, "save_tuned", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(fitting, "_mean_loss", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     monkeypatch.setattr(torch, "isfinite", lambda weight: torch.ones_like(weight, dtype=torch.bool))
     with pytest.raises(KeyboardInterrupt):
         fit(train=FAST | {"learning_rate": 1e30})

@@ -174,8 +174,8 @@ def test_the_validation_rows_are_scored_when_it_is_asked_for(
     assert fitted.best_step in steps
     assert not fitted.stopped_early
     found = fitted.curve[-1]
-    assert {"eval_accuracy", "eval_balanced_accuracy", "eval_macro_f1", "eval_mcc", "eval_log_loss"} < found.keys()
-    assert found["eval_log_loss"] == pytest.approx(found["eval_loss"], abs=1e-4)
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss"} <= found.metrics.keys()
+    assert found.metrics["log_loss"] == pytest.approx(found.eval_loss, abs=1e-4)
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, metric: str, values: list[float]) -> None:

@@ -87,17 +87,17 @@ def test_labels_and_head_reach_the_served_model(method: Any, tiny_recipe: Path, 
         context = Context(Recipe.model_validate(values), tmp_path / name, dict(inputs), report)
         summaries[name] = stage.run(context)
         inputs[name] = context.work
-    assert summaries["verify"]["merge"] < 1e-5
+    assert summaries["verify"].merge < 1e-5
     assert config_labels(tmp_path / "merge/model") == config_labels(tmp_path / "export") == LABELS
     (kept,) = (load_file(path) for path in (tmp_path / "train").glob("*/*model.safetensors"))
     merged = load_file(tmp_path / "merge/model/model.safetensors")
     head = next(weight for name, weight in kept.items() if name.endswith("classifier.weight"))
     assert torch.equal(merged["classifier.weight"], head)
-    losses = [entry["loss"] for entry in summaries["train"]["curve"]]
+    losses = [point.loss for point in summaries["train"].curve]
     assert losses[-1] < losses[0]
-    chosen = summaries["train"]["method"]
-    counted = summaries["train"]["parameters"]
+    chosen = summaries["train"].method
+    counted = summaries["train"].parameters
     assert report.said[0] == (
-        f"{chosen}: {counted['trainable']:,} of {counted['total']:,} weights are trained "
-        f"({counted['trainable'] / counted['total']:.1%})"
+        f"{chosen}: {counted.trainable:,} of {counted.total:,} weights are trained "
+        f"({counted.trainable / counted.total:.1%})"
     )
