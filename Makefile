@@ -43,7 +43,7 @@ methods: .venv/.dev            ## docs/training/methods.md's table: each method 
 	$(BIN)/python -m benchmarks.methods recipes/bbc-news.yaml
 
 story: .venv/.dev              ## docs/rollout/story.md: retrain, compare, roll out, and what is kept out (three minutes)
-	$(BIN)/pytest -q -s tests/test_retrain_and_roll_out.py
+	$(BIN)/pytest -q -s tests/runs/test_retrain_and_roll_out.py
 
 image: install                 ## the container image of the newest BBC news Bento, with docker, podman or buildah
 	$(BIN)/bentune image bbc-news

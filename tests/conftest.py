@@ -34,8 +34,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 LONGEST = (
     "containers/test_training_image",
     "containers/test_serving_image",
-    "test_retrain_and_roll_out",
-    "test_end_to_end",
+    "runs/test_retrain_and_roll_out",
+    "runs/test_end_to_end",
     "training/pipeline/test_workers",
     "training/test_interrupted",
     "commands/test_retrain",

@@ -17,6 +17,7 @@ from bentune.bundle.hardware import describe
 from bentune.bundle.manifest import BaseModelInfo, Columns, GoldenRow, Limits, Manifest, seal, write_json
 from bentune.bundle.plan import CPU, FP32, Check, Entry, Plan, scores_key
 from bentune.bundle.seen_rows import RowFilter, SeenRows, labelled_key, row_key
+from bentune.bundle.verdict import CompareSettings
 
 NAME, VERSION = "handmade", "20260101-000000-abcdef"
 LABELS = sorted(WORDS)
@@ -204,6 +205,7 @@ def evidence(name: str, trained: int, held_out: int, accuracy: float) -> dict[st
         for hop in ("merge", "export", "batch")
     ]
     recipe = {
+        "compare": CompareSettings().model_dump(mode="json"),
         "name": name,
         "task": "text-classification",
         "model": "handmade",

@@ -252,9 +252,10 @@ def test_the_next_version_keeps_the_sides_of_its_rows(bundle: Bundle, tmp_path: 
     values |= {"parent": bundle.tag, "data": values["data"] | {"source": str(grown)}}
     work = tmp_path / "work"
     work.mkdir()
-    summary = data.run(Context(Recipe.model_validate(values), work, {}, Quiet()))
-    assert summary["parent"]["missing"] == summary["parent"]["relabelled"] == 0
-    assert summary["parent"]["fresh"] == pytest.approx(24, abs=3)
+    result = data.run(Context(Recipe.model_validate(values), work, {}, Quiet()))
+    assert result.parent is not None
+    assert result.parent.missing == result.parent.relabelled == 0
+    assert result.parent.fresh == pytest.approx(24, abs=3)
     lines = [json.loads(line) for line in (work / "held_out.jsonl").read_text().splitlines()]
     assert {line["text"] for line in lines if line["set"] == "reference"} <= {*known}
     assert all(isinstance(line["label"], list) for line in lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 ABSENT = ("torch", "transformers", "optimum", "datasets", "peft", "onnx", "sklearn", "nncf")
 
 # Runs inside the clean environment: prints the answer of the served Bento.

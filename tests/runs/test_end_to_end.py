@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command import ask
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 RECIPE = ROOT / "recipes/bbc-news.yaml"
 TEST_ROWS = 180
 SHORT = (

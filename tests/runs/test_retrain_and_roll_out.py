@@ -29,7 +29,7 @@ from rollout.capacity.servers import RoundRobin
 from rollout.server.server import free_port, running, serve_command
 from rollout.server.target import serving
 
-K8S = Path(__file__).parent.parent / "k8s"
+K8S = Path(__file__).parent.parent.parent / "k8s"
 ARTICLES, FIRST = 700, 240
 CLIENTS, PAUSE_S = 2, 0.05
 RECIPE: dict[str, Any] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 COMMAND_LINE = ("aiohttp", "click", "httpx", "packaging", "pyyaml", "rich")
 
 

@@ -57,7 +57,7 @@ class Old:
 @pytest.fixture(params=KINDS)
 def old(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Old]:
     kind, name = request.param, KINDS[request.param]
-    monkeypatch.chdir(shutil.copytree(Path(__file__).parent / "fixtures/old" / kind, tmp_path / kind))
+    monkeypatch.chdir(shutil.copytree(Path(__file__).parent.parent / "fixtures/old" / kind, tmp_path / kind))
     manifest = open_bundle(Path("bundle")).manifest
     shutil.copytree("bundle", model_store() / name / manifest.version)
     yield Old(kind, name, f"{name}:{manifest.version}", tmp_path / "runs")
