@@ -124,7 +124,7 @@ def test_a_registry_takes_it_without_an_engine(bundle: Bundle, busybox: Path, re
 def test_what_cannot_be_pushed_says_why(bundle: Bundle, busybox: Path) -> None:
     require("skopeo")
     for wrong in ("news", "http://host/news", "host/news:1", "host/news@sha256:1", "--help/x"):
-        with pytest.raises(InputError, match=r"write REGISTRY/NAME, without tag"):
+        with pytest.raises(InputError, match=r"write REGISTRY/NAME, without a tag"):
             push_model(bundle, wrong, tell=print)
     with pytest.raises(BentuneError, match="`skopeo copy` failed with exit code 1"):
         push_model(bundle, f"127.0.0.1:{free_port()}/news", insecure=True, tell=lambda _: None)
