@@ -103,7 +103,7 @@ class Application:
 
     @property
     def ready(self) -> bool:
-        """Whether the golden rows gave the expected scores."""
+        """True once the golden rows gave the expected scores."""
         return self.scheduler is not None
 
     async def answer(self, incoming: Incoming) -> Response:

@@ -65,7 +65,7 @@ class RowFilter(Frozen):
 
     @property
     def false_positive_rate(self) -> float:
-        """How often it says yes to a key that it does not have."""
+        """The share of unknown keys that the filter takes for known ones."""
         return float((1 - math.exp(-self.hashes * self.rows / (8 * len(self.bits)))) ** self.hashes)
 
     def has(self, keys: Sequence[bytes]) -> npt.NDArray[np.bool_]:
@@ -92,7 +92,7 @@ class SeenRows(Frozen):
 
     @property
     def false_positive_rate(self) -> float:
-        """How often `trained_on` says yes to a new row, at most."""
+        """The share of new rows that `trained_on` takes for trained ones, at most."""
         return sum(one.false_positive_rate for one in (self.trained, *self.before))
 
 

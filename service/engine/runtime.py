@@ -22,7 +22,7 @@ class Runtime:
 
     @property
     def apart(self) -> bool:
-        """Whether slots need sessions of their own: one that they share would have them share its threads too."""
+        """True where slots need sessions of their own: in a shared one they would share its threads too."""
         return self.provider == CPU and self.threads > 1
 
     @property

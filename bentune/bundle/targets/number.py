@@ -111,7 +111,7 @@ class Number(Target):
 
     @property
     def score_words(self) -> str:
-        """What `read` asks of an answer, in words."""
+        """The requirement of `read` on an answer, in words."""
         return f"a finite number for {self.labels[0]!r}"
 
     def plausible(self, scores: npt.NDArray[np.float64]) -> bool:

@@ -171,7 +171,7 @@ class Target(Frozen):
 
     @property
     def score_words(self) -> str:
-        """What `read` asks of an answer, in words."""
+        """The requirement of `read` on an answer, in words."""
         return f"a probability for each of its {len(self.labels)} labels"
 
     def plausible(self, scores: npt.NDArray[np.float64]) -> bool:

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from bentune.bundle.plan import Check
 from bentune.bundle.processor import ProcessorSettings
@@ -21,68 +19,6 @@ from training.recipe.recipe import PlanSettings
 
 ROWS = 200
 BOUNDS = PlanSettings(accuracy_budget=0.5, batch_rows=32, batch_tolerance=0.02)
-
-
-# The loss, and how sure it is.
-
-
-@pytest.mark.parametrize(
-    ("lost", "won", "rows", "expected"),
-    [
-        # 5.5 rows against 2.5, of 102: (3 +- 1.96 sqrt(8 - 9/102)) / 102.
-        (5, 2, 100, (3.0, -2.463785, 8.346137)),
-        # Half a row each, of 102: (0 +- 1.96 sqrt(1)) / 102. Wald's would have no width at all.
-        (0, 0, 100, (0.0, -1.921569, 1.921569)),
-        # 10.5 against 0.5, of 514: (10 +- 1.96 sqrt(11 - 100/514)) / 514.
-        (10, 0, 512, (1.953125, 0.692054, 3.198996)),
-    ],
-)
-def test_the_interval_is_agresti_and_mins(lost: int, won: int, rows: int, expected: tuple[float, float, float]) -> None:
-    assert paired_loss(lost, won, rows) == pytest.approx(expected, abs=1e-6)
-
-
-@st.composite
-def counts(draw: Any) -> tuple[int, int, int]:
-    """Rows that only one got right, that only the other got right, and all rows."""
-    rows = draw(st.integers(1, 2000))
-    lost = draw(st.integers(0, rows))
-    return lost, draw(st.integers(0, rows - lost)), rows
-
-
-@given(counts())
-def test_swapping_the_two_turns_the_interval_around(found: tuple[int, int, int]) -> None:
-    lost, won, rows = found
-    loss, low, high = paired_loss(lost, won, rows)
-    assert paired_loss(won, lost, rows) == pytest.approx((-loss, -high, -low))
-
-
-@given(counts())
-def test_the_interval_holds_its_centre_and_stays_within_what_can_be(found: tuple[int, int, int]) -> None:
-    lost, won, rows = found
-    loss, low, high = paired_loss(lost, won, rows)
-    assert loss == pytest.approx(100 * (lost - won) / rows)
-    assert -100 <= low <= 100 * (lost - won) / (rows + 2) <= high <= 100
-    # The centre is drawn towards 0, by less than the interval is wide unless nearly every row differs.
-    assume(lost + won <= rows / 2)
-    assert low <= loss <= high
-
-
-@given(counts(), st.integers(2, 20))
-def test_more_rows_never_make_it_wider(found: tuple[int, int, int], times: int) -> None:
-    lost, won, rows = found
-    assume(rows >= 4)
-    _, low, high = paired_loss(lost, won, rows)
-    _, low_more, high_more = paired_loss(lost * times, won * times, rows * times)
-    assert high_more - low_more <= high - low + 1e-9
-
-
-@given(counts())
-def test_each_row_that_is_lost_moves_it_up(found: tuple[int, int, int]) -> None:
-    lost, won, rows = found
-    assume(lost + won < rows)
-    before, after = paired_loss(lost, won, rows), paired_loss(lost + 1, won, rows)
-    assert after[0] > before[0]
-    assert after[1] + after[2] > before[1] + before[2] or 100 in after
 
 
 # Fake sessions: the label of a row is its first token.
