@@ -115,18 +115,26 @@ def test_a_glob_is_every_path_that_it_matches_but_hidden_ones(tmp_path: Path, mo
 
 
 @pytest.fixture
-def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unasked() -> Iterator[None]:
+    """No hub was asked yet; afterwards neither an answer nor an open session is left to the next test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        reset_sessions()
+        offline.cache_clear()
+        yield
+    reset_sessions()
+    offline.cache_clear()
+
+
+@pytest.fixture
+def silent_hub(unasked: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A hub that takes the connection and never answers."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(locating, "HUB_TIMEOUT_S", 0.2)
-        reset_sessions()
-        offline.cache_clear()
         yield
-    offline.cache_clear()
 
 
 def test_a_hub_that_does_not_answer_is_given_up_soon_and_asked_once(silent_hub: None) -> None:
@@ -146,7 +154,7 @@ def test_the_setting_of_the_hubs_own_library_is_honoured(silent_hub: None, monke
     assert time.monotonic() - start < 0.1
 
 
-def test_a_hub_that_answers_is_not_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_that_answers_is_not_offline(unasked: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import http.server
     import threading
 
@@ -154,10 +162,6 @@ def test_a_hub_that_answers_is_not_offline(monkeypatch: pytest.MonkeyPatch, tmp_
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        reset_sessions()
-        offline.cache_clear()
         assert not offline()
         assert "did not give it. Check the name" in why_not()
         server.shutdown()
-    offline.cache_clear()
