@@ -54,9 +54,10 @@ class DataMemory(ReportModel):
 
 
 def reviews(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Generate (text, label) like yelp_review_full: words by Zipf's law, log-normal lengths, some copies.
+    """Generate (text, label) rows like those of yelp_review_full.
 
-    One row in EXACT_EVERY is a copy of an earlier one, one in NEAR_EVERY has a word of it changed.
+    Words follow Zipf's law, lengths are log-normal, and some rows are copies. One row in EXACT_EVERY is a copy of an
+    earlier one, one in NEAR_EVERY has a word of it changed.
     """
     generator = np.random.default_rng(seed)
     words = np.array(
@@ -82,7 +83,7 @@ def reviews(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def write_reviews(path: Path, rows: int, seed: int = 0) -> Path:
-    """Write `reviews` as Parquet or CSV, by the suffix, with one chunk in memory at a time."""
+    """Write `reviews` as Parquet or CSV, by the suffix, one chunk in memory at a time."""
     if path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -109,7 +110,10 @@ def _table(rows: list[tuple[str, str]], schema: pa.Schema) -> pa.Table:
 
 
 def measure(source: Path, rows: int, work: Path, *overrides: str) -> Measured:
-    """Run `bentune data` on this file in a process of its own. Raises BentuneError when it fails."""
+    """Run `bentune data` on this file in a process of its own.
+
+    Raises BentuneError when it fails.
+    """
     summary, seconds, peak_mb = watched("data", recipe_for(source, work), work, *overrides)
     return Measured(
         form=source.suffix[1:],
@@ -132,9 +136,9 @@ def recipe_for(source: Path, work: Path) -> Path:
 def watched(
     stage: str, recipe: Path, work: Path, *overrides: str, new: bool = True
 ) -> tuple[dict[str, Any], float, float]:
-    """Run a stage in a process of its own; return its summary, seconds and peak in 10^6 bytes.
+    """Run a stage in a process of its own and return its summary, seconds and peak.
 
-    Raises BentuneError when it fails.
+    The peak is in 10^6 bytes. Raises BentuneError when it fails.
     """
     command = [sys.executable, "-m", "bentune", stage, str(recipe), "--runs", str(work / "runs"), "--json"]
     command += ["--new"] if new else []
@@ -164,7 +168,10 @@ def table_of(found: DataMemory) -> Table:
 def main(
     rows: int, forms: tuple[str, ...], overrides: tuple[str, ...], work: Path | None, json_path: Path | None
 ) -> None:
-    """Prepare generated reviews as `bentune data` does. Exit code 1 when that takes more than 1500 MB."""
+    """Prepare generated reviews as `bentune data` does.
+
+    The exit code is 1 when that takes more than 1500 MB.
+    """
     with tempfile.TemporaryDirectory(dir=work) as name:
         runs = []
         for form in forms:

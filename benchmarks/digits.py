@@ -27,7 +27,10 @@ def write_images(directory: Path) -> int:
 
 
 def write_model(directory: Path, *, hidden: int = 64, layers: int = 4, seed: int = 0) -> None:
-    """Write a Vision Transformer (Dosovitskiy et al. 2020) of 16 patches and its image processor."""
+    """Write a Vision Transformer of 16 patches and its image processor.
+
+    The Vision Transformer is that of Dosovitskiy et al. 2020.
+    """
     import torch
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 

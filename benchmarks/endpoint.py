@@ -48,9 +48,10 @@ class Endpoint(ReportModel):
 
 
 def run(tag: str, *, seconds: float = 8.0, tell: Callable[[str], None] = say) -> Endpoint:
-    """Load each server in turn with 32 clients; the Bento `tag` with its shortest golden text.
+    """Load each server in turn with 32 clients.
 
-    Raises BentuneError when one does not start or does not answer.
+    Every request carries the shortest golden text of the Bento `tag`. Raises BentuneError when one does not start or
+    does not answer.
     """
     texts = inputs_of_golden(bundle_of(tag).golden)
     [body] = bodies_of([min(texts, key=lambda text: len(text[0]) + len(text[1] or ""))], batch=1, seed=0)
@@ -126,7 +127,10 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
 
 
 def table_of(result: Endpoint) -> Table:
-    """Make the table: a row for each server, with its CPU time relative to the barest one's."""
+    """Make a table with a row for each server.
+
+    Each row has the server's CPU time relative to the barest one's.
+    """
     table = Table(title=f"an endpoint, {CLIENTS} clients, {result.seconds:g} s each")
     for column in ("server", "requests/s", "CPU ms a request", "of its event loop", "by the first"):
         table.add_column(column, justify="left" if column == "server" else "right")

@@ -76,7 +76,10 @@ class MemoryReport(ReportModel):
 
 
 def mixed_texts(texts: Sequence[Text], count: int, seed: int) -> list[Text]:
-    """Return `count` beginnings of `texts`, from one word to all, so that hardly two batches have the same shape."""
+    """Return `count` beginnings of `texts`, from one word to all.
+
+    Hardly two batches then have the same shape.
+    """
     generator = random.Random(seed)  # noqa: S311 (draws texts, keeps no secret)
     mixed: list[Text] = []
     for _ in range(count):
@@ -94,9 +97,10 @@ def run(
     textbook_run: Path | None = None,
     tell: Callable[[str], None] = say,
 ) -> MemoryReport:
-    """Measure the Bento `tag`, and with `textbook_run` the textbook service with its weights.
+    """Measure the memory of the Bento `tag`.
 
-    Raises BentuneError when a server does not start or a request is not answered 200.
+    With `textbook_run`, the textbook service is measured too, with the weights of that run. Raises BentuneError when a
+    server does not start or a request is not answered 200.
     """
     bundle = bundle_of(tag)
     texts = inputs_of_golden(bundle.golden)
@@ -131,7 +135,7 @@ def _footprint(
 
 
 def parts_of(requests: int, points: int) -> list[int]:
-    """Divide `requests` into at most `points` parts of similar size, none of them empty."""
+    """Divide `requests` into at most `points` parts of similar size, none empty."""
     bounds = [round(requests * n / points) for n in range(points + 1)]
     return [end - start for start, end in pairwise(bounds) if end > start]
 
@@ -205,7 +209,10 @@ def table_of(report: MemoryReport) -> Table:
 )
 @json_option
 def main(tag: str, requests: int, warmup: int, textbook_run: Path | None, json_path: Path | None) -> None:
-    """Measure the memory of the Bento TAG over many short and long requests. Exit code 1 if it grows."""
+    """Measure the memory of the Bento TAG over many short and long requests.
+
+    The exit code is 1 if it grows.
+    """
     report = run(tag, requests=requests, warmup=warmup, textbook_run=textbook_run)
     show(report, table_of(report), json_path)
     raise SystemExit(0 if report.flat else 1)

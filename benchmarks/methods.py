@@ -56,9 +56,9 @@ class MethodMeasurement:
 
 
 def measure(recipe: Path, runs: Path, overrides: list[str]) -> MethodMeasurement:
-    """Train and evaluate each method on the same rows, in turn, each in a process of its own.
+    """Train and evaluate each method on the same rows, in turn.
 
-    Raises BentuneError when one of them fails.
+    Each runs in a process of its own. Raises BentuneError when one of them fails.
     """
     _bentune("data", recipe, runs, overrides)
     loaded, _ = peak_of([sys.executable, "-c", LOADED, str(recipe)])
@@ -86,7 +86,10 @@ def measure(recipe: Path, runs: Path, overrides: list[str]) -> MethodMeasurement
 
 
 def markdown(measurement: MethodMeasurement) -> str:
-    """Write the table of docs/training/methods.md, with seconds as ratios to the first row's."""
+    """Write the table of docs/training/methods.md.
+
+    The seconds are written as ratios to the first row's.
+    """
     lines = [
         f"| method | accuracy on {measurement.held_out} rows | trained weights | time | peak memory, MB | kept, MB |",
         "| --- | --- | --- | --- | --- | --- |",

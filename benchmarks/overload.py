@@ -48,7 +48,10 @@ ANY_NUMBER = "1000000"
 
 
 def fitted_queue(tokens_per_s: float, deadline_s: float, least: float) -> int:
-    """Return the tokens that may wait so that accepted requests keep the deadline. Raises InputError below `least`."""
+    """Return the tokens that may wait so that accepted requests keep the deadline.
+
+    Raises InputError below `least`.
+    """
     tokens = QUEUE_SHARE * tokens_per_s * deadline_s
     if tokens < least:
         raise InputError(
@@ -142,7 +145,10 @@ def _closed(served: Served, bodies: Sequence[Body], clients: int, seconds: float
 
 
 def _watched(worker: Worker, work: Callable[[], Load]) -> tuple[Load, Saturation]:
-    """Run a load; return it with the cores that were busy from its start until its last answer."""
+    """Run a load and return it with the cores that were busy meanwhile.
+
+    The cores are counted from the start of the load until its last answer.
+    """
     start, cpu_s, loop_s, machine_s = time.monotonic(), worker.cpu_s, worker.loop_cpu_s, machine_cpu_s()
     load = work()
     elapsed, worker_s = time.monotonic() - start, worker.cpu_s - cpu_s
@@ -155,7 +161,10 @@ def _watched(worker: Worker, work: Callable[[], Load]) -> tuple[Load, Saturation
 
 
 def _disconnects(served: Served, bodies: Sequence[Body], leavers: int, seconds: float) -> Disconnects:
-    """Serve CLIENTS clients while `leavers` more send a request and disconnect; count what was computed."""
+    """Serve CLIENTS clients while `leavers` more send a request and disconnect.
+
+    The result counts what was computed for nobody.
+    """
 
     async def leave() -> None:
         await asyncio.sleep(seconds / 2)
@@ -202,7 +211,10 @@ def _reading(served: Served) -> MetricsReading:
 
 
 def _settled(served: Served) -> MetricsReading:
-    """Wait until the server is idle and return its metrics. Raises BentuneError after the longest deadline."""
+    """Wait until the server is idle and return its metrics.
+
+    Raises BentuneError after the longest deadline.
+    """
     ends = time.monotonic() + served.target.timeout_s
     while time.monotonic() < ends:
         reading = _reading(served)
@@ -222,7 +234,10 @@ def _settled(served: Served) -> MetricsReading:
 def main(
     tag: str, multiple: float, seconds: float, deadline_ms: int, as_it_comes: bool, json_path: Path | None
 ) -> None:
-    """Overload the Bento TAG in a server of its own and print which promises held. Exit code 1 unless all did."""
+    """Overload the Bento TAG in a server of its own and print which promises held.
+
+    The exit code is 1 unless all promises held.
+    """
     result = run(tag, multiple=multiple, seconds=seconds, deadline_ms=deadline_ms, fit_queue=not as_it_comes)
     table: Table = table_of(result)
     show(result, table, json_path)

@@ -110,7 +110,10 @@ class Overload(ReportModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def useful_share_of_cores_left(self) -> float:
-        """The same, relative to the capacity of the cores that the generator left to the server."""
+        """Return `useful_share` relative to the capacity of the cores left to the server.
+
+        These are the cores that the generator left.
+        """
         left = (self.cores - self.overloaded.generator) / (self.cores - self.at_capacity.generator)
         return self.useful_share / left
 
@@ -147,7 +150,10 @@ def useful_per_s(load: Load, deadline_s: float) -> float:
 
 
 def kept_share(load: Load, deadline_s: float) -> float | None:
-    """Return the share of accepted requests that were answered 200 in time; None if all were refused."""
+    """Return the share of accepted requests that were answered 200 in time.
+
+    It is None if all requests were refused.
+    """
     accepted = load.status != REFUSED
     kept = load.ok & (load.latency_s <= deadline_s)
     return float(kept.sum() / accepted.sum()) if accepted.any() else None

@@ -54,7 +54,10 @@ def main(
     seconds: float,
     out: Path,
 ) -> None:
-    """Compare the newest finished run of RECIPE, served as a Bento, with the peers that can be installed."""
+    """Compare the newest finished run of RECIPE with the peers.
+
+    The run is served as a Bento. The peers are those that can be installed.
+    """
     with RunDir.open(runs, load_recipe(recipe, overrides).recipe.name) as directory:
         run = directory.root
     artifacts = json.loads((run / "package/artifacts.json").read_text(encoding="utf-8"))
@@ -141,7 +144,10 @@ def _rows(case: Case, loads: dict[str, Load]) -> list[FigureRow]:
 
 
 def _cell(value: float, reference: float) -> Cell:
-    """Make a cell without a ratio if one of the two answered nothing in time; its target is then missed."""
+    """Make a cell with the ratio of `value` to `reference`.
+
+    It has no ratio if one of the two answered nothing in time. Its target is then missed.
+    """
     ratio = value / reference if reference > 0 else math.nan
     return Cell(value=round(value, 1) if math.isfinite(value) else None, ratio=ratio if math.isfinite(ratio) else None)
 

@@ -40,7 +40,10 @@ class TrainMemory(ReportModel):
 
 
 def measure(source: Path, rows: int, work: Path, model: str, *overrides: str) -> Trained:
-    """Run `bentune train` on this file in a process of its own. Raises BentuneError when it fails."""
+    """Run `bentune train` on this file in a process of its own.
+
+    Raises BentuneError when it fails.
+    """
     recipe = recipe_for(source, work)
     watched("data", recipe, work, *LITTLE, *overrides)
     set_model = f"model={model}"
@@ -74,7 +77,10 @@ def table_of(found: TrainMemory) -> Table:
 def main(
     rows: tuple[int, ...], model: str, overrides: tuple[str, ...], work: Path | None, json_path: Path | None
 ) -> None:
-    """Tokenize generated reviews as `bentune train` does. Exit code 1 when that takes more than 1500 MB."""
+    """Tokenize generated reviews as `bentune train` does.
+
+    The exit code is 1 when that takes more than 1500 MB.
+    """
     runs = []
     for count in rows:
         with tempfile.TemporaryDirectory(dir=work) as name:

@@ -31,7 +31,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="bentune")
 def cli() -> None:
-    """Fine-tune a transformer, prove each conversion step to ONNX, and serve it as a Bento.
+    """Fine-tune a transformer, prove each step to ONNX, and serve it as a Bento.
 
     Start with `bentune run RECIPE`; `bentune COMMAND --help` describes a command.
 

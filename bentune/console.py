@@ -23,7 +23,10 @@ class ConsoleReporter:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Show a progress bar, or a spinner without a total; the yielded function adds steps."""
+        """Show a progress bar, or a spinner without a total.
+
+        The yielded function adds steps.
+        """
         with self._bar(description, total) as (progress, bar):
             yield lambda steps: progress.update(bar, advance=steps)
 

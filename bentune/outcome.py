@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def exit_code_of(verdict: "Verdict", *, as_json: bool) -> int:
-    """Return 0 for PROMOTE, else 1. For people that is a GateError with the reason; the JSON object has it already."""
+    """Return 0 for PROMOTE, else 1.
+
+    Without `as_json`, raises GateError with the reason instead of returning 1. The JSON object has the reason already.
+    """
     if verdict.decision == "PROMOTE":
         return 0
     if as_json:

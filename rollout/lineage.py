@@ -65,7 +65,7 @@ class Lineage(Frozen):
 
 
 def lineage(name: str, addresses: Sequence[str] = (), progress: Callable[[int], None] = lambda _: None) -> Lineage:
-    """Read the versions of `name` in the BentoML model store, and where each is served.
+    """Read the versions of `name` in BentoML's model store, and where each is served.
 
     The record of releases in the BentoML home and the /info of each address tell where. Raises InputError when the
     store has no version of the name.

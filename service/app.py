@@ -59,7 +59,7 @@ class Application:
         self.scheduler: Scheduler[Encoded, Float32s] | None = None
 
     def start(self) -> None:
-        """Warm up, replay the golden rows, and take requests if they gave the expected scores.
+        """Warm up, replay golden rows, and take requests if they gave the expected scores.
 
         When they did not, the process stays alive and is never ready, so that a rollout stops by itself.
         """
@@ -107,7 +107,10 @@ class Application:
         return self.scheduler is not None
 
     async def answer(self, incoming: Incoming) -> Response:
-        """Return the HTTP answer to one request, an error answer included; never raise for what a client sent."""
+        """Return the HTTP answer to one request, an error answer included.
+
+        It never raises for what a client sent.
+        """
         try:
             body = await self._answer(incoming)
         except RequestError as error:
@@ -194,7 +197,10 @@ class Application:
 
 
 async def _unless_gone(work: Coroutine[Any, Any, _Found], incoming: Incoming) -> _Found:
-    """Await the answer, but drop the work when the client closes its connection. Raises ClientGone."""
+    """Await the answer, but drop the work when the client closes its connection.
+
+    Raises ClientGone in that case.
+    """
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("requests are answered in a task")

@@ -63,7 +63,7 @@ def _json(value: Any) -> Response:
 
 
 def _image(tag: str, task: type[Task]) -> dict[str, Any]:
-    """Return the image's packages that plan and task need beside those of bentofile.yaml."""
+    """Return the image's packages for plan and task beside those of bentofile.yaml."""
     plan = Plan.model_validate_json((Path(bentoml.models.get(tag).path) / "plan.json").read_bytes())
     packages = [*([OPENVINO_REQUIREMENT] if plan.provider == OPENVINO else []), *task.requirements]
     return {"image": bentoml.images.Image().python_packages(*packages)} if packages else {}
@@ -98,7 +98,10 @@ def service_of(tag: str, task: type[Task], settings: Settings) -> Any:
         @bentoml.on_deployment
         @staticmethod
         def check() -> None:
-            """Refuse a changed bundle, and too little memory, before a worker starts, which would do so for ever."""
+            """Refuse a changed bundle, and too little memory, before a worker starts.
+
+            A worker would refuse them for ever.
+            """
             require_memory(open_bundle(Path(bentoml.models.get(tag).path)), settings)
 
         @bentoml.on_startup

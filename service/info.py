@@ -20,7 +20,7 @@ def info(
     evidence: Mapping[str, Any],
     verdict: Verdict | None,
 ) -> dict[str, Any]:
-    """Return what `/info` shows; `proven` is None before the golden rows were replayed."""
+    """Return what `/info` shows; `proven` is None before the golden rows are replayed."""
     manifest, plan = bundle.manifest, bundle.plan
     runtime = proven.runtime if proven else None
     replayed = proven.replayed if proven else None
@@ -80,7 +80,10 @@ def info(
 
 
 def _headline(evidence: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metric that decides, before tuning and after; bundles that name none are of classifiers."""
+    """Return the metric that decides, before tuning and after.
+
+    Bundles that name none are of classifiers.
+    """
     evaluation = evidence["evaluation"]
     name, tuned = evaluation.get("headline", "accuracy"), evaluation["tuned"]
     return {name: tuned[name], f"{name}_before_tuning": evaluation["base"][name], "rows": tuned["rows"]}

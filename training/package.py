@@ -30,9 +30,9 @@ BUILD_TIMEOUT_S = 600
 
 
 def run(context: Context) -> PackageResult:
-    """Store the bundle as `name:version` in the BentoML model store and build a Bento of the same tag.
+    """Store the bundle in the BentoML model store and build a Bento of its tag.
 
-    Raises BentuneError when BentoML cannot build it.
+    Both have the tag `name:version`. Raises BentuneError when BentoML cannot build it.
     """
     with explain_full_disk(home()):
         return _store(context)
@@ -99,7 +99,10 @@ def _fill(root: Path, context: Context) -> None:
 
 
 def _seen(context: Context) -> SeenRows:
-    """Return the data stage's filters, and after a warm start those of rows that only the weights still remember."""
+    """Return the data stage's filters of seen rows.
+
+    After a warm start it adds those of rows that only the weights still remember.
+    """
     seen = SeenRows.model_validate_json(context.files(DataFiles).seen.read_bytes())
     continued = context.result(DataResult).parent
     if not context.recipe.warm or context.recipe.parent is None or continued is None:

@@ -71,7 +71,10 @@ P99 = Figure("p99 ms", _percentile(99), higher_is_better=False)
 
 
 def cases(seconds: float) -> list[Case]:
-    """Return all cases; most take `seconds` a round and system, those with slow answers longer."""
+    """Return all cases.
+
+    Most take `seconds` a round and system; those with slow answers take longer.
+    """
     usual, short = _single(lambda texts: texts.usual), _single(lambda texts: texts.short)
     at_least, at_most = _with_target(REQUESTS), _with_target(P99)
     warm = seconds / 4

@@ -14,9 +14,10 @@ TOKENIZER_SETTINGS = "tokenizer_config.json"
 
 
 def write_model_directory(run: Path, target: Path, max_tokens: int) -> Path:
-    """Fill `target` with config, tokenizer, model.safetensors and model.onnx of the run directory `run`; return it.
+    """Fill `target` with the model files of the run directory `run`; return `target`.
 
-    The two files of weights are links into the run. Raises InputError when the run was not exported yet.
+    The files are config, tokenizer, model.safetensors and model.onnx. The two files of weights are links into the run.
+    Raises InputError when the run was not exported yet.
     """
     merged, onnx = run / MERGED, run / EXPORTED
     for needed in (merged / WEIGHTS, onnx):
@@ -34,6 +35,9 @@ def write_model_directory(run: Path, target: Path, max_tokens: int) -> Path:
 
 
 def _limit_tokens(settings_file: Path, max_tokens: int) -> None:
-    """Write the length limit into the tokenizer, where servers like infinity's torch engine read it."""
+    """Write the length limit into the tokenizer.
+
+    Servers like infinity's torch engine read it there.
+    """
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     settings_file.write_text(json.dumps(settings | {"model_max_length": max_tokens}, indent=2), encoding="utf-8")

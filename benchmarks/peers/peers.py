@@ -117,7 +117,10 @@ PEERS = (TEXTBOOK, _infinity("optimum", truncates=False), _infinity("torch", tru
 
 
 def install(peers: Sequence[Peer] = PEERS) -> list[Peer]:
-    """Install missing or changed peers; return those that can run, and print why others cannot."""
+    """Install missing or changed peers and return those that can run.
+
+    The reasons why other peers cannot run are printed.
+    """
     problems: dict[Path, str | None] = {}
     for peer in peers:
         if peer.environment not in problems:
@@ -128,7 +131,10 @@ def install(peers: Sequence[Peer] = PEERS) -> list[Peer]:
 
 
 def _install(requirements: Path, environment: Path) -> str | None:
-    """Install a peer's packages; return the error in a line, or None when the environment matches the file."""
+    """Install a peer's packages; return the error in a line, or None.
+
+    None means that the environment matches the file.
+    """
     wanted, record = requirements.read_text(encoding="utf-8"), environment / INSTALLED
     if record.is_file() and record.read_text(encoding="utf-8") == wanted:
         return None
@@ -149,10 +155,10 @@ def _install(requirements: Path, environment: Path) -> str | None:
 
 @contextlib.contextmanager
 def running(peer: Peer, model: Path, max_tokens: int) -> Iterator[str]:
-    """Serve the directory `model` on a free port; yield the address once one request was answered.
+    """Serve the directory `model` on a free port and yield the address.
 
-    Everything that the server starts is stopped at the end, and what it wrote is removed. Raises BentuneError with the
-    end of its log when it does not answer.
+    The address is yielded once one request was answered. Everything that the server starts is stopped at the end, and
+    what it wrote is removed. Raises BentuneError with the end of its log when it does not answer.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}{peer.path}"
@@ -177,7 +183,10 @@ def running(peer: Peer, model: Path, max_tokens: int) -> Iterator[str]:
 
 
 def server_environment(home: Path) -> dict[str, str]:
-    """Return the environment of a measured server: the caller's, with every directory that it writes to in `home`."""
+    """Return the environment of a measured server.
+
+    It is the caller's, with every directory that the server writes to in `home`.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
     # BentoML keeps its Prometheus files in its home; infinity, one process, is faster without such files.
     places = {name: str(home) for name in ("BENTOML_HOME", "HF_HOME", "INFINITY_HOME")}

@@ -58,7 +58,10 @@ def write(table: Table, directory: Path) -> None:
 
 
 def markdown(table: Table) -> str:
-    """Write a line for each figure; ratios in brackets are to the textbook service in the same rounds."""
+    """Write a line for each figure.
+
+    Ratios in brackets are to the textbook service in the same rounds.
+    """
     found = table.measurement
     columns = ["case", "figure", *table.systems, "target", ""]
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]

@@ -34,7 +34,10 @@ class System:
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
-        """Resume the server and suspend it again, because an idle server that polls would take CPU time."""
+        """Resume the server and suspend it again.
+
+        Otherwise an idle server that polls would take CPU time.
+        """
         for process in self.family:
             process.resume()
         try:
@@ -44,7 +47,7 @@ class System:
                 process.suspend()
 
     def rss_mb(self) -> float:
-        """Return the resident memory of the largest process, the one with the model, in MB."""
+        """Return the resident memory in MB of the largest process, that with the model."""
         largest: int = max(process.memory_info().rss for process in self.family)
         return largest / 1e6
 

@@ -24,9 +24,10 @@ class Texts:
 def texts_of(
     run: Path, label_names: list[str], usual_tokens: int, max_tokens: int, *, paragraphs: bool, seed: int = 0
 ) -> Texts:
-    """Read the texts of a finished run in shuffled order; a long one is several rows, one after the other.
+    """Read the texts of a finished run in shuffled order.
 
-    With `paragraphs` the usual texts are the rows' paragraphs: whole articles would all be cut to the same length.
+    A long text is several rows, one after the other. With `paragraphs` the usual texts are the rows' paragraphs: whole
+    articles would all be cut to the same length.
     """
     tokenizer = Tokenizer.from_file(str(run / "export/processor/tokenizer.json"))
     tokenizer.no_padding()

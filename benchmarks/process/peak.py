@@ -25,7 +25,10 @@ class Peak(NamedTuple):
 
 
 def peak_of(command: list[str]) -> Peak:
-    """Run the command with this process's module path. Raises BentuneError when it fails."""
+    """Run the command with this process's module path.
+
+    Raises BentuneError when it fails.
+    """
     read, write = os.pipe()
     with os.fdopen(read, "rb") as given:
         try:

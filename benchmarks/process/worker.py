@@ -22,7 +22,10 @@ class Worker:
 
     @classmethod
     def of_this_process(cls) -> "Worker":
-        """Find the worker of the one server that this process started. Raises BentuneError when there is none."""
+        """Find the worker of the one server that this process started.
+
+        Raises BentuneError when there is none.
+        """
         family = psutil.Process().children(recursive=True)
         if not family:
             raise BentuneError("this process has started no server")
@@ -43,7 +46,10 @@ class Worker:
 
     @property
     def loop_cpu_s(self) -> float:
-        """CPU time so far of the first thread, on which BentoML and uvicorn run the event loop."""
+        """Return the CPU time so far of the first thread.
+
+        BentoML and uvicorn run the event loop on it.
+        """
         first = next(thread for thread in self._process.threads() if thread.id == self._process.pid)
         return float(first.user_time + first.system_time)
 
@@ -79,7 +85,10 @@ class MemoryWatch:
 
 @contextmanager
 def serving_with(tag: str, timeout_ms: int, settings: Mapping[str, str]) -> Iterator[tuple[Served, Worker]]:
-    """Serve the Bento `tag` with `settings` in its environment; see `rollout.server.target.serving`."""
+    """Serve the Bento `tag` with `settings` in its environment.
+
+    See `rollout.server.target.serving`.
+    """
     before = dict(os.environ)
     os.environ.update(settings)
     try:

@@ -64,7 +64,7 @@ class Baseline(Frozen):
 
     @model_serializer
     def _spread(self) -> dict[str, Any]:
-        """Write each histogram beside the counts, under the name that the metrics have for it."""
+        """Write each histogram beside the counts, under its name in the metrics."""
         own = {"rows": self.rows, "window": self.window, "looks_a_month": self.looks_a_month}
         return own | {name: histogram.model_dump() for name, histogram in self.features.items()}
 

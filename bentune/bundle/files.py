@@ -19,7 +19,7 @@ class Frozen(BaseModel):
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside `path`, and put it in the place of `path` when the block ends.
+    """Open a file beside `path`, and put it in place of `path` when the block ends.
 
     A reader sees the old file or the new one, never half of one, after a crash or a power cut too. When the block
     raises, `path` stays as it is and nothing is left beside it.
@@ -37,7 +37,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def part_of(path: Path) -> Path:
-    """Return where `atomic_write` writes. A process that is killed leaves this file; the next write replaces it."""
+    """Return the file that `atomic_write` writes.
+
+    A process that is killed leaves this file; the next write replaces it.
+    """
     return path.with_name(f"{path.name}.part")
 
 
@@ -56,13 +59,16 @@ def write_json(path: Path, value: BaseModel | object) -> None:
 
 
 def json_bytes(value: BaseModel | object) -> bytes:
-    """Return the bytes that `write_json` writes. Raises ValueError for NaN and infinity, which JSON does not have."""
+    """Return the bytes that `write_json` writes.
+
+    Raises ValueError for NaN and infinity, which JSON does not have.
+    """
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return (json.dumps(plain, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a power cut, as fsync does the bytes in a file."""
+    """Make names in a directory survive a power cut, as fsync does bytes in a file."""
     # Some network file systems refuse this; the names are right there all the same, until the power goes.
     with suppress(OSError):
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

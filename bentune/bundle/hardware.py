@@ -53,7 +53,10 @@ def describe(root: Path = Path("/")) -> Cpu:
 
 
 def visible_cores(root: Path = Path("/")) -> int:
-    """Return the logical CPUs that this process can keep busy: the smaller of affinity and cgroup quota, at least 1."""
+    """Return the number of logical CPUs that this process can keep busy.
+
+    It is the smaller of affinity and cgroup quota, and at least 1.
+    """
     # The affinity already holds what cpusets and taskset take away. Not every platform has one.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [limit for group in _groups(root, "cpu") for limit in _quotas(group)]
@@ -61,7 +64,10 @@ def visible_cores(root: Path = Path("/")) -> int:
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
-    """Return the smallest memory limit in bytes on this process's cgroup and its parents; None without one."""
+    """Return the smallest memory limit on this process's cgroup and its parents.
+
+    It is in bytes; None means that there is no limit.
+    """
     limits = [
         limit
         for group in _groups(root, "memory")
@@ -72,14 +78,20 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
 
 
 def isa_flags(root: Path = Path("/")) -> tuple[str, ...]:
-    """Return the CPU flags that matter to kernels, sorted, as /proc/cpuinfo spells them; empty when unknown."""
+    """Return the CPU flags that matter to kernels, sorted.
+
+    They are spelled as in /proc/cpuinfo. The tuple is empty when they are unknown.
+    """
     fields = _cpuinfo(root)
     present = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
     return tuple(sorted(_KERNEL_FLAGS.intersection(present)))
 
 
 def cpu_model(root: Path = Path("/")) -> str:
-    """Return the CPU's name; on ARM the implementer's and the part's number; or "unknown"."""
+    """Return the CPU's name.
+
+    On ARM it is the implementer's and the part's number. An unknown CPU is "unknown".
+    """
     fields = _cpuinfo(root)
     if name := fields.get("model name"):
         return name
@@ -112,11 +124,11 @@ def _quotas(group: Path) -> Iterator[int]:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield each directory that may hold a limit on this process: its group and all parents, up to the mount's root.
+    """Yield each directory that may hold a limit on this process.
 
-    Inside a container /proc/self/cgroup often names the group as the host sees it, while the container's own group is
-    mounted as the root. The parts that are not there read as no limit, and the walk up ends at the mount's root, so
-    that both views find the limit.
+    These are its group and all parents, up to the mount's root. Inside a container /proc/self/cgroup often names the
+    group as the host sees it, while the container's own group is mounted as the root. The parts that are not there read
+    as no limit, and the walk up ends at the mount's root, so that both views find the limit.
     """
     mount = root / "sys/fs/cgroup"
     joined = _joined_groups(root)
@@ -136,7 +148,10 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _joined_groups(root: Path) -> dict[str, str]:
-    """Return the path of this process's group for each controller of cgroup v1, and under "" that of cgroup v2."""
+    """Return the path of this process's group for each controller of cgroup v1.
+
+    The path of its group of cgroup v2 is under "".
+    """
     groups: dict[str, str] = {}
     for line in _read(root / "proc/self/cgroup").split("\n"):
         # A group's name may hold colons: "0::/system.slice:cri-containerd:1f2e".
@@ -163,6 +178,9 @@ def _read(path: Path) -> str:
 
 
 def _positive(text: str) -> int | None:
-    """Return the number in the text; None for "max", -1, 0, no number, or more digits than 2**63 has."""
+    """Return the positive number in the text, or None.
+
+    It is None for "max", -1, 0, no number, or more digits than 2**63 has.
+    """
     number = int(text) if re.fullmatch(r"\s*[0-9]{1,19}\s*", text) else 0
     return number or None

@@ -12,9 +12,9 @@ POLL_S = 0.02
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a directory, or a file that is made where there is none; wait for whoever holds it.
+    """Hold a directory or a file, and wait until it is free.
 
-    Only who locks it too is kept out: it can be read and written all the same.
+    The file is made where there is none. Only who locks it too is kept out: it can be read and written all the same.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
@@ -26,5 +26,5 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file until it is closed. Returns False where somebody else holds it."""
+    """Lock an open file until it is closed, or return False if it is held already."""
     return lock_descriptor(descriptor, blocking=False)

@@ -187,19 +187,25 @@ class Bundle:
         return evidence
 
     def recipe(self) -> dict[str, Any]:
-        """Return the recipe in evidence.json, as it was written; empty where there is none."""
+        """Return the recipe in evidence.json as it was written; empty without one."""
         recipe = self.evidence().get("recipe")
         return recipe if isinstance(recipe, dict) else {}
 
     def verdicts(self) -> list[Verdict]:
-        """Return the verdicts of comparisons, the newest last. Raises BundleError for what no comparison wrote."""
+        """Return the verdicts of comparisons, the newest last.
+
+        Raises BundleError for what no comparison wrote.
+        """
         try:
             return verdicts_of(self.evidence(), self.content)
         except ValidationError as error:
             raise _wrong_part(self.root / EVIDENCE, error) from None
 
     def verdict(self) -> Verdict | None:
-        """Return the newest verdict, if any. Raises BundleError for what no comparison wrote."""
+        """Return the newest verdict, if any.
+
+        Raises BundleError for what no comparison wrote.
+        """
         return next(reversed(self.verdicts()), None)
 
     def rows(self) -> SeenRows:
@@ -222,7 +228,10 @@ def seal(root: Path, manifest: Manifest) -> Manifest:
 
 
 def seal_evidence(bundle: Bundle) -> None:
-    """Record evidence.json anew, after it was written again, and trust the other files: `bundle` was just opened."""
+    """Record evidence.json anew, after it was written again.
+
+    The other files are trusted: `bundle` was just opened.
+    """
     path = bundle.root / EVIDENCE
     changed = {EVIDENCE: FileEntry(sha256=sha256_file(path), size=path.stat().st_size)}
     _write_manifest(bundle.root, bundle.manifest.model_copy(update={"files": bundle.manifest.files | changed}))
@@ -283,7 +292,10 @@ def _processor(root: Path, manifest: Manifest) -> InputSettings:
 
 
 def _settings_of(manifest: Manifest) -> type[ImageSettings] | type[ProcessorSettings]:
-    """Return the class of the processor's settings: that of images where the limits are an image's."""
+    """Return the class of the processor's settings.
+
+    It is that of images where the limits are an image's.
+    """
     return ImageSettings if isinstance(manifest.limits, ImageLimits) else ProcessorSettings
 
 

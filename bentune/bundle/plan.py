@@ -26,7 +26,10 @@ def model_file(variant: str) -> str:
 
 
 def scores_key(variant: str, provider: str) -> str:
-    """Return the key of a golden row's scores for a variant on a provider: kernels round int8 in their own ways."""
+    """Return the key of a golden row's scores for a variant on a provider.
+
+    Each provider has scores of its own, because kernels round int8 in their own ways.
+    """
     return f"{variant}/{provider}"
 
 

@@ -21,10 +21,10 @@ MAX_EVIDENCE_BYTES = 100_000_000
 
 
 def add_verdict(root: Path, verdict: Verdict) -> Bundle:
-    """Append a verdict to the bundle in `root` and seal it again; its `content` stays. Returns it as it now is.
+    """Append a verdict to the bundle in `root` and seal it again.
 
-    Raises BundleError when it is damaged, so that damage is never sealed in, or is not the bundle that was judged, and
-    BentuneError when it cannot be written.
+    The bundle's `content` stays. Returns the bundle as it now is. Raises BundleError when it is damaged, so that damage
+    is never sealed in, or is not the bundle that was judged, and BentuneError when it cannot be written.
     """
     try:
         # The directory itself, for a file of a lock would be one that no manifest names.
@@ -46,7 +46,10 @@ def add_verdict(root: Path, verdict: Verdict) -> Bundle:
 
 
 def mend(root: Path) -> None:
-    """Take back a verdict whose writing was cut short. Other damage stays, for open_bundle to refuse."""
+    """Take back a verdict whose writing was cut short.
+
+    Other damage stays, for open_bundle to refuse.
+    """
     # A store that may only be read has nobody who writes, and nothing to mend.
     with suppress(OSError), locked(root):
         _take_back(root)

@@ -55,7 +55,9 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def columns(path: Path) -> list[str]:
-    """Return the names of the columns: a header, the keys of the first JSON object, or ["text"] of a text file.
+    """Return the names of the columns.
+
+    They are a header, the keys of the first JSON object, or ["text"] of a text file.
 
     Raises:
         InputError: as `read_rows` does up to the first row.
@@ -194,7 +196,7 @@ def _csv_values(lines: _Lines, delimiter: str) -> Iterator[Mapping[str, object]]
 
 
 def _records(lines: _Lines, delimiter: str) -> Iterator[list[str]]:
-    """Yield the fields of each CSV row that is not a blank line, the header's included."""
+    """Yield the fields of each CSV row, the header's included, except blank lines."""
     # Strict, because the csv module otherwise takes a quote that is never closed for one huge field.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -264,7 +266,10 @@ def _json_object(line: str, lines: _Lines) -> dict[str, object]:
 
 
 def _known_suffix(path: Path) -> str:
-    """Return the suffix in lower case, having checked that a file is there, that it can be read, and of what type."""
+    """Return the suffix of a file in lower case.
+
+    Raises InputError unless the file is there, can be read, and is of a known type.
+    """
     if path.is_dir():
         raise InputError(f"{path}: a directory where a file is needed; name one file in it")
     if not path.exists():

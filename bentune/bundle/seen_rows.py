@@ -21,7 +21,10 @@ AT_ONCE = 50_000
 
 
 def row_key(text: str, text_pair: str | None = None) -> bytes:
-    """Return 16 bytes for a row's texts; case and spacing do not matter, so that a copy is the same row."""
+    """Return 16 bytes for a row's texts.
+
+    Case and spacing do not matter, so that a copy is the same row.
+    """
     parts = [" ".join(part.casefold().split()) for part in (text, text_pair or "")]
     return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
@@ -87,7 +90,10 @@ class SeenRows(Frozen):
     before: list[RowFilter] = Field(default=[], max_length=MOST_BEFORE)
 
     def trained_on(self, keys: Sequence[bytes]) -> npt.NDArray[np.bool_]:
-        """Return bool [keys]: whether the weights depend on the row of each row_key, of its own data or from before."""
+        """Return bool [keys]: whether the weights depend on the row of each row_key.
+
+        The rows are those of the weights' own data and those from before.
+        """
         return np.asarray(np.any([one.has(keys) for one in (self.trained, *self.before)], axis=0), dtype=np.bool_)
 
     @property

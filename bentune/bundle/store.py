@@ -26,7 +26,7 @@ NAME = r"[a-z0-9][a-z0-9._-]*"
 
 
 def stored_at(version: str) -> datetime | None:
-    """Return the second in a version's name; None for a version that Bentune did not name."""
+    """Return the second in a version's name, or None if Bentune did not name it."""
     match = VERSION.fullmatch(version)
     try:
         return datetime.strptime(match[1], STAMP).replace(tzinfo=UTC) if match else None
@@ -35,9 +35,10 @@ def stored_at(version: str) -> datetime | None:
 
 
 def next_version(existing: Iterable[str], now: datetime, sha256: str) -> tuple[str, datetime]:
-    """Return a version greater than all of `existing`, and its second: now, or the one after the last.
+    """Return a version greater than all of `existing`, and its second.
 
-    Of two that are stored within a second, and of those stored after the clock was set back, the later is the greater.
+    The second is now, or the one after the last. Of two that are stored within a second, and of those stored after the
+    clock was set back, the later is the greater.
     """
     last = max((at for version in existing if (at := stored_at(version)) is not None), default=None)
     at = now.astimezone(UTC).replace(microsecond=0)
@@ -53,17 +54,18 @@ def newest(versions: Iterable[str]) -> str | None:
 
 @contextmanager
 def reserved(name: str, sha256: str) -> Iterator[tuple[str, datetime]]:
-    """Hold the next version of `name`, and its second, for this process until the block ends: store the bundle in it.
+    """Hold the next version of `name` for this process until the block ends.
 
-    The lock is the kernel's, so that it does not outlive a process that crashed. It is in the home of the stores, and
-    so is one for all who share them.
+    The version is yielded with its second, and the bundle is to be stored in the block. The lock is the kernel's, so
+    that it does not outlive a process that crashed. It is in the home of the stores, and so is one for all who share
+    them.
     """
     with locked(_place() / f"{name}.lock"):
         yield next_version(_stored(name), datetime.now(UTC), sha256)
 
 
 def require_store() -> None:
-    """Raise InputError when nothing can be stored: before the training rather than after it."""
+    """Raise InputError before the training when nothing can be stored."""
     try:
         for directory in (_place(), model_store(), bento_store()):
             with tempfile.TemporaryFile(dir=directory):
@@ -92,7 +94,10 @@ def bento_store() -> Path:
 
 
 def remember_model(tag: str) -> None:
-    """Write `tag` into the arguments that BentoML keeps in the Bento being built, and gives back when it is loaded."""
+    """Write `tag` into the arguments of the Bento that is being built.
+
+    BentoML keeps them in the Bento and gives them back when it is loaded.
+    """
     BentoMLContainer.bento_arguments.get()["model"] = tag
 
 
@@ -103,22 +108,25 @@ def _place() -> Path:
 
 
 def _stored(name: str) -> set[str]:
-    """Return the names of the version directories, with those that a process left half-written."""
+    """Return the names of the version directories, half-written ones included."""
     folders = [store / name for store in (model_store(), bento_store())]
     return {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
 
 
 def find_bundle(tag: str) -> Bundle:
-    """Open NAME (its newest version), NAME:VERSION, or a bundle's directory. Raises InputError, BundleError."""
+    """Open NAME (its newest version), NAME:VERSION, or a bundle's directory.
+
+    Raises InputError or BundleError.
+    """
     if (Path(tag) / MANIFEST).is_file():
         return _opened(Path(tag))
     return _opened(Path(_model(tag).path))
 
 
 def bundle_tag(name: str | None = None) -> str:
-    """Return NAME:VERSION of what `find_bundle` finds for NAME, and without one of the newest bundle of all names.
+    """Return NAME:VERSION of the bundle that `find_bundle` finds for NAME.
 
-    Raises InputError when there is none.
+    Without a name, it is the newest bundle of all names. Raises InputError when there is none.
     """
     if name is not None:
         return str(_model(name).tag)
@@ -153,7 +161,10 @@ def find_bento(tag: str) -> bentoml.Bento:
 
 
 def _newest(tag: str, store: Path) -> str:
-    """Return NAME:VERSION for NAME, by the order of versions: BentoML goes by the clock, which may be set back."""
+    """Return NAME:VERSION for NAME, by the order of versions.
+
+    BentoML goes by the clock, which may be set back.
+    """
     name, _, version = tag.partition(":")
     folder = store / name
     if version not in {"", "latest"} or not re.fullmatch(NAME, name) or not folder.is_dir():
@@ -168,7 +179,7 @@ def _opened(root: Path) -> Bundle:
 
 
 def _listed(tag: str, known: list[str], verb: str) -> str:
-    """Describe what the store has instead: other versions of the same name, or else the names."""
+    """Describe the store's other versions of the same name, or else its names."""
     if not known:
         return f"it is empty: `bentune run RECIPE` {verb} one"
     name = tag.partition(":")[0]

@@ -50,9 +50,9 @@ def report_command(
 
 
 def judgement_of(root: Path) -> "Judgement | None":
-    """Read the comparison of `retrain` from the run directory `root`; None without one.
+    """Read the comparison of `retrain` from the run directory `root`.
 
-    Raises InputError for a file that no comparison wrote.
+    The result is None without one. Raises InputError for a file that no comparison wrote.
     """
     file = root / COMPARED / "comparison.json"
     if not file.is_file():

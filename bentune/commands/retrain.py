@@ -111,7 +111,10 @@ def retrain(
 
 
 def _nothing_new(parent: "Bundle", recipe: "Recipe", fingerprint: str) -> bool:
-    """Return true if the rows and the recipe are the parent's: time alone makes no version better."""
+    """Return true if the rows and the recipe are the parent's.
+
+    Time alone makes no version better.
+    """
     before = parent.recipe() | {"parent": None}
     return fingerprint == parent.manifest.data_fingerprint and before == recipe.model_dump(mode="json") | {
         "parent": None

@@ -75,7 +75,7 @@ def count_whole(model: Scored) -> Counts:
 
 
 def resample(models: Sequence[Scored], resamples: int, seed: int) -> list[Counts]:
-    """Draw all rows with replacement, `resamples` times, and count each draw for every model."""
+    """Draw all rows with replacement `resamples` times; count each for every model."""
     rows = len(models[0].gold)
     rng = np.random.default_rng(seed)
     totals = [_nothing(model, resamples) for model in models]
@@ -97,7 +97,7 @@ def resample(models: Sequence[Scored], resamples: int, seed: int) -> list[Counts
 
 
 def interval(value: np.float64, samples: Floats, confidence: float) -> Interval:
-    """Return the value with its percentile interval from `samples`, float64 [resamples]."""
+    """Return the value with the percentile interval of `samples`, float64 [resamples]."""
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     # F1 is biased: with few rows or a low confidence, the interval of the resamples can miss the value.
     return Interval(value=float(value), low=float(min(low, value)), high=float(max(high, value)))

@@ -82,7 +82,7 @@ def ece(table: list[Bin]) -> float:
 def ece_difference(
     candidate: Floats, served: Floats, gold: Ints, *, bins: int, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """Return the candidate's ECE minus the served model's, with its bootstrap interval.
+    """Return the candidate's ECE minus the served model's, with a bootstrap interval.
 
     Each resample draws the same rows for both. The scores are float64 [rows, labels], `gold` is int64 [rows].
     """
@@ -109,7 +109,10 @@ def decision_ece_difference(
 def _difference(
     value: float, gaps_of_each: list[Floats], items: int, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """Return the difference of `gaps_of_each`: the candidate's and the served model's, float64 [rows, bins]."""
+    """Return the difference of the two in `gaps_of_each`.
+
+    They are the candidate's and the served model's, float64 [rows, bins].
+    """
     gaps = np.hstack(gaps_of_each)
     rows, bins = gaps.shape[0], gaps.shape[1] // 2
     rng = np.random.default_rng(seed)
@@ -125,9 +128,10 @@ def _difference(
 
 
 def decision_gaps(scores: Floats, gold: Mask, bins: int) -> Floats:
-    """Return confidence minus correctness of one label's decisions, float64 [rows, bins].
+    """Return confidence minus correctness of one label's decisions.
 
-    Each decision is in its bin. `scores` are the label's probabilities, float64 [rows]; `gold` is bool [rows].
+    The result is float64 [rows, bins]. Each decision is in its bin. `scores` are the label's probabilities, float64
+    [rows]; `gold` is bool [rows].
     """
     decided = scores > THRESHOLD
     confidence = np.where(decided, scores, 1 - scores)
@@ -135,7 +139,10 @@ def decision_gaps(scores: Floats, gold: Mask, bins: int) -> Floats:
 
 
 def gap_of_each(scores: Floats, gold: Ints, bins: int) -> tuple[Floats, Ints]:
-    """Return each row's confidence minus its correctness, float64 [rows], and its bin, int64 [rows]."""
+    """Return each row's confidence minus its correctness, and its bin.
+
+    They are float64 [rows] and int64 [rows].
+    """
     confidence = scores.max(axis=1)
     return confidence - (scores.argmax(axis=1) == gold), _bin_of(confidence, bins)
 

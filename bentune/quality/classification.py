@@ -252,7 +252,10 @@ def _probabilities(logits: npt.NDArray[np.float32]) -> Floats:
 
 
 def _losses(logits: npt.NDArray[np.float32], gold: Ints) -> Scored:
-    """Return the inputs of accuracy, F1 and log loss; the only amount is the loss in nats."""
+    """Return the inputs of accuracy, F1 and log loss.
+
+    The only amount is the loss in nats.
+    """
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     log_likelihood = shifted[np.arange(len(gold)), gold] - np.log(np.exp(shifted).sum(axis=1))

@@ -12,7 +12,10 @@ OTHERS = "(others)"
 
 
 def by_column(column: str, values: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
-    """Yield (column, value, bool [rows]) of the commonest values; numbers of which there are many are quartered."""
+    """Yield (column, value, bool [rows]) of the commonest values.
+
+    A column of many different numbers is quartered.
+    """
     counts = Counter(values)
     numbers = _numbers(values) if len(counts) > MOST_VALUES else None
     if numbers is not None:

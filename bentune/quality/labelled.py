@@ -58,7 +58,10 @@ class Labelled:
         )
 
     def fingerprint(self) -> str:
-        """Hash the sorted keys and labels of the rows: equal rows have an equal sha256 in any order."""
+        """Hash the sorted keys and labels of the rows.
+
+        Equal rows have an equal sha256 in any order.
+        """
         labelled = sorted(key + str(label).encode() for key, label in zip(self.keys, self.gold.tolist(), strict=True))
         return hashlib.sha256(b"".join(labelled)).hexdigest()
 
@@ -111,7 +114,10 @@ def read_labelled(
 
 
 def without_copies(rows: Labelled) -> Labelled:
-    """Return the first row of each text: a duplicate would count as two independent rows."""
+    """Return the first row of each text.
+
+    A duplicate would count as two independent rows.
+    """
     first: dict[bytes, int] = {}
     for place, key in enumerate(rows.keys):
         first.setdefault(key, place)

@@ -41,7 +41,10 @@ class ManyLabelsQuality(OneLabelQuality):
         return multi_label.paired(before, after, gold, resamples=resamples, confidence=confidence, seed=seed)
 
     def _sureness(self, scores: Floats, logits: Logits, gold: Gold, target: Target) -> tuple[Floats, Floats]:
-        """Return the surest wrong decision of each row; where none is wrong, the surest of all."""
+        """Return the surest wrong decision of each row.
+
+        Where none is wrong, it is the surest of all.
+        """
         decided = np.maximum(scores, 1 - scores)
         wrong = target.answers(logits) != gold
         sure = np.where(wrong.any(axis=1), np.where(wrong, decided, 0).max(axis=1), decided.max(axis=1))

@@ -183,7 +183,10 @@ class _Measure:
         return self._of(np.ones((1, len(self.rows.gold))))
 
     def resampled(self, resamples: int, seed: int) -> _Metrics:
-        """Compute the metrics of `resamples` draws with replacement; equal seeds draw equal rows."""
+        """Compute the metrics of `resamples` draws with replacement.
+
+        Equal seeds draw equal rows.
+        """
         rows = len(self.rows.gold)
         generator = np.random.default_rng(seed)
         block = max(1, _CELLS_PER_BLOCK // rows)
@@ -226,7 +229,10 @@ class _Measure:
         )
 
     def _by_label(self, times: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """Yield each label's average precision, [samples], and sums of calibration gaps, [samples, bins]."""
+        """Yield each label's average precision and sums of calibration gaps.
+
+        The shapes are [samples] and [samples, bins].
+        """
         for label in range(self.rows.gold.shape[1] if self.bins else 0):
             scores, gold = self.rows.scores[:, label], self.rows.gold[:, label]
             yield _average_precision(scores, gold, times), times @ decision_gaps(scores, gold, self.bins)

@@ -28,7 +28,10 @@ _EDGE = 1e-9
 
 
 def mcnemar(gained: int, lost: int, rows: int) -> PairedTest:
-    """Test for equal accuracy by McNemar's exact test; only rows in which one is right count."""
+    """Test for equal accuracy by McNemar's exact test.
+
+    Only rows in which one model alone is right count.
+    """
     from statsmodels.stats.contingency_tables import mcnemar as exact
 
     table = [[rows - gained - lost, gained], [lost, 0]]
@@ -76,11 +79,11 @@ def p_value(gained: int, lost: int, rows: int, margin: float) -> float:
 
 
 def rows_needed(gained: int, lost: int, rows: int, *, margin: float, alpha: float, power: float) -> int:
-    """Compute the total rows that promote an equally good candidate with probability `power`.
+    """Compute the total rows that promote an equally good candidate.
 
-    It is the normal approximation for the difference of two equally good models. The share of rows in which only one is
-    right is taken at its upper limit at confidence `power` (Clopper and Pearson 1934), so that a few rows that agreed
-    by luck do not promise too much.
+    `power` is the probability of the promotion. The number of rows is the normal approximation for the difference of
+    two equally good models. The share of rows in which only one is right is taken at its upper limit at confidence
+    `power` (Clopper and Pearson 1934), so that a few rows that agreed by luck do not promise too much.
     """
     from scipy.stats import beta
 

@@ -87,7 +87,10 @@ class NumberQuality(Quality):
     )
 
     def measure(self, logits: Logits, gold: Gold, target: Target, **options: Any) -> Report:
-        """Measure one model; `logits` are float32 [rows, 1], `gold` float64 [rows]. `bins` mean nothing here."""
+        """Measure one model.
+
+        `logits` are float32 [rows, 1], `gold` float64 [rows]. `bins` mean nothing here.
+        """
         options.pop("bins", None)
         settings = {"resamples": 1000, "confidence": 0.95, "seed": 0} | options
         check_settings(**settings)
@@ -190,7 +193,10 @@ class Errors:
         return int((self.candidate - self.served > FLIP * self.scale).sum())
 
     def difference(self, alpha: float) -> Difference:
-        """Return how much lower the candidate's mean absolute error is, as a share of the served model's."""
+        """Return how much lower the candidate's mean absolute error is.
+
+        It is a share of the served model's error.
+        """
         value, error = self._saved()
         reach = NormalDist().inv_cdf(1 - alpha) * error
         return Difference(value=value, low=max(value - reach, -1e6), high=min(value + reach, 1.0))
@@ -201,7 +207,7 @@ class Errors:
         return PairedTest(name="paired t-test p", gained=self.gained, lost=self.lost, p_value=2 * min(down, 1 - down))
 
     def worse(self) -> float:
-        """Return the p-value of the one-sided paired t-test for that the candidate's errors are larger."""
+        """Return the one-sided paired t-test's p-value for larger errors of the candidate."""
         return 1 - self._p_value(self.candidate - self.served)
 
     def inferior(self, margin: float) -> float:
@@ -216,7 +222,10 @@ class Errors:
         return int(max(1, min(MOST_ROWS, ceil((reach / margin) ** 2))))
 
     def _saved(self) -> tuple[float, float]:
-        """Return the share of the error that is saved, and its standard error by the delta method."""
+        """Return the share of the error that is saved, and its standard error.
+
+        The standard error is by the delta method.
+        """
         before = float(self.served.mean())
         if before == 0:
             return (0.0, 0.0) if not self.candidate.any() else (-1e6, 0.0)
@@ -226,7 +235,10 @@ class Errors:
 
     @staticmethod
     def _p_value(differences: Floats) -> float:
-        """Return the probability of a mean as low as that of these differences, or lower, where the true one is 0."""
+        """Return the probability of a mean as low as that of these differences.
+
+        Lower means count too, and the true mean is taken as 0.
+        """
         from scipy.stats import t
 
         rows, mean = len(differences), float(differences.mean())
@@ -297,7 +309,10 @@ def _spearman(found: Floats, gold: Floats, times: Floats) -> Floats:
 
 
 def _ranks(values: Floats, times: Floats) -> Floats:
-    """Return the average rank of each row in samples that have it so many times, float64 [samples, rows]."""
+    """Return the average rank of each row, float64 [samples, rows].
+
+    `times` is how many times a sample has each row.
+    """
     _, place = np.unique(values, return_inverse=True)
     order: Ints = np.argsort(place, kind="stable")
     starts = np.flatnonzero(np.diff(place[order], prepend=-1))

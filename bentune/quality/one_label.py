@@ -127,7 +127,10 @@ class OneLabelQuality(Quality):
         return reliability(exact(logits, target), gold, bins)
 
     def of_slice(self, report: Report, gold: Gold) -> dict[str, Interval]:
-        """Return the metrics of a slice, in which macro F1 is the mean over the labels that have a row."""
+        """Return the metrics of a slice.
+
+        Its macro F1 is the mean over the labels that have a row.
+        """
         found = super().of_slice(report, gold)
         factor = len(report.labels) / max(1, self._labels_in(gold))
         one = found["macro_f1"]

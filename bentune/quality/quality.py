@@ -94,7 +94,10 @@ class Contest(Protocol):
         """Rows where the served model alone is right, or clearly closer."""
 
     def difference(self, alpha: float) -> Difference:
-        """Return the difference as a share, with limits that are wrong at most `alpha` of the time each."""
+        """Return the difference as a share, with its limits.
+
+        Each limit is wrong at most `alpha` of the time.
+        """
         ...
 
     def test(self) -> PairedTest:
@@ -106,11 +109,17 @@ class Contest(Protocol):
         ...
 
     def inferior(self, margin: float) -> float:
-        """Return the one-sided p-value for that the candidate loses `margin`, a share, or more."""
+        """Return the one-sided p-value for a loss of `margin` or more.
+
+        The loss is the candidate's, and `margin` is a share.
+        """
         ...
 
     def rows_needed(self, *, margin: float, alpha: float, power: float) -> int:
-        """Return how many rows in all promote an equally good candidate with probability `power`."""
+        """Return how many rows in all promote an equally good candidate.
+
+        They do so with probability `power`.
+        """
         ...
 
 
@@ -155,16 +164,19 @@ class Quality(ABC):
 
     @abstractmethod
     def measure(self, logits: Logits, gold: Gold, target: Target, **options: Any) -> Report:
-        """Measure one model; `options` are `bins`, `ranks`, `resamples`, `confidence` and `seed`.
+        """Measure one model.
 
-        Raises InputError.
+        `options` are `bins`, `ranks`, `resamples`, `confidence` and `seed`. Raises InputError.
         """
 
     @abstractmethod
     def paired(
         self, before: Logits, after: Logits, gold: Gold, target: Target, *, resamples: int, confidence: float, seed: int
     ) -> Paired:
-        """Measure the change from one model to the other on the same rows. Raises InputError."""
+        """Measure the change from one model to the other on the same rows.
+
+        Raises InputError.
+        """
 
     @abstractmethod
     def right(self, logits: Logits, gold: Gold, target: Target) -> Mask:
@@ -176,7 +188,10 @@ class Quality(ABC):
 
     @abstractmethod
     def score(self, logits: Logits, gold: Gold, target: Target) -> float:
-        """Return one number of how good a model is, at most 1: accuracy, or what comes closest to it."""
+        """Return one number of how good a model is, at most 1.
+
+        It is accuracy, or the metric that comes closest to it.
+        """
 
     @abstractmethod
     def loss(self, reference: Logits, logits: Logits, gold: Gold, target: Target) -> Difference:

@@ -29,7 +29,7 @@ class Policy(Frozen):
     period_s: int = Field(gt=0, le=1800)
 
     def bound(self, start: int, sign: Literal[1, -1]) -> int:
-        """Return the most pods to which `start` pods may change, or with `sign` -1 the fewest."""
+        """Return the most pods that `start` pods may become, or with `sign` -1 the fewest."""
         if self.kind == "Pods":
             return start + sign * self.value
         changed = start * (1 + sign * self.value / 100)
@@ -148,7 +148,7 @@ class Autoscaler:
         return self._limited(now, current, self._stabilized(now, current, max(known)))
 
     def _stabilized(self, now: float, current: int, proposed: int) -> int:
-        """Limit growth to the lowest and shrinking to the highest proposal within the windows."""
+        """Limit growth to the lowest and shrinking to the highest proposal in the windows."""
         up, down = self.scaling.up.stabilization_s, self.scaling.down.stabilization_s
         while self._recommended and self._recommended[0][0] <= now - max(up, down):
             self._recommended.popleft()
@@ -172,7 +172,7 @@ class Autoscaler:
 def proposal(
     current: int, values: Sequence[float], target: float, *, tolerance: float, unready: int = 0, missing: int = 0
 ) -> int | None:
-    """Return the pods that would bring the metric's mean to `target`; None without a value.
+    """Return the pods that bring the metric's mean to `target`; None without a value.
 
     Windows and policies are not applied. Pods without a metric never speed up a change. When the others need more
     pods, they count as idle; when the others need fewer, they count as being at the target. If that reverses the
@@ -202,5 +202,8 @@ def _within(ratio: float, tolerance: float) -> bool:
 
 
 def _milli(value: float) -> int:
-    """Round up to whole thousandths, as the controller does, without the error of the float."""
+    """Round `value` up to whole thousandths, as the controller does.
+
+    The error of the float is rounded off first, so that it does not count.
+    """
     return math.ceil(round(value * 1000, 6))

@@ -110,7 +110,7 @@ class Fleet:
                 cohort.shown.append(np.stack([busy, np.full(cohort.pods, cohort.waiting * self._pod.inputs)]))
 
     def metrics(self) -> tuple[dict[str, list[float]], int]:
-        """Return each ready pod's means over the window, and the number of pods without a scrape.
+        """Return each ready pod's window means, and the number of pods without a scrape.
 
         A pod that starts runs without a successful scrape: for the autoscaler its metric is missing.
         """
@@ -125,7 +125,10 @@ class Fleet:
         return values, silent
 
     def scale_to(self, replicas: int, now: float) -> None:
-        """Start or remove pods; as in a ReplicaSet, unready pods go first, then the youngest."""
+        """Start or remove pods until there are `replicas`.
+
+        As in a ReplicaSet, unready pods go first, then the youngest.
+        """
         difference = replicas - self.ready - self.starting
         if difference > 0:
             self._starting.append((now + self._habits.startup_s, difference))
@@ -204,6 +207,9 @@ class Fleet:
 
 
 def _alike(older: Cohort, younger: Cohort) -> bool:
-    """Return true if two cohorts differ only in age: both have a full window and nothing waits."""
+    """Return true if two cohorts differ only in age.
+
+    Then both have a full window, and nothing waits.
+    """
     full = older.shown.maxlen == len(older.shown) == len(younger.shown)
     return full and older.waiting == younger.waiting == 0.0

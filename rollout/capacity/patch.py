@@ -59,7 +59,7 @@ def deployment(sizing: Sizing) -> dict[str, Any]:
 
 
 def autoscaler(sizing: Sizing) -> dict[str, Any]:
-    """Build the HorizontalPodAutoscaler's patch, defaults included, exactly as it was simulated."""
+    """Build the HorizontalPodAutoscaler's patch, defaults included, as simulated."""
     scaling = sizing.scaling
     return {
         "apiVersion": "autoscaling/v2",

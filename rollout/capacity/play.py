@@ -151,7 +151,7 @@ async def play(
     sync_s: float = SYNC_S,
     seed: int = 0,
 ) -> Compared:
-    """Run `traffic` in real time on real servers, and simulate it with their startup time.
+    """Run `traffic` in real time on servers, and simulate it with their startup time.
 
     Raises the error of a server that did not start. All servers are stopped at the end, also after an error.
     """
@@ -192,7 +192,10 @@ async def play(
 async def _keep(
     servers: _Servers, autoscaler: Autoscaler, habits: Habits, asked: list[int], zero: float, sync_s: float
 ) -> None:
-    """Scrape and scale until cancelled, and append each decision of the autoscaler to `asked`."""
+    """Scrape and scale the servers until cancelled.
+
+    Each decision of the autoscaler is appended to `asked`.
+    """
     next_scrape, next_look = zero + habits.scrape_s, zero + sync_s
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SCRAPE_TIMEOUT_S)) as session:
         while True:

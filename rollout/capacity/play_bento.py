@@ -24,7 +24,7 @@ def play_bento(
     traffic: Traffic,
     settings: Settings,
 ) -> Compared:
-    """Run `traffic` in real time against servers of the Bento `tag`, scaled as in `sizing`.
+    """Run `traffic` in real time on servers of the Bento `tag`, scaled as in `sizing`.
 
     Each server has its own cores, as many as a pod of `sizing`, and the requests are the Bento's held-out rows. Raises
     InputError for an unknown Bento, for a curve of more than an hour, and for a plan with more servers than this
@@ -52,7 +52,10 @@ def play_bento(
 
 
 def _cores(sizing: Sizing) -> list[set[int]]:
-    """Assign cores to each possible server. Raises InputError where this machine has too few."""
+    """Assign cores to each possible server.
+
+    Raises InputError where this machine has too few.
+    """
     each, most = max(round(sizing.resources.cpu), 1), sizing.scaling.max_replicas
     mine = sorted(os.sched_getaffinity(0))
     if each * most > len(mine):

@@ -94,7 +94,7 @@ class PodModel:
         return np.maximum(alone, self._quantile(np.zeros(len(rates)), percent) + wait_ms)
 
     def share_over(self, rates: Floats, limits_ms: Floats, wait_ms: Floats | None = None) -> Floats:
-        """Return the share of requests beyond `limits_ms`, for each pair of a rate and a limit.
+        """Return the share of requests over `limits_ms`, for each pair of rate and limit.
 
         Between the measured percentiles and beyond the last one, the share falls exponentially, as behind a queue. For
         a limit below 0 it is 1. `wait_ms` is as in `latency_ms`.

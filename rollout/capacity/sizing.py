@@ -135,7 +135,10 @@ class CapacityPlan(Frozen):
 
 
 def read_capacity(path: Path) -> Capacity:
-    """Read capacity.json. Raises InputError when it is missing, invalid, or of another version."""
+    """Read capacity.json.
+
+    Raises InputError when it is missing, invalid, or of another version.
+    """
     try:
         capacity = Capacity.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -152,7 +155,7 @@ def read_capacity(path: Path) -> Capacity:
 
 
 def require_measured(objective: Objective, capacity: Capacity) -> None:
-    """Raise InputError when `objective` is stricter than the measured one, and name both."""
+    """Raise InputError if `objective` is stricter than the measured one; name both."""
     held = capacity.objective
     if objective.percent > held.percent or objective.limit_ms < held.limit_ms:
         raise InputError(
@@ -246,7 +249,7 @@ class Growth(Frozen):
 
     @classmethod
     def of(cls, traffic: Traffic, reaction_s: float, headroom: float) -> "Growth":
-        """Compute the growth over every second of a curve, or over 100,000 times of a long one."""
+        """Compute the growth over every second of a curve, or 100,000 times of a long one."""
         step_s = max(1.0, traffic.duration_s / 100_000)
         times = np.arange(0.0, traffic.duration_s + step_s, step_s)
         rates = traffic.at(times)
@@ -276,7 +279,10 @@ def _pods(rate: float, per_pod: float) -> int:
 
 
 def _queue(pod: PodModel, settings: Settings) -> float:
-    """Return the requests that may wait at a pod, by its share of the deadline or the queue's size."""
+    """Return the requests that may wait at a pod.
+
+    The smaller of two bounds decides: the pod's share of the deadline, or the size of its queue.
+    """
     wait_s = DEADLINE_SHARE * settings.request_timeout_ms / 1000
     return min(pod.ceiling * wait_s, max(settings.queue_inputs // pod.inputs, 1))
 
@@ -293,9 +299,9 @@ def _cores(capacity: Capacity) -> float:
 
 
 def _memory(capacity: Capacity, settings: Settings) -> str | None:
-    """Return the measured memory and a full queue, with a margin, in whole MEMORY_STEP_MI.
+    """Return the measured memory and a full queue's, with a margin.
 
-    None if not measured.
+    The sum is rounded up to whole MEMORY_STEP_MI. It is None if the memory was not measured.
     """
     if capacity.memory_bytes is None:
         return None

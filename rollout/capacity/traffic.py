@@ -44,11 +44,14 @@ class Traffic:
         return float(self.rates.min())
 
     def at(self, seconds: Floats) -> Floats:
-        """Return the rates at these times: after a jump at its time, and constant beyond the ends."""
+        """Return the rates at these times.
+
+        At the time of a jump it is the rate after it. Beyond the ends the rate is constant.
+        """
         return np.interp(seconds, self.seconds, self.rates)
 
     def steps(self, step_s: float) -> Floats:
-        """Return the mean rate of each step of `step_s` seconds; a rest counts as a whole step."""
+        """Return the mean rate of each step of `step_s` seconds; a rest is a whole step."""
         starts = np.arange(0.0, self.duration_s, step_s)
         return self.at(starts + step_s / 2)
 
@@ -107,9 +110,10 @@ def built_in(name: str, peak: float) -> Traffic:
 
 
 def read_traffic(path: Path) -> Traffic:
-    """Read a CSV file with the columns `seconds` and `rate` (requests a second), earliest row first.
+    """Read a CSV file with the columns `seconds` and `rate`, earliest row first.
 
-    The curve starts with the first row, at any second. Raises InputError that names the line.
+    The rate is in requests a second. The curve starts with the first row, at any second. Raises InputError that names
+    the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -11,9 +11,10 @@ from rollout.compare.decision import Flip, Flips
 
 
 def flips_of(rows: Labelled, candidate: Logits, served: Logits, target: Target, most: int) -> Flips:
-    """Collect the rows whose answer changed, with at most `most` gains and losses as examples.
+    """Collect the rows whose answer changed, and examples of them.
 
-    They are those in which the candidate is most confident, or for answers without a probability the largest moves.
+    The examples are at most `most` gains and `most` losses. They are those in which the candidate is most confident, or
+    for answers without a probability the largest moves.
     """
     quality = quality_of(target)
     new, old = target.answers(candidate), target.answers(served)

@@ -44,7 +44,7 @@ class TaskReporter(Protocol):
 
 
 def require_extra() -> None:
-    """Raise InputError if the packages of the statistics or the page are not installed."""
+    """Raise InputError if the packages of the statistics or the page are missing."""
     try:
         import jinja2  # noqa: F401
         import scipy.stats  # noqa: F401

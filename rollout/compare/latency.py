@@ -67,7 +67,7 @@ def run_both(
     seed: int,
     advance: Callable[[int], None],
 ) -> Runs:
-    """Score every text on both sides in blocks, then `latency_rows` of them one by one.
+    """Score all texts on both sides in blocks, then `latency_rows` of them one by one.
 
     Both sides have the same labels, in any order. `advance` is called with the number of rows that both have scored.
     """
@@ -103,9 +103,9 @@ def run_both(
 
 
 def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64], confidence: float) -> Ratio:
-    """Estimate the ratio of pairs of positive numbers, float64 [pairs], with a two-sided interval.
+    """Estimate the ratio of pairs of positive numbers, with a two-sided interval.
 
-    With too few pairs for the confidence, the interval is the range of the pairs.
+    Both arrays are float64 [pairs]. With too few pairs for the confidence, the interval is the range of the pairs.
     """
     logs = np.log(numerator[:MOST_PAIRS] / denominator[:MOST_PAIRS])
     pairs = len(logs)
@@ -125,7 +125,7 @@ def ratio(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float6
 def _in_turns(
     sides: tuple[Side, Side], blocks: Sequence[Sequence[Text]], rng: np.random.Generator, advance: Callable[[int], None]
 ) -> tuple[tuple[list[Floats], list[Floats]], npt.NDArray[np.float64]]:
-    """Return the answers of both sides, and the seconds of each for each block, float64 [blocks, 2]."""
+    """Return both sides' answers, and the seconds of each block, float64 [blocks, 2]."""
     answers: tuple[list[Floats], list[Floats]] = ([], [])
     seconds = np.empty((len(blocks), 2))
     for number, block in enumerate(blocks):

@@ -61,7 +61,7 @@ class Side(Protocol):
 
 @contextmanager
 def open_side(name: str) -> Iterator[Side]:
-    """Open a model by a bundle's tag or directory, or by the address of a running service.
+    """Open a model by a bundle's tag or directory, or by a running service's address.
 
     Raises InputError, BundleError, and BentuneError for a service that does not answer as a Bentune service does.
     """
@@ -155,7 +155,7 @@ class LiveSide:
             self._require_itself(self.bundle)
 
     def _require_itself(self, bundle: Bundle) -> None:
-        """Raise BentuneError unless the golden rows of the bundle named by /info get their scores."""
+        """Raise BentuneError unless the golden rows of /info's bundle get their scores."""
         scores = self.score([(row.text, row.text_pair) for row in bundle.golden])
         for number, (row, found) in enumerate(zip(bundle.golden, scores, strict=True)):
             differences = [self.target.distance(found, np.asarray(variant)) for variant in row.scores.values()]
@@ -212,7 +212,7 @@ class LiveSide:
 
 
 def _stored(judged: Judged) -> Bundle | None:
-    """Return the served bundle from the store, or None unless the store's has the same content."""
+    """Return the served bundle from the store; None unless it has the same content."""
     try:
         bundle = find_bundle(judged.tag)
     except InputError:

@@ -35,7 +35,7 @@ class Axis:
     margin: float
 
     def at(self, share: float) -> float:
-        """Return the position of a difference, in percent of the width; beyond the ends, the end."""
+        """Return a difference's position in percent of the width, clamped to the ends."""
         return 50 + 50 * max(-1.0, min(1.0, share / self.span))
 
     def bar(self, difference: Difference) -> Bar:

@@ -53,11 +53,12 @@ def build_image(
     revision: str = "",
     only: str | None = None,
 ) -> Built:
-    """Build the image `name` of `bento` upon `base`, which has Python 3.11 and its venv module.
+    """Build the image `name` of `bento` upon `base`.
 
-    `only` is "model" for the model alone in /models, or "server" for the rest, which finds a model in BENTOML_HOME.
-    `revision` is the source revision for the image's labels. `tell` is called with each line of the engine's output.
-    Raises InputError, BundleError, and BentuneError with the end of the engine's output.
+    The base has Python 3.11 and its venv module. `only` is "model" for the model alone in /models, or "server" for the
+    rest, which finds a model in BENTOML_HOME. `revision` is the source revision for the image's labels. `tell` is
+    called with each line of the engine's output. Raises InputError, BundleError, and BentuneError with the end of the
+    engine's output.
     """
     bundle = bundle_of(str(bento.tag))
     with tempfile.TemporaryDirectory(prefix="bentune-image-") as directory:
@@ -97,7 +98,10 @@ def write_context(context: Path, bento: Path, bundle: Bundle) -> None:
 
 
 def forget_model(description: Path) -> None:
-    """Make a Bento serve the newest version of its store: each image of the model brings another."""
+    """Make a Bento serve the newest version of its store.
+
+    Each image of the model brings another version.
+    """
     content = yaml.safe_load(description.read_text(encoding="utf-8"))
     content["args"]["model"] = content["args"]["model"].partition(":")[0]
     for service in content["services"]:
@@ -106,9 +110,10 @@ def forget_model(description: Path) -> None:
 
 
 def requirements(text: str) -> list[str]:
-    """Return the pinned packages of a Bento, without options, which name the index of its builder.
+    """Return the pinned packages of a Bento, without options.
 
-    Raises BentuneError for a line without a pinned version: the image must have the versions of the build.
+    The options name the index of its builder. Raises BentuneError for a line without a pinned version: the image must
+    have the versions of the build.
     """
     lines = [line.split(" #")[0].strip() for line in text.splitlines()]
     packages = [line for line in lines if line and not line.startswith(("-", "#"))]

@@ -122,7 +122,10 @@ def _directory(name: str) -> tarfile.TarInfo:
 
 
 def _file(name: str, path: Path, mode: int) -> tarfile.TarInfo:
-    """Build a tar entry of root and of 1970, so that builder and time do not change the digest."""
+    """Build a tar entry of root and of 1970.
+
+    So the builder and the time do not change the digest.
+    """
     found = tarfile.TarInfo(name)
     found.size, found.mode = path.stat().st_size, mode
     return found

@@ -23,7 +23,7 @@ TAIL = 500
 def push_image(
     tag: str, repository: str, *, engine: str | None = None, base: str, insecure: bool = False, tell: Tell
 ) -> str:
-    """Build the image of the Bento `tag`, push it, and return REPOSITORY:VERSION@sha256:...
+    """Build and push the image of Bento `tag`; return REPOSITORY:VERSION@sha256:...
 
     Raises InputError without an engine, and BentuneError with the engine's error.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
-    """Draw the times of a Poisson process with `rate` arrivals a second, from 0 to `seconds`."""
+    """Draw Poisson arrival times from 0 to `seconds`, with `rate` arrivals a second."""
     generator = np.random.default_rng(seed)
     times = np.cumsum(generator.exponential(1 / rate, size=int(rate * seconds * 1.1) + 50))
     while times[-1] < seconds:

@@ -26,7 +26,7 @@ class ProgressReporter(Protocol):
     """Display of progress."""
 
     def progress(self, description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show a progress bar; the yielded function sets how many of `total` steps are done."""
+        """Show a progress bar; the yielded function sets the steps done of `total`."""
         ...
 
 
@@ -118,7 +118,10 @@ class Rounds:
 
 
 def require_answer(served: Served, body: Body) -> None:
-    """Send one request. Raises BentuneError when the server does not answer or refuses it."""
+    """Send one request.
+
+    Raises BentuneError when the server does not answer or refuses it.
+    """
     load = run(closed_loop(served.target, [body], clients=1, seconds=served.target.timeout_s, requests=1))
     status = int(load.status[0])
     where = f"{served.target.url}{served.target.path}"

@@ -24,7 +24,7 @@ POINTS = 200
 
 
 def require_matplotlib() -> None:
-    """Raise InputError with the way to install matplotlib, before anything is measured."""
+    """Raise InputError with the way to install matplotlib, before a measurement."""
     _figure()
 
 
@@ -37,7 +37,10 @@ def require_directory(out: Path) -> None:
 
 
 def draw_latency(path: Path, loads: Mapping[str, Load], title: str) -> None:
-    """Draw latency by percentile, a line a server, on an axis where each nine has the same width."""
+    """Draw latency by percentile, a line a server.
+
+    On the axis of percentiles each nine has the same width.
+    """
     figure, axes = _figure()
     last = 0
     for label, load in loads.items():

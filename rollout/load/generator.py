@@ -116,7 +116,7 @@ class Load:
         return dict(sorted(Counter(self.status.tolist()).items()))
 
     def percentiles(self, percents: Sequence[float], group: str | None = None) -> list[float]:
-        """Return percentiles of the latency of answers 200, in seconds; NaN when there is none.
+        """Return latency percentiles of answers 200, in seconds; NaN when there is none.
 
         Each is a measured latency, the higher one where the percentile falls between two.
         """
@@ -145,7 +145,10 @@ class Load:
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run one coroutine on its own event loop, uvloop's if installed, which takes less CPU time."""
+    """Run one coroutine on its own event loop, uvloop's if installed.
+
+    The loop of uvloop takes less CPU time.
+    """
     try:
         from uvloop import new_event_loop
     except ImportError:
@@ -164,10 +167,11 @@ async def closed_loop(
     requests: int | None = None,
     progress: Progress | None = None,
 ) -> Load:
-    """Keep `clients` requests under way, each on its own connection, and cycle through the bodies.
+    """Keep `clients` requests under way, each on its own connection.
 
-    Ends after `seconds`, or earlier after `requests` requests, both without the warm-up, and waits for open requests.
-    Raises InputError for invalid arguments, and BentuneError when this machine cannot send.
+    The requests cycle through the bodies. Ends after `seconds`, or earlier after `requests` requests, both without the
+    warm-up, and waits for open requests. Raises InputError for invalid arguments, and BentuneError when this machine
+    cannot send.
     """
     _require(bodies, clients=clients, seconds=seconds, requests=1 if requests is None else requests)
     order = itertools.cycle(bodies)
@@ -266,7 +270,10 @@ class _Recorder:
         return time.perf_counter() - self.zero
 
     async def ask(self, body: Body, meant: float) -> int:
-        """Send one request with the intended start `meant`, read the whole answer, and return its status."""
+        """Send one request, read the whole answer, and return its status.
+
+        The intended start of the request is `meant`.
+        """
         sent = self.now()
         retry_after = math.nan
         try:

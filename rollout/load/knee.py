@@ -196,7 +196,10 @@ def find_knee(
 
 
 def trial_of(load: Load, rate: float, objective: Objective) -> RateTrial:
-    """Judge a load at `rate`: it holds if the answers are 200, within the objective, and keep up."""
+    """Judge a load at `rate`.
+
+    It holds if the answers are 200, within the objective, and keep up.
+    """
     latency = Latency.of(load)
     ok_share = float(load.ok.mean()) if load.requests else 0.0
     return RateTrial(
@@ -229,10 +232,10 @@ def _missed(load: Load, ok_share: float, objective: Objective, latency: Latency)
 
 
 def _seconds(rate: float, least: float, objective: Objective) -> float:
-    """Return the length of a run at `rate` that makes its percentile meaningful, within bounds.
+    """Return the length of a run at `rate` that makes its percentile meaningful.
 
-    Enough requests must lie beyond the percentile, and at too high a rate the queue needs time to outgrow the
-    objective.
+    It is at least `least` seconds, and at most MAX_STRETCH times as long. Enough requests must lie beyond the
+    percentile, and at too high a rate the queue needs time to outgrow the objective.
     """
     requests = TAIL_REQUESTS / (1 - objective.percent / 100)
     return min(max(least, requests / rate, GROWTH * objective.limit_ms / 1000), MAX_STRETCH * least)

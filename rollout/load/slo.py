@@ -38,7 +38,10 @@ class Objective(BaseModel):
 
 
 def parse_objective(text: str) -> Objective:
-    """Parse `PERCENTILE=NUMBERms` or `...s`. Raises InputError that names the accepted forms."""
+    """Parse an objective, `PERCENTILE=NUMBERms` or `PERCENTILE=NUMBERs`.
+
+    Raises InputError that names the accepted forms.
+    """
     found = _SHAPE.fullmatch(text.strip())
     limit_ms = float(found[2]) * (1000 if found[3] == "s" else 1) if found else 0.0
     if not found or limit_ms <= 0:

@@ -49,7 +49,7 @@ class Annotations:
         return replace(after, left=(*after.left, content)[-MOST:])
 
     def interrupting(self, content: str) -> "Annotations":
-        """Return the annotations after a release of this content that ended before it was judged."""
+        """Return the annotations after a release of this content that ended unjudged."""
         if content in self.left:
             return replace(self, under_way=None)
         after = self.without(content)

@@ -64,7 +64,7 @@ def apply_release(
     state: ClusterState,
     callbacks: Callbacks,
 ) -> ReleaseOutcome:
-    """Apply what was written, watch and check the pods, and undo it if something is wrong.
+    """Apply what was written, watch and check the pods, and undo it after a problem.
 
     Whatever is raised in between, also by Ctrl-C and SIGTERM, the former version is restored first.
     """
@@ -220,7 +220,7 @@ def _handed_over(target: ReleaseTarget, outcome: ReleaseOutcome, options: Releas
 
 
 def _arrived(target: ReleaseTarget, pin: Pin) -> bool:
-    """Return true if the Deployment has the version, although its apply reported a failure."""
+    """Return true if the Deployment has the version, whose apply reported a failure."""
     try:
         now = read_snapshot(target.kubectl, target.deployment)
     except BentuneError:
@@ -269,7 +269,7 @@ def _try(options: ReleaseOptions, step: Callable[[], None], otherwise: str) -> N
 
 @contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that an evicted pod undoes its release before it ends."""
+    """Turn SIGTERM into SystemExit, so that an evicted pod first undoes its release."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -110,7 +110,7 @@ def _wrong_rows(client: httpx.Client, bundle: Bundle, pause: Callable[[float], N
 
 
 def _differences(client: httpx.Client, row: GoldenRow, target: Target, pause: Callable[[float], None]) -> list[float]:
-    """Return the distance of the answer from the expected scores of each of the bundle's variants."""
+    """Return the answer's distance from the expected scores of each bundle variant."""
     inputs: Any = row.text if row.text_pair is None else [row.text, row.text_pair]
     for _ in range(TRIES):
         answer = client.post("/predict", json={"inputs": inputs, "truncate": True})

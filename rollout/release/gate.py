@@ -66,7 +66,7 @@ def may_release(
 
 
 def grounds(bundle: Bundle, before: Pin | None) -> str:
-    """Summarize the comparison of the candidate with `before`; empty without a verdict."""
+    """Summarize the candidate's comparison with `before`; empty without a verdict."""
     found = [one for one in bundle.verdicts() if before is not None and one.served.content == before.content]
     if not found:
         return ""

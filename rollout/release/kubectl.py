@@ -62,7 +62,7 @@ class Kubectl:
         return self._run("apply", "-k", str(overlay)).splitlines()
 
     def diff(self, overlay: Path) -> str | None:
-        """Return the diff that an apply would make, or None when the cluster cannot compute it."""
+        """Return the diff of an apply, or None when the cluster cannot compute it."""
         done = self._call("diff", "-k", str(overlay))
         if done.returncode not in {0, 1}:
             return None
@@ -130,7 +130,7 @@ class Kubectl:
 
 
 def _line(text: str) -> str:
-    """Return the most telling line of an error: the last one, after kubectl's warnings."""
+    """Return the most telling line of an error: the last, after kubectl's warnings."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("error: ")[:500] if lines else "it said nothing"
 

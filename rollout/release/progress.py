@@ -111,7 +111,7 @@ def observed(deployment: Object) -> bool:
 
 
 def complete(now: Snapshot) -> bool:
-    """Return true if all replicas are new and available, as `kubectl rollout status` does."""
+    """Return true if all pods are new and available, as `kubectl rollout status` does."""
     status, wanted = now.deployment.get("status", {}), int(now.deployment["spec"].get("replicas", 1))
     counts = (int(status.get(key, 0)) for key in ("updatedReplicas", "replicas", "availableReplicas"))
     return observed(now.deployment) and all(count == wanted for count in counts)

@@ -54,9 +54,9 @@ def record_file() -> Path:
 
 
 def append(release: Release, file: Path | None = None) -> None:
-    """Append a line and flush it to disk, under a lock, so that concurrent writers write whole lines.
+    """Append a line under a lock, and flush it to disk.
 
-    A last line that a crash left incomplete is ended first.
+    With the lock, concurrent writers write whole lines. A last line that a crash left incomplete is ended first.
     """
     path = file or record_file()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def served(releases: list[Release], where: str) -> list[Release]:
 
 
 def left(releases: list[Release], where: str) -> set[str]:
-    """Return the contents that were undone or rolled back from there, and not released again since."""
+    """Return the contents undone or rolled back from `where`, and not released since."""
     return _replay(releases, where)[1]
 
 

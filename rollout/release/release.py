@@ -30,7 +30,7 @@ def release(
     reason: str = "",
     mode: str = "apply",
 ) -> ReleaseOutcome:
-    """Release `bundle` in `image`: write, apply and check it, and undo it if something is wrong.
+    """Release `bundle` in `image`: write, apply and check it; undo it after a problem.
 
     `state` is what `read_state` returned for this target; without it, it is read here. `mode` is "apply", "dry-run"
     (nothing is changed), or "commit" (only the overlay is written). Raises GateError when the verdict forbids the
@@ -123,7 +123,7 @@ def _written(
 
 
 def _settle(target: ReleaseTarget, state: ClusterState, options: ReleaseOptions) -> None:
-    """Record a version as released that was handed over to Argo Rollouts and serves by now."""
+    """Record as released a version handed over to Argo Rollouts that serves by now."""
     lines = [one for one in _read(options) if one.where == state.where]
     if target.rollout and state.before and lines and lines[-1].action is Action.HANDED_OVER:
         last = lines[-1]

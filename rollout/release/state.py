@@ -59,7 +59,7 @@ def inspect(target: ReleaseTarget, mode: str) -> ClusterState:
 
 
 def identify(target: ReleaseTarget, state: ClusterState, url: str | None) -> ClusterState:
-    """Identify a running version that no release wrote by its /info, at `url` or forwarded."""
+    """Identify a running version of no release by its /info, at `url` or forwarded."""
     if state.first or state.before is not None or state.running is not None or not (url or state.live):
         return state
     return replace(state, before=_from_info(target, url))
@@ -96,7 +96,7 @@ def _on_the_cluster(target: ReleaseTarget, where: str, running: Snapshot) -> Clu
 
 
 def _unfinished(state: ClusterState, running: Snapshot, begun: UnderWay) -> ClusterState:
-    """Replace the running version, which was never proven, with the one that served before it."""
+    """Replace the running version, never proven, with the one that served before it."""
     if begun.replica_set is None:
         # The first release of all: where its pods serve, the next one is compared with it.
         return state if _available(running) else _first(state)
@@ -116,7 +116,10 @@ def _first(state: ClusterState) -> ClusterState:
 
 
 def _with_rollout(target: ReleaseTarget, state: ClusterState, running: Snapshot) -> ClusterState:
-    """Replace the running version with that of the Argo Rollout's stable pods, which serve."""
+    """Replace the running version with that of the Argo Rollout's stable pods.
+
+    The stable pods are those that serve.
+    """
     rollout = target.kubectl.get("rollouts.argoproj.io", target.rollout)
     status = rollout.get("status", {}) if rollout else {}
     stable = [
@@ -161,7 +164,10 @@ def _available(running: Snapshot) -> bool:
 
 
 def _never_served(running: Snapshot) -> bool:
-    """Return true when no pod has ever been available, as after a first `kubectl apply` that failed."""
+    """Return true when no pod has ever been available.
+
+    This is the state after a first `kubectl apply` that failed.
+    """
     through = condition(running.deployment, "Progressing").get("reason") == "NewReplicaSetAvailable"
     return not _available(running) and not through and len(running.replica_sets) <= 1
 
@@ -174,7 +180,7 @@ def _kept(running: Snapshot) -> tuple[Object, ...]:
 
 
 def _of_deployment(template: Object) -> Object:
-    """Return a ReplicaSet's template without the label that the Deployment's controller adds to it."""
+    """Return a ReplicaSet's template without the label of the Deployment's controller."""
     metadata = template["metadata"]
     labels = {key: value for key, value in metadata.get("labels", {}).items() if key != "pod-template-hash"}
     return {**template, "metadata": {**metadata, "labels": labels}}

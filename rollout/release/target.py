@@ -32,7 +32,10 @@ class ReleaseTarget(Protocol):
         """Return the version of the target now, or None when no release wrote it."""
 
     def write(self, pin: Pin) -> str:
-        """Write the version, not yet to the cluster, and return a unified diff of what `apply` changes."""
+        """Write the version, and return a unified diff of what `apply` changes.
+
+        Nothing is written to the cluster yet.
+        """
 
     def differs(self) -> str | None:
         """Return the cluster's own diff of what `apply` changes, or None."""

@@ -35,7 +35,7 @@ class Pin:
     forced: str | None = None
 
     def annotations(self) -> dict[str, str | None]:
-        """Return the annotations of the pods; None removes the value of the former version."""
+        """Return the pods' annotations; None removes the value of the former version."""
         return {
             VERSION: self.tag,
             CONTENT: self.content,
@@ -78,7 +78,7 @@ def pin_of(template: Object) -> Pin | None:
 
 
 def pinned_container(template: Object) -> str:
-    """Return the container whose image holds the model: the init container if there is one.
+    """Return the container whose image holds the model: the init container, if any.
 
     Raises InputError.
     """
@@ -97,7 +97,7 @@ def image_in(template: Object) -> str:
 
 
 def write_pin(overlay: Path, deployment: str, pin: Pin) -> None:
-    """Write `release.yaml` and list it in the kustomization, whose other bytes stay unchanged.
+    """Write `release.yaml` and list it in the kustomization, otherwise unchanged.
 
     Raises InputError. It is a transformer, not a patch: patches run before the overlay's own `images`, which would
     overwrite them.
@@ -166,7 +166,10 @@ def _kustomization(overlay: Path) -> Path:
 
 
 def _listed(text: str, path: Path) -> str:
-    """Return the kustomization with release.yaml as its last transformer, which nothing overwrites."""
+    """Return the kustomization with release.yaml as its last transformer.
+
+    Nothing overwrites the last transformer.
+    """
     before: Object = yaml.safe_load(text) or {}
     names = before.get("transformers") or []
     if FILE in names:

@@ -84,7 +84,7 @@ def parse_info(kind: type[InfoT], address: str, said: bytes | dict[str, JsonValu
 
 
 def find_served(given: str) -> Bundle:
-    """Find a bundle in the store by a tag, a bundle's directory, or a service's address.
+    """Find a bundle in the store by its tag, its directory, or a service's address.
 
     Raises InputError when no Bentune service answers there, or when the store does not have a bundle of the same
     content.
@@ -108,7 +108,10 @@ def find_served(given: str) -> Bundle:
 
 
 def read_identity(address: str) -> Identity:
-    """Read the identity of the bundle that a service serves from its /info. Raises InputError."""
+    """Read the identity of a service's bundle from its /info.
+
+    Raises InputError.
+    """
     url, _ = address_of(address)
     said = read_info(url)
     if said is None:

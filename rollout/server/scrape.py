@@ -145,7 +145,7 @@ def between(
 
 
 async def sample(url: str, every_s: float, seconds: float) -> list[MetricsReading]:
-    """Read /metrics every `every_s` for `seconds`, as Prometheus does, only more often."""
+    """Read /metrics every `every_s` for `seconds`, like Prometheus, only more often."""
     pages: list[tuple[float, bytes]] = []
     ends = time.monotonic() + seconds
     # Not httpx: it would load all certificates here, and delay the requests that are measured.

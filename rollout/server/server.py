@@ -21,7 +21,7 @@ STOP_TIMEOUT_S = 30.0
 
 
 def serve_command(tag: str, host: str, port: int) -> list[str]:
-    """Return the command that serves a Bento in production, with a bound on BentoML's drain."""
+    """Return the command to serve a Bento in production, with BentoML's drain bounded."""
     return [
         sys.executable,
         *("-m", "bentoml", "serve", tag),
@@ -58,7 +58,7 @@ class Started:
     startup_s: float
 
     def peak_memory_bytes(self) -> int | None:
-        """Sum the peaks of resident memory of its processes; None where /proc does not have them.
+        """Sum the peaks of its processes' resident memory; None where /proc lacks them.
 
         Shared pages count in each process, so that a memory limit of this size is not too low.
         """
@@ -86,7 +86,7 @@ def running(
 def starting(
     tag: str, *, cwd: Path | None = None, env: dict[str, str] | None = None, log: Path | None = None
 ) -> Iterator[Started]:
-    """Serve `tag` on a free port of this machine and yield it once it is ready; then stop it.
+    """Serve `tag` on a free port of this machine, yield it once ready, then stop it.
 
     The server's output goes to the file `log`, if given. Raises BentuneError with the end of the output when the server
     does not become ready.

@@ -50,7 +50,7 @@ def bundle_of(tag: str) -> Bundle:
 
 @contextmanager
 def serving(name: str, timeout_ms: int) -> Iterator[Served]:
-    """Yield the server at an address, or start the Bento of a tag and stop it at the end.
+    """Yield the server at an address, or start a tag's Bento and stop it at the end.
 
     Requests go to /predict unless the address has a path. Raises InputError for an invalid address or an unknown tag,
     and BentuneError when a Bento does not start.

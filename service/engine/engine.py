@@ -36,7 +36,10 @@ class Engine:
     def scheduler(
         self, token_budget: int, padding_bound: float, limits: QueueLimits, observer: Observer
     ) -> Scheduler[Encoded, Float32s]:
-        """Return the scheduler that shares these sessions among requests: outputs of each, float32 [labels]."""
+        """Return the scheduler that shares these sessions among requests.
+
+        The result of each item is its outputs, float32 [labels].
+        """
         return Scheduler(
             [runner(predictor) for predictor in self.slots],
             wide=runner(self.wide) if self.wide else None,
@@ -55,7 +58,10 @@ class Engine:
 
 
 def runner(predictor: Predictor) -> Runner[Encoded, Float32s]:
-    """Return what the scheduler calls: outputs of a batch, float32 [labels] each; FloatingPointError for a NaN."""
+    """Return the function with which the scheduler computes a batch.
+
+    It returns the outputs of the batch, float32 [labels] each. It raises FloatingPointError for a NaN or an infinity.
+    """
 
     def run(batch: Sequence[Encoded]) -> list[Float32s]:
         logits = predictor.logits(batch)

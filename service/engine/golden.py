@@ -21,7 +21,7 @@ class Replay:
 
 
 def replay(predictor: Predictor, golden: list[GoldenRow], key: str) -> Replay:
-    """Score every golden row alone and compare its scores with what the bundle expects under `key`."""
+    """Score every golden row alone and compare with the bundle's scores under `key`."""
     largest, failed = 0.0, []
     for number, row in enumerate(golden):
         encoded = predictor.task.encoder.encode(row.text, row.text_pair, truncate=True)

@@ -33,7 +33,7 @@ WAITING_INPUT = 65_536
 
 
 def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
-    """Estimate the memory in bytes that serving `bundle` so takes, before anything waits."""
+    """Estimate the memory in bytes to serve `bundle` so, before anything waits."""
     weights = (bundle.root / model_file(runtime.variant)).stat().st_size
     # A text that is longer than the budget runs alone.
     tokens = max(runtime.token_budget, bundle.manifest.limits.max_tokens)
@@ -43,12 +43,18 @@ def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
 
 
 def allowed_bytes(settings: Settings, root: Path = Path("/")) -> int | None:
-    """Return the memory limit of this process; None without one or where the operator will not have it checked."""
+    """Return the memory limit of this process, in bytes.
+
+    It is None without a limit, or where the operator will not have it checked.
+    """
     return memory_limit_bytes(root) if settings.memory_check else None
 
 
 def shortage(bundle: Bundle, runtime: Runtime, limit: int | None) -> str:
-    """Explain why `bundle` cannot be served so within `limit` bytes, and what to do; empty when it can."""
+    """Explain why `bundle` cannot be served so within `limit` bytes, and what to do.
+
+    The explanation is empty when it can.
+    """
     needed = needed_bytes(bundle, runtime)
     if limit is None or limit >= needed:
         return ""
@@ -59,17 +65,17 @@ def shortage(bundle: Bundle, runtime: Runtime, limit: int | None) -> str:
 
 
 def require_memory(bundle: Bundle, settings: Settings, root: Path = Path("/")) -> None:
-    """Raise InputError when the memory limit of this process is too small to serve `bundle`."""
+    """Raise InputError if this process's memory limit is too small to serve `bundle`."""
     runtime, _ = choose(bundle.plan, describe(root), available())
     if why := shortage(bundle, runtime, allowed_bytes(settings, root)):
         raise InputError(why)
 
 
 def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Path = Path("/")) -> QueueLimits:
-    """Return how much may wait: the settings' bounds or, where the memory limit leaves room for less, so much less.
+    """Return how much may wait.
 
-    A request of the most inputs, and a text of the most tokens, may always wait. What is less than the settings say is
-    logged.
+    These are the settings' bounds or, where the memory limit leaves room for less, so much less. A request of the most
+    inputs, and a text of the most tokens, may always wait. What is less than the settings say is logged.
     """
     limit = allowed_bytes(settings, root)
     most = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * task_class(

@@ -19,12 +19,18 @@ class Session:
     """One ONNX Runtime session: `slots` threads may run it at a time, each on `threads` cores of its own."""
 
     def __init__(self, model_file: Path, provider: str, threads: int, slots: int = 1) -> None:
-        """Load the graph. Raises BundleError when it cannot be loaded or the provider is missing."""
+        """Load the graph.
+
+        Raises BundleError when it cannot be loaded or the provider is missing.
+        """
         self._session = open_session(model_file, provider, slots=slots, threads=threads)
         self._inputs = [node.name for node in self._session.get_inputs()]
 
     def run(self, batch: Feed) -> Logits:
-        """Return logits, float32 [rows, labels], of a batch; inputs that the graph does not take are left out."""
+        """Return the logits of a batch, float32 [rows, labels].
+
+        Inputs that the graph does not take are left out.
+        """
         logits: Logits = self._session.run(["logits"], {name: batch[name] for name in self._inputs})[0]
         return logits
 
@@ -33,7 +39,10 @@ class Predictor:
     """Task and session of one model."""
 
     def __init__(self, task: Task, session: Session, token_budget: int = 2048) -> None:
-        """Take a task and a session; `token_budget` bounds the padded tokens of a batch in `score`."""
+        """Take a task and a session.
+
+        `token_budget` bounds the padded tokens of a batch in `score`.
+        """
         self.task = task
         self.session = session
         self.token_budget = token_budget
@@ -46,7 +55,7 @@ class Predictor:
         return cls(task_of(bundle), session, runtime.token_budget)
 
     def logits(self, batch: Sequence[Encoded]) -> Logits:
-        """Return the outputs of one batch, float32 [rows, labels], in the order of the labels."""
+        """Return the outputs of one batch, float32 [rows, labels], in label order."""
         return self.session.run(self.task.collate(batch))
 
     def scores(self, logits: Logits) -> Float32s:
@@ -71,7 +80,10 @@ class Predictor:
 
 
 def batches_by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Group row numbers, so that rows of like length share a batch of at most `token_budget` padded tokens."""
+    """Group row numbers, so that rows of like length share a batch.
+
+    A batch of several rows has at most `token_budget` padded tokens.
+    """
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= token_budget:

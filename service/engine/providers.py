@@ -18,15 +18,19 @@ SLOWER = ["SkipLayerNormFusion"]
 
 @functools.cache
 def available() -> tuple[str, ...]:
-    """Return the providers that this process can use: ONNX Runtime's own for CPUs and, if installed, OpenVINO."""
+    """Return the providers that this process can use.
+
+    They are ONNX Runtime's own for CPUs and, if installed, OpenVINO.
+    """
     return (CPU, OPENVINO) if _openvino_devices() else (CPU,)
 
 
 def open_session(model_file: Path, provider: str, *, slots: int, threads: int) -> ort.InferenceSession:
-    """Load a graph to be run by `slots` threads at a time, each on `threads` cores. All share one copy of the weights.
+    """Load a graph to be run by `slots` threads at a time, each on `threads` cores.
 
-    ONNX Runtime sizes its pool from the host's cores, not from the cgroup (onnxruntime issue 29510), so the threads
-    are always given. Raises BundleError when the file cannot be loaded or the provider is missing.
+    All share one copy of the weights. ONNX Runtime sizes its pool from the host's cores, not from the cgroup
+    (onnxruntime issue 29510), so the threads are always given. Raises BundleError when the file cannot be loaded or the
+    provider is missing.
     """
     if provider not in available():
         hint = f"; `pip install '{OPENVINO_REQUIREMENT}'` adds it" if provider == OPENVINO else ""
@@ -48,7 +52,7 @@ def open_session(model_file: Path, provider: str, *, slots: int, threads: int) -
 
 @functools.cache
 def _openvino_devices() -> list[ort.OrtEpDevice]:
-    """Return the CPU as OpenVINO sees it; a process may register the plug-in only once."""
+    """Return the CPU as OpenVINO sees it; a process may register the plug-in once."""
     try:
         import onnxruntime_ep_openvino as plugin
 

@@ -22,12 +22,18 @@ class Runtime:
 
     @property
     def apart(self) -> bool:
-        """True where slots need sessions of their own: in a shared one they would share its threads too."""
+        """Return true where slots need sessions of their own.
+
+        In a shared session they would share its threads too.
+        """
         return self.provider == CPU and self.threads > 1
 
     @property
     def copies(self) -> int:
-        """How many sessions it takes, each with its own copy of the weights: the slots', and a lone request's."""
+        """Return the number of sessions, each with its own copy of the weights.
+
+        They are the slots' sessions, and that of a lone request.
+        """
         return (self.slots if self.apart else 1) + (self.slots > 1)
 
 
@@ -40,9 +46,10 @@ class Fallback:
 
 
 def choose(plan: Plan, cpu: Cpu, providers: Collection[str]) -> tuple[Runtime, list[Fallback]]:
-    """Choose what to run on `cpu` with the installed `providers`, and explain where that is not the plan's.
+    """Choose what to run on `cpu` with the installed `providers`.
 
-    Where there are more cores than were measured, slots are added: each keeps the threads it was measured with.
+    The fallbacks explain where that is not the plan's. Where there are more cores than were measured, slots are added:
+    each keeps the threads it was measured with.
     """
     if not plan.measured:
         threads = min(plan.threads or 1, cpu.cores)
@@ -61,9 +68,10 @@ def choose(plan: Plan, cpu: Cpu, providers: Collection[str]) -> tuple[Runtime, l
 
 
 def in_fp32(plan: Plan, cpu: Cpu) -> Runtime:
-    """Return what runs anywhere: the exported weights on ONNX Runtime's own provider, a slot a core.
+    """Return the runtime that works anywhere.
 
-    With the token budget that was best for them: the winner's may be 1, for a variant that must run rows one by one.
+    It has the exported weights on ONNX Runtime's own provider, a slot a core. It has the token budget that was best for
+    them: the winner's may be 1, for a variant that must run rows one by one.
     """
     budgets = [entry.token_budget for entry in plan.measured if (entry.variant, entry.provider) == (FP32, CPU)]
     return Runtime(FP32, CPU, cpu.cores, 1, budgets[0] if budgets else plan.token_budget)

@@ -13,16 +13,17 @@ DESCRIBED_LABELS = 20
 
 
 def description(manifest: Manifest) -> str:
-    """Describe a model in a line: its name, its task and its labels, of many labels the first ones."""
+    """Describe a model in a line: its name, task and labels, or the first of many."""
     labels = ", ".join(manifest.labels[:DESCRIBED_LABELS])
     more = len(manifest.labels) - DESCRIBED_LABELS
     return f"{manifest.name}: {manifest.task}, labels {labels}{f' and {more} more' if more > 0 else ''}."
 
 
 def corrected(spec: dict[str, Any], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the page with all shapes of /predict, the table of `bentune/bundle/errors.py`, and /info; change `spec`.
+    """Complete the page `spec` in place, and return it.
 
-    `body` is the OpenAPI content of bodies that /predict takes beside JSON.
+    It gets all shapes of /predict, the table of `bentune/bundle/errors.py`, and /info. `body` is the OpenAPI content of
+    bodies that /predict takes beside JSON.
     """
     spec["openapi"] = "3.1.0"  # pydantic writes schemas of this version
     schemas: dict[str, Any] = {}
@@ -52,7 +53,10 @@ def corrected(spec: dict[str, Any], body: Mapping[str, Any] | None = None) -> di
 
 
 def _errors() -> dict[str, Any]:
-    """Return one answer for each status of the error table; errors that share a status share its description."""
+    """Return one answer for each status of the error table.
+
+    Errors that share a status share its description.
+    """
     answers: dict[str, Any] = {}
     for error in REQUEST_ERRORS:
         if error is ClientGone:  # nobody is there to read it

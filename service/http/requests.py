@@ -88,7 +88,10 @@ class Incoming:
         return parse(bytes(body))
 
     def timeout_ms(self, default: int) -> int:
-        """Return the caller's deadline in milliseconds, at most the server's. Raises InvalidRequest."""
+        """Return the caller's deadline in milliseconds, at most the server's.
+
+        Raises InvalidRequest.
+        """
         given = self.http.headers.get(DEADLINE_HEADER)
         if given is None:
             return default
@@ -103,7 +106,10 @@ class Incoming:
 
 
 def parse(body: bytes) -> PredictRequest:
-    """Check a JSON body. Raises InvalidRequest that names the field and never repeats its value."""
+    """Check a JSON body.
+
+    Raises InvalidRequest that names the field and never repeats its value.
+    """
     try:
         content = from_json(body)
     except ValueError as error:
@@ -118,10 +124,10 @@ def parse(body: bytes) -> PredictRequest:
 
 
 def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[list[InputRow], bool]:
-    """Return the texts or pairs of a request, and whether the caller sent just one (and so gets a flat answer).
+    """Return the texts or pairs of a request, and whether the caller sent just one.
 
-    A list of two strings is two texts for a model of single texts and one pair for a model of pairs.
-    Raises InvalidRequest and TooLarge.
+    A caller that sent just one gets a flat answer. A list of two strings is two texts for a model of single texts and
+    one pair for a model of pairs. Raises InvalidRequest and TooLarge.
     """
     inputs = request.inputs
     single = isinstance(inputs, str) or (pairs and bool(inputs) and isinstance(inputs[0], str))

@@ -17,9 +17,9 @@ def is_upload(content_type: str) -> bool:
 
 
 async def uploaded(content_type: str, body: bytes, max_inputs: int) -> str | list[str]:
-    """Return the images of a body, as `inputs` of the JSON shape has them: one by itself, several files as a list.
+    """Return the images of a body, as `inputs` of the JSON shape has them.
 
-    Raises InvalidRequest and TooLarge.
+    One image comes by itself, several files come as a list. Raises InvalidRequest and TooLarge.
     """
     if not content_type.lower().startswith(MULTIPART):
         return data_url(body)

@@ -16,10 +16,11 @@ BinCounts = npt.NDArray[np.int64]
 
 
 def stability_index(counts: BinCounts, expected: BinCounts) -> npt.NDArray[np.float64]:
-    """Return the population stability index of counts [..., bins] against `expected` [bins] or [..., bins]: [...].
+    """Return the population stability index of `counts` against `expected`.
 
-    It is the symmetric divergence sum((p - q) ln(p / q)) of the shares (Jeffreys 1946). Half an observation is added to
-    each bin, so that an empty one counts and is not infinite (Krichevsky and Trofimov 1981).
+    The index is [...], for counts [..., bins] and expected counts [bins] or [..., bins]. It is the symmetric divergence
+    sum((p - q) ln(p / q)) of the shares (Jeffreys 1946). Half an observation is added to each bin, so that an empty one
+    counts and is not infinite (Krichevsky and Trofimov 1981).
     """
     p, q = _shares(counts), _shares(expected)
     index: npt.NDArray[np.float64] = ((p - q) * np.log(p / q)).sum(axis=-1)
@@ -36,7 +37,7 @@ class Drift:
     """The newest inputs of one process. What an answer adds costs the same however large the window is."""
 
     def __init__(self, baseline: Baseline, show: Callable[[str, float], None]) -> None:
-        """Start with no input; `show` is given each feature's index once the window is full.
+        """Start with no input; `show` gets each feature's index once the window is full.
 
         Fewer inputs prove nothing.
         """
@@ -49,7 +50,10 @@ class Drift:
         self._unseen = 0
 
     def answered(self, features: Mapping[str, float]) -> None:
-        """Count one answer by the value of each feature: a number that is binned, or the place of a bin."""
+        """Count one answer by the value of each feature.
+
+        A value is a number that is binned, or the place of a bin.
+        """
         new = [
             int(features[name]) if edges is None else bisect_right(edges, features[name])
             for name, edges in self._edges.items()

@@ -14,7 +14,7 @@ _NAME = re.compile(r"predictions-[0-9]{20}-[0-9]+\.jsonl")
 
 
 def log_files(directory: Path) -> list[Path]:
-    """Return the files of a log, oldest first; other files and symbolic links are none of them."""
+    """Return the files of a log, oldest first, without other files or symbolic links."""
     return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name) and not path.is_symlink())
 
 
@@ -22,7 +22,10 @@ class LogFiles:
     """Appends lines to files of this process; those of others, before it and beside it, count for the bound."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
-        """Bound all files of the log in `directory` by `max_bytes`; the directory is made when it is first needed."""
+        """Bound all files of the log in `directory` by `max_bytes`.
+
+        The directory is made when it is first needed.
+        """
         self._directory = directory
         self._max_bytes = max_bytes
         self._file_bytes = max_bytes // FILES
@@ -30,7 +33,10 @@ class LogFiles:
         self._size = 0
 
     def append(self, line: bytes) -> None:
-        """Write a line whole or not at all. Raises OSError when it cannot be, or is larger than a file may get."""
+        """Write a line whole or not at all.
+
+        Raises OSError when the line cannot be written, or is larger than a file may get.
+        """
         if len(line) > self._file_bytes:
             raise OSError(errno.EFBIG, f"a line of {len(line)} bytes, a file has at most {self._file_bytes}")
         if self._file is None or self._size + len(line) > self._file_bytes:
@@ -66,7 +72,10 @@ class LogFiles:
             return file
 
     def _make_room(self) -> None:
-        """Delete the oldest files that nobody writes, until one more fits. Raises OSError when none is left."""
+        """Delete the oldest files that nobody writes, until one more fits.
+
+        Raises OSError when none is left.
+        """
         sizes = {path: path.stat().st_size for path in log_files(self._directory)}
         finished = [path for path in sizes if not _is_written(path)]
         # The others may still grow.

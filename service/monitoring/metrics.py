@@ -103,7 +103,10 @@ class Metrics(Observer):
         self._shown = now
 
     def predicted(self, labels: Sequence[str], confidence: float | None) -> None:
-        """Count one answer with these labels; `confidence` is the probability of the likeliest label, if it has one."""
+        """Count one answer with these labels.
+
+        `confidence` is the probability of the likeliest label, if it has one.
+        """
         for label in labels:
             self.predictions_total.labels(label).inc()
         if confidence is not None:
@@ -114,11 +117,17 @@ class Metrics(Observer):
         self.drift_psi.labels(feature).set(index)
 
     def logged(self, outcome: str) -> None:
-        """Count a sampled input by what became of its line in the prediction log; any thread may call it."""
+        """Count a sampled input by what became of its line in the prediction log.
+
+        Any thread may call it.
+        """
         self.prediction_log_total.labels(outcome).inc()
 
     def prepare(self, labels: Sequence[str]) -> None:
-        """Show every series at zero from the start, so that a first event is an increase and not a new series."""
+        """Show every series at zero from the start.
+
+        A first event is then an increase and not a new series.
+        """
         for label in labels:
             self.predictions_total.labels(label)
         for error in REQUEST_ERRORS:

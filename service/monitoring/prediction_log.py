@@ -92,7 +92,10 @@ class PredictionLog:
     def __init__(
         self, directory: Path, share: float, max_bytes: int, *, texts: bool, count: Callable[[str], None]
     ) -> None:
-        """Log a `share` of all inputs. `count` is called with the outcome of each sampled one, one of OUTCOMES."""
+        """Log a `share` of all inputs.
+
+        `count` is called with the outcome of each sampled input, one of OUTCOMES.
+        """
         self._share = share
         self._texts = texts
         self._count = count

@@ -35,7 +35,10 @@ class Recorder:
             )
 
     def keep(self, rows: Sequence[InputRow]) -> list[SampledInput | None]:
-        """Keep of each input what its line in the log will need, or None: its texts are given up before it waits."""
+        """Keep of each input what its line in the log will need, or None.
+
+        The texts of an input are given up before it waits.
+        """
         log = self._log
         return [None] * len(rows) if log is None else [log.keep(row) for row in rows]
 

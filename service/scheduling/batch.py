@@ -18,7 +18,10 @@ class BatchShape:
             raise ValueError(f"token_budget and max_items must be at least 1, padding_bound from 0 to 1: {self}")
 
     def fits(self, items: int, tokens: int, longest: int) -> bool:
-        """Return whether `items` items with `tokens` tokens in all, the longest of `longest`, are within bounds."""
+        """Return true if a batch of `items` items is within bounds.
+
+        It has `tokens` tokens in all, and its longest item has `longest`.
+        """
         padded = items * longest
         padding_ratio = (padded - tokens) / padded
         return items <= self.max_items and padded <= self.token_budget and padding_ratio <= self.padding_bound

@@ -18,13 +18,19 @@ class DrainRate:
         self._slot_seconds = 0.0
 
     def record(self, tokens: int, slot_seconds: float) -> None:
-        """Count a batch of `tokens` tokens that took `slot_seconds`: its seconds times the slots it occupied."""
+        """Count a batch of `tokens` tokens that took `slot_seconds`.
+
+        These are its seconds times the slots that it occupied.
+        """
         kept = math.exp(-slot_seconds / (MEMORY_S * self._slots))
         self._tokens = kept * self._tokens + tokens
         self._slot_seconds = kept * self._slot_seconds + slot_seconds
 
     def seconds(self, tokens: int) -> float:
-        """Return the seconds until all slots will have computed `tokens` tokens; 0 before anything was measured."""
+        """Return the seconds until all slots will have computed `tokens` tokens.
+
+        They are 0 before anything was measured.
+        """
         return tokens * self._slot_seconds / (self._tokens * self._slots) if self._tokens else 0.0
 
     def retry_after_s(self, tokens: int) -> float:

@@ -49,7 +49,10 @@ class WaitingRoom(Generic[_EntryT]):
         return iter(self._arrivals)
 
     def add(self, entry: _EntryT, tokens: int) -> None:
-        """Let `entry` wait, as the youngest; `tokens` is its length, at least 1. It must not be waiting already."""
+        """Let `entry` wait, as the youngest.
+
+        Its length is `tokens`, at least 1. It must not be waiting already.
+        """
         self._arrivals[entry] = tokens
         self.tokens += tokens
         if tokens not in self._by_length:
@@ -69,10 +72,11 @@ class WaitingRoom(Generic[_EntryT]):
             del self._lengths[bisect_left(self._lengths, tokens)]
 
     def take(self, shape: BatchShape, slots: int = 1) -> list[_EntryT]:
-        """Remove and return the next batch: the oldest entry, and with it the nearest in length that `shape` allows.
+        """Remove and return the next batch.
 
-        Of equal lengths the older goes first, of equally near lengths the shorter. With several idle `slots` the batch
-        stops at its share of the waiting tokens, so that the others get theirs. The room must not be empty.
+        It has the oldest entry, and with it the nearest in length that `shape` allows. Of equal lengths the older goes
+        first, of equally near lengths the shorter. With several idle `slots` the batch stops at its share of the
+        waiting tokens, so that the other slots get theirs. The room must not be empty.
         """
         oldest, anchor = next(iter(self._arrivals.items()))
         share = math.ceil(self.tokens / slots)
@@ -93,7 +97,10 @@ class WaitingRoom(Generic[_EntryT]):
             longest = max(longest, length)
 
     def _nearest(self, anchor: int) -> list[int]:
-        """Return the waiting lengths next to `anchor`, at most one below and one not below, nearest first."""
+        """Return the waiting lengths next to `anchor`, nearest first.
+
+        There is at most one below it, and at most one that is not below it.
+        """
         place = bisect_left(self._lengths, anchor)
         return sorted(self._lengths[max(place - 1, 0) : place + 1], key=lambda length: abs(length - anchor))
 
@@ -111,13 +118,19 @@ class Ahead(Generic[_EntryT]):
         return len(self._lengths)
 
     def add(self, batch: Hashable, entries: list[tuple[_EntryT, int]]) -> None:
-        """Let the entries of `batch`, each with its length in tokens, wait behind the batches before it."""
+        """Let the entries of `batch` wait behind the batches before it.
+
+        Each entry comes with its length in tokens.
+        """
         self._batches[batch] = entries
         self._lengths.update(entries)
         self.tokens += sum(tokens for _, tokens in entries)
 
     def slot_freed_by(self, batch: Hashable) -> None:
-        """Give the slot of `batch`, which is done, to the oldest that waits, unless `batch` waited itself."""
+        """Give the slot of `batch`, which is done, to the oldest batch that waits.
+
+        If `batch` itself waited, it alone stops waiting.
+        """
         if self._batches:
             for entry, _ in self._batches.pop(batch if batch in self._batches else next(iter(self._batches))):
                 self.discard(entry)

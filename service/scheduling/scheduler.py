@@ -45,7 +45,10 @@ class Observer:
     """Is told, on the event loop, what the scheduler does. This one ignores it; the metrics override it."""
 
     def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """Note a batch of `n_items` items with `tokens` tokens, `padded_tokens` with padding, computed in `seconds`."""
+        """Note a batch of `n_items` items, computed in `seconds`.
+
+        It has `tokens` tokens, and `padded_tokens` with padding.
+        """
 
     def queued(self, seconds: float) -> None:
         """Note an item whose computation started `seconds` after it was submitted."""
@@ -54,7 +57,7 @@ class Observer:
         """Show the queue and the slots as they are now."""
 
     def rejected(self, reason: str) -> None:
-        """Note a submission without an answer, however many its items; `reason` is the error's."""
+        """Note a submission without an answer, of any size; `reason` is the error's."""
 
 
 @dataclass(eq=False, slots=True)
@@ -141,10 +144,11 @@ class Scheduler(Generic[Item, _ResultT]):
         return min(self._taken, self._slots)
 
     async def submit(self, items: Sequence[tuple[Item, int]], *, deadline: float | None = None) -> list[_ResultT]:
-        """Compute `items`, each with its length in tokens, at least 1; return one result per item, in order.
+        """Compute `items`, and return one result per item, in order.
 
-        All of them are admitted, or none; when one fails, all fail. `deadline` is a time on the scheduler's clock.
-        A cancelled submission leaves the queue at once; only what of it already runs is computed, and thrown away.
+        Each item comes with its length in tokens, at least 1. All of them are admitted, or none; when one fails, all
+        fail. `deadline` is a time on the scheduler's clock. A cancelled submission leaves the queue at once; only what
+        of it already runs is computed, and thrown away.
 
         Raises Overloaded, TooLarge, ShuttingDown, DeadlineExceeded or InferenceFailed.
         """
@@ -170,7 +174,10 @@ class Scheduler(Generic[Item, _ResultT]):
                 timer.cancel()
 
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Stop admitting, wait at most `timeout_s` seconds until all that was admitted is done, then `close`."""
+        """Stop admitting, wait until all that was admitted is done, then `close`.
+
+        The wait takes at most `timeout_s` seconds.
+        """
         self._draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -179,16 +186,19 @@ class Scheduler(Generic[Item, _ResultT]):
         self.close()
 
     def close(self) -> None:
-        """Stop admitting, answer what is not done with ShuttingDown, and shut the executor without waiting."""
+        """Stop admitting, and answer what is not done with ShuttingDown.
+
+        The executor is shut without waiting.
+        """
         self._draining = True
         for request, _ in [*self._room, *chain.from_iterable(self._computing.values())]:
             self._refuse(request, ShuttingDown("the server shut down before this request was done"))
         self._executor.shutdown(wait=False)
 
     def require_room(self, tokens: int, deadline: float) -> None:
-        """Raise, and count, Overloaded when an item of `tokens` tokens may not wait now, though it may at other times.
+        """Raise and count Overloaded when an item of `tokens` tokens may not wait now.
 
-        For asking before anything was spent on a request that would be refused anyway.
+        It may wait at other times. This is checked before anything is spent on a request that would be refused anyway.
         """
         fits = self._limits.admit(1, tokens)
         if fits and not self._limits.admit(self.waiting_items + 1, self.waiting_tokens + tokens):
@@ -196,13 +206,19 @@ class Scheduler(Generic[Item, _ResultT]):
         self._require_time(tokens, deadline)
 
     def _require_time(self, tokens: int, deadline: float | None) -> None:
-        """Refuse what would only miss its deadline: computed, it costs the time that others need."""
+        """Refuse a request that would only miss its deadline.
+
+        Computed, it would cost the time that other requests need.
+        """
         left = math.inf if deadline is None else deadline - self._clock()
         if self.waiting_items and self._rate.seconds(self.waiting_tokens + tokens) > DEADLINE_SHARE * left:
             self._reject(self._overloaded("the queue is longer than the time that this request has"))
 
     def _admit(self, items: int, tokens: int, deadline: float | None) -> None:
-        """Raise, and count, when a submission of `items` items with `tokens` tokens in all may not wait."""
+        """Raise and count the error of a submission that may not wait.
+
+        It has `items` items with `tokens` tokens in all.
+        """
         if self._draining:
             self._reject(ShuttingDown("the server is shutting down"))
         if not self._limits.admit(items, tokens):
@@ -221,7 +237,10 @@ class Scheduler(Generic[Item, _ResultT]):
         raise error
 
     def _dispatch(self, wide: Runner[Item, _ResultT] | None = None) -> None:
-        """Give every free seat a batch, as long as one can be formed; with `wide`, that runner and all seats."""
+        """Give every free seat a batch, as long as one can be formed.
+
+        With `wide`, a batch gets that runner and all seats.
+        """
         while self._room and self._seat_is_free():
             batch = self._room.take(self._shape, max(self._slots - self._taken, 1))
             now = self._clock()
@@ -260,7 +279,10 @@ class Scheduler(Generic[Item, _ResultT]):
         computing.add_done_callback(partial(self._finish, seats, slots))
 
     def _compute(self, batch: _Batch[Item, _ResultT], wide: Runner[Item, _ResultT] | None) -> _Computed[Item, _ResultT]:
-        """Run in a thread what of `batch` is still waited for, with a runner that nobody else uses meanwhile."""
+        """Run in a thread what of `batch` is still waited for.
+
+        No other batch uses its runner meanwhile.
+        """
         batch = [(request, index) for request, index in batch if not request.answer.done()]
         started = self._clock()
         runner = wide or self._runners.get()
@@ -300,7 +322,10 @@ class Scheduler(Generic[Item, _ResultT]):
         self._refuse(request, DeadlineExceeded("the deadline passed before the answer was ready"))
 
     def _refuse(self, request: _Request[Item, _ResultT], error: RequestError) -> None:
-        """Answer `request` with `error`, unless it has its answer; its waiting items leave the queue."""
+        """Answer `request` with `error`, unless it has its answer.
+
+        Its waiting items leave the queue.
+        """
         if not request.answer.done():
             request.answer.set_exception(error)
             self._observer.rejected(error.reason)
@@ -317,7 +342,7 @@ class Scheduler(Generic[Item, _ResultT]):
 
 
 def _outcomes(run: Runner[Item, _ResultT], items: Sequence[Item]) -> list[_ResultT | InferenceFailed]:
-    """Run a batch; when it raises, run its items one by one, so that a bad one fails alone."""
+    """Run a batch; when it raises, run each item alone, so that only a bad one fails."""
     if not items:
         return []
     try:

@@ -21,7 +21,10 @@ class Decoder:
     watched = True
 
     def __init__(self, encoder: ImageEncoder, most_waiting: int) -> None:
-        """Let at most `most_waiting` images wait; a request of more is taken when no other waits."""
+        """Let at most `most_waiting` images wait.
+
+        A request of more is taken when no other waits.
+        """
         self._encoder = encoder
         self._most_waiting = most_waiting
         self._most_pixels = TOGETHER * encoder.limits.max_pixels
@@ -29,10 +32,10 @@ class Decoder:
         self._waiting = 0
 
     async def encode(self, rows: Sequence[InputRow], *, truncate: bool, single: bool, deadline: float) -> list[Pixels]:
-        """Decode each image by `deadline` on the clock `time.monotonic`; on cancellation the rest is left.
+        """Decode each image by `deadline` on the clock `time.monotonic`.
 
-        An image is never cut, whatever `truncate` is. Raises Overloaded, DeadlineExceeded, and for what an image is
-        InvalidRequest and TooLarge.
+        On cancellation the rest is left. An image is never cut, whatever `truncate` is. Raises Overloaded,
+        DeadlineExceeded, and for what an image is InvalidRequest and TooLarge.
         """
         del truncate
         if self._waiting and self._waiting + len(rows) > self._most_waiting:

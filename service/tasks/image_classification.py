@@ -34,9 +34,10 @@ class ImageClassification(Task):
 
     @classmethod
     def open(cls, root: Path, settings: InputSettings, limits: Limits, target: Target, columns: Columns) -> Self:
-        """Return the task. Raises BundleError when Pillow is missing, or the bundle does not say how large images are.
+        """Return the task of these settings and limits.
 
-        `root` and `columns` are not needed: the settings are all of the processor, and an image has no second part.
+        Raises BundleError when Pillow is missing, or the bundle does not give the size of images. `root` and `columns`
+        are not needed: the settings are all of the processor, and an image has no second part.
         """
         del columns
         if not isinstance(settings, ImageSettings) or not isinstance(limits, ImageLimits):

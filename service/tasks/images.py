@@ -74,7 +74,7 @@ class ImageEncoder:
         self._decoding = threading.Lock()
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Pixels:  # noqa: ARG002
-        """Encode one image, which is base64 or a data URL; safe to call from several threads.
+        """Encode one image, base64 or a data URL; safe to call from several threads.
 
         It is never cut, whatever `truncate` is. Raises InvalidRequest and TooLarge, which name `field`.
         """
@@ -90,13 +90,19 @@ class ImageEncoder:
 
 
 def data_url(content: bytes) -> str:
-    """Return an image file as text, as every place that holds texts can carry it (RFC 2397)."""
+    """Return an image file as text (RFC 2397).
+
+    Every place that holds texts can carry it.
+    """
     kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def decoded(text: str, field: str = "`inputs`") -> bytes:
-    """Return the bytes of a file that was sent as base64 or a data URL. Raises InvalidRequest, which names `field`."""
+    """Return the bytes of a file that was sent as base64 or a data URL.
+
+    Raises InvalidRequest, which names `field`.
+    """
     start = DATA_URL.match(text[:64])
     try:
         return base64.b64decode(text[start.end() if start else 0 :], validate=True)
@@ -105,9 +111,10 @@ def decoded(text: str, field: str = "`inputs`") -> bytes:
 
 
 def open_image(content: bytes, max_pixels: int, field: str = "`inputs`") -> "Image":
-    """Open a PNG or JPEG file as an RGB image, upright. Raises InvalidRequest and TooLarge, which name `field`.
+    """Open a PNG or JPEG file as an RGB image, upright.
 
-    Its size is known, and bounded, before a pixel is decoded.
+    Raises InvalidRequest and TooLarge, which name `field`. The size of the image is known, and bounded, before a pixel
+    is decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -135,9 +142,10 @@ def open_image(content: bytes, max_pixels: int, field: str = "`inputs`") -> "Ima
 
 
 def pixel_values(image: "Image", settings: ImageSettings) -> FloatArray:
-    """Return float32 [3, height, width] of an RGB image, by the arithmetic of transformers' image processors.
+    """Return the pixel values of an RGB image, float32 [3, height, width].
 
-    Raises TooLarge where it would have more than MOST_PIXELS on the way.
+    The arithmetic is that of transformers' image processors. Raises TooLarge where the image would have more than
+    MOST_PIXELS on the way.
     """
     from PIL.Image import Resampling
 
@@ -174,7 +182,7 @@ def _require_size(width: int, height: int, max_pixels: int, field: str) -> None:
 
 
 def _upright(orientation: object) -> "Transpose | None":
-    """Return how to turn an image upright, by the EXIF standard; None where nothing is to do."""
+    """Return how to turn an image upright, by the EXIF standard; None without a turn."""
     from PIL.Image import Transpose
 
     turns = {

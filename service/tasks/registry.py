@@ -11,14 +11,20 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in (TextClassification,
 
 
 def task_class(name: str) -> type[Task]:
-    """Return the task of this name. Raises BundleError for one that this version does not serve."""
+    """Return the task of this name.
+
+    Raises BundleError for one that this version does not serve.
+    """
     if name not in TASKS:
         raise BundleError(f"the task {name!r} is not served by this version, which has {', '.join(TASKS)}")
     return TASKS[name]
 
 
 def task_of(bundle: Bundle) -> Task:
-    """Return the task of a bundle, its processor opened. Raises BundleError when it cannot be read."""
+    """Return the task of a bundle, its processor opened.
+
+    Raises BundleError when it cannot be read.
+    """
     manifest = bundle.manifest
     return task_class(manifest.task).open(
         bundle.root / "processor", bundle.processor, manifest.limits, manifest.target, manifest.columns

@@ -31,7 +31,10 @@ class Encoded(Protocol):
 
     @property
     def identity(self) -> list[int]:
-        """Numbers that are the same for the same encoded input: token ids, or a digest of pixel values."""
+        """Return numbers that are the same for the same encoded input.
+
+        They are token ids, or a digest of pixel values.
+        """
 
     def __len__(self) -> int: ...
 
@@ -44,7 +47,10 @@ class Encoder(Protocol):
         """The bundle's processor settings."""
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Encoded:
-        """Encode one text, pair, or image in base64. Raises RequestError, which names `field`."""
+        """Encode one text, pair, or image in base64.
+
+        Raises RequestError, which names `field`.
+        """
 
     def collate(self, batch: Sequence[Any]) -> Feed:
         """Return one batch as the graph takes it."""
@@ -59,7 +65,10 @@ class Intake(Protocol):
     async def encode(
         self, rows: Sequence[InputRow], *, truncate: bool, single: bool, deadline: float
     ) -> Sequence[Encoded]:
-        """Encode the rows of one request by `deadline` on the clock `time.monotonic`. Raises RequestError."""
+        """Encode the rows of one request by `deadline` on the clock `time.monotonic`.
+
+        Raises RequestError.
+        """
         ...
 
     def close(self) -> None:
@@ -88,11 +97,14 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def open(cls, root: Path, settings: InputSettings, limits: Limits, target: Target, columns: Columns) -> Self:
-        """Open the processor in the directory `root`. Raises BundleError when it cannot be read."""
+        """Open the processor in the directory `root`.
+
+        Raises BundleError when it cannot be read.
+        """
 
     @classmethod
     def waiting_token_bytes(cls, bundle: Bundle) -> int:
-        """Return the memory that a waiting token takes, in bytes: a token's id and what holds it."""
+        """Return the bytes that a waiting token takes: a token's id and what holds it."""
         del bundle
         return WAITING_TOKEN
 
@@ -117,7 +129,10 @@ class Task(ABC):
         """Return the encoder of requests, in which at most `most_waiting` inputs wait."""
 
     def read(self, request: PredictRequest, max_inputs: int) -> tuple[list[InputRow], bool]:
-        """Return the inputs of a request, and whether it is a single one. Raises InvalidRequest and TooLarge."""
+        """Return the inputs of a request, and whether it is a single one.
+
+        Raises InvalidRequest and TooLarge.
+        """
         return rows_of(request, pairs=self.pairs, max_inputs=max_inputs)
 
     def collate(self, batch: Sequence[Encoded]) -> Feed:
@@ -125,11 +140,17 @@ class Task(ABC):
         return self.encoder.collate(batch)
 
     def answer(self, output: Float32s, scores: Float32s, request: PredictRequest) -> list[Prediction]:
-        """Return the answer to one input, best label first, from its output and scores, each float32 [labels]."""
+        """Return the answer to one input, best label first.
+
+        Its output and scores are each float32 [labels].
+        """
         return self.target.ranked(output if request.raw_scores else scores, request.top_k, by=output)
 
     def difference(self, scores: Float32s, expected: Sequence[float]) -> float:
-        """Return the distance of one row's scores from those of a golden row; infinite where they do not fit."""
+        """Return the distance of one row's scores from those of a golden row.
+
+        It is infinite where they do not fit.
+        """
         return self.target.distance(scores, np.asarray(expected)) if len(expected) == len(scores) else float("inf")
 
     def observe(self, encoded: Encoded, scores: Float32s) -> Observation:

@@ -22,7 +22,10 @@ class TextTask(Task):
 
     @classmethod
     def open(cls, root: Path, settings: InputSettings, limits: Limits, target: Target, columns: Columns) -> Self:
-        """Open tokenizer.json in `root`. Raises BundleError when it is none, or the settings are of images."""
+        """Open tokenizer.json in `root`.
+
+        Raises BundleError when it is no tokenizer, or the settings are of images.
+        """
         if not isinstance(settings, ProcessorSettings):
             raise BundleError(f"{root} holds the processor of an image model, and {cls.name} takes texts")
         tokenizer = TextTokenizer(root / "tokenizer.json", settings, limits.max_tokens)
@@ -48,7 +51,10 @@ class Tokenizing:
         self._encoder = encoder
 
     async def encode(self, rows: Sequence[InputRow], *, truncate: bool, single: bool, deadline: float) -> list[Encoded]:
-        """Tokenize each row. Raises InvalidRequest for a text without tokens, and TooLarge."""
+        """Tokenize each row.
+
+        Raises InvalidRequest for a text without tokens, and TooLarge.
+        """
         del deadline
         if sum(len(text) + len(pair or "") for text, pair in rows) > INLINE_CHARACTERS:
             return await asyncio.to_thread(self._encode, rows, truncate, single)

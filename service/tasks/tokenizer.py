@@ -35,7 +35,7 @@ class TextTokenizer:
     """The bundle's tokenizer: the same ids as the Hugging Face tokenizer gave in training (`verify` proves it)."""
 
     def __init__(self, tokenizer_file: Path, settings: ProcessorSettings, max_tokens: int) -> None:
-        """Read tokenizer.json; what it says about truncation and padding is replaced by ours.
+        """Read tokenizer.json, and replace its truncation and padding by ours.
 
         Raises BundleError when the file is not a tokenizer.
         """
@@ -55,9 +55,10 @@ class TextTokenizer:
         self._cut.enable_truncation(max_tokens, direction=settings.truncation_side)
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Tokens:
-        """Tokenize one text or a pair; safe to call from several threads, which it does not hold up.
+        """Tokenize one text or a pair.
 
-        Raises TooLarge, which names `field`, when there are more than `max_tokens` and `truncate` is false.
+        It is safe to call from several threads, and does not hold them up. Raises TooLarge, which names `field`, when
+        there are more than `max_tokens` and `truncate` is false.
         """
         tokenizer = self._cut if truncate else self._whole
         # `encode` computes the same ids and keeps the interpreter lock: the event loop would stand still meanwhile.
@@ -75,7 +76,10 @@ class TextTokenizer:
 
 
 def pad(batch: Sequence[Tokens], settings: ProcessorSettings) -> dict[str, IntMatrix]:
-    """Return `input_ids`, `attention_mask` and `token_type_ids`, each int64 [rows, longest]."""
+    """Return the padded arrays of a batch, each int64 [rows, longest].
+
+    They are `input_ids`, `attention_mask` and `token_type_ids`.
+    """
     longest = max(len(tokens) for tokens in batch)
     shape = (len(batch), longest)
     ids = np.full(shape, settings.pad_id, dtype=np.int64)

@@ -105,7 +105,10 @@ def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def edit_manifest(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest and make it consistent again, as someone would who wants the change to pass."""
+    """Change the manifest and make it consistent again.
+
+    Someone who wants the change to pass would do the same.
+    """
     content = json.loads((root / "manifest.json").read_text())
     change(content)
     content["own_sha256"] = ""

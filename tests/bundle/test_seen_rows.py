@@ -31,7 +31,7 @@ def test_others_are_hardly_ever_there_and_a_row_costs_four_bytes(rows: int) -> N
 
 
 def test_the_stated_rate_is_the_measured_one() -> None:
-    """A filter that is too full, as no bundle may hold: its rate is large enough to be counted."""
+    """The filter is too full for any bundle: its rate is large enough to be counted."""
     good = RowFilter.of(keys(0, 1000))
     full = good.model_copy(update={"rows": 4000, "bits": good.bits})
     bits = np.unpackbits(np.frombuffer(good.bits, np.uint8))

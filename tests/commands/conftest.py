@@ -24,7 +24,10 @@ def bentune(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Processes that a shell started in the background ignore SIGINT, and so do all that they start, unless told."""
+    """Set Python's default handler of SIGINT, and put the old one back.
+
+    Processes that a shell started in the background ignore SIGINT. So do all that they start, unless told otherwise.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -26,7 +26,10 @@ SHORT = ("--seconds", "0.5", "--warmup", "0.1")
 
 
 def test_the_pages_commands_run(tiny_tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shortened, and with a slower objective: two cores that other tests use promise nothing."""
+    """The commands run shortened, and with a slower objective.
+
+    Two cores that other tests use promise nothing.
+    """
     monkeypatch.setattr(knee, "MIN_STEP_S", 0.4)
     monkeypatch.setattr(knee, "GROWTH", 0.0)
     monkeypatch.setattr(knee, "RESOLUTION", 0.5)

@@ -31,7 +31,10 @@ SUPPORT = Path(__file__).parent.parent / "support"
 
 
 def comparison(decision: Decision, calls: list[Any]) -> SimpleNamespace:
-    """In the place of rollout.compare.compare: says `decision` and remembers what it was asked."""
+    """Return a stand-in for rollout.compare.compare that decides `decision`.
+
+    It appends the arguments of each call to `calls`, with the rows of the data.
+    """
 
     def compare(candidate: str, served: str, data: Path, **options: Any) -> Any:
         rows = [json.loads(line) for line in data.read_text().splitlines()]

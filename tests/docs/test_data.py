@@ -56,7 +56,7 @@ def test_data_care_page(tmp_path: Path) -> None:
 
 
 def test_multi_label_page(tmp_path: Path) -> None:
-    """Its recipe is read, its tables name metrics, and its numbers are those of the rows."""
+    """The recipe is read, the tables name metrics, the numbers are those of the rows."""
     page = PAGES / "multi-label.md"
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     read, all_of_it = commands_of(page)
@@ -82,7 +82,10 @@ def test_multi_label_page(tmp_path: Path) -> None:
 
 
 def test_images_page(tmp_path: Path) -> None:
-    """Its digits are written and read, its requests name files that are there, and its table is the code."""
+    """The page's digits are written and read, and its table matches the code.
+
+    The files that its requests name are there.
+    """
     page = PAGES / "images.md"
     for name in ("recipes", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)

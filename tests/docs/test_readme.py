@@ -17,7 +17,10 @@ def test_it_is_short() -> None:
 
 
 def test_the_commands_for_your_own_csv(tmp_path: Path) -> None:
-    """The recipe and its overrides are valid for a CSV with these columns, up to the training itself."""
+    """The recipe and its overrides are valid for a CSV with these columns.
+
+    The test goes up to the training itself.
+    """
     commands = next(block for block in blocks(README, "sh") if "yelp-stars" in block)
     line = commands.strip().splitlines()[0].replace(".venv/bin/", "").replace("bentune run", "bentune data")
     rows = [(f"a review about thing number {number}", str(number % 5 + 1)) for number in range(50)]
@@ -32,7 +35,10 @@ def test_the_picture_has_the_stages_in_their_order() -> None:
 
 
 def test_the_tree_has_a_line_for_every_folder() -> None:
-    """Every folder of the code, and the folders at the top of tests/ and of the repository."""
+    """Every folder of the code has a line.
+
+    So have the folders at the top of tests/ and of the repository.
+    """
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     files = [Path(name) for name in tracked if not name.startswith(".")]
     folders = {folder for file in files for folder in file.parents if folder != Path()}

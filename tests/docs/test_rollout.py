@@ -55,7 +55,10 @@ def test_compare_settings_table_is_the_code() -> None:
 
 @needs_kubectl
 def test_kubernetes_page(tmp_path: Path) -> None:
-    """Its overlays render with what `bentune capacity` writes, and its other commands name what these make."""
+    """The overlays render with what `bentune capacity` writes.
+
+    The other commands of the page name what the overlays make.
+    """
     page = PAGES / "kubernetes.md"
     (tmp_path / "k8s").symlink_to(ROOT / "k8s")
     for name, content in files_of(page).items():
@@ -94,7 +97,10 @@ DRY = ("create", "label", "apply")
 
 
 def run_dry(commands: list[str], objects: list[dict[str, Any]], cwd: Path) -> None:
-    """Every command is one that kubectl knows, with options it knows; what may be tried without a cluster is."""
+    """Check that kubectl has every command, with these options.
+
+    Commands that may be tried without a cluster are run dry.
+    """
     server = ApiServer(objects, existing=["bentune"])
     with http_server.serving(server) as url:
         for command in commands:

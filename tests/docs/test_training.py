@@ -62,7 +62,7 @@ def test_settings_page() -> None:
 
 
 def test_dry_run_page(tiny_recipe: Path, tmp_path: Path) -> None:
-    """Its command, with the recipe of the tiny model, prints every figure of the page's table."""
+    """The command prints every figure of the page's table for the tiny recipe."""
     page = (PAGES / "dry-run.md").read_text()
     (command,) = commands_of(PAGES / "dry-run.md")
     _, verb, recipe, *options = command.split()
@@ -77,7 +77,10 @@ def test_dry_run_page(tiny_recipe: Path, tmp_path: Path) -> None:
 
 
 def test_several_processes_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Launchers and commands take every option that it gives; the tests of processes run such commands."""
+    """Launchers and commands take every option that the page gives.
+
+    The tests of processes run such commands.
+    """
     page = PAGES / "several-processes.md"
     started = [line for line in commands_of(page) if "-m bentune" in line]
     assert len(started) == 4
@@ -116,7 +119,7 @@ def test_search_page(tmp_path: Path) -> None:
 
 
 def test_metrics_page(tiny_model: Path, tmp_path: Path) -> None:
-    """Its recipe has everything that the page explains, and its commands run with a small model."""
+    """The recipe has all that the page explains; its commands run with a small model."""
     explain, all_of_it = (shlex.split(command) for command in commands_of(PAGES / "metrics.md"))
     recipe = load_recipe(ROOT / explain[-1]).recipe
     assert (explain[-1], recipe.data.source) == (all_of_it[-1], "recipes/tickets.csv")
@@ -149,7 +152,7 @@ def test_report_page(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
 
 
 def test_smaller_models_page() -> None:
-    """Its recipes are valid with the overrides that it gives, and its tables are the code."""
+    """The recipes are valid with the page's overrides, and its tables match the code."""
     page = PAGES / "smaller-models.md"
     loaded = []
     for command in commands_of(page):

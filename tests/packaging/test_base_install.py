@@ -23,7 +23,10 @@ with running(sys.argv[1], cwd=Path("/")) as url:
 
 @pytest.fixture(scope="session")
 def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of a new environment with `uv pip install .` and no extra; the sources are a copy, as in an image."""
+    """Install the project without extras in a new environment; return its Python.
+
+    `uv pip install` runs on a copy of the sources, as in an image.
+    """
     place = tmp_path_factory.mktemp("base")
     source = place / "source"
     source.mkdir()

@@ -36,7 +36,7 @@ def names(count: int) -> list[str]:
 
 
 def sample(seed: int, rows: int, labels: int, scale: float = 2.0, drop: int = 0) -> tuple[Logits, Gold]:
-    """Draw logits and gold labels at random, the gold ones without the last `drop` labels of the map."""
+    """Draw random logits and gold labels; gold lacks the last `drop` labels."""
     rng = np.random.default_rng(seed)
     return rng.normal(scale=scale, size=(rows, labels)).astype(np.float32), rng.integers(0, labels - drop, size=rows)
 
@@ -145,7 +145,10 @@ def test_log_loss_is_clipped_as_scikit_learn_clips_it() -> None:
 
 
 def test_an_interval_is_the_spread_of_data_sets_drawn_from_the_rows() -> None:
-    """The same statistics, resample by resample and by other code, have the same percentiles up to chance."""
+    """Other code computes the same statistics, resample by resample.
+
+    Both have the same percentiles up to chance.
+    """
     logits, gold = sample(3, 300, 3)
     result = quality.classification(logits, gold, names(3), resamples=4000)
     predicted = logits.argmax(axis=1)

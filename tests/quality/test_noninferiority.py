@@ -19,7 +19,10 @@ THREE_SIGMA = 3 * (ALPHA * (1 - ALPHA) / SIMULATED) ** 0.5
 
 
 def by_likelihood(gained: int, lost: int, rows: int, difference: float) -> float:
-    """Tango's Z with the most likely share of lost rows found by a search rather than by the quadratic."""
+    """Return Tango's Z with the most likely share of lost rows.
+
+    A search finds the share, rather than the quadratic.
+    """
 
     def unlikely(share: float) -> float:
         cells = (share + difference, share, 1 - 2 * share - difference)
@@ -34,12 +37,18 @@ def by_likelihood(gained: int, lost: int, rows: int, difference: float) -> float
 
 
 def test_tangos_own_example() -> None:
-    """Disinfection of contact lenses (Tango 1998, Miyanaga's data): 44 pairs, 0 and 1 discordant, margin 10 %."""
+    """The data are on disinfecting contact lenses: 44 pairs, 0 and 1 discordant.
+
+    Their source is Tango 1998 (Miyanaga's data). The margin is 10 %.
+    """
     assert statistic(0, 1, 44, -0.1) == pytest.approx(1.709, abs=5e-4)
 
 
 def test_the_published_interval_of_a_textbook() -> None:
-    """Airway responsiveness, 21 pairs (Fagerland, Lydersen and Laake 2014): Tango's 95 % limits."""
+    """The data are on airway responsiveness: 21 pairs, Tango's 95 % limits.
+
+    Their source is Fagerland, Lydersen and Laake 2014.
+    """
     value, low, high = interval(1, 7, 21, 0.025, correction=0.0)
     assert (round(value, 3), round(low, 3), round(high, 3)) == (-0.286, -0.517, -0.026)
 

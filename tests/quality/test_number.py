@@ -102,7 +102,10 @@ def test_a_contest_is_won_by_smaller_errors_and_its_test_is_scipys() -> None:
 
 
 def test_a_model_that_lost_the_margin_seldom_passes_and_an_equal_one_does_with_the_rows_asked_for() -> None:
-    """2,000 models whose errors are larger by the margin: at most one in twenty may be promoted."""
+    """At most one in twenty of 2,000 models that lost the margin may be promoted.
+
+    The errors of these models are larger by the margin.
+    """
     rng = np.random.default_rng(4)
     passed = 0
     for _ in range(2000):

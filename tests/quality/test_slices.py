@@ -124,7 +124,10 @@ def test_equal_models_are_rarely_vetoed(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(("lost", "vetoes"), [(5, True), (4, True), (3, False), (1, False)])
 def test_a_frozen_slice_vetoes_by_a_loss_that_would_elsewhere_be_no_certain_one(lost: int, vetoes: bool) -> None:
-    """40 rows that lose four while 400 others gain twenty: not significant, and by ten points."""
+    """A slice of 40 rows loses four, while 400 other rows gain twenty.
+
+    The loss is ten points, and not significant.
+    """
     gold = [0, 1] * 220
     was, new = gold.copy(), gold.copy()
     was[40:60] = [1 - label for label in was[40:60]]

@@ -29,7 +29,10 @@ TAGS = [f"{NAME}:{version}" for version in VERSIONS]
 
 @pytest.fixture
 def store(tiny_bundle: Path) -> Iterator[Callable[..., Bundle]]:
-    """Put copies of the tiny bundle into the store, as versions of one name; all are gone after the test."""
+    """Put copies of the tiny bundle into the store, as versions of one name.
+
+    All are deleted after the test.
+    """
 
     def put(version: str, parent: Bundle | None = None, rows: int = 300, **recipe: Any) -> Bundle:
         manifest = open_bundle(tiny_bundle).manifest

@@ -81,7 +81,10 @@ class Work:
         return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
     def goes_on_at(self, row: int, **options: Any) -> None:
-        """Finish the work, and see that rows before this one are not scored again and that all are written."""
+        """Finish the work, and check that only rows from this one on are scored.
+
+        All rows must be written.
+        """
         scorer = FakeScorer()
         summary = self.predict(scorer, **options)
         assert (summary.rows, summary.resumed_at) == (10, row)

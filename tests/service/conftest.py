@@ -13,7 +13,10 @@ from served import Server, own_home, slow, started, storing
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> prometheus_client.CollectorRegistry:
-    """Where the metrics of this test go: the process's own registry takes each name only once."""
+    """Give the metrics of this test a registry of their own.
+
+    The process's own registry takes each name only once.
+    """
     fresh = prometheus_client.CollectorRegistry()
     for kind in ("Counter", "Gauge", "Histogram"):
         monkeypatch.setattr(prometheus_client, kind, partial(getattr(prometheus_client, kind), registry=fresh))
@@ -43,7 +46,10 @@ def server(tiny_tag: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., contextlib.AbstractContextManager[Server]]:
-    """Start a server of `what`, a Bento's tag or ".", for as long as the context lasts; it need not become ready."""
+    """Return a function that starts a server for as long as its context lasts.
+
+    The server is of `what`, a Bento's tag or ".". It need not become ready.
+    """
 
     def start(what: str, *arguments: str, **more: Any) -> contextlib.AbstractContextManager[Server]:
         return started(tmp_path_factory.mktemp("server"), what, *arguments, **more)

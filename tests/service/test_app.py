@@ -250,7 +250,10 @@ def test_a_text_with_too_many_tokens_is_named_by_its_place(make: Callable[..., R
 
 
 def test_a_text_without_any_token_is_invalid(make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blanks are no tokens for a tokenizer that adds no special ones, and the model cannot take a row without any."""
+    """Blanks are no tokens for a tokenizer that adds no special ones.
+
+    The model cannot take a row without any token.
+    """
 
     async def test() -> None:
         rig = make()
@@ -281,7 +284,10 @@ def test_a_full_queue_is_answered_429_with_a_whole_number_of_seconds(make: Calla
 
 
 def test_a_long_text_that_will_be_cut_is_not_refused_for_its_length(make: Callable[..., Rig]) -> None:
-    """Its body would hold more tokens than the queue has room for; what is left of it does not."""
+    """The body would hold more tokens than the queue has room for.
+
+    The text that is left after the cut does not.
+    """
 
     async def test() -> None:
         rig = make(queue_tokens=64)

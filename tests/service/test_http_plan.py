@@ -32,7 +32,10 @@ PLAN = Plan(
 
 @pytest.fixture(scope="module")
 def fallen_back(share_bundle: Callable[..., str], serve: Callable[..., AbstractContextManager[Any]]) -> Iterator[Any]:
-    """A server of a bundle whose winner needs a provider that is missing, and whose second gives other scores here."""
+    """Yield a server of a bundle whose first two variants cannot serve here.
+
+    The winner needs a provider that is missing, and the second gives other scores here.
+    """
 
     def change(root: Path) -> None:
         for variant in ("int8-nncf", "int8-static"):

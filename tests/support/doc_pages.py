@@ -35,12 +35,15 @@ def commands_of(page: Path) -> list[str]:
 
 
 def values_of(page: Path) -> dict[str, str]:
-    """The first two cells of each table row that begins with a name in backticks: the name and its default."""
+    """Return the names and defaults in the page's tables.
+
+    They are the first two cells of each table row that begins with a name in backticks.
+    """
     return dict(re.findall(r"^\| `([\w.]+)` \| `?(.*?)`? \|", page.read_text(), re.MULTILINE))
 
 
 def defaults_of(settings: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """The names of a section's keys and their defaults as JSON, empty where a value is required."""
+    """Return a section's keys and their defaults as JSON, empty for required ones."""
     return {
         f"{prefix}{name}": "" if field.is_required() else json.dumps(field.default)
         for name, field in settings.model_fields.items()
@@ -58,7 +61,10 @@ def shell(command: str, cwd: Path) -> str:
 
 
 def run(command: str, cwd: Path) -> str:
-    """Run a `bentune` command in this process, which has its libraries loaded already; return both outputs."""
+    """Run a `bentune` command in this process and return both outputs.
+
+    This process has the libraries loaded already.
+    """
     program, *arguments = shlex.split(command, comments=True)
     assert program == "bentune", command
     with contextlib.chdir(cwd):

@@ -16,7 +16,10 @@ from training.recipe.recipe import Recipe
 
 @pytest.fixture(autouse=True, scope="session")
 def no_hub() -> Iterator[None]:
-    """Every test behaves as on a machine without a network; it also cannot leak what it tests."""
+    """Make every test behave as on a machine without a network.
+
+    No test can leak what it tests either.
+    """
     from huggingface_hub import constants
 
     from training.sources import locate
@@ -52,13 +55,19 @@ def lora_recipe(shared: Path, tiny_model: Path, tiny_csv: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def lora_run(shared: Path, lora_recipe: Path) -> Path:
-    """Directory of a run of LoRA, every stage done but `package`; treat it as read-only (copy it to change it)."""
+    """Return the directory of a LoRA run with every stage done but `package`.
+
+    Treat it as read-only, and copy it to change it.
+    """
     return run_in(once(shared / "lora-run", lambda place: run_recipe(lora_recipe, place, package=False)))
 
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[[Path], Path]:
-    """Copy a run; returns the directory of runs that holds the copy, for RunDir.open or --runs."""
+    """Return a function that copies a run and returns the copy's directory of runs.
+
+    That directory is for RunDir.open or --runs.
+    """
 
     def copy(root: Path) -> Path:
         shutil.copytree(root, tmp_path / "runs" / root.parent.name / root.name)
@@ -82,7 +91,10 @@ def context(tmp_path: Path) -> Callable[..., Context]:
 
 @pytest.fixture
 def stop_at() -> Iterator[Callable[[int], None]]:
-    """Interrupt what trains next in the middle of a step, counted from 1 over all its phases; step 0 never comes."""
+    """Interrupt the next training in the middle of a step.
+
+    Steps are counted from 1 over all its phases. Step 0 never comes.
+    """
     from transformers import Trainer
 
     with pytest.MonkeyPatch.context() as patch:

@@ -159,7 +159,10 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
 
 @pytest.fixture
 def stores(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The BentoML stores, on the small disk; the process that builds a Bento finds them through the environment."""
+    """Yield the home of the BentoML stores, on the small disk.
+
+    The process that builds a Bento finds them through the environment.
+    """
     home = small_disk / "bentoml"
     monkeypatch.setenv("BENTOML_HOME", str(home))
     for name in ("models", "bentos"):

@@ -28,7 +28,10 @@ class SampledRows:
 
 
 def read_sample(file: Path, most: int, seed: int) -> SampledRows:
-    """Read up to `most` rows, those whose texts have the smallest hashes under the seed, in that order."""
+    """Read up to `most` rows, chosen and ordered by the hashes of their texts.
+
+    The rows whose texts have the smallest hashes under the seed are read, in the order of the hashes.
+    """
     hashes: list[int] = []
     parquet = pq.ParquetFile(file)
     for batch in parquet.iter_batches(columns=["text"]):

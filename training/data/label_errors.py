@@ -74,7 +74,7 @@ class LabelErrors:
         )
 
     def without_removed(self, result: DataResult) -> DataResult:
-        """Return the data stage's result without the rows that were removed from the training rows."""
+        """Return the data stage's result without the removed training rows."""
         if not self.removed:
             return result
         left = {label: rows - self.gone[label] for label, rows in result.rows_by_label["train"].items()}
@@ -89,13 +89,13 @@ class LabelErrors:
 
 
 def find_label_errors(work: Path, labels: Sequence[str], recipe: Recipe, report: Reporter) -> LabelErrors:
-    """Write doubtful.jsonl into `work`; with `remove` drop doubtful rows from train.parquet alone.
+    """Write doubtful.jsonl into `work`.
 
-    Training rows are judged out of fold, the others by a classifier of all training rows, so that the removed rows do
-    not depend on the test set. The choice of doubtful rows follows Northcutt et al. 2021,
-    https://arxiv.org/abs/1911.00068 (cleanlab), for multi-label rows Thyagarajan et al. 2022,
-    https://arxiv.org/abs/2211.13895. In large data only as many rows as MOST_ROWS and MOST_SCORES allow are judged, the
-    same ones for any order of the file.
+    With `remove`, doubtful rows are dropped from train.parquet alone. Training rows are judged out of fold, the others
+    by a classifier of all training rows, so that the removed rows do not depend on the test set. The choice of doubtful
+    rows follows Northcutt et al. 2021, https://arxiv.org/abs/1911.00068 (cleanlab), for multi-label rows Thyagarajan et
+    al. 2022, https://arxiv.org/abs/2211.13895. In large data only as many rows as MOST_ROWS and MOST_SCORES allow are
+    judged, the same ones for any order of the file.
     """
     files = {name: file for name in SPLITS if (file := DataFiles(work).part(name)).is_file()}
     rows = sum(pq.read_metadata(file).num_rows for file in files.values())

@@ -36,11 +36,12 @@ SHOWN_LABELS = 20
 
 
 def run(context: Context) -> DataResult:
-    """Write each part as PART.parquet, and labels.json, rows.json, report.json and doubtful.jsonl.
+    """Write each part as PART.parquet.
 
-    Parts are train, test and, if requested, validation. With a parent also held_out.jsonl is written: the rows of
-    test.parquet for `bentune compare`, with the columns that the recipe's `compare` slices by and a column `set`. It is
-    `reference` for rows of the parent's test set, `relabelled` where these have another label now, else `fresh`.
+    The stage also writes labels.json, rows.json, report.json and doubtful.jsonl. Parts are train, test and, if
+    requested, validation. With a parent also held_out.jsonl is written: the rows of test.parquet for `bentune compare`,
+    with the columns that the recipe's `compare` slices by and a column `set`. It is `reference` for rows of the
+    parent's test set, `relabelled` where these have another label now, else `fresh`.
 
     Raises InputError for invalid rows, a label with a single row, a label with test rows but no training rows, fewer
     than two labels, a new name in `data.labels` for a label that no row has, and data that does not fit the parent.
@@ -111,7 +112,10 @@ def run(context: Context) -> DataResult:
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:
-    """Hash the sorted keys of the rows by sha256, which makes the result independent of their order."""
+    """Hash the sorted keys of the rows by sha256.
+
+    The result is independent of the order of the rows.
+    """
     return hashlib.sha256(b"".join(sorted(keys))).hexdigest()
 
 
@@ -134,10 +138,11 @@ def _near(everything: PoolRows, known: Known, data: DataSettings, report: Report
 
 
 def _seen(split: Split, kept: Ints, left_out: Mask) -> SeenRows:
-    """Build the filters of the rows that a model of these parts has seen, its validation set included.
+    """Build the filters of the rows that a model of these parts has seen.
 
-    They contain the parent's training rows even where `data.rows.train` leaves these out, because a warm start takes
-    its weights. They also contain near duplicates of training rows: these must not count as new rows later.
+    They include the model's validation set. They contain the parent's training rows even where `data.rows.train` leaves
+    these out, because a warm start takes its weights. They also contain near duplicates of training rows: these must
+    not count as new rows later.
     """
     parts = [*split.parts.values(), split.trained_before]
     pool = split.trained_before.pool
@@ -156,7 +161,7 @@ def _seen(split: Split, kept: Ints, left_out: Mask) -> SeenRows:
 
 
 def _continued(parent: Bundle, split: Split, most: int) -> ParentRows:
-    """Count the parent's rows and the new ones, and the test rows that the comparison uses."""
+    """Count the parent's rows and the new ones, and the test rows to compare."""
     trained = np.concatenate([part.rows for name, part in split.parts.items() if name != "test"])
     again = int(np.isin(trained, split.trained_before.rows).sum())
     reference, relabelled = len(split.reference), len(split.relabelled)

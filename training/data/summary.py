@@ -204,7 +204,10 @@ class RowReport:
 
 
 def _edges(lengths: npt.NDArray[np.uint32]) -> list[int]:
-    """Choose the lower bounds of at most BINS bins of equal width, the last one open above."""
+    """Choose the lower bounds of at most BINS bins of equal width.
+
+    The last bin is open above.
+    """
     step = max(1, int(np.ceil(np.percentile(lengths, WIDEST) / (BINS - 1))))
     return list(range(0, min(int(lengths.max()), step * (BINS - 1)) + 1, step))
 

@@ -96,7 +96,10 @@ def dry_run(recipe: Recipe, run: RunDir, report: Reporter, *, whole: bool, force
 
 
 def _warnings(found: DryRun, recipe: Recipe) -> Iterator[str]:
-    """Yield warnings about memory, disk and contention. Raises InputError when training cannot fit."""
+    """Yield warnings about memory, disk and contention.
+
+    Raises InputError when training cannot fit.
+    """
     training = found.training
     if training is None:
         return
@@ -161,6 +164,9 @@ def _last_seconds(stage: str, run: RunDir) -> float | None:
 
 
 def _times_the_model(stage: str, recipe: Recipe) -> int:
-    """Return how many copies of the model a stage writes at most; plan and bundle may hold all variants."""
+    """Return the largest number of copies of the model that a stage writes.
+
+    The plan and the bundle may hold all variants.
+    """
     variants = 1 + len(recipe.plan.variants)
     return {"merge": 1, "calibrate": 1, "export": 1, "plan": 1 + variants, "package": variants}.get(stage, 0)

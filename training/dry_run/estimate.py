@@ -139,9 +139,10 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
 
 
 def _steps(phase: Phase) -> tuple[float, list[float]]:
-    """Return the expected seconds of the remaining steps, and per measured step its relative time.
+    """Return the expected seconds of the remaining steps, and relative times.
 
-    A step's relative time is its time divided by the one expected from its tokens and its group's mean.
+    There is one relative time per measured step. A step's relative time is its time divided by the one expected from
+    its tokens and its group's mean.
     """
     everything = _rate(phase.timed)
     of_group = {

@@ -21,10 +21,10 @@ class OutOfMemory(BentuneError):
 
 
 def call_in_subprocess(function: Callable[..., _Found], *arguments: Any) -> _Found:
-    """Call a function in a subprocess and return its result; arguments and result must be picklable.
+    """Call a function in a subprocess and return its result.
 
-    The subprocess ends with this process. Raises the function's own BentuneError, BentuneError for any other error, and
-    OutOfMemory when the kernel killed the subprocess.
+    The arguments and the result must be picklable. The subprocess ends with this process. Raises the function's own
+    BentuneError, BentuneError for any other error, and OutOfMemory when the kernel killed the subprocess.
     """
     context = multiprocessing.get_context("spawn")  # a fork would start with the memory of this process
     receiver, sender = context.Pipe(duplex=False)

@@ -135,7 +135,10 @@ def _phase(name: str, model: torch.nn.Module, recipe: Recipe, ready: TrainingInp
 
 
 def _evaluation(trainer: RowTrainer, recipe: Recipe) -> float:
-    """Extrapolate an evaluation's seconds from batches of every length; 0 without validation set."""
+    """Extrapolate an evaluation's seconds from batches of every length.
+
+    Returns 0 without a validation set.
+    """
     rows = trainer.eval_dataset
     if rows is None:
         return 0.0

@@ -34,10 +34,10 @@ class StepPlan:
     lengths: Ints
 
     def passes(self, seed: int) -> Iterator[list[tuple[int, Ints]]]:
-        """Yield without end, for each group, its number and the rows of a step of the first epoch.
+        """Yield without end, for each group, its number and the rows of a step.
 
-        No step repeats before all steps of its group were drawn. Other epochs have similar steps; an incomplete last
-        step is left out.
+        The steps are those of the first epoch. No step repeats before all steps of its group were drawn. Other epochs
+        have similar steps; an incomplete last step is left out.
         """
         whole = max(1, len(self.first) // self.batch)
         generator = np.random.default_rng(seed)
@@ -71,7 +71,10 @@ def step_plan(recipe: Recipe, lengths: npt.ArrayLike) -> StepPlan:
 
 
 def padded_tokens(lengths: Ints, micro_batch: int) -> int:
-    """Count the tokens of rows with padding, when each micro-batch is padded to its longest row."""
+    """Count the tokens of rows with their padding.
+
+    Each micro-batch is padded to its longest row.
+    """
     return int(_padded(lengths, len(lengths), micro_batch)[0].sum()) if len(lengths) else 0
 
 
@@ -87,7 +90,10 @@ def _padded(lengths: Ints, batch: int, micro_batch: int) -> tuple[Ints, Ints]:
 
 
 def _groups(tokens: Ints, seed: int) -> Ints:
-    """Divide steps into equal groups by tokens; the seed breaks ties, so that each group spans all epochs."""
+    """Divide steps into equal groups by tokens.
+
+    The seed breaks ties, so that each group spans all epochs.
+    """
     order = np.lexsort([np.random.default_rng(seed).random(len(tokens)), tokens])
     groups = np.empty(len(tokens), dtype=np.int64)
     groups[order] = np.arange(len(tokens)) * GROUPS // len(tokens)

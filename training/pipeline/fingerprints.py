@@ -14,7 +14,7 @@ TEACHER_KEY = "distill.teacher"
 
 
 def base_files_digest(model: str, key: str = "model") -> str:
-    """Return the sha256 over the files of a local model, or over the name of one on the hub.
+    """Return the sha256 over a local model's files, or over a hub model's name.
 
     `key` is the recipe's key that names the model. Raises InputError when it is not there.
     """
@@ -25,12 +25,18 @@ def base_files_digest(model: str, key: str = "model") -> str:
 
 
 def teacher_bundle(teacher: str) -> Bundle | None:
-    """Open the stored bundle that NAME:VERSION names; None for what is no tag. Raises InputError if it is missing."""
+    """Open the stored bundle that NAME:VERSION names.
+
+    Returns None where `teacher` is no tag. Raises InputError if the bundle is missing.
+    """
     return open_parent(teacher, TEACHER_KEY) if names_bundle(teacher) else None
 
 
 def teacher_digest(teacher: str) -> str:
-    """Return the bundle's content digest, or the sha256 as `base_files_digest`. Raises InputError if it is missing."""
+    """Return the bundle's content digest, or the sha256 as `base_files_digest`.
+
+    Raises InputError if the teacher is missing.
+    """
     bundle = teacher_bundle(teacher)
     return bundle.content if bundle is not None else base_files_digest(teacher, TEACHER_KEY)
 

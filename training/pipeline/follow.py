@@ -29,7 +29,10 @@ class Silent:
 
 
 def call(team: Any, stage: str, recipe: Recipe, inputs: dict[str, Path]) -> None:
-    """Have all other processes run a stage on these inputs, beside this one, which is rank 0."""
+    """Make all other processes run a stage on these inputs.
+
+    They run it beside this process, which is rank 0.
+    """
     places = {name: str(path.resolve()) for name, path in inputs.items()}
     team.send({"stage": stage, "recipe": recipe.model_dump(mode="json"), "inputs": places})
 

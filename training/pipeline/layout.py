@@ -26,7 +26,10 @@ class File:
     @overload
     def __get__(self, files: "StageFiles", kind: type) -> Path: ...
     def __get__(self, files: "StageFiles | None", kind: type) -> Any:
-        """Return the path below the directory of `files`, or the File itself when read from the class."""
+        """Return the path below the directory of `files`.
+
+        Returns the File itself when read from the class.
+        """
         return self if files is None else files.directory / self.name
 
 

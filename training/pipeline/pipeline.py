@@ -50,7 +50,10 @@ class Stage:
         return not self.only_if or bool(reduce(getattr, self.only_if.split("."), recipe))
 
     def load(self, report: Reporter) -> Any:
-        """Import the stage's module, now and not before, so that a command pays only for what it runs."""
+        """Import the stage's module.
+
+        It is imported now and not before, so that a command pays only for what it runs.
+        """
         with report.task(f"loading what `{self.name}` needs", None):
             # PEFT and Trainer import it; it warns of a kernel that it would take from a hub.
             logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -117,15 +120,18 @@ class Outcome:
 
 
 def identity(recipe: Recipe) -> str:
-    """Return a digest of all that decides the outcome of a run, but for the machine: recipe, rows, parent."""
+    """Return a digest of all that decides a run's outcome, except the machine.
+
+    This is the recipe, the rows and the parent.
+    """
     return digest({"recipe": recipe.model_dump(mode="json"), "outside": _outside(STAGES[0], recipe)})
 
 
 def run_all(recipe: Recipe, run: RunDir, report: Reporter, *, again: Collection[str] = ()) -> Iterator[Outcome]:
-    """Run every stage whose recipe values or inputs changed, in order, and yield each outcome as it comes.
+    """Run every stage whose recipe values or inputs changed, and yield each outcome.
 
-    The stages named in `again` are run even if nothing changed. Raises InputError at once when the last of them could
-    not store what it makes.
+    The stages run in order, and each outcome is yielded as it comes. The stages named in `again` are run even if
+    nothing changed. Raises InputError at once when the last of them could not store what it makes.
     """
     importlib.import_module("bentune.bundle.store").require_store()
     for stage in stages_of(recipe):
@@ -149,9 +155,10 @@ def run_stage(name: str, recipe: Recipe, run: RunDir, report: Reporter, *, force
 
 
 def standing(recipe: Recipe, run: RunDir) -> dict[str, Path]:
-    """Return the directories of the stages done for this recipe and not changed since, by name in their order.
+    """Return the directories of the stages that are done for this recipe.
 
-    A stage after one that is not among them has seen another recipe, other rows or other weights, and is not either.
+    They were not changed since, and are keyed by name in the order of the stages. A stage after one that is not among
+    them has seen another recipe, other rows or other weights, and is not either.
     """
     found: dict[str, Path] = {}
     wanted = {stage.name for stage in stages_of(recipe)}
@@ -164,7 +171,10 @@ def standing(recipe: Recipe, run: RunDir) -> dict[str, Path]:
 
 
 def unfinished(name: str, recipe: Recipe, run: RunDir) -> Path | None:
-    """Return the directory of an interrupted stage that would go on from there; its inputs are done."""
+    """Return the directory that an interrupted stage would go on from.
+
+    The inputs of the stage are done.
+    """
     stage = STAGES[NAMES.index(name)]
     return run.unfinished(name, _key(stage, recipe, run)) if stage.resumable else None
 
@@ -207,7 +217,10 @@ def _still_there(stage: Stage, directory: Path, report: Reporter) -> bool:
 
 
 def _require_inputs(stage: Stage, recipe: Recipe, run: RunDir) -> bool:
-    """Return whether an input was changed since it was written. Raises InputError where the stage cannot go on."""
+    """Return whether an input was changed since it was written.
+
+    Raises InputError where the stage cannot go on.
+    """
     for earlier in stages_of(recipe):
         if earlier.name not in _upstream(stage):
             continue
@@ -258,7 +271,10 @@ def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
 
 
 def _outside(stage: Stage, recipe: Recipe) -> list[str]:
-    """Return digests of what a stage depends on that no stage wrote: rows, parent, base model, hardware."""
+    """Return digests of a stage's dependencies that no stage wrote.
+
+    These are the rows, the parent, the base model, the teacher and the hardware.
+    """
     if stage.name == "data":
         digests = task_of(recipe).source_digests(recipe.data, recipe.carried)
         return [*digests, *_parent(recipe)]

@@ -19,9 +19,9 @@ SHOWN = 5
 
 
 def open_parent(tag: str, key: str = "parent") -> Bundle:
-    """Open the bundle NAME:VERSION of the BentoML model store; `key` is the recipe's key that names it.
+    """Open the bundle NAME:VERSION of the BentoML model store.
 
-    Raises InputError, BundleError.
+    `key` is the recipe's key that names it. Raises InputError, BundleError.
     """
     try:
         bundle = open_bundle(Path(bentoml.models.get(tag).path))
@@ -36,7 +36,7 @@ def open_parent(tag: str, key: str = "parent") -> Bundle:
 
 
 def require_alike(parent: Bundle, recipe: Recipe) -> None:
-    """Raise InputError when the versions could not be compared, as far as the recipe shows."""
+    """Raise InputError if the recipe shows that versions cannot be compared."""
     manifest = parent.manifest
     if manifest.task != recipe.task:
         raise InputError(f"task: {recipe.task} cannot continue {parent.tag}, whose task is {manifest.task}")
@@ -70,7 +70,7 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
 
 
 def require_labels(parent: Bundle, labels: Sequence[str]) -> None:
-    """Raise InputError when the data has labels that the parent does not know, or lacks one of them."""
+    """Raise InputError when the data and the parent have different labels."""
     known, found = set(parent.manifest.labels), set(labels)
     for other, problem in ((known - found, "which the data does not have"), (found - known, "which it does not know")):
         if other:
@@ -81,10 +81,10 @@ def require_labels(parent: Bundle, labels: Sequence[str]) -> None:
 
 
 def weights_of(parent: Bundle, model: str, runs: Path) -> Path:
-    """Find the directory of the merged model, head included, that the parent was exported from.
+    """Find the directory of the merged model that the parent was exported from.
 
-    A bundle holds ONNX only. Raises InputError when no run under `runs` made this very bundle, its weights were changed
-    since, or they come from another base than `model`, the recipe's.
+    The merged model includes the head. A bundle holds ONNX only. Raises InputError when no run under `runs` made this
+    very bundle, its weights were changed since, or they come from another base than `model`, the recipe's.
     """
     if (before := parent.recipe().get("model")) != model:
         raise InputError(
@@ -112,7 +112,10 @@ def weights_of(parent: Bundle, model: str, runs: Path) -> Path:
 
 
 def _made(parent: Bundle, runs: Path) -> Iterator[tuple[RunDir, PackageResult]]:
-    """Yield the runs that made a bundle of the parent's tag, the newest first, each with what it stored."""
+    """Yield the runs that made a bundle of the parent's tag, the newest first.
+
+    Each run comes with the result that it stored.
+    """
     for path in sorted((runs / parent.manifest.name).glob(f"*/{PackageFiles.stage}"), reverse=True):
         run = RunDir(path.parent)
         record = run.record(PackageFiles.stage)

@@ -14,7 +14,10 @@ ROOT = Path(service.__file__).resolve().parent.parent
 
 
 def code_revision() -> str:
-    """Return the checkout's commit, with `-dirty` when files were changed since; of an installed wheel its version."""
+    """Return the checkout's commit, or the version of an installed wheel.
+
+    The commit ends in `-dirty` when files were changed since.
+    """
     try:
         command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
         revision = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -27,7 +27,10 @@ class Result(Frozen):
     stage: ClassVar[str]
 
     def written(self) -> dict[str, Any]:
-        """Return the JSON object of what the stage set; a default that it left alone has no key."""
+        """Return the JSON object of the values that the stage set.
+
+        A default that the stage left alone has no key.
+        """
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -203,7 +206,10 @@ class CurvePoint(Frozen):
         return {key.removeprefix(VALIDATED): value for key, value in self.__pydantic_extra__.items()}
 
     def measured(self, metric: str) -> float | None:
-        """Return a metric of the validation rows, `loss` included; None where this point has none."""
+        """Return a metric of the validation rows, `loss` included.
+
+        Returns None where this point has none.
+        """
         return self.eval_loss if metric == "loss" else self.metrics.get(metric)
 
 
@@ -394,10 +400,16 @@ class StageRecord(BaseModel):
         return hashlib.sha256(json.dumps([entries, self.summary], sort_keys=True).encode()).hexdigest()
 
     def result(self, kind: type[R]) -> R:
-        """Return the stage's result. Raises ValidationError where other code wrote another kind."""
+        """Return the stage's result.
+
+        Raises ValidationError where other code wrote another kind.
+        """
         return kind.model_validate(self.summary)
 
 
 def result_in(directory: Path, kind: type[R]) -> R:
-    """Read the result of a stage from its directory. Raises ValidationError where other code wrote another kind."""
+    """Read the result of a stage from its directory.
+
+    Raises ValidationError where other code wrote another kind.
+    """
     return StageRecord.model_validate_json((directory / RECORD).read_bytes()).result(kind)

@@ -40,12 +40,12 @@ class RunDir:
     @classmethod
     @contextlib.contextmanager
     def open(cls, runs: Path, name: str, *, new: bool = False, purpose: str = "") -> Iterator[Self]:
-        """Hold the newest run of `name` that has this purpose, or a new one when there is none or `new` says so.
+        """Hold the newest run of `name` that has this purpose, or a new one.
 
-        A run without a purpose is the one that a person goes on with: raises InputError when another process holds it.
-        With one it is enough to have a run for it, so that two processes with the same get one each. Runs for other
-        purposes are left as they are. A new run in which nothing was done is removed again. Raises InputError when
-        `runs` cannot be written.
+        A new run is made when there is none or `new` is set. A run without a purpose is the one that a person goes on
+        with: raises InputError when another process holds it. With one it is enough to have a run for it, so that two
+        processes with the same get one each. Runs for other purposes are left as they are. A new run in which nothing
+        was done is removed again. Raises InputError when `runs` cannot be written.
         """
         parent = runs / name
         with explain_full_disk(parent), _explain_no_access(parent):
@@ -64,7 +64,7 @@ class RunDir:
 
     @staticmethod
     def existing(runs: Path, name: str, purpose: str = "") -> list[Path]:
-        """Return the directories of the runs of `name` that have this purpose, the oldest first."""
+        """Return the directories of `name`'s runs for this purpose, the oldest first."""
         parent = runs / name
         paths = parent.iterdir() if parent.is_dir() else ()
         found = sorted((number, path) for path in paths if (number := _run_number(path)))
@@ -79,7 +79,10 @@ class RunDir:
         return kind(self.stage(kind.stage))
 
     def record(self, name: str) -> StageRecord | None:
-        """Read the record of a finished stage; None where it is not done, or was done by code of another layout."""
+        """Read the record of a finished stage.
+
+        Returns None where the stage is not done, or was done by code of another layout.
+        """
         try:
             record = StageRecord.model_validate_json((self.stage(name) / RECORD).read_bytes())
             record.result(RESULTS[name])
@@ -108,9 +111,10 @@ class RunDir:
     def working(
         self, name: str, key: str, *, keep: bool, worth_keeping: Callable[[Path], set[str]] | None = None
     ) -> Iterator[Path]:
-        """Make a directory to work in until `finish`; what an interrupted run left there stays only with `keep`.
+        """Make a directory to work in until `finish`.
 
-        When the work fails or is interrupted, everything in it is removed but for the names that `worth_keeping` gives.
+        Files that an interrupted run left there stay only with `keep`. When the work fails or is interrupted,
+        everything in it is removed but for the names that `worth_keeping` gives.
         """
         work = self.root / (name + PARTIAL)
         try:
@@ -126,7 +130,10 @@ class RunDir:
             raise
 
     def begin(self, name: str, key: str, *, keep: bool) -> Path:
-        """Make a directory to work in; what an interrupted run left there stays only with `keep` and the same key."""
+        """Make a directory to work in.
+
+        Files that an interrupted run left there stay only with `keep` and the same key.
+        """
         work = self.root / (name + PARTIAL)
         if keep and self.unfinished(name, key):
             return work  # and do not write the key again: on a full disk that would lose it
@@ -164,7 +171,10 @@ class DiskFull(BentuneError):
 
 @contextlib.contextmanager
 def explain_full_disk(root: Path) -> Iterator[None]:
-    """Turn "no space left", however a library words it, into one clear error; `root` is where we write."""
+    """Turn "no space left", however a library words it, into one clear error.
+
+    `root` is the directory that is written to.
+    """
     try:
         yield
     except DiskFull:
@@ -185,7 +195,10 @@ def explain_full_disk(root: Path) -> Iterator[None]:
 
 
 def _full_place(error: BaseException, root: Path) -> Path:
-    """Return `root`, or the file that could not be written: in the hub's cache, the BentoML stores, /tmp."""
+    """Return `root`, or the file that could not be written.
+
+    Such a file is in the hub's cache, the BentoML stores or /tmp.
+    """
     name = getattr(error, "filename", None)
     place = Path(name).absolute() if isinstance(name, str) else root.absolute()
     return root.absolute() if place.is_relative_to(root.absolute()) else place

@@ -30,7 +30,10 @@ class Reporter(Protocol):
     """The place where a stage shows its progress to people."""
 
     def task(self, description: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-        """Show a progress bar; call the value with the number of steps done since the last call."""
+        """Show a progress bar.
+
+        Call the value with the number of steps done since the last call.
+        """
 
     def say(self, renderable: Any) -> None:
         """Print a line or a rich table."""
@@ -50,11 +53,17 @@ class Context:
     report: Reporter
 
     def files(self, kind: type[_Files]) -> _Files:
-        """Return the files of an earlier stage. Raises KeyError for one that this stage does not read."""
+        """Return the files of an earlier stage.
+
+        Raises KeyError for a stage that this one does not read.
+        """
         return kind(self.inputs[kind.stage])
 
     def has(self, kind: type[StageFiles]) -> bool:
-        """Return whether the recipe has this stage, which is there only where it is asked for."""
+        """Return whether the recipe has this stage.
+
+        The stage is there only where it is asked for.
+        """
         return kind.stage in self.inputs
 
     def result(self, kind: type[R]) -> R:

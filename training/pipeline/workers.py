@@ -55,7 +55,10 @@ class Place:
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
-    """Read the place that torchrun and its like set in the environment; without them a single process."""
+    """Read the place that torchrun and its like set in the environment.
+
+    Without these variables the place is that of a single process.
+    """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environment.keys():
         return Place()
     return Place(
@@ -91,9 +94,9 @@ class Team:
         self.store.set(f"word/{next(self.numbers)}", json.dumps(message))
 
     def send_exit(self, code: int) -> None:
-        """Send the exit code as the last message, and wait until it is received; for rank 0 only.
+        """Send the exit code as the last message, and wait until it is received.
 
-        The store that holds it may be in this very process.
+        This is for rank 0 only. The store that holds it may be in this very process.
         """
         from torch.distributed import DistError
 
@@ -124,7 +127,10 @@ class Team:
                 return message
 
     def broadcast(self, value: Any) -> Any:
-        """Return the value of rank 0 in every rank; all ranks call this equally often and in the same order."""
+        """Return the value of rank 0 in every rank.
+
+        All ranks call this equally often and in the same order.
+        """
         if self.leads:
             self.send({"value": value})
             return value
@@ -152,7 +158,10 @@ class Alone:
 
 @contextlib.contextmanager
 def explain_lost_peer() -> Iterator[None]:
-    """Turn the errors of gloo and NCCL about a lost process into one that points to its own message."""
+    """Turn the errors of gloo and NCCL about a lost process into a single one.
+
+    That error points to the lost process's own message.
+    """
     try:
         yield
     except RuntimeError as error:

@@ -29,7 +29,10 @@ MOST_AT_ONCE = 2_000_000
 
 
 def baseline(lengths: Sequence[int], logits: Logits, seed: int, target: Target) -> Baseline:
-    """Build the baseline of rows from their `lengths` in tokens and `logits`, float32 [rows, labels]."""
+    """Build the baseline of rows from their lengths and logits.
+
+    `lengths` are in tokens, and `logits` are float32 [rows, labels].
+    """
     bins = min(MOST_BINS, max(2, len(lengths) // ROWS_A_BIN))
     inner = np.linspace(0, 1, bins + 1)[1:-1]
     tokens, observed = np.array(lengths), [target.observe(row).features for row in target.scores(logits)]
@@ -69,13 +72,14 @@ def threshold(
     beyond: float = 1 / (LOOKS_A_MONTH * FEATURES),
     resamples: int = RESAMPLES,
 ) -> float:
-    """Return the index that a window of inputs exceeds with probability at most `beyond` without drift.
+    """Return the index that a window of inputs rarely exceeds without drift.
 
-    The test set is a sample itself, so both sides are resampled: the true shares given the counts (the Bayesian
-    bootstrap of Rubin 1981, with Jeffreys' prior of half a row per bin), and a window of `window` inputs from these.
-    With many rows the index is distributed as chi-square with bins - 1 degrees of freedom times 1 / rows + 1 / window
-    (Yurdakul and Naranjo, Journal of Risk Model Validation 2020, 14(4)); with few rows in a bin it is not. The result
-    is the order statistic that lies above the quantile with 95 % confidence.
+    The window exceeds it with probability at most `beyond`. The test set is a sample itself, so both sides are
+    resampled: the true shares given the counts (the Bayesian bootstrap of Rubin 1981, with Jeffreys' prior of half a
+    row per bin), and a window of `window` inputs from these. With many rows the index is distributed as chi-square with
+    bins - 1 degrees of freedom times 1 / rows + 1 / window (Yurdakul and Naranjo, Journal of Risk Model Validation
+    2020, 14(4)); with few rows in a bin it is not. The result is the order statistic that lies above the quantile with
+    95 % confidence.
     """
     at_once = max(1, MOST_AT_ONCE // len(counts))
     found = []

@@ -46,16 +46,19 @@ class Trial:
         return [{name: collate([row])[name] for name in names} for row in self.calibration]
 
     def logits(self, model: Path, provider: str, advance: Advance) -> tuple[Session, np.ndarray]:
-        """Open `model` and compute its logits of every test row alone, float32 [rows, labels]."""
+        """Open `model` and compute its logits of every test row alone.
+
+        The logits are float32 [rows, labels].
+        """
         session = Session(model, provider, 1, self.cpu.cores)
         return session, logits_alone(session, self.sample, self.cpu.cores, advance)
 
 
 def candidates(fp32: Path, directory: Path, trial: Trial, advance: Advance) -> tuple[list[Check], dict[str, Path]]:
-    """Build every variant of the recipe into `directory`, and check it and fp32 on every provider.
+    """Build every variant of the recipe into `directory`, and check it.
 
-    Returns the checks, those of refused variants included, and the file of each variant. `advance` is called with row
-    counts, in all len(variants) x len(providers) x rows.
+    The variants and fp32 are checked on every provider. Returns the checks, those of refused variants included, and the
+    file of each variant. `advance` is called with row counts, in all len(variants) x len(providers) x rows.
     """
     directory.mkdir()
     ready = directory / "prepared.onnx"
@@ -128,7 +131,10 @@ def _spared(
     trial: Trial,
     groups: dict[str, list[str]],
 ) -> list[Check]:
-    """Keep the most sensitive groups of nodes in fp32, one more at a time, until the budget is met."""
+    """Keep the most sensitive groups of nodes in fp32 until the budget is met.
+
+    One more group is kept at a time.
+    """
     found: list[Check] = []
     for count in range(1, MOST_SPARED + 1):
         spared = tuple(groups)[:count]
@@ -143,9 +149,10 @@ def _spared(
 
 
 def _by_sensitivity(ready: Path, scratch: Path, trial: Trial, reference: np.ndarray) -> dict[str, list[str]]:
-    """Rank groups of nodes by how far logits move when only that group is in int8, furthest first.
+    """Rank groups of nodes by how far int8 moves the logits, furthest first.
 
-    Dynamic int8 stands for the other variants: it is built in a second and has the same weights.
+    Each group is measured with only that group in int8. Dynamic int8 stands for the other variants: it is built in a
+    second and has the same weights.
     """
     model = onnx.load(ready)
     groups = node_groups(model)

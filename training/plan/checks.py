@@ -31,7 +31,10 @@ class Sample:
 
 
 def logits_alone(session: Session, sample: Sample, at_a_time: int, advance: Callable[[int], None]) -> Logits:
-    """Compute the logits of every row alone, float32 [rows, labels], with `at_a_time` threads."""
+    """Compute the logits of every row alone, float32 [rows, labels].
+
+    `at_a_time` threads compute them.
+    """
 
     def one(tokens: Encoded) -> Logits:
         logits = session.run(sample.encoder.collate([tokens]))
@@ -53,7 +56,10 @@ def check(
     megabytes: float,
     seed: int,
 ) -> Check:
-    """Compare `alone`, the logits of each row alone, with fp32's and with those of the rows in batches."""
+    """Compare the logits of single rows with fp32's and with those in batches.
+
+    `alone` holds the logits of each row alone.
+    """
     fp32 = alone if sample.fp32 is None else sample.fp32
     rows = len(alone)
     found = Check(variant=variant, provider=provider, rows=rows, megabytes=round(megabytes, 1))
@@ -85,10 +91,11 @@ def check(
 
 
 def batch_dependence(session: Session, sample: Sample, alone: Logits, most: int, seed: int) -> tuple[float, int, int]:
-    """Measure the dependence on the batch: largest change of a probability, flipped rows, compared rows.
+    """Measure the dependence on the batch.
 
-    Up to `most` rows go through shuffled batches of each size, with and without the longest row among them, which pads
-    all the others to its length.
+    Returns the largest change of a probability, the number of flipped rows and that of compared rows. Up to `most` rows
+    go through shuffled batches of each size, with and without the longest row among them, which pads all the others to
+    its length.
     """
     order = np.random.default_rng(seed).permutation(len(alone))[:most]
     longest = int(max(order, key=lambda row: len(sample.tokens[row])))

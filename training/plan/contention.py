@@ -27,9 +27,10 @@ class CpuClocks:
 
 
 def contention(before: CpuClocks, after: CpuClocks, cores: int, machine_cores: int | None = None) -> float:
-    """Return the share of our `cores`, 0 to 1, that other programs kept busy between two readings.
+    """Return the share of our `cores` that other programs kept busy.
 
-    Other programs are assumed to run on the machine's remaining cores first.
+    The share is 0 to 1, for the time between two readings. Other programs are assumed to run on the machine's remaining
+    cores first.
     """
     wall = after.wall - before.wall
     if wall <= 0:

@@ -7,10 +7,11 @@ CONTRIB = "com.microsoft"
 
 
 def separated(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Rewrite `model` in place to the QDQ form that ONNX Runtime fuses into int8 products on x86.
+    """Rewrite `model` in place to the QDQ form that ONNX Runtime fuses.
 
-    ONNX Runtime needs activations in uint8 and a DequantizeLinear of its own for every product. Where several products
-    share one, it dequantizes their weights in every run and computes in fp32.
+    On x86 this form is fused into int8 products. ONNX Runtime needs activations in uint8 and a DequantizeLinear of its
+    own for every product. Where several products share one, it dequantizes their weights in every run and computes in
+    fp32.
     """
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
@@ -34,10 +35,10 @@ def separated(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_bias(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fuse every dequantized MatMul and its Add into MatMulIntegerToFloat, changing `model` in place.
+    """Fuse every dequantized MatMul and its Add into MatMulIntegerToFloat.
 
-    ONNX Runtime itself fuses a MatMul between two DequantizeLinear, but leaves the bias to a separate pass over the
-    activations, in which GELU is fused as the slower BiasGelu.
+    `model` is changed in place. ONNX Runtime itself fuses a MatMul between two DequantizeLinear, but leaves the bias to
+    a separate pass over the activations, in which GELU is fused as the slower BiasGelu.
     """
     graph = model.graph
     made_by = {value: node for node in graph.node for value in node.output}
@@ -71,7 +72,10 @@ def with_bias(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_dequantized(node: onnx.NodeProto) -> bool:
-    """Return true when `node` dequantizes with a zero point, by tensor or along the last axis."""
+    """Return true when `node` dequantizes with a zero point.
+
+    It dequantizes by tensor or along the last axis.
+    """
     axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
     return node.op_type == "DequantizeLinear" and len(node.input) == 3 and axes in ([], [1], [-1])
 

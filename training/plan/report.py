@@ -27,7 +27,10 @@ ENTRY_COLUMNS = (
 
 
 def explanation(directory: Path) -> tuple[Plan, list[Table | str]]:
-    """Read the plan of a stage's `directory`, with its tables and verdict. Raises InputError without one."""
+    """Read the plan of a stage's `directory`, with its tables and verdict.
+
+    Raises InputError without a plan.
+    """
     file = PlanFiles(directory).plan
     if not file.is_file():
         raise InputError(f"{file} does not exist: run `bentune plan` first, or `bentune run`")
@@ -89,7 +92,10 @@ def verdict(plan: Plan) -> str:
 
 
 def best_of(plan: Plan, found: Check) -> Entry:
-    """Return the fastest of the entries with the most rounds, for a variant that passed its checks."""
+    """Return the variant's fastest entry among those with the most rounds.
+
+    The variant is one that passed its checks.
+    """
     entries = [one for one in plan.measured if (one.variant, one.provider) == (found.variant, found.provider)]
     return max(entries, key=lambda one: (one.cores, one.rounds, one.inputs_per_second))
 
@@ -113,7 +119,10 @@ def markdown(plan: Plan) -> str:
 
 
 def draw_pareto(plan: Plan, target: Path) -> None:
-    """Plot accuracy against speed for the best entry per variant and provider, with the Pareto front."""
+    """Plot accuracy against speed, with the Pareto front.
+
+    Each point is the best entry of a variant and a provider.
+    """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     points = pareto_points(plan)

@@ -18,13 +18,16 @@ Measure = Callable[[Runtime], Entry]
 
 
 def shapes(cores: int) -> list[tuple[int, int]]:
-    """List slots x threads that keep all `cores` busy, most slots first; threads double."""
+    """List slots x threads that use all `cores`, most slots first; threads double."""
     doubling = [2**power for power in range(cores.bit_length())]
     return [(cores // threads, threads) for threads in sorted({*doubling, cores}) if cores % threads == 0]
 
 
 def first_round(checks: Sequence[Check], cores: int) -> list[Runtime]:
-    """List the configurations to measure of what passed its checks; one core is included for small pods."""
+    """List the configurations to measure of variants that passed their checks.
+
+    One core is included for small pods.
+    """
     runtimes = []
     for found in checks:
         if found.problem:
@@ -41,10 +44,11 @@ def first_round(checks: Sequence[Check], cores: int) -> list[Runtime]:
 
 
 def search(checks: Sequence[Check], cores: int, measure: Measure) -> list[Entry]:
-    """Measure all configurations, more token budgets for the fastest, then the finalists again in turns.
+    """Measure all configurations, then the finalists again in turns.
 
-    The speed of a finalist is the median of its rounds, because contention may distort any single one. Returns the
-    winner, then the other configurations on all cores by speed, then those on fewer cores by speed.
+    In between, more token budgets are measured for the fastest configuration. The speed of a finalist is the median of
+    its rounds, because contention may distort any single one. Returns the winner, then the other configurations on all
+    cores by speed, then those on fewer cores by speed.
     """
     measured = {runtime: measure(runtime) for runtime in first_round(checks, cores)}
     by_name = {(found.variant, found.provider): found for found in checks}
@@ -69,7 +73,10 @@ def steps(checks: Sequence[Check], cores: int) -> int:
 
 
 def _best_of_each(measured: Mapping[Runtime, Entry], cores: int) -> list[Runtime]:
-    """Choose the fastest configuration on all cores per variant and provider, fastest first."""
+    """Choose the fastest configuration per variant and provider, fastest first.
+
+    Only configurations on all cores are considered.
+    """
     whole = [runtime for runtime, entry in measured.items() if entry.cores == cores]
     best: dict[tuple[str, str], Runtime] = {}
     for runtime in sorted(whole, key=lambda runtime: -measured[runtime].inputs_per_second):

@@ -119,7 +119,10 @@ def _write(context: Context, plan: Plan, models: dict[str, Path], task: Task) ->
 
 
 def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> list[GoldenRow]:
-    """Add `predictor`'s probabilities to each row under `key`; existing ones, verify's fp32, stay."""
+    """Add `predictor`'s probabilities to each row under `key`.
+
+    Existing probabilities, verify's fp32, stay.
+    """
     rows = []
     for row in golden:
         one = predictor.task.encoder.encode(row.text, row.text_pair, truncate=True)

@@ -43,7 +43,10 @@ def dynamic(
     keep_fp32: Collection[str],
     reduce_range: bool,
 ) -> None:
-    """Quantize weights to int8 per channel, and activations at run time per tensor (ONNX Runtime)."""
+    """Quantize weights to int8, and activations at run time (ONNX Runtime).
+
+    Weights are quantized per channel, and activations per tensor.
+    """
     quantize_dynamic(
         source,
         target,
@@ -60,10 +63,10 @@ def dynamic(
 def static(
     source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str], reduce_range: bool
 ) -> None:
-    """Quantize weights to int8 per channel, and inputs of products to uint8 by calibration (ONNX Runtime).
+    """Quantize weights to int8 and inputs of products to uint8 (ONNX Runtime).
 
-    The graph is QDQ. Outputs stay in fp32: with quantized outputs the products ran at fp32's speed, and three times as
-    many labels changed.
+    Weights are quantized per channel, and inputs by calibration. The graph is QDQ. Outputs stay in fp32: with quantized
+    outputs the products ran at fp32's speed, and three times as many labels changed.
     """
     quantize_static(
         source,
@@ -84,10 +87,10 @@ def static(
 def nncf(
     source: Path, target: Path, calibration: Sequence[GraphInputs], keep_fp32: Collection[str], reduce_range: bool
 ) -> None:
-    """Quantize weights and inputs of products to int8, smoothed and bias-corrected (NNCF, TRANSFORMER).
+    """Quantize weights and inputs of products to int8 (NNCF, TRANSFORMER).
 
-    Attention products and embeddings stay in fp32: on ONNX Runtime's CPU provider the former gain nothing, and an int8
-    embedding table is dequantized as a whole in every run.
+    The result is smoothed and bias-corrected. Attention products and embeddings stay in fp32: on ONNX Runtime's CPU
+    provider the former gain nothing, and an int8 embedding table is dequantized as a whole in every run.
     """
     # NNCF sends usage reports over the network unless this is set before its import.
     os.environ["NNCF_CI"] = "1"
@@ -115,16 +118,17 @@ BUILDERS: dict[str, Builder] = {"int8-dynamic": dynamic, "int8-static": static, 
 
 
 def prepared(fp32: Path, target: Path) -> None:
-    """Write `fp32` with inferred shapes and folded constants, as input of the builders."""
+    """Write `fp32` with inferred shapes and folded constants for the builders."""
     with _silent():
         quant_pre_process(fp32, target, skip_symbolic_shape=True)
 
 
 def node_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Group the nodes that int8 hurts most often: `head`, `embeddings`, `attention` products and blocks.
+    """Group the nodes that int8 hurts most often.
 
-    The last two products with a weight count as the head: pooler and classifier, or the two layers of a head. The other
-    products with a weight form four blocks, from the first layers (`block-1`) to the last.
+    The groups are `head`, `embeddings`, `attention` products and blocks. The last two products with a weight count as
+    the head: pooler and classifier, or the two layers of a head. The other products with a weight form four blocks,
+    from the first layers (`block-1`) to the last.
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}

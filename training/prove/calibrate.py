@@ -18,7 +18,10 @@ from training.tasks.saved import processor_in, target_in
 
 
 def run(context: Context) -> CalibrateResult:
-    """Write temperature.json and model/, the merged model with scaled logits. Raises InputError as `fold` does."""
+    """Write temperature.json and model/, the merged model with scaled logits.
+
+    Raises InputError as `fold` does.
+    """
     quiet()
     merged, files = context.files(MergeFiles).model, CalibrateFiles(context.work)
     rows = read_rows(context.files(DataFiles).validation)

@@ -29,11 +29,11 @@ from training.train.methods import load_same_base, load_tuned
 
 
 def run(context: Context) -> EvaluateResult:
-    """Write evaluation.json: metrics before and after, their paired difference, slices, and example rows.
+    """Write evaluation.json with the metrics before and after.
 
-    `compressed` holds the metrics of `teacher` (with `distill`) and `dense` (before `prune`), and the paired difference
-    from them to the tuned model; it is empty without both. Raises InputError when `evaluate.ordinal` is set and a label
-    is no number.
+    It also holds their paired difference, slices, and example rows. `compressed` holds the metrics of `teacher` (with
+    `distill`) and `dense` (before `prune`), and the paired difference from them to the tuned model; it is empty without
+    both. Raises InputError when `evaluate.ordinal` is set and a label is no number.
     """
     quiet()
     recipe, settings = context.recipe, context.recipe.evaluate
@@ -158,7 +158,10 @@ class JudgedRows:
         ]
 
     def changed(self, before: Logits, after: Logits, most: int) -> list[Changed]:
-        """Return rows whose answer changed, right ones and then at most half as many wrong ones."""
+        """Return rows whose answer changed, the right ones first.
+
+        Wrong ones follow, at most half of `most`.
+        """
         old, new = self.target.answers(before), self.target.answers(after)
         found = self.quality.wrong(after, self.rows.labels, self.target)
         rows = np.flatnonzero(self.target.differ(old, new))

@@ -18,7 +18,10 @@ from training.tasks.saved import finished, processor_in
 
 
 def run(context: Context) -> ExportResult:
-    """Write model/fp32.onnx, processor/ and config.json. Raises BentuneError when the exporter fails."""
+    """Write model/fp32.onnx, processor/ and config.json.
+
+    Raises BentuneError when the exporter fails.
+    """
     quiet()
     work, model, task = context.work, finished(context.inputs), task_of(context.recipe)
     files = ExportFiles(work)

@@ -14,9 +14,9 @@ GOLDEN_CHARACTERS = 700_000
 
 
 def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float, target: Target) -> list[GoldenRow]:
-    """Choose up to `most` rows, with the scores that fp32 gives them; kinds of answers take turns.
+    """Choose up to `most` rows, with the scores that fp32 gives them.
 
-    No row has more than GOLDEN_CHARACTERS, unless all have: then the shortest are taken.
+    Kinds of answers take turns. No row has more than GOLDEN_CHARACTERS, unless all have: then the shortest are taken.
     """
     sizes = np.array([len(text) for text in rows.texts])
     small = np.flatnonzero(sizes <= GOLDEN_CHARACTERS)

@@ -13,7 +13,10 @@ from training.train.methods import merge_tuned
 
 
 def run(context: Context) -> MergeResult:
-    """Write model/: config, weights and tokenizer. Raises GateError when the merged weights are not finite."""
+    """Write model/: config, weights and tokenizer.
+
+    Raises GateError when the merged weights are not finite.
+    """
     quiet()
     trained, files = context.files(TrainFiles).directory, MergeFiles(context.work)
     try:

@@ -60,7 +60,10 @@ class Parity(Frozen):
 
 
 def compare(hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed: int, target: Target) -> Hop:
-    """Compare two successive points of the chain; `problems` lists what is out of bounds."""
+    """Compare two successive points of the chain.
+
+    `problems` lists what is out of bounds.
+    """
     same_shape = before.logits.shape == after.logits.shape
     difference = np.abs(before.logits - after.logits) if same_shape else np.full(1, np.inf)
     flips = len(before.logits)

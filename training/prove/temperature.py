@@ -24,10 +24,11 @@ MOST = 20.0
 
 
 def fit_temperature(logits: Logits, gold: Labels, training: TrainingTarget, target: Target) -> Temperature:
-    """Find the temperature with the least log loss; `logits` are float32 [rows, labels], `gold` as the target has it.
+    """Find the temperature with the least log loss.
 
-    Where every row is right, or the answers say nothing, the loss falls all the way to the end of the range: then it is
-    left at 1, for these rows do not tell how sure the model may be.
+    `logits` are float32 [rows, labels], and `gold` is as the target has it. Where every row is right, or the answers
+    say nothing, the loss falls all the way to the end of the range: then it is left at 1, for these rows do not tell
+    how sure the model may be.
     """
 
     def loss(logarithm: float) -> float:
@@ -51,10 +52,11 @@ def fit_temperature(logits: Logits, gold: Labels, training: TrainingTarget, targ
 
 
 def fold(model: torch.nn.Module, inputs: dict[str, Any], temperature: float) -> str:
-    """Divide the weights of the layer that computes the logits, in place; return its name.
+    """Divide the weights of the logits' layer in place, and return its name.
 
-    It is the last linear layer with as many outputs as labels that runs on `inputs`, a batch. Raises InputError, and
-    leaves the model unchanged, when there is none or when dividing it does not divide the logits.
+    This layer computes the logits. It is the last linear layer with as many outputs as labels that runs on `inputs`, a
+    batch. Raises InputError, and leaves the model unchanged, when there is none or when dividing it does not divide the
+    logits.
     """
     model.eval()
     with torch.inference_mode():

@@ -40,7 +40,10 @@ BATCH_TOKENS = 2048
 
 
 def run(context: Context) -> VerifyResult:
-    """Write parity.json and golden.jsonl. Raises GateError with the name of the first failing hop."""
+    """Write parity.json and golden.jsonl.
+
+    Raises GateError with the name of the first failing hop.
+    """
     quiet()
     recipe, data, files = context.recipe, context.files(DataFiles), VerifyFiles(context.work)
     target = target_in(data.directory)

@@ -94,7 +94,7 @@ def label_text(label: object) -> str:
 
 
 def _texts(value: Any) -> Any:
-    """Turn labels that YAML read as numbers back into texts; pydantic refuses the rest."""
+    """Turn labels that YAML read as numbers into texts; pydantic refuses the rest."""
     if not isinstance(value, dict):
         return value
     numbers = {old for old, new in value.items() if isinstance(new, int | float) and not isinstance(new, bool)}

@@ -37,7 +37,10 @@ KEYS = (
 
 
 def _read(value: Any) -> Any:
-    """Return the mapping, read from a JSON file where one is named: the recipe holds all that it depends on."""
+    """Return the mapping, read from a JSON file where one is named.
+
+    The recipe holds all that it depends on.
+    """
     if not isinstance(value, str):
         return value
     try:

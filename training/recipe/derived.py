@@ -19,7 +19,7 @@ class Derived(NamedTuple):
 
 
 def derived(recipe: Recipe) -> dict[str, Derived]:
-    """Return the value in use and its origin, for each key that the recipe leaves open."""
+    """Return the value in use and its origin per key that the recipe leaves open."""
     method, found = f"from method {recipe.method.name}", dict[str, Derived]()
     if recipe.train.learning_rate is None:
         found["train.learning_rate"] = Derived(recipe.learning_rate, method)

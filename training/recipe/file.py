@@ -75,7 +75,10 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 def spelled_out(recipe: Recipe) -> str:
-    """Return the recipe as YAML with every value; `load_recipe` reads the same recipe from it."""
+    """Return the recipe as YAML with every value.
+
+    `load_recipe` reads the same recipe from it.
+    """
     return yaml.dump(recipe.model_dump(mode="json"), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
@@ -256,9 +259,10 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
-    """Return the steps of a problem's place that the user wrote, and the section of the last one.
+    """Return the steps of a problem's place that the user wrote, and a section.
 
-    Pydantic adds the branch of a union that it tried ("lora", "list[str]"), which the user never wrote.
+    The section is that of the last step. Pydantic adds the branch of a union that it tried ("lora", "list[str]"), which
+    the user never wrote.
     """
     steps: list[str] = []
     section: type[BaseModel] = Recipe

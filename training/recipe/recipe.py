@@ -92,7 +92,10 @@ class Recipe(Section):
     @field_validator("calibrate")
     @classmethod
     def _rows_to_fit(cls, calibrate: CalibrateSettings, info: ValidationInfo) -> CalibrateSettings:
-        """Require validation rows: the model is too sure of training rows, and test rows judge it."""
+        """Require validation rows to fit the temperature on.
+
+        The model is too sure of training rows, and test rows judge it.
+        """
         if calibrate.temperature and "data" in info.data and not info.data["data"].split.validation:
             raise ValueError("temperature is fitted on validation rows: set data.split.validation, for example 0.1")
         return calibrate
@@ -109,7 +112,7 @@ class Recipe(Section):
     @field_validator("evaluate")
     @classmethod
     def _no_text(cls, evaluate: EvaluateSettings, info: ValidationInfo) -> EvaluateSettings:
-        """Refuse the columns of the texts as slices: each text would be a slice of its own."""
+        """Refuse the text columns as slices: each text would be a slice of its own."""
         columns = info.data["data"].columns if "data" in info.data else ColumnNames()
         for name in evaluate.slices:
             if name in (columns.text, columns.text_pair):
@@ -131,7 +134,10 @@ class Recipe(Section):
 
     @property
     def saved_method(self) -> Method:
-        """Return the method of the saved weights: full for a pruned model, whatever was tuned before."""
+        """Return the method of the saved weights, which is full for a pruned model.
+
+        This holds whatever was tuned before.
+        """
         return self.method if self.prune is None else FullMethod(name="full")
 
     @property
@@ -141,7 +147,10 @@ class Recipe(Section):
 
     @property
     def prune_learning_rate(self) -> float:
-        """Return the peak learning rate after pruning, where every weight is tuned whatever the method."""
+        """Return the peak learning rate after pruning.
+
+        After pruning every weight is tuned, whatever the method.
+        """
         given = self.prune.learning_rate if self.prune is not None else None
         same = self.train.learning_rate if isinstance(self.method, FullMethod) else None
         return given or same or FullMethod.default_learning_rate

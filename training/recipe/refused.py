@@ -12,12 +12,18 @@ if TYPE_CHECKING:
 
 
 def known_tasks() -> dict[str, Any]:
-    """Return the tasks by name; they are above recipes, and so are found by the name of their module."""
+    """Return the tasks by name.
+
+    They are above recipes, and so are found by the name of their module.
+    """
     return cast("dict[str, Any]", importlib.import_module("training.tasks.registry").TASKS)
 
 
 def refuse_others(task: str, name: str, value: Any) -> None:
-    """Raise ValueError for a key within the recipe's section `name` that was given though `task` has no use for it."""
+    """Raise ValueError for a given key that `task` has no use for.
+
+    The key is within the recipe's section `name`.
+    """
     refused = known_tasks()[task].refused
     for key in (f"{name}{inner}" for inner in _given(value)):
         if key in refused:
@@ -26,13 +32,16 @@ def refuse_others(task: str, name: str, value: Any) -> None:
 
 
 def refuse_for_target(task: str, data: "DataSettings", section: "Section | None") -> None:
-    """Raise ValueError for a section of the recipe that does not go with what a row's label is."""
+    """Raise ValueError for a recipe section that does not go with the kind of label."""
     if problem := known_tasks()[task].target(data).problem_of(section):
         raise ValueError(problem)
 
 
 def _given(value: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the value's own place, and below it the place of all that was given and is not the default."""
+    """Yield the value's own place, and the places of values given below it.
+
+    Values equal to the default are left out.
+    """
     yield prefix
     if isinstance(value, BaseModel):
         for name in sorted(value.model_fields_set):

@@ -85,9 +85,10 @@ class Facts(Frozen):
 
 
 def facts_of(recipe: Recipe, stages: Mapping[str, Path]) -> Facts:
-    """Read the facts from `stages`, the directories of the stages that were done for this recipe, by name.
+    """Read the facts from the directories of the finished stages.
 
-    Raises InputError that names the file for what no stage wrote.
+    `stages` holds, by name, the directories of the stages that were done for this recipe. Raises InputError that names
+    the file for what no stage wrote.
     """
     records = {name: _read(StageRecord, StageFiles(directory).record, name) for name, directory in stages.items()}
 
@@ -116,9 +117,10 @@ def facts_of(recipe: Recipe, stages: Mapping[str, Path]) -> Facts:
 
 
 def search_of(root: Path, fingerprint: str) -> SearchResult | None:
-    """Read the search in the run directory `root`; None where it did not search on rows of `fingerprint`.
+    """Read the search in the run directory `root`.
 
-    Raises InputError that names the file for what no search wrote.
+    The result is None where the run did not search on rows of `fingerprint`. Raises InputError that names the file for
+    what no search wrote.
     """
     file = root / DIRECTORY / RESULT
     found = _read(SearchResult, file, "search") if file.is_file() else None
@@ -126,7 +128,7 @@ def search_of(root: Path, fingerprint: str) -> SearchResult | None:
 
 
 def compared(tested: Evaluation) -> list[MetricChange]:
-    """List the change of every metric from the base model to the tuned one, in the order of the file."""
+    """List the change of every metric from base to tuned model, in the file's order."""
     return list(_changes(tested.base, tested.difference, tested.tuned))
 
 
@@ -148,7 +150,10 @@ def spelled(key: str) -> str:
 
 
 def _doubtful(file: Path) -> tuple[DoubtfulRow, ...]:
-    """Read the first rows of the file, which has the most doubtful first; none where labels were not judged."""
+    """Read the first rows of the file, which has the most doubtful first.
+
+    The result is empty where labels were not judged.
+    """
     if not file.is_file():
         return ()
     try:

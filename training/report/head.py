@@ -75,7 +75,7 @@ def cautions_of(facts: Facts, missing: Sequence[str], revision: str) -> list[str
 
 
 def what_of(facts: Facts, revision: str) -> list[tuple[str, str]]:
-    """List names and values of the run: task, base model, method, rows, hardware, tags."""
+    """List the run's names and values: task, base model, method, rows, hardware, tags."""
     recipe, data, training, packaged = facts.recipe, facts.data, facts.training, facts.packaged
     settings = recipe.method.model_dump(mode="json", exclude={"name"})
     method = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items())
@@ -147,7 +147,7 @@ def _plain(value: Any) -> str:
 
 
 def served_of(plan: Plan) -> str:
-    """Describe in a sentence the served variant, and how its answers differ from those of fp32."""
+    """Describe in a sentence the served variant and how its answers differ from fp32."""
     served = f"{plan.variant} on {short_provider(plan.provider)}"
     checks = {(one.variant, one.provider): one for one in plan.checks}
     found = checks.get((plan.variant, plan.provider))
@@ -184,7 +184,10 @@ def request_of(recipe: Recipe) -> str:
 
 
 def _start(training: TrainResult | None) -> str:
-    """Return the start of the command line, with the run's processes: docs/training/several-processes.md."""
+    """Return the start of the command line, with the run's processes.
+
+    docs/training/several-processes.md describes it.
+    """
     processes = training.processes if training else 1
     if training and training.sharded:
         wrap = "--fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP"

@@ -26,7 +26,10 @@ CARD = "README.md"
 
 
 def model_card(facts: Facts) -> str:
-    """Render README.md: metadata as YAML between two lines of dashes, then Markdown. Equal facts give equal bytes."""
+    """Render README.md: metadata as YAML between two lines of dashes, then Markdown.
+
+    Equal facts give equal bytes.
+    """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     recipe, tested = facts.recipe, facts.evaluation
@@ -60,7 +63,10 @@ def model_card(facts: Facts) -> str:
 
 
 def public_name(given: str) -> str:
-    """Return a name of the recipe without the directories of this machine: of a path its last part."""
+    """Return a name of the recipe without the directories of this machine.
+
+    A path is shortened to its last part.
+    """
     try:
         place = locate(given, "source")
     except InputError:  # gone since, or of a kind that is no place
@@ -76,16 +82,20 @@ def _on_hub(given: str) -> bool:
 
 
 def escaped(text: str) -> str:
-    """Escape a text for Markdown and HTML: one line, with nothing in it that either would act on.
+    """Escape a text for Markdown and HTML, as one line.
 
-    It may not begin a paragraph, where a dash or a number makes a list. An address in it is no link.
+    The result holds nothing that either would act on. It may not begin a paragraph, where a dash or a number makes a
+    list. An address in it is no link.
     """
     plain = re.sub(r"([\\`*_\[\]#|~$!])", r"\\\1", html.escape(_line(text), quote=False))
     return re.sub(r":(?=//)|(?<=www)\.|@", lambda found: f"&#{ord(found[0])};", plain, flags=re.IGNORECASE)
 
 
 def _line(text: str) -> str:
-    """Return one line without control characters: YAML's reader would take some of them for the end of a line."""
+    """Return one line without control characters.
+
+    YAML's reader would take some of them for the end of a line.
+    """
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 

@@ -162,7 +162,10 @@ def _digits(value: float | None) -> str:
 
 
 def _drawing(svg: str, alt: str) -> Markup:
-    """Add a text for screen readers to an SVG; what matplotlib wrote into it is escaped already."""
+    """Add a text for screen readers to an SVG.
+
+    The content that matplotlib wrote into it is escaped already.
+    """
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))  # noqa: S704
 
 
@@ -172,7 +175,7 @@ def _ticks(text: str) -> Markup:
 
 
 def _split(report: DataReport, limits: RowLimits) -> str:
-    """Describe how rows were held out, and how many were drawn at most, in a sentence each."""
+    """Describe how rows were held out and the most that were drawn, a sentence each."""
     split = report.split
     how = {
         "label": f"Held out is the same share of each label, drawn with the seed {split.seed}",

@@ -72,9 +72,10 @@ class Series(NamedTuple):
 
 
 def curves(points: Sequence[CurvePoint], kept: int | None = None, name: str = "") -> list[Plot]:
-    """Draw loss, metrics of the validation rows and learning rate over the steps; what was not logged has no plot.
+    """Draw loss, metrics of the validation rows and learning rate over the steps.
 
-    `kept` is the step whose weights were kept. `name` keeps the plots of one training apart from another's.
+    A value that was not logged has no plot. `kept` is the step whose weights were kept. `name` keeps the plots of one
+    training apart from another's.
     """
     loss = [_series(points, "training rows", "loss"), _series(points, "validation rows", "eval_loss")]
     rate = [_series(points, "learning rate", "learning_rate")]
@@ -135,7 +136,10 @@ def lengths(report: DataReport) -> list[Plot]:
 
 
 def _histogram(name: str, edges: Sequence[int], counts: Sequence[int], caption: str) -> Plot:
-    """Draw a histogram: `edges` are evenly spaced lower bounds, and the last bin is open above."""
+    """Draw a histogram whose last bin is open above.
+
+    `edges` are evenly spaced lower bounds.
+    """
     width = edges[1] - edges[0] if len(edges) > 1 else 1
 
     def paint(axes: Axes) -> None:
@@ -150,7 +154,10 @@ def _histogram(name: str, edges: Sequence[int], counts: Sequence[int], caption: 
 
 
 def reliability(models: Mapping[str, Sequence[Bin]], caption: str) -> Plot:
-    """Draw accuracy against confidence: the means of each bin, as a dot whose area is its number of rows."""
+    """Draw accuracy against confidence, each bin as a dot at its means.
+
+    The area of a dot grows with the number of rows in its bin.
+    """
     known = {
         name: [(one.confidence or 0.0, one.accuracy or 0.0, one.rows) for one in bins if one.rows]
         for name, bins in models.items()
@@ -175,7 +182,10 @@ def reliability(models: Mapping[str, Sequence[Bin]], caption: str) -> Plot:
 
 
 def heat_map(confusion: Sequence[Sequence[int]], caption: str) -> Plot:
-    """Draw a confusion matrix without its numbers: each cell is as dark as its share of the gold label."""
+    """Draw a confusion matrix without its numbers.
+
+    Each cell is as dark as its share of the gold label.
+    """
 
     def paint(axes: Axes) -> None:
         axes.grid(visible=False)
@@ -194,7 +204,10 @@ def heat_map(confusion: Sequence[Sequence[int]], caption: str) -> Plot:
 
 
 def pareto(plan: Plan) -> Plot:
-    """Draw accuracy against speed, each variant at its best; the line joins what nothing else beats."""
+    """Draw accuracy against speed, each variant at its best.
+
+    The line joins the points that no other point beats.
+    """
     points = pareto_points(plan)
 
     def paint(axes: Axes) -> None:
@@ -221,7 +234,10 @@ def pareto(plan: Plan) -> Plot:
 
 
 def _draw(name: str, paint: Callable[[Axes], None]) -> str:
-    """Return the <svg> that `paint` draws; `name` keeps its ids apart from those of other plots of the page."""
+    """Return the <svg> that `paint` draws.
+
+    `name` keeps its ids apart from those of other plots of the page.
+    """
     content = io.StringIO()
     with rc_context(STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that matplotlib's own font lacks: the browser has another

@@ -28,10 +28,11 @@ class Written(NamedTuple):
 
 
 def write_report(recipe: Recipe, run: RunDir, judged: Judgement | None = None) -> Written:
-    """Write the report of a run that this process holds; stages that were not done for this recipe are left out.
+    """Write the report of a run that this process holds.
 
-    `judged` is the comparison of the run's bundle; one of another bundle is left out. The same stages give the same
-    bytes. Raises InputError when no stage is done, and for a file that no stage wrote.
+    Stages that were not done for this recipe are left out. `judged` is the comparison of the run's bundle; one of
+    another bundle is left out. The same stages give the same bytes. Raises InputError when no stage is done, and for a
+    file that no stage wrote.
     """
     stages = standing(recipe, run)
     if not stages:

@@ -111,7 +111,10 @@ def label_rows(data: DataResult) -> list[LabelRow]:
 
 
 def metrics_of(tested: Evaluation) -> MetricRows:
-    """List every metric that has an interval: before, of the larger models that there were, and after."""
+    """List every metric that has an interval.
+
+    The columns are the values before, those of the larger models that there were, and the values after.
+    """
     names = {"teacher": "teacher", "dense": "before pruning"}
     larger = {names.get(name, name): compressed(tested, one) for name, one in tested.compressed.items()}
     columns = [compared(tested), *larger.values()]
@@ -130,7 +133,10 @@ def _change(change: Interval, *, percent: bool) -> str:
 
 
 def seen_rows(training: TrainResult, augment: AugmentSettings) -> list[SeenRow]:
-    """List the effect of balance and augmentation by label; empty where training used the rows as they are."""
+    """List the effect of balance and augmentation by label.
+
+    The list is empty where training used the rows as they are.
+    """
     seen = training.training_rows
     same = seen.by_label["given"] == seen.by_label["trained"] and not seen.perturbed and not augment.changes_images
     if same and seen.weights is None:
@@ -142,7 +148,10 @@ def seen_rows(training: TrainResult, augment: AugmentSettings) -> list[SeenRow]:
 
 
 def trial_rows(found: SearchResult, recipe: Recipe) -> list[TrialRow]:
-    """List at most MOST_TRIALS trials, the best first; one with the values of the run's `recipe` is `chosen`."""
+    """List at most MOST_TRIALS trials, the best first.
+
+    A trial with the values of the run's `recipe` is `chosen`.
+    """
     towards = -1 if found.direction == "maximize" else 1
     order = sorted(
         found.trials, key=lambda one: (one.value is None, 0.0 if one.value is None else towards * one.value, one.number)
@@ -185,7 +194,7 @@ def _shown(value: Any) -> str:
 
 
 def confusion_of(labels: list[str], matrix: list[list[int]]) -> Confusion:
-    """Return the confusion matrix of the tuned model, or its plot where there are many labels."""
+    """Return the tuned model's confusion matrix, or its plot where labels are many."""
     cells = [
         (label, [(count, count / max(sum(row), 1)) for count in row])
         for label, row in zip(labels, matrix, strict=False)
@@ -212,7 +221,10 @@ def length_rows(report: DataReport) -> list[LengthRow]:
 
 
 def duplicate_rows(report: DataReport) -> list[DuplicateRow]:
-    """List the rows left out as duplicates, then those that contradict another row; empty where there are none."""
+    """List the rows left out as duplicates, then those that contradict another row.
+
+    The list is empty where there are none.
+    """
     return [row for row in _duplicates(report) if row.rows]
 
 

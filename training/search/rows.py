@@ -16,7 +16,7 @@ from training.tasks.saved import labels_of
 
 
 def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict[str, int]]:
-    """Choose the data directory of the trials, and count its training and validation rows.
+    """Choose the trials' data directory and count its training and validation rows.
 
     Where the data stage wrote a validation set, it is the stage's directory. Otherwise the seed draws a share
     `search.validation` of each label's training rows as validation set, and `directory` holds both. A trial never sees

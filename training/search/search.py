@@ -38,12 +38,13 @@ FINISHED = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialS
 
 
 def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
-    """Run `search.trials` trials on the run's data; write search.json and best.yaml into search/.
+    """Run `search.trials` trials on the run's data.
 
-    An interrupted search resumes: search.db keeps finished trials, and the unfinished one resumes from its checkpoint.
-    Trial n draws by the seed and n alone, so that the result is that of an uninterrupted search. With other rows,
-    another base or teacher, or other values of the recipe the search starts over; a higher number of trials continues
-    it. Raises InputError when nothing is searched or the metric is unknown, BentuneError when every trial failed.
+    The results are search.json and best.yaml in search/. An interrupted search resumes: search.db keeps finished
+    trials, and the unfinished one resumes from its checkpoint. Trial n draws by the seed and n alone, so that the
+    result is that of an uninterrupted search. With other rows, another base or teacher, or other values of the recipe
+    the search starts over; a higher number of trials continues it. Raises InputError when nothing is searched or the
+    metric is unknown, BentuneError when every trial failed.
     """
     if not recipe.search.values:
         raise InputError(
@@ -81,7 +82,10 @@ class _PruningCallback(TrainerCallback):
         self.metric = metric
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
-        """Report the metric of the validation set; Trainer calls this after each evaluation."""
+        """Report the metric of the validation set.
+
+        Trainer calls this after each evaluation.
+        """
         metrics = kwargs["metrics"]
         value = metrics.get(f"eval_{self.metric}")
         if value is None:
@@ -105,7 +109,10 @@ def _line(tried: Tried, metric: str) -> str:
 
 
 def _study(recipe: Recipe, run: RunDir, storage: Path) -> optuna.Study:
-    """Load or create the study of exactly this search; the storage may hold others, which stay."""
+    """Load or create the study of exactly this search.
+
+    The storage may hold other studies, which stay.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     record, dumped = run.record("data"), recipe.model_dump(mode="json")
     depends = {
@@ -134,7 +141,10 @@ def _study(recipe: Recipe, run: RunDir, storage: Path) -> optuna.Study:
 
 
 def _next(study: optuna.Study, seed: int) -> optuna.Trial:
-    """Return the interrupted trial, or a new one; each has its own sampler, seeded by its number."""
+    """Return the interrupted trial, or a new one.
+
+    Each trial has its own sampler, seeded by its number.
+    """
     unfinished = study.get_trials(states=[TrialState.RUNNING])
     waiting = study.get_trials(states=[TrialState.WAITING])
     number = next((trial.number for trial in (*unfinished, *waiting)), len(study.trials))
@@ -179,7 +189,10 @@ def _try(
 
 
 def _reached(curve: list[CurvePoint], recipe: Recipe) -> float:
-    """Return the metric of the weights that a run would keep: the best checkpoint's, or the last one's."""
+    """Return the metric of the weights that a run would keep.
+
+    They are the weights of the best checkpoint, or those of the last one.
+    """
     measured = [value for point in curve if (value := point.measured(recipe.search.metric)) is not None]
     if not recipe.data.split.validation:
         return measured[-1]
@@ -222,7 +235,10 @@ def _result(
 
 
 def _write_best(recipe: Recipe, result: SearchResult, file: Path) -> None:
-    """Write a recipe for `bentune run`: the given one with the best values, and without `search`."""
+    """Write a recipe for `bentune run`.
+
+    It is the given recipe with the best values and without `search`.
+    """
     best, where = result.best, f"{result.rows['validation']} validation rows"
     chosen = with_values(recipe, best.values).model_copy(update={"search": SearchSettings()})
     head = f"# Trial {best.number + 1} of {len(result.trials)}: {result.metric} {best.value:.4f} on {where}.\n"

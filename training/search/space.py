@@ -25,7 +25,7 @@ def draw(trial: Trial, key: str, span: Span, recipe: Recipe) -> Any:
 
 
 def own_values(recipe: Recipe) -> dict[str, Any] | None:
-    """Return the recipe's own values of the searched keys, as Optuna stores them, or None."""
+    """Return the recipe's values of the searched keys, as Optuna stores them, or None."""
     found: dict[str, Any] = {}
     for key, span in recipe.search.values.items():
         try:
@@ -47,7 +47,10 @@ def own_values(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """Replace the recipe's values by these. Raises ValidationError when they do not fit together."""
+    """Replace the recipe's values by these.
+
+    Raises ValidationError when they do not fit together.
+    """
     given = recipe.model_dump(mode="json", exclude_defaults=True)
     for key, value in values.items():
         *parents, last = key.split(".")
@@ -59,7 +62,7 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def whole(key: str, span: Span, recipe: Recipe) -> bool:
-    """Return true when the recipe takes only whole numbers for `key`, such as a batch size."""
+    """Return true when `key`, such as the batch size, takes only whole numbers."""
     low, high = _ends(span)
     taken = reduce(getitem, key.split("."), with_values(recipe, {key: low}).model_dump(mode="json"))
     return isinstance(taken, int) and isinstance(low, int) and isinstance(high, int)

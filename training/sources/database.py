@@ -26,7 +26,10 @@ class Query:
 
     @classmethod
     def of(cls, source: str, query: str, environ: Mapping[str, str] = os.environ) -> "Query":
-        """Make the query of `data.source` and `data.query`. Raises InputError when the variable is not set."""
+        """Make the query of `data.source` and `data.query`.
+
+        Raises InputError when the environment variable is not set.
+        """
         variable = source.removeprefix(SQL)
         if not environ.get(variable):
             raise InputError(
@@ -41,13 +44,16 @@ class Query:
             return list(result.keys())
 
     def rows(self) -> Generator[dict[str, Any]]:
-        """Stream the rows; exact numbers become integers where they are whole, else floats."""
+        """Stream the rows, with exact numbers as integers where whole, else as floats."""
         with self._result() as result:
             for row in result.mappings():
                 yield {name: _plain(value) for name, value in row.items()}
 
     def digest(self, names: list[str]) -> str:
-        """Return a sha256 of these columns of all rows, whatever their order: a query promises none."""
+        """Return a sha256 of these columns of all rows, whatever their order.
+
+        A query promises no order.
+        """
         total = count = 0
         for row in self.rows():
             spelled = json.dumps([row[name] for name in names], default=str).encode()

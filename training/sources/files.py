@@ -21,20 +21,24 @@ SHOWN_SOURCES = 3
 
 
 def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:
-    """Return digests of the rows as they are now, one for each split of the source itself."""
+    """Return digests of the current rows, one for each split of the source itself."""
     return [source.digest for source in open_sources(data, also)]
 
 
 def open_sources(data: DataSettings, also: Sequence[str] = ()) -> list[Source]:
-    """Open the training rows and, where `data.split.test` names a split of a hub data set, the held-out rows."""
+    """Open the training rows, and the held-out rows of a hub data set's own split.
+
+    The held-out rows are opened where `data.split.test` names that split.
+    """
     splits = [data.split.train, data.split.test] if isinstance(data.split.test, str) else [data.split.train]
     return [open_source(data, split, also) for split in splits]
 
 
 def open_source(data: DataSettings, split: str, also: Sequence[str] = ()) -> Source:
-    """Find the recipe's data, with `also` other columns of it; `split` matters to hub data sets only.
+    """Find the recipe's data, with `also` other columns of it.
 
-    Raises InputError when it is not there, has an unknown form, or lacks a column.
+    `split` matters to hub data sets only. Raises InputError when the data is not there, has an unknown form, or lacks a
+    column.
     """
     wanted = Wanted(data.columns, also, data.split.group, data.split.time)
     found: dict[Path | str, Source] = {}
@@ -100,7 +104,10 @@ def _database(query: Query, wanted: Wanted) -> Source:
 
 
 def tables_in(root: Path) -> list[Path]:
-    """List the files of rows directly in a folder, by name; none in a folder of classes."""
+    """List the files of rows directly in a folder, by name.
+
+    A folder of classes has none.
+    """
     if any(root.glob("*/*.txt")):
         return []
     found = (path for path in root.iterdir() if path.is_file() and not path.name.startswith((".", "_")))

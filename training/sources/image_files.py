@@ -37,9 +37,10 @@ def checked_image(given: object) -> tuple[str, str]:
 
 
 def image_of(value: object, folder: Path) -> object:
-    """Return a cell of the column of images: bytes or a data URL as they are, or the file of a path below `folder`.
+    """Return a cell of the column of images, with a path replaced by its file.
 
-    Parquet files of hubs hold both, as a struct. Raises ValueError for a path that cannot be read.
+    Bytes and a data URL are returned as they are. A path below `folder` is replaced by the content of its file. Parquet
+    files of hubs hold bytes and path, as a struct. Raises ValueError for a path that cannot be read.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
@@ -53,7 +54,10 @@ def image_of(value: object, folder: Path) -> object:
 
 
 def file_of(value: str, folder: Path) -> Path:
-    """Return the file of a path in a table. Raises ValueError when it is absent, outside `folder` or too large."""
+    """Return the file of a path in a table.
+
+    Raises ValueError when it is absent, outside `folder` or too large.
+    """
     if not value.strip():
         raise ValueError("there is no path to an image")
     if len(value) > MOST_CHARACTERS:

@@ -44,9 +44,9 @@ def locate(given: str, key: str) -> Location:
 
 
 def locate_all(given: str, key: str) -> list[Location]:
-    """Resolve as `locate` does, and a glob like `more/*.jsonl` to every path that it matches, by name.
+    """Resolve as `locate` does, and a glob to every path that it matches, by name.
 
-    Hidden paths are left out.
+    A glob is a name like `more/*.jsonl`. Hidden paths are left out.
 
     Raises InputError when nothing matches, or as `locate` does.
     """
@@ -91,10 +91,11 @@ def _in_package(given: str, key: str) -> Path:
 
 @functools.cache
 def offline() -> bool:
-    """Return True when HF_HUB_OFFLINE says so or the hub does not answer: only its cache can be used then.
+    """Return True when only the hub's cache can be used.
 
-    The hub is asked once and briefly, for without a network its libraries retry for minutes. One that does not answer
-    is not asked again in this process: its libraries do not pass `local_files_only` on to every look-up.
+    That holds when HF_HUB_OFFLINE is set or the hub does not answer. The hub is asked once and briefly, for without a
+    network its libraries retry for minutes. One that does not answer is not asked again in this process: its libraries
+    do not pass `local_files_only` on to every look-up.
     """
     from huggingface_hub import configure_http_backend, constants, get_session
 

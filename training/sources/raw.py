@@ -76,7 +76,10 @@ def raw_row(origin: str, values: Mapping[str, Any], wanted: Wanted) -> Raw:
 
 
 def require_columns(wanted: Wanted, present: Sequence[str], where: Path | str) -> None:
-    """Raise InputError for a wanted column that is not `present`, with the nearest that is."""
+    """Raise InputError for a wanted column that is not `present`.
+
+    The message names the nearest column that is present.
+    """
     for key, name in wanted.keyed:
         if name not in present:
             close = difflib.get_close_matches(name, present, n=1, cutoff=0.5)

@@ -79,7 +79,10 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def load_image_processor(recipe: Recipe) -> ImageProcessor:
-    """Load the base model's image processor. Raises InputError when it has none that can be served."""
+    """Load the base model's image processor.
+
+    Raises InputError when it has none that can be served.
+    """
     place, options = _place(recipe.model)
     config = _config(recipe)
     if not loads(config, task_of(recipe)):
@@ -130,13 +133,16 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
 
 
 def class_names(recipe: Recipe) -> list[str]:
-    """List the labels of the recipe's model, in the order of its logits. Raises InputError."""
+    """List the labels of the recipe's model, in the order of its logits.
+
+    Raises InputError when the model's config cannot be used.
+    """
     names = _config(recipe).id2label
     return [names[index] for index in sorted(names)]
 
 
 def base_digest(recipe: Recipe, model: PreTrainedModel) -> str:
-    """Hash the base weights by sha256: the files of a local model, the commit of a hub's."""
+    """Hash the base weights by sha256: a local model's files, or a hub model's commit."""
     commit = getattr(model.config, "_commit_hash", None)
     if commit is not None:
         return hashlib.sha256(f"{recipe.model}@{commit}".encode()).hexdigest()
@@ -223,7 +229,7 @@ def _missing(model: str, part: str, error: Exception) -> InputError:
 
 
 def with_fewer_layers(model: PreTrainedModel, keep: int) -> PreTrainedModel:
-    """Build a student with `keep` of the encoder's layers, as DistilBERT was initialized.
+    """Build a student of `keep` of the encoder's layers, initialized like DistilBERT.
 
     The layers are spaced evenly from the first to the last: of twelve, six are 0, 2, 4, 7, 9, 11, as in Sanh et al.
     2019 (https://arxiv.org/abs/1910.01108). The model is built from its changed config, so that it equals a saved and

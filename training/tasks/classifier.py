@@ -22,7 +22,10 @@ def loads(config: PretrainedConfig, task: Task) -> bool:
 
 
 def load_classifier(directory: Path) -> PreTrainedModel:
-    """Load a model that a stage saved, in float32, with the class of the first task that loads its config."""
+    """Load a model that a stage saved, in float32.
+
+    Its class is that of the first task that loads its config.
+    """
     config = AutoConfig.from_pretrained(directory)
     task = next(task for task in TASKS.values() if loads(config, task))
     model: PreTrainedModel = auto_model(task).from_pretrained(

@@ -24,10 +24,10 @@ def torch_logits(
     advance: Callable[[int], None],
     batch_size: int = 16,
 ) -> tuple[Logits, list[list[int]]]:
-    """Compute logits, float32 [rows, labels], in the order of the rows, and each row's token ids.
+    """Compute logits and each row's token ids, in the order of the rows.
 
-    For images a digest of the pixels stands for the ids. Rows of similar length share a batch. The model is put into
-    eval mode, because dropout would make comparisons fail.
+    The logits are float32 [rows, labels]. For images a digest of the pixels stands for the ids. Rows of similar length
+    share a batch. The model is put into eval mode, because dropout would make comparisons fail.
     """
     if isinstance(tokenizer, ImageProcessor):
         return image_logits(model, tokenizer, rows, advance, batch_size)
@@ -61,7 +61,7 @@ def logits_of(
     max_tokens: int,
     advance: Callable[[int], None],
 ) -> Logits:
-    """Compute logits of any number of rows, with one part's tokens in memory at a time."""
+    """Compute logits of any number of rows, one part's tokens in memory at a time."""
     parts = of_size(rows.parts())
     return np.concatenate([torch_logits(model, processor, part, max_tokens, advance)[0] for part in parts])
 

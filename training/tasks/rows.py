@@ -73,7 +73,10 @@ class StoredRows(Protocol):
         """Load the rows of these numbers into memory."""
 
     def parts(self, chosen: Ints | None = None) -> Iterator[Rows]:
-        """Yield all rows in parts, or those of these numbers, which are sorted and may repeat."""
+        """Yield all rows in parts, or those of the `chosen` numbers.
+
+        The numbers are sorted and may repeat.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,10 @@ class RowFile:
         return joined(self.parts(unique)).take(places)
 
     def parts(self, chosen: Ints | None = None) -> Iterator[Rows]:
-        """Yield all rows in parts, or those of these numbers, which are sorted and may repeat."""
+        """Yield all rows in parts, or those of the `chosen` numbers.
+
+        The numbers are sorted and may repeat.
+        """
         start = 0
         with pq.ParquetFile(self.file) as stored:
             for batch in stored.iter_batches(PART, columns=["text", "text_pair", "label"]):

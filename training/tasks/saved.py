@@ -45,7 +45,7 @@ def config_labels(model: Path) -> list[str]:
 
 
 def finished(stages: Mapping[str, Path]) -> Path:
-    """Choose the stage whose model is served: `calibrate` where the recipe has it, else `merge`."""
+    """Return the served model: `calibrate`'s where the recipe has it, else `merge`'s."""
     if CalibrateFiles.stage in stages:
         return CalibrateFiles(stages[CalibrateFiles.stage]).model
     return MergeFiles(stages[MergeFiles.stage]).model

@@ -67,7 +67,7 @@ class Task(ABC):
 
     @abstractmethod
     def source_digests(self, data: DataSettings, also: Sequence[str] = ()) -> list[str]:
-        """Return digests that change when the rows do, without reading more than that needs."""
+        """Return digests that change with the rows, without reading more than that needs."""
 
     @abstractmethod
     def read(self, raw: Raw, names: ColumnNames, read_text: ReadText) -> Input:
@@ -79,7 +79,10 @@ class Task(ABC):
 
     @abstractmethod
     def processor(self, recipe: "Recipe") -> "Processor":
-        """Load the base model's processor. Raises InputError when it has none that can be served."""
+        """Load the base model's processor.
+
+        Raises InputError when it has none that can be served.
+        """
 
     @abstractmethod
     def dataset(self, parts: "Iterable[Rows]", processor: Any, max_tokens: int, file: Path) -> "Dataset | ImageRows":
@@ -103,7 +106,10 @@ class Task(ABC):
 
     @abstractmethod
     def exported_digest(self, exported: Path) -> str:
-        """Return the sha256 that stands for the exported processor: that of the one which it was made of."""
+        """Return the sha256 that stands for the exported processor.
+
+        It is the sha256 of the processor that the exported one was made of.
+        """
 
     def shown(self, rows: "Rows", origins: Sequence[str]) -> "Rows":
         """Return the rows as a report shows them."""

@@ -57,11 +57,11 @@ class TrainingInputs:
 
 
 def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> TrainResult:
-    """Write adapter/ or model/, tokenizer/, labels.json and base.json; `callbacks` are passed to Trainer.
+    """Write adapter/ or model/, tokenizer/, labels.json and base.json.
 
-    An interrupted run resumes from its last complete checkpoint in the same directory, and ends with the same weights
-    as an uninterrupted one. Raises BentuneError when the loss is no longer a number, InputError for a recipe that does
-    not fit its labels, rows or base model.
+    `callbacks` are passed to Trainer. An interrupted run resumes from its last complete checkpoint in the same
+    directory, and ends with the same weights as an uninterrupted one. Raises BentuneError when the loss is no longer a
+    number, InputError for a recipe that does not fit its labels, rows or base model.
     """
     recipe, work = context.recipe, context.work
     ready = prepare_training(context)
@@ -103,10 +103,10 @@ def run(context: Context, callbacks: Sequence[TrainerCallback] = ()) -> TrainRes
 
 
 def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs:
-    """Load the base, prepare the method and tokenize the rows; `ask` computes a teacher's logits.
+    """Load the base, prepare the method and tokenize the rows.
 
-    Writes tokenizer/, base.json, and the memory-mapped rows into tokens/. With several processes rank 0 alone tokenizes
-    texts and runs the teacher, and the other workers read its files.
+    `ask` computes a teacher's logits. Writes tokenizer/, base.json, and the memory-mapped rows into tokens/. With
+    several processes rank 0 alone tokenizes texts and runs the teacher, and the other workers read its files.
     """
     quiet()
     recipe, work, data = context.recipe, context.work, context.files(DataFiles)
@@ -192,7 +192,10 @@ def _result(start: TrainStart, fitted: Fitted, report: Reporter) -> TrainResult:
 
 
 def _start(recipe: Recipe, runs: Path) -> Recipe:
-    """Set the model that training starts from: the recipe's own, or that of the previous version's run."""
+    """Set the model that training starts from.
+
+    It is the recipe's own, or that of the previous version's run.
+    """
     if not recipe.warm or recipe.parent is None:
         return recipe
     weights = weights_of(open_parent(recipe.parent), recipe.model, runs)
@@ -200,6 +203,9 @@ def _start(recipe: Recipe, runs: Path) -> Recipe:
 
 
 def worth_keeping(work: Path) -> set[str]:
-    """List what to keep after a failure: complete checkpoints, teacher logits and pruning phases."""
+    """List the names to keep after a failure.
+
+    They are complete checkpoints, teacher logits and pruning phases.
+    """
     checkpoints = {CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set()
     return checkpoints | ({ANSWERS} if (work / ANSWERS).is_file() else set()) | pruning.worth_keeping(work)

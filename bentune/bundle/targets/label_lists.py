@@ -21,7 +21,7 @@ def labels_of(given: object, separator: str | None = None) -> list[str]:
 
 
 def spelled(labels: Iterable[str]) -> str:
-    """Spell the labels of a row as one text, the same for the same labels: a JSON list."""
+    """Spell the labels of a row as a JSON list, the same for the same labels."""
     return json.dumps(sorted(set(labels)), ensure_ascii=False)
 
 

@@ -30,7 +30,10 @@ class ManyLabels(OneLabel):
     gives: ClassVar = "any number of labels"
 
     def wire(self) -> dict[str, Any]:
-        """Return its labels and `multi_label`, as bundles were written before there were other targets."""
+        """Return its labels and `multi_label`.
+
+        Bundles were written so before there were other targets.
+        """
         return {"labels": self.labels, "multi_label": True}
 
     @property
@@ -74,7 +77,10 @@ class ManyLabels(OneLabel):
         return ", ".join(self.labels[number] for number in np.flatnonzero(answer).tolist()) or NO_LABEL
 
     def observe(self, scores: Float32s) -> Observation:
-        """Return the labels above the threshold; the likeliest stands for all in the histogram."""
+        """Return the labels above the threshold.
+
+        The likeliest label stands for all of them in the histogram.
+        """
         best = int(scores.argmax())
         confidence = float(scores[best])
         given = [self.labels[index] for index in np.flatnonzero(scores > THRESHOLD).tolist()]
@@ -82,7 +88,10 @@ class ManyLabels(OneLabel):
         return Observation(given or [NO_LABEL], confidence, {"label": bin_, "confidence": confidence})
 
     def replayed(self, logged: Mapping[str, float], scores: Mapping[str, float]) -> Replayed:
-        """Compare all labels above the threshold; `moved` is of the probability that moved most."""
+        """Compare all labels above the threshold.
+
+        `moved` is the change of the probability that moved most.
+        """
         before, after = (_above(one) for one in (logged, scores))
         sure = [min(max(score, 1 - score) for score in one.values()) for one in (logged, scores)]
         names = logged.keys() | scores.keys()
@@ -90,7 +99,10 @@ class ManyLabels(OneLabel):
         return Replayed(before, sure[0], after, sure[1], moved, before != after, min(sure))
 
     def plausible(self, scores: npt.NDArray[np.float64]) -> bool:
-        """Return whether each row has a probability for each label; they exclude nothing, and sum to anything."""
+        """Return whether each row has a probability for each label.
+
+        Labels do not exclude each other, so that the probabilities may sum to anything.
+        """
         low, high = self.bounds
         return bool((scores >= low).all() and (scores <= high).all())
 

@@ -17,7 +17,10 @@ STEPS = 2
 
 
 def number_in(value: object) -> float:
-    """Return the number that a column holds. Raises ValueError, whose words go on from the name of the column."""
+    """Return the number that a column holds.
+
+    Raises ValueError, whose message goes on from the name of the column.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"has no number ({type(value).__name__})")
     try:
@@ -78,7 +81,10 @@ class Number(Target):
         return None
 
     def turns(self, logits: Scores) -> npt.NDArray[np.int64]:
-        """Return how many standard deviations a number is from the mean, from 0 to 4 with 2 in the middle."""
+        """Return how many standard deviations a number is from the mean.
+
+        The result is from 0 to 4, with 2 in the middle.
+        """
         return np.asarray(np.clip(np.round(logits[..., 0]), -STEPS, STEPS) + STEPS, dtype=np.int64)
 
     def best(self, logits: Scores) -> str:

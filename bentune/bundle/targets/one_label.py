@@ -41,7 +41,10 @@ class OneLabel(Target):
     labels: list[str] = Field(min_length=2)
 
     def wire(self) -> dict[str, Any]:
-        """Return its labels alone, as bundles were written before there were other targets."""
+        """Return its labels alone.
+
+        Bundles were written so before there were other targets.
+        """
         return {"labels": self.labels}
 
     def parse(self, value: object, *, separator: str | None, renamed: Mapping[str, str]) -> Any:

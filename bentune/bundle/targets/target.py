@@ -79,7 +79,7 @@ class Target(Frozen):
     labels: list[str] = Field(min_length=1)
 
     def wire(self) -> dict[str, Any]:
-        """Return its entries in manifest.json, in /info, and in every other file that names a target."""
+        """Return its entries in manifest.json, /info and all files that name a target."""
         return {"labels": self.labels, "target": {"kind": self.kind, **self.model_dump(exclude={"labels"})}}
 
     @cached_property
@@ -89,12 +89,15 @@ class Target(Frozen):
 
     @property
     def counted(self) -> list[str]:
-        """Names under which answers are counted; the baseline's label histogram has them in this order."""
+        """Return the names under which answers are counted.
+
+        The baseline's label histogram has them in this order.
+        """
         return self.labels
 
     @abstractmethod
     def parse(self, value: object, *, separator: str | None, renamed: Mapping[str, str]) -> Any:
-        """Return what a row has, in the form of one entry of `gold`, from the value of its column.
+        """Return a row's entry of `gold` from the value of its column.
 
         `separator` is between the labels of a text of several, `renamed` are new names of labels. Raises ValueError,
         whose words go on from the name of the column.
@@ -122,11 +125,17 @@ class Target(Frozen):
 
     @abstractmethod
     def sureness(self, scores: Scores) -> npt.NDArray[np.float64] | None:
-        """Return float64 [rows], the probability that the model gives its own answer; None where there is none."""
+        """Return float64 [rows], the probability that the model gives its own answer.
+
+        It is None where there is none.
+        """
 
     @abstractmethod
     def turns(self, logits: Scores) -> npt.NDArray[np.int64]:
-        """Return int64 [rows]: the kind of answer of each row, so that a few chosen rows can show every kind."""
+        """Return int64 [rows], the kind of answer of each row.
+
+        With it, a few chosen rows can show every kind.
+        """
 
     @abstractmethod
     def best(self, logits: Scores) -> str:
@@ -138,7 +147,10 @@ class Target(Frozen):
 
     @abstractmethod
     def ranked(self, scores: Float32s, top_k: int | None = None, *, by: Float32s) -> list[Prediction]:
-        """Return the scores of one row as a list, best first `by` its outputs; `top_k` keeps the first."""
+        """Return the scores of one row as a list, best first `by` its outputs.
+
+        `top_k` is how many of the first are kept.
+        """
 
     @abstractmethod
     def observe(self, scores: Float32s) -> Observation:
@@ -146,10 +158,16 @@ class Target(Frozen):
 
     @abstractmethod
     def replayed(self, logged: Mapping[str, float], scores: Mapping[str, float]) -> Replayed:
-        """Compare a logged answer with the candidate's; a label that one of the two lacks has the probability 0."""
+        """Compare a logged answer with the candidate's.
+
+        A label that one of the two lacks has the probability 0.
+        """
 
     def distance(self, one: Scores, other: Scores) -> float:
-        """Return the largest change from one set of scores to the other, in probability; NaN where one is NaN."""
+        """Return the largest change in probability from one set of scores to the other.
+
+        It is NaN where one is NaN.
+        """
         return float(np.abs(np.asarray(one) - np.asarray(other)).max())
 
     def read(self, answers: Sequence[Sequence[Prediction]]) -> npt.NDArray[np.float64]:
@@ -175,7 +193,10 @@ class Target(Frozen):
         return f"a probability for each of its {len(self.labels)} labels"
 
     def plausible(self, scores: npt.NDArray[np.float64]) -> bool:
-        """Return whether each row's scores, float64 [rows, labels], are complete and within bounds."""
+        """Return whether each row's scores are complete and within bounds.
+
+        They are float64 [rows, labels].
+        """
         low, high = self.bounds
         # Written so that NaN, of a label that is missing, is wrong as well.
         return bool((scores >= low).all() and (scores <= high).all())

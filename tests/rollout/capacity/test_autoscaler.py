@@ -150,7 +150,10 @@ def test_pods_go_no_faster_than_the_policies_let_them(
 def test_the_windows_pick_the_most_cautious_recommendation(
     steps: list[tuple[float, list[float], int, int]], up: int, down: int
 ) -> None:
-    """With policies that bound nothing: up to the lowest and down to the highest of what was proposed."""
+    """Pods go up to the lowest and down to the highest count that was proposed.
+
+    The policies bound nothing.
+    """
     rules = {
         "up": AT_ONCE.model_copy(update={"stabilization_s": up}),
         "down": SCALE_DOWN.model_copy(update={"stabilization_s": down}),

@@ -95,7 +95,10 @@ def rendered(tmp_path: Path, scaler: str) -> dict[str, Any]:
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kustomize_takes_them_for_keda(tmp_path: Path) -> None:
-    """A trigger of CPU would add pods that nobody sized: the two that were simulated are all."""
+    """A trigger of CPU would add pods that nobody sized.
+
+    The two triggers that were simulated are all.
+    """
     theirs = yaml.safe_load((K8S / "components/autoscale-keda/scaledobject.yaml").read_text())["spec"]
     found = rendered(tmp_path, "keda")
     assert "HorizontalPodAutoscaler" not in found

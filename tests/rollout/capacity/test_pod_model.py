@@ -28,7 +28,10 @@ def test_at_a_tried_rate_it_is_what_was_measured(percent: float) -> None:
 
 @given(rate=st.floats(5, 90), limit_ms=st.floats(1, 2000))
 def test_between_them_it_is_near_the_truth(rate: float, limit_ms: float) -> None:
-    """Exponential latencies are straight lines on the axis of nines, so that only the rate is interpolated."""
+    """Exponential latencies are straight lines on the axis of nines.
+
+    Therefore only the rate is interpolated.
+    """
     share = float(POD.share_over(np.array([rate]), np.array([limit_ms]))[0])
     assert share == pytest.approx(math.exp(-(CEILING - rate) * limit_ms / 1000), abs=0.08)
 

@@ -36,7 +36,10 @@ def steady(rate: float, seconds: float = 600) -> Traffic:
 
 @pytest.mark.parametrize("rate", [30.0, 60.0, 75.0, KNEE, 90.0])
 def test_a_steady_rate_is_slow_as_often_as_theory_says(rate: float) -> None:
-    """One server with random service times: exp(-(ceiling - rate) x limit) of the requests take longer."""
+    """The share of slow requests is that of one server with random service times.
+
+    exp(-(ceiling - rate) x limit) of the requests take longer than the limit.
+    """
     outcome, series = simulate(POD, scaling(3, 3), steady(3 * rate), P99, HABITS)
     slow = math.exp(-(CEILING - rate) * 0.2)
     assert outcome.too_slow / outcome.arrivals == pytest.approx(slow, rel=1e-3)
@@ -146,10 +149,11 @@ def played(traffic: Traffic, rules: Scaling, replicas: int, seed: int) -> tuple[
 
 @pytest.mark.parametrize(("peak", "least", "most", "runs"), [(450.0, 2, 9, 16), (1600.0, 6, 32, 6)])
 def test_it_agrees_with_playing_every_request(peak: float, least: int, most: int, runs: int) -> None:
-    """Millions of requests; too few pods at the start, so that much goes wrong before the autoscaler is done.
+    """Millions of requests meet too few pods at the start.
 
-    Means over some runs: few looks at few pods let the autoscaler act a quarter of a minute sooner or later. Pods that
-    stand for some time just at their ceiling are the worst of cases: the flow is as slow at once as it would become.
+    Therefore much goes wrong before the autoscaler is done. Means over some runs: few looks at few pods let the
+    autoscaler act a quarter of a minute sooner or later. Pods that stand for some time just at their ceiling are the
+    worst of cases: the flow is as slow at once as it would become.
     """
     traffic, rules = built_in("step", peak), scaling(least, most)
     flows = [simulate(POD, rules, traffic, P99, HABITS, seed=seed)[0] for seed in range(2 * runs)]
@@ -174,7 +178,10 @@ def test_ten_thousand_a_second_for_a_day_take_seconds() -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_large_fleet_costs_less_than_so_many_small_ones(name: str) -> None:
-    """The mean of few looks at few pods is rough, and of rough means the highest within five minutes counts."""
+    """The mean of few looks at few pods is rough.
+
+    The highest of the rough means within five minutes counts.
+    """
     small, large = (
         simulate(POD, scaling(5 * factor, 20 * factor), built_in(name, 1000.0 * factor), P99, HABITS)[0]
         for factor in (1, 20)

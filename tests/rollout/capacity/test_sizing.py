@@ -57,7 +57,10 @@ def test_the_rules_for_a_day() -> None:
 
 
 def test_growth_that_no_pod_comes_in_time_for_is_there_before() -> None:
-    """From 100 to 500 requests/s at once: 500 must be held by the least pods, at the knee and not below it."""
+    """The rate grows from 100 to 500 requests/s at once.
+
+    The minimum of pods must hold 500 at the knee, and not below it.
+    """
     sizing = sized(built_in("step", 500))
     assert sizing.scaling.min_replicas == math.ceil(500 / KNEE) == 7
     # While new pods start, at most 2 pods x 1024 requests are left waiting, to be worked off within 105 s: 19.5/s more.
@@ -116,7 +119,10 @@ def test_a_flat_curve_needs_nothing_beyond_its_pods() -> None:
 
 
 def test_growth_within_the_headroom_is_none() -> None:
-    """A jump by a tenth is taken up by pods that work at eight tenths, tolerance included; one by a half is not."""
+    """A jump by a tenth is within the headroom, and one by a half is not.
+
+    Pods that work at eight tenths take up a tenth, tolerance included.
+    """
     tenth, half = (
         Traffic("jump", np.array([0.0, 300, 300, 600]), np.array([100.0, 100, 100 * by, 100 * by])) for by in (1.1, 1.5)
     )

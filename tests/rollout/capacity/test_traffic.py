@@ -28,7 +28,10 @@ def test_a_jump_is_two_points_at_one_time() -> None:
 
 @given(step_s=st.floats(0.5, 30))
 def test_steps_hold_the_mean_rate(step_s: float) -> None:
-    """900 s at the peak of 100 and 1,200 s at 20, less what a step that holds a jump blurs."""
+    """The traffic has 900 s at the peak of 100, and 1,200 s at 20.
+
+    The sum may differ by what a step that holds a jump blurs.
+    """
     total = built_in("step", 100).steps(step_s).sum() * step_s
     assert total == pytest.approx(900 * 100 + 1200 * 20, abs=2 * 80 * step_s)
 

@@ -94,7 +94,10 @@ def test_rows_that_were_trained_on_are_refused_or_left_out(
 def test_gains_elsewhere_do_not_pay_for_losses_in_a_frozen_slice(
     tiny_bundle: Path, bundle: Path, rows: Path, tmp_path: Path
 ) -> None:
-    """One that is right in all but some of the reference, against one that is wrong in all: promoted but for these."""
+    """The candidate would be promoted but for its loss in the frozen slice.
+
+    It is right in all rows but the reference's, and the served one only in those.
+    """
     bad, few = worse(bundle, tmp_path / "worse"), tmp_path / "few.jsonl"
     lines = [json.loads(line) for line in rows.read_text().splitlines()]
     for number, row in enumerate(lines):

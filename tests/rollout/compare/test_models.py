@@ -147,7 +147,10 @@ def test_what_is_no_answer(service: Service, address: str, answer: Any, said: st
 
 
 def test_a_service_that_is_not_what_its_info_says(service: Service, address: str) -> None:
-    """Another model behind the same /info: a verdict against it would be about nothing."""
+    """Another model answers behind the same /info.
+
+    A verdict against it would be about nothing.
+    """
     scores = service.scorer.score
     service.scorer.score = lambda texts: [turned(one) for one in scores(texts)]  # type: ignore[method-assign]
     with (
@@ -181,7 +184,10 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 
 def test_versions_of_an_image_classifier_are_not_compared(image_bundle: Path, service: Service, address: str) -> None:
-    """Trained rows are known by their pixels there: looked up by its text, each would pass for a new one."""
+    """Trained rows of an image classifier are identified by their pixels.
+
+    Looked up by its text, each would pass for a new one.
+    """
     service.info |= {"inputs": "image"}
     for name in (str(image_bundle), address):
         with pytest.raises(InputError, match="takes no texts, and versions of such models cannot be compared yet"):

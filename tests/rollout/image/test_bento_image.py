@@ -13,7 +13,10 @@ from rollout.image.bento_image import build_image, find_engine, requirements, wr
 
 
 def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, **exit_codes: int) -> Path:
-    """Only these engines are on the path; each logs its arguments and ends with its exit code."""
+    """Write these engines, and make them the only programs on the path.
+
+    Each logs its arguments to the returned file and ends with its exit code.
+    """
     for name, code in exit_codes.items():
         program = directory / name
         program.write_text(f'#!/bin/sh\necho "$0 $*" >> {directory}/asked\necho building >&2\nexit {code}\n')

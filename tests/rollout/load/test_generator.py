@@ -102,7 +102,10 @@ def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides() -> None:
 
 
 def test_an_open_loop_counts_from_when_a_request_was_meant_to_start() -> None:
-    """A server with one worker at twice its capacity: the wait grows by a second a two seconds, on one connection."""
+    """A server with one worker gets twice its capacity, on one connection.
+
+    The wait grows by a second every two seconds.
+    """
     with serving(OneWorker(0.02)) as url:
         load = run(open_loop(LoadTarget(url), BODIES, rate=100, seconds=1.5, seed=3))
     assert load.requests == pytest.approx(150, rel=0.3)

@@ -102,7 +102,10 @@ def test_what_holds(measured: Load, missed: str) -> None:
 
 
 def test_the_capacity_of_a_server_with_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 requests a second at most; by queueing theory a 90th percentile of 40 ms is reached shortly below that."""
+    """The server takes 200 requests a second at most.
+
+    By queueing theory, a 90th percentile of 40 ms is reached shortly below that.
+    """
     monkeypatch.setattr(module, "MIN_STEP_S", 0.4)
     monkeypatch.setattr(module, "RESOLUTION", 0.2)
     said: list[str] = []

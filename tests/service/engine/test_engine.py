@@ -45,7 +45,10 @@ def test_slots_of_one_thread_share_a_session_and_a_lone_text_gets_every_core(mak
 
 
 def test_slots_of_several_threads_have_a_session_each(make: Callable[..., Engine]) -> None:
-    """A pool of threads belongs to a session: shared, two slots would wait for each other's."""
+    """A pool of threads belongs to one session.
+
+    With a shared session, two slots would wait for each other's threads.
+    """
     engine = make(2, 2)
     assert len({id(slot.session) for slot in engine.slots}) == 2
     assert [threads_of(slot) for slot in engine.slots] == [2, 2]

@@ -34,7 +34,10 @@ def slots(number: int) -> Runtime:
 
 
 def test_what_is_needed_grows_with_the_copies_of_the_weights(bundle: Bundle) -> None:
-    """One session serves a single slot; several slots share one, beside that of a lone request. Each works apart."""
+    """One session serves a single slot, and two serve several slots.
+
+    Several slots share one session, beside that of a lone request. Each slot works apart.
+    """
     weights = (bundle.root / "model/fp32.onnx").stat().st_size
     alone = needed_bytes(bundle, slots(1))
     assert alone == pytest.approx(1.15 * (190 * MB + 1.7 * weights), abs=2)
@@ -102,7 +105,10 @@ def test_a_request_of_the_most_inputs_and_a_text_of_the_most_tokens_may_always_w
 
 
 def test_an_image_takes_memory_to_decode_and_to_wait(image_bundle: Path, tmp_path: Path) -> None:
-    """One is decoded at a time, of the most pixels; what waits of each is 3 x 8 x 8 numbers for five patches."""
+    """One image is decoded at a time, of the most pixels.
+
+    Each image that waits is 3 x 8 x 8 numbers for five patches.
+    """
     images = open_bundle(image_bundle)
     weights = (image_bundle / "model/fp32.onnx").stat().st_size
     assert needed_bytes(images, slots(1)) == pytest.approx(1.15 * (190 * MB + 1.7 * weights) + 300 * MB, abs=2)

@@ -148,7 +148,10 @@ def test_the_threads_are_given_and_do_not_spin(tiny_bundle: Path, threads: int) 
 def test_a_file_is_scored_with_what_fits_this_cpu_on_all_of_its_cores(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The plan's winner needs an instruction that this CPU lacks: the next that was measured is taken instead."""
+    """The winner of the plan needs an instruction that this CPU lacks.
+
+    The next variant that was measured is taken instead.
+    """
     shared = {"provider": "CPUExecutionProvider", "threads": 1, "lone_ms": 1.0, "padding": 0.0}
     plan = Plan(
         cpu=Cpu(model="a test", isa=("avx512_vnni",), cores=2),

@@ -60,7 +60,10 @@ def scale_answers(file: Path, factor: float) -> None:
 
 @pytest.fixture
 def bundle(tiny_bundle: Path, tmp_path: Path) -> Bundle:
-    """The tiny bundle with a second variant, whose scores the golden rows hold; its plan chooses that."""
+    """Return the tiny bundle with a second variant, which its plan chooses.
+
+    The golden rows hold the scores of that variant.
+    """
     root = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, root)
     shutil.copyfile(root / "model/fp32.onnx", root / "model/int8-static.onnx")
@@ -156,7 +159,7 @@ def test_what_the_hardware_forbids_is_logged_and_told_too(bundle: Bundle, prove:
 
 
 def test_fallbacks_add_up(bundle: Bundle, prove: Callable[..., tuple], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The winner needs a provider that is missing; the next best gives other scores here."""
+    """The winner needs a missing provider, and the next best gives other scores here."""
     monkeypatch.setattr(module, "available", lambda: (CPU,))
     scale_answers(bundle.root / "model/int8-static.onnx", 0.2)
     both = plan(entry("int8-nncf", provider=OPENVINO), entry("int8-static"), entry(FP32, 1, 2))
@@ -182,7 +185,10 @@ def test_when_not_even_fp32_gives_the_golden_scores_there_is_no_engine(
 def test_a_fallback_that_would_not_fit_into_the_memory_is_not_loaded(
     bundle: Bundle, prove: Callable[..., tuple], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """int8 was checked before the process began; fp32 has larger weights, and the kernel would kill what serves."""
+    """int8 was checked before the process began, and fp32 has larger weights.
+
+    The kernel would kill the process that serves.
+    """
     fp32 = bundle.root / "model/fp32.onnx"
     with fp32.open("ab") as file:
         file.truncate(400_000_000)  # it is not loaded, and the file has holes
@@ -221,7 +227,10 @@ def test_when_not_even_fp32_can_be_loaded_the_process_ends(
 def test_one_session_that_fails_is_enough(
     bundle: Bundle, prove: Callable[..., tuple], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With more threads the sums of a product are taken in another order, and int8 may round otherwise."""
+    """More threads take the sums of a product in another order.
+
+    int8 may then round otherwise.
+    """
     real = engine_module.replay
 
     def only_wide_fails(predictor: Predictor, golden: Sequence[object], key: str) -> Replay:

@@ -98,7 +98,10 @@ def test_slots_that_are_added_keep_their_threads(cores: int, slots: int) -> None
 
 
 def test_where_nothing_that_was_measured_fits_fp32_runs() -> None:
-    """With the token budget that was best for fp32: the winner's is of a variant that may only run rows one by one."""
+    """The token budget is the one that was best for fp32.
+
+    The winner's is of a variant that may only run rows one by one.
+    """
     plan = Plan(
         cpu=cpu(4), measured=(entry("int8-dynamic", 4, 1, budget=1), entry(FP32, 2, 2, budget=77)), token_budget=1
     )

@@ -169,7 +169,10 @@ def test_the_last_of_a_repeated_key_counts() -> None:
 
 
 def attempt(call: Callable[[], Any]) -> tuple[Any, str]:
-    """What the call returned, or None and how the request was refused; anything else that is raised is a failure."""
+    """Return the call's result, or None and the message of the refusal.
+
+    Anything else that is raised is a failure.
+    """
     try:
         return call(), ""
     except (InvalidRequest, TooLarge) as refusal:
@@ -219,7 +222,10 @@ def test_no_bytes_raise_anything_else(sent: bytes) -> None:
 
 
 def incoming(*messages: dict[str, Any], **headers: str) -> tuple[Incoming, list[dict[str, Any]]]:
-    """A request whose body arrives in these messages, and the list that they are taken from."""
+    """Return a request whose body arrives in these messages, and their list.
+
+    The messages are taken from that list.
+    """
     waiting = list(messages)
 
     async def receive() -> dict[str, Any]:

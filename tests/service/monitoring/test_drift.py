@@ -83,7 +83,10 @@ def test_inputs_like_the_held_out_rows_have_an_index_near_zero() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 2), st.floats(0.2, 1)), min_size=120, max_size=260))
 def test_only_the_newest_inputs_count(inputs: list[tuple[int, int, float]]) -> None:
-    """Against a histogram that numpy makes of the newest `window` inputs, whatever came before."""
+    """The expected values are numpy's histogram of the newest `window` inputs.
+
+    Inputs before them do not count.
+    """
     shown = shown_by(inputs)
     newest = inputs[: len(inputs) - (len(inputs) - 100) % STEP][-100:]
     lengths, labels, scores = (np.array(values) for values in zip(*newest, strict=True))

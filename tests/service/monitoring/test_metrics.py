@@ -99,7 +99,10 @@ def test_several_workers_add_up_on_one_page(metrics: Metrics) -> None:
 
 
 def test_importing_the_metrics_leaves_prometheus_alone() -> None:
-    """It must be imported after BentoML set the directory of its multi-process mode, or histograms are lost."""
+    """The import must wait until BentoML has set its multi-process directory.
+
+    Otherwise histograms are lost.
+    """
     import subprocess
     import sys
 

@@ -355,7 +355,10 @@ def test_a_batch_is_formed_ahead_for_each_slot_and_only_where_a_batch_waits() ->
 
 
 def test_what_is_formed_ahead_counts_for_the_limits_and_the_estimates() -> None:
-    """As an autoscaler sees it, and clients: until a slot is free it waits, whatever it is called."""
+    """Work formed ahead waits until a slot is free, whatever it is called.
+
+    An autoscaler and clients see it that way.
+    """
 
     async def test() -> None:
         rig = Rig(shape=BatchShape(token_budget=100, padding_bound=1.0, max_items=9), limits=QueueLimits(9, 200))
@@ -565,7 +568,10 @@ def test_a_deadline_that_the_queue_will_outlast_is_refused_before_anything_is_sp
 
 
 def test_an_empty_queue_admits_whatever_the_deadline() -> None:
-    """The running batch may end at any moment; what was measured of others says nothing of it."""
+    """The running batch may end at any moment.
+
+    Measurements of other batches predict nothing about it.
+    """
 
     async def test() -> None:
         rig = Rig()

@@ -59,7 +59,10 @@ def test_images_come_in_their_order_and_the_wrong_one_is_named() -> None:
 
 
 def test_all_images_of_a_request_together_are_bounded() -> None:
-    """Five of these are a file of a few hundred bytes each, and five times the largest image to decode."""
+    """Five of these files decode to five times the largest image.
+
+    Each file has a few hundred bytes.
+    """
     decoder = Decoder(ImageEncoder(ImageSettings(size=(8, 8)), LIMITS), 10)
     assert len(asyncio.run(decoder.encode(rows(4), truncate=False, single=False, deadline=later()))) == 4
     with pytest.raises(TooLarge, match="at most 480 pixels"):

@@ -58,7 +58,10 @@ def test_a_jpeg_and_every_mode_of_eight_bits_become_rgb() -> None:
 
 
 def test_a_photograph_is_turned_upright() -> None:
-    """Phones write the pixels as the sensor has them, and how to turn them into the file's EXIF."""
+    """Phones write the pixels as the sensor has them.
+
+    They write into the file's EXIF how to turn them.
+    """
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     turned = open_image(saved(picture("left", 1), "JPEG", exif=exif), 10_000)

@@ -19,7 +19,10 @@ LABELS = sorted(WORDS)
 
 
 def recipe_of(model: Path, method: str = "full", **train: Any) -> Recipe:
-    """A recipe that sees 48 rows once, in six steps of eight, without dropout's noise where the model has none."""
+    """Return a recipe that reads 48 rows once, in six steps of eight.
+
+    Dropout adds no noise where the model has none.
+    """
     values = {"epochs": 1.0, "batch_size": 8, "learning_rate": 0.005} | train
     return Recipe.model_validate(
         {"name": "x", "task": "text-classification", "model": str(model), "data": {"source": "s"}, "max_tokens": 24}

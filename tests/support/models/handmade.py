@@ -39,7 +39,10 @@ def word_weights() -> npt.NDArray[np.float32]:
 
 
 def clueless_weights() -> npt.NDArray[np.float32]:
-    """Return weights of a model that learned nonsense: the same unsure answer whatever the text is, nearly."""
+    """Return weights of a model that gives nearly the same unsure answer to any text.
+
+    The model learned nonsense.
+    """
     generator = np.random.default_rng(0)
     return generator.normal(0, 0.02, (len(vocabulary()), len(LABELS))).astype(np.float32) + np.float32(
         [0.08, 0.0, -0.08]
@@ -49,7 +52,10 @@ def clueless_weights() -> npt.NDArray[np.float32]:
 def make_bundle(
     root: Path, name: str = NAME, version: str = VERSION, weights: npt.NDArray[np.float32] | None = None
 ) -> Path:
-    """Fill a new directory with a sealed bundle; `weights` are of its words, and right ones where none are given."""
+    """Fill a new directory with a sealed bundle and return it.
+
+    `weights` are those of the bundle's words; right ones are used where none are given.
+    """
     rows = sentences(ROWS)
     held_out = rows[::TEST_EVERY]
     trained = [row for number, row in enumerate(rows) if number % TEST_EVERY]
@@ -105,7 +111,10 @@ def make_tokenizer() -> Tokenizer:
 
 
 def write_graph(file: Path, weights: npt.NDArray[np.float32]) -> None:
-    """Write a graph whose logits are the sums of its words' weights; the words of a second text count 1.2 times."""
+    """Write a graph whose logits are the sums of its words' weights.
+
+    The words of a second text count 1.2 times.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -143,7 +152,10 @@ def write_graph(file: Path, weights: npt.NDArray[np.float32]) -> None:
 
 
 def scored(file: Path, encodings: list[Any]) -> npt.NDArray[np.float64]:
-    """Return float64 [encodings, labels]: the probabilities of each, cut as the limits say and computed alone."""
+    """Return the probabilities of each encoding, as float64 [encodings, labels].
+
+    Each encoding is cut as the limits define, and computed alone.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=[CPU])
@@ -159,7 +171,10 @@ def scored(file: Path, encodings: list[Any]) -> npt.NDArray[np.float64]:
 
 
 def plan() -> Plan:
-    """Return a plan as if it had been measured on this machine, with every way to share two cores."""
+    """Return a plan as if it had been measured on this machine.
+
+    It has every way to share two cores.
+    """
     speed = {"variant": FP32, "provider": CPU, "lone_ms": 0.6, "padding": 0.1, "rounds": 1}
     ways = [(2, 1, 256, 9000.0), (2, 1, 512, 8800.0), (1, 2, 512, 7000.0), (1, 1, 512, 5000.0)]
     return Plan(
@@ -176,7 +191,10 @@ def plan() -> Plan:
 
 
 def baseline(lengths: list[int], scores: npt.NDArray[np.float64]) -> Baseline:
-    """Return histograms of the held-out rows, with thresholds as the plan stage draws them for sixty rows."""
+    """Return histograms of the held-out rows, with thresholds.
+
+    The thresholds are as the plan stage draws them for sixty rows.
+    """
 
     def binned(values: npt.NDArray[Any], bins: int, threshold: float) -> Binned:
         edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
@@ -195,7 +213,10 @@ def baseline(lengths: list[int], scores: npt.NDArray[np.float64]) -> Baseline:
 
 
 def evidence(name: str, trained: int, held_out: int, accuracy: float) -> dict[str, Any]:
-    """Return the parts of evidence.json that serving and rollout read, of the shape that the package stage writes."""
+    """Return the parts of evidence.json that serving and rollout read.
+
+    They have the shape that the package stage writes.
+    """
 
     def measured(value: float) -> dict[str, Any]:
         return {"rows": held_out, "accuracy": {"value": value, "low": value - 0.05, "high": min(1.0, value + 0.05)}}

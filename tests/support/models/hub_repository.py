@@ -32,7 +32,10 @@ dataset_info:
 
 
 def write_hub(path: Path, train: int = 6, test: int = 3) -> Path:
-    """The layout of Yelp/yelp_review_full: a card with the classes, parquet files in a folder of the configuration."""
+    """Write a data set in the layout of Yelp/yelp_review_full.
+
+    It has a card with the classes, and parquet files in a folder of the configuration.
+    """
     folder = path / "yelp_review_full"
     folder.mkdir(parents=True, exist_ok=True)
     (path / "README.md").write_text(YELP)

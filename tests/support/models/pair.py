@@ -18,7 +18,10 @@ SHARES = "shares.json"
 
 
 def launched_with(*options: str) -> dict[str, str]:
-    """What `accelerate launch` with these options puts into the environment of the processes that it starts."""
+    """Return the environment that `accelerate launch` sets with these options.
+
+    The processes that it starts get these variables.
+    """
     told = launch_command_parser().parse_args([*options, "--num_processes", "2", "-m", "bentune"])
     told, _, _ = _validate_launch_command(told)
     found: dict[str, str] = prepare_multi_gpu_env(told)
@@ -50,7 +53,10 @@ class Pair:
             self.processes.append(process)
 
     def codes(self) -> list[int | None]:
-        """The exit code of each, when both have ended; a rank that hangs is killed, and has none of its own."""
+        """Return the exit code of each process, when both have ended.
+
+        The code of a rank that still hangs after 180 seconds is None.
+        """
         for process in self.processes:
             process.join(180)
         return [process.exitcode for process in self.processes]

@@ -31,7 +31,10 @@ class Quiet:
 
 
 def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
-    """(text, label) rows whose label is plain from the words; lengths vary from a few to many words."""
+    """Return (text, label) rows whose label is plain from the words.
+
+    Lengths vary from a few to many words.
+    """
     generator = random.Random(seed)
     rows = []
     for number in range(count):
@@ -43,7 +46,10 @@ def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
 
 
 def tagged(count: int, seed: int = 0) -> list[tuple[str, list[str]]]:
-    """(text, labels) rows with none to three labels, plain from the words; lengths vary from a few to many words."""
+    """Return (text, labels) rows with none to three labels, plain from the words.
+
+    Lengths vary from a few to many words.
+    """
     generator = random.Random(seed)
     rows = []
     for number in range(count):

@@ -13,7 +13,10 @@ SIDES = ("bottom", "left", "right")
 
 
 def picture(side: str, number: int) -> Any:
-    """An RGB image of 12 x 10 pixels that is bright on one side, in noise that is another one for each number."""
+    """Return an RGB image of 12 x 10 pixels that is bright on one side.
+
+    Its noise is another one for each number.
+    """
     from PIL import Image
 
     random = np.random.default_rng([SIDES.index(side), number])
@@ -39,7 +42,10 @@ def write_images(root: Path, each: int = 30) -> Path:
 
 
 def make_image_model(directory: Path) -> Path:
-    """A Vision Transformer of two layers and its image processor, which makes every image 8 x 8."""
+    """Write a Vision Transformer of two layers and its image processor.
+
+    The processor makes every image 8 x 8.
+    """
     import torch
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 

@@ -16,7 +16,10 @@ LOSS = Difference(value=-0.02, low=-0.05, high=0.01)
 
 
 def comparison(**verdict: Any) -> Comparison:
-    """`verdict` has values of its verdict in the place of what is made up; NASTY is the value of a slice."""
+    """Return a comparison whose verdict has these values in place of made-up ones.
+
+    NASTY is the value of a slice.
+    """
     candidate, served = Judged(tag="pets:2", content="2"), Judged(tag="pets:1", content="1", address="http://old:3000")
     bins = [Bin(low=0, high=0.5, rows=0, confidence=None, accuracy=None)]
     bins.append(Bin(low=0.5, high=1, rows=40, confidence=0.9, accuracy=0.85))

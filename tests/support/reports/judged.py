@@ -10,7 +10,10 @@ from bentune.bundle.manifest import open_bundle, seal
 
 
 def worse(bundle: Path, place: Path) -> Path:
-    """A copy whose labels changed places, so that it is wrong in what the other is right."""
+    """Copy a bundle and change the places of its labels.
+
+    The copy is wrong in what the original is right.
+    """
     shutil.copytree(bundle, place)
     manifest = open_bundle(place).manifest
     turned = manifest.target.model_copy(update={"labels": manifest.labels[1:] + manifest.labels[:1]})

@@ -16,7 +16,10 @@ from training.data.report import (
 
 
 def row_report(text: str = "a cat") -> DataReport:
-    """Twelve training rows and three held-out ones; `text` is every text, label and name in it."""
+    """Return a report of twelve training rows and three held-out ones.
+
+    `text` is every text, label and name in it.
+    """
     side = RowExcerpt(origin=text, label=text, text=text)
     pair = Pair(kept=side, other=side.model_copy(update={"origin": "row 9"}), similarity=0.93)
 

@@ -38,7 +38,10 @@ Judged = tuple[dict[str, Any], list[DoubtfulRow], dict[str, list[str]]]
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Callable[..., Judged]:
-    """Run the data stage; returns its summary, the doubtful rows, and the texts of each split."""
+    """Return a function that runs the data stage.
+
+    It returns the stage's summary, the doubtful rows, and the texts of each split.
+    """
 
     def run(
         rows: Rows, action: str = "show", **more: Any

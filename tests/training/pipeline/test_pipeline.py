@@ -408,7 +408,10 @@ def test_a_disk_that_is_full_while_the_data_is_looked_at(
 def test_every_stage_reads_only_what_it_says_it_reads(
     lora_run: Path, lora_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real stages: a part of the recipe that a stage read without saying so would not redo it."""
+    """The real stages read only the parts of the recipe that they declare.
+
+    A part that a stage read without declaring it would not redo the stage.
+    """
     allowed: dict[str, set[str]] = {}
     here = stages_of(load_recipe(lora_recipe).recipe)[:-1]
     for declared in here:

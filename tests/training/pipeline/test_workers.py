@@ -96,7 +96,10 @@ def teams() -> list[Team]:
 def prepare(
     teams: list[Team], tiny_run: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Prepare:
-    """What a rank starts its training from, in a directory of its own below `tmp_path`."""
+    """Return a function that prepares the training inputs of a rank.
+
+    Each rank has a directory of its own below `tmp_path`.
+    """
     data = tmp_path / "runs/tiny/1/data"
     shutil.copytree(tiny_run / "data", data)
     shutil.copyfile(data / "test.parquet", data / "validation.parquet")
@@ -207,7 +210,10 @@ def kill_when_written(pair: Pair, runs: Path, checkpoint: str) -> None:
 
 
 def write_still(directory: Path, tiny_model: Path, tiny_csv: Path, **more: Any) -> Prepared:
-    """A recipe without dropout, so that one process and several differ by rounding alone, and runs with its rows."""
+    """Return a recipe without dropout, and a directory of runs with its rows.
+
+    One process and several then differ by rounding alone.
+    """
     model = directory / "tiny-bert"
     shutil.copytree(tiny_model, model)
     config = json.loads((model / "config.json").read_text())

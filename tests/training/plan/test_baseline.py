@@ -64,9 +64,10 @@ def test_with_many_rows_it_is_the_quantile_of_chi_square(rows: int, bins: int) -
 
 
 def test_false_alarms_are_as_few_as_promised_whatever_the_truth_and_however_few_the_rows() -> None:
-    """Truths are drawn, then held-out rows from each, then windows: none of what the threshold knows is used again.
+    """Truths are drawn, then held-out rows from each, then windows.
 
-    At one look in a hundred, for that can be counted. What is above it is the noise of so few truths.
+    Nothing that the threshold was computed from is used again. At one look in a hundred, for that can be counted. What
+    is above it is the noise of so few truths.
     """
     generator, rates = np.random.default_rng(3), []
     for rows, bins in ((40, 8), (100, 3), (400, 10)):
@@ -83,7 +84,10 @@ def test_false_alarms_are_as_few_as_promised_whatever_the_truth_and_however_few_
 
 
 def test_the_mean_of_several_pods_is_beyond_it_less_often_than_one_is() -> None:
-    """The alert looks at the mean over the pods, so that more of them are no more false alarms."""
+    """The alert looks at the mean over the pods.
+
+    More pods are therefore no more false alarms.
+    """
     generator, alone, together = np.random.default_rng(4), [], []
     for _ in range(100):
         truth = generator.dirichlet(np.ones(6))

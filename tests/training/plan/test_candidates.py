@@ -183,7 +183,10 @@ def test_each_calibration_row_is_fed_alone_with_the_inputs_that_the_graph_takes(
 def test_weights_stay_within_7_bits_where_the_cpu_has_no_int8_dot_product(
     cpu: Cpu, low: int, high: int, fp32: Path, trial: Callable[..., Trial], tmp_path: Path
 ) -> None:
-    """The real builders. Two products of 255 and 64 fit into 16 bits with a sign; two of 255 and 65 do not."""
+    """Two products of 255 and 64 fit into 16 signed bits; two of 255 and 65 do not.
+
+    The test runs the real builders.
+    """
     given = trial(cpu, variants=list(ALL), accuracy_budget=100)
     _, models = candidates(fp32, tmp_path / "tried", given, lambda _: None)
     for variant in ALL:
@@ -307,7 +310,10 @@ def test_groups_are_ordered_by_how_far_they_move_the_answers(
 def test_the_head_counts_for_itself_when_its_products_are_gemms(
     fp32: Path, trial: Callable[..., Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real dynamic builder renames a Gemm: were the head not kept, it would move every group's answers."""
+    """The real dynamic builder renames a Gemm.
+
+    If the head were not kept, it would move the answers of every group.
+    """
     ready, given, seen = tmp_path / "prepared.onnx", trial(), []
     module.prepared(fp32, ready)
     dynamic = BUILDERS["int8-dynamic"]

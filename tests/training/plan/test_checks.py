@@ -104,7 +104,10 @@ def test_a_loss_above_the_budget_is_refused_with_both_numbers() -> None:
 
 
 def test_a_variant_may_be_better_and_only_pairs_of_rows_count() -> None:
-    """fp32 was wrong in rows 0 to 4, the variant in row 0 only: both wrong is no difference."""
+    """fp32 is wrong in rows 0 to 4, and the variant in row 0 only.
+
+    A row in which both are wrong is no difference.
+    """
     rows = sample(fp32=with_wrong(sample(), 5))
     found = checked(Fake(), rows, alone=with_wrong(rows, 1))
     assert (found.accuracy_loss, found.label_flips, found.problem) == (-2.0, 4, "")
@@ -128,7 +131,10 @@ def test_logits_that_are_no_numbers_in_batches_are_refused() -> None:
 
 
 def test_answers_that_move_with_the_batch_mean_one_row_at_a_time() -> None:
-    """A probability that moves by 0.05 flips nothing, yet another pod's golden rows would not agree."""
+    """A probability that moves by 0.05 flips nothing.
+
+    Yet the golden rows of another pod would not agree.
+    """
     nudge = 0.5
     found = checked(Fake(lambda logits, ids: logits - nudge * (len(ids) > 1) * logits / 2), sample())
     expected = 1 / (1 + math.exp(-2.0)) - 1 / (1 + math.exp(-1.5))
@@ -143,7 +149,10 @@ def test_answers_that_hardly_move_with_the_batch_may_run_in_batches() -> None:
 
 
 def test_labels_that_flip_in_batches_mean_one_row_at_a_time_however_small_the_change() -> None:
-    """Rows on the fence flip with a tiny change; their share counts against the budget of accuracy."""
+    """Rows on the fence flip with a tiny change.
+
+    Their share counts against the budget of accuracy.
+    """
     rows = sample()
     fence = Fake(lambda logits, ids: 0.0005 * logits * (1 if len(ids) == 1 else -1))
     found = checked(fence, rows)

@@ -21,7 +21,10 @@ def initializers(**arrays: np.ndarray) -> list[onnx.TensorProto]:
 
 
 def product(number: int, *, bias: bool = True, axis: int | None = 1, shared: bool = False) -> Any:
-    """Nodes and constants of one quantized MatMul and its Add; with `shared`, its data is the first product's."""
+    """Return the nodes and constants of one quantized MatMul and its Add.
+
+    With `shared`, its data is that of the first product.
+    """
     rng = np.random.default_rng(number)
     data = "data_dq_0" if shared else f"data_dq_{number}"
     attributes = {} if axis is None else {"axis": axis}
@@ -154,7 +157,7 @@ def test_a_product_that_two_nodes_read_is_left_as_it_is() -> None:
 
 
 def test_nodes_without_names_are_not_confused() -> None:
-    """Names are only for people: a graph may leave them out, or give one to several nodes."""
+    """Names are only for people: a graph may leave them out or repeat one."""
     model = graph(product(0), product(1), outputs=["y_0", "y_1"])
     for node in model.graph.node:
         node.name = ""
@@ -180,7 +183,10 @@ def test_shared_and_signed_activations_are_separated_and_unsigned() -> None:
 
 
 def test_gelu_behind_a_fused_bias_is_one_operator(tmp_path: Path) -> None:
-    """What the fusing is for: with the bias apart, ONNX Runtime makes BiasGelu of it, which takes twice as long."""
+    """The fusing avoids BiasGelu, which takes twice as long.
+
+    With the bias apart, ONNX Runtime makes BiasGelu of it.
+    """
     nodes, constants = product(0)
     constants |= {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
     for kind, inputs, output in [

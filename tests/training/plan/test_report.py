@@ -271,7 +271,10 @@ def test_an_explanation_is_the_plan_of_the_directory_with_its_tables_and_verdict
 
 
 def test_what_looks_like_markup_is_shown_as_it_is(tmp_path: Path) -> None:
-    """A path or a message of ONNX Runtime: rich would take [b] for bold, and [/x] for an error of ours."""
+    """A path or a message of ONNX Runtime may have brackets.
+
+    rich would take [b] for bold, and [/x] for an error of ours.
+    """
     odd = check("int8-static", problem="/runs/a[b]/x.onnx: [/tmp/y] is missing")
     write_json(tmp_path / "plan.json", PLAN.model_copy(update={"checks": (*PLAN.checks, odd)}))
     assert "was refused: /runs/a[b]/x.onnx: [/tmp/y] is missing" in printed(*explanation(tmp_path)[1])

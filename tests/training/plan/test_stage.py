@@ -38,7 +38,10 @@ def runs(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(runs: Path, tiny_recipe: Path) -> Iterator[Any]:
-    """What `bentune run --json` said: the tiny run goes on from its plan, now with variants."""
+    """Yield the JSON of `bentune run` for the tiny run, now with variants.
+
+    The run goes on from its plan.
+    """
     answer = ask("run", tiny_recipe, "--runs", runs, *OPTIONS, "--json")
     assert answer.code == 0, answer.out
     yield answer.json

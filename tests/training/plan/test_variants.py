@@ -103,7 +103,10 @@ def in_int8(model: Path) -> list[onnx.TensorProto]:
 
 
 def weighted(model: Path) -> list[str]:
-    """Names of the products with a weight, found otherwise than in the source: a weight is a big constant."""
+    """Return the names of the products with a weight.
+
+    They are found otherwise than in the source: a weight is a big constant.
+    """
     graph = onnx.load(model).graph
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     return [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm") and weights.intersection(node.input)]
@@ -209,7 +212,10 @@ def test_a_group_that_is_kept_is_in_fp32_and_nothing_else_is(
 def test_answers_of_dynamic_int8_depend_on_the_batch_and_the_others_do_not(
     build: Callable[..., Path], rows: Rows
 ) -> None:
-    """Its one scale for all activations is that of the batch; fixed scales know no batch."""
+    """The one scale of dynamic int8 for all activations is that of the batch.
+
+    Fixed scales do not depend on the batch.
+    """
     moved = {variant: np.abs(rows.answers(build(variant), 8) - rows.answers(build(variant))) for variant in BUILDERS}
     assert moved["int8-dynamic"].max() > 1e-3
     for variant in ("int8-static", "int8-nncf"):
@@ -223,9 +229,10 @@ def test_answers_of_dynamic_int8_depend_on_the_batch_and_the_others_do_not(
 
 @pytest.mark.parametrize(("variant", "in_fp32"), [("int8-dynamic", 0), ("int8-static", 0), ("int8-nncf", 2)])
 def test_products_run_in_int8(variant: str, in_fp32: int, build: Callable[..., Path], tmp_path: Path) -> None:
-    """Nothing is gained by weights that are dequantized in every run, which is what happens when fusing fails.
+    """Weights that are dequantized in every run gain nothing.
 
-    NNCF leaves the bias of a Gemm in fp32, so that the two of the head are not fused; they see one token of a text.
+    This is what happens when fusing fails. NNCF leaves the bias of a Gemm in fp32, so that the two of the head are not
+    fused; they see one token of a text.
     """
     model = optimized(build(variant), tmp_path)
     kinds = Counter(node.op_type for node in model.graph.node)
@@ -278,7 +285,10 @@ def opened_as_written(model: Path) -> ort.InferenceSession:
 
 
 def test_nncf_does_not_report_its_use(ready: Path, tmp_path: Path) -> None:
-    """In a process of its own, with NNCF not imported: no sender may be asked to send, and no address be looked up."""
+    """The test runs in a process of its own, with NNCF not imported.
+
+    No sender may be asked to send, and no address may be looked up.
+    """
     program = f"""
 import socket, sys
 from pathlib import Path

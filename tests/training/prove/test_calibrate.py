@@ -26,7 +26,10 @@ from training.recipe.file import load_recipe
 
 
 def noisy(count: int) -> list[tuple[str, str]]:
-    """Two labels in five are drawn at random: whoever learns them by heart is too sure of all."""
+    """Return rows in which two labels in five are drawn at random.
+
+    A model that learns them by heart is too sure of all.
+    """
     generator = random.Random(0)
     labels = sorted({label for _, label in sentences(3)})
     return [(text, generator.choice(labels) if generator.random() < 0.4 else label) for text, label in sentences(count)]

@@ -30,7 +30,10 @@ SMALL: dict[str, Any] = {
 
 
 def drawn(temperature: float, rows: int = 4000) -> tuple[Any, Any]:
-    """Logits of a model that is surer than the labels, drawn with the truth, allow; by this factor."""
+    """Draw logits that are too sure by the factor `temperature`, and gold labels.
+
+    The labels are drawn from the probabilities of the true logits.
+    """
     rng = np.random.default_rng(4)
     logits = rng.normal(scale=2, size=(rows, 3))
     gold = (softmax(logits, axis=1).cumsum(axis=1) > rng.random((rows, 1))).argmax(axis=1)

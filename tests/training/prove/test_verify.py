@@ -175,7 +175,10 @@ def test_damage_is_blamed_on_its_hop(
 def test_a_merge_that_loses_the_adapter_is_blamed(
     lora_run: Path, lora_recipe: Path, copied: Callable[[Path], Path]
 ) -> None:
-    """The base's own weights where the merged ones should be: every file is whole, only the answers differ."""
+    """The base's own weights stand in the place of the merged ones.
+
+    Every file is whole, and only the answers differ.
+    """
     runs = copied(lora_run)
     run = runs / lora_run.parent.name / lora_run.name
     merged, base = load_file(run / "merge/model/model.safetensors"), load_file(base_of(lora_recipe))

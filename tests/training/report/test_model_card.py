@@ -87,7 +87,10 @@ ODD = (
 
 @pytest.mark.parametrize("odd", ODD)
 def test_names_are_text_to_yaml_and_markdown(odd: str, facts: Facts) -> None:
-    """The hub's parser reads back what was written, and the body's headings are the card's own."""
+    """The hub's parser reads back the card as written.
+
+    The headings of the body are the card's own.
+    """
     source, model = json.dumps(facts.recipe.data.source), json.dumps(facts.recipe.model)
     given = facts.model_dump_json().replace(source, json.dumps(f"/gone/{odd}")).replace(model, json.dumps(odd))
     card, plain = ModelCard(model_card(Facts.model_validate_json(given))), ModelCard(model_card(facts))

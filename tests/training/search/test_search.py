@@ -45,7 +45,10 @@ def recipe_file(tmp_path: Path, tiny_model: Path, tiny_csv: Path) -> Path:
 
 
 def test_a_search_that_is_killed_goes_on_and_ends_as_it_would_have(recipe_file: Path, tmp_path: Path) -> None:
-    """Finished trials are not trained again, and the unfinished one goes on from its checkpoint."""
+    """Finished trials are not trained again.
+
+    The unfinished trial goes on from its checkpoint.
+    """
     whole = ask("search", recipe_file, "--runs", tmp_path / "whole", "--json")
     assert whole.code == 0
     runs = tmp_path / "killed"
@@ -186,7 +189,10 @@ def test_a_loss_is_minimized(found: Any, training: Training) -> None:
 def test_what_the_last_or_the_best_checkpoint_reached(
     found: Any, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a run of the recipe would keep: without validation rows of its own that is the last."""
+    """The value is that of the checkpoint that a run of the recipe would keep.
+
+    Without validation rows of its own, that is the last one.
+    """
     recipe = Recipe.model_validate(
         {"name": "n", "task": "text-classification", "model": "m", "data": {"source": "s"}, "search": {"trials": 1}}
     )

@@ -106,7 +106,10 @@ def test_sources_without_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_data_stage_leaves_out_pictures_that_it_has(tmp_path: Path, context: Callable[..., Context]) -> None:
-    """The same pixels in another file are a duplicate, and what no model sees otherwise has no place on two sides."""
+    """The same pixels in another file are a duplicate.
+
+    Pictures that every model sees alike have no place on two sides.
+    """
     folder = write_images(tmp_path / "images", each=10)
     (folder / "left/copy.png").write_bytes(png(picture("left", 3), compress_level=0))
     (folder / "right/wrong.png").write_bytes(png(picture("left", 4)))

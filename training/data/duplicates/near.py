@@ -48,7 +48,10 @@ class Sketches:
     wordless: Mask
 
     def similarity(self, one: Ints, other: Ints) -> npt.NDArray[np.float32]:
-        """Estimate the Jaccard index of the shingles of rows at these places; the lower one for paired texts."""
+        """Estimate the Jaccard index of the shingles of rows at these places.
+
+        Paired texts get the lower index of their two texts.
+        """
         found = [np.empty(0, dtype=np.float32)]
         for start in range(0, len(one), COMPARED_AT_ONCE):
             piece = slice(start, start + COMPARED_AT_ONCE)
@@ -159,7 +162,10 @@ def _note(
 
 
 def _candidates(sketches: Sketches, alive: Mask) -> Iterator[tuple[Ints, Ints]]:
-    """Yield places of rows that agree in a band, precedence first; the second array has no place twice."""
+    """Yield places of rows that agree in a band, precedence first.
+
+    The second array has no place twice.
+    """
     usable = np.flatnonzero(alive & ~sketches.wordless)
     for band in sketches.bands:
         # Stable, so that a bucket's rows stay in order of precedence.
@@ -177,7 +183,10 @@ def _candidates(sketches: Sketches, alive: Mask) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _banding(threshold: float) -> tuple[int, int]:
-    """Choose number and size of bands: the longest that find a share RECALL of pairs at the threshold."""
+    """Choose the number and the size of bands.
+
+    The size is the longest that finds a share RECALL of pairs at the threshold.
+    """
     return max(
         (
             (PERMUTATIONS // size, size)

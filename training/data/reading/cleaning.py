@@ -28,9 +28,9 @@ BLANKS = re.compile(r"[ \t]{2,}")
 
 
 def clean(text: str, settings: CleanSettings) -> tuple[str, list[tuple[str, str, str]]]:
-    """Apply the rules; return the text, and (rule, before, after) for each rule that matched.
+    """Apply the rules; return the text, and a triple for each rule that matched.
 
-    A rule whose setting is not `fix` leaves the text unchanged.
+    The triple is (rule, before, after). A rule whose setting is not `fix` leaves the text unchanged.
     """
     found: list[tuple[str, str, str]] = []
     for name, rule in RULES.items():
@@ -46,7 +46,10 @@ def clean(text: str, settings: CleanSettings) -> tuple[str, list[tuple[str, str,
 
 
 def without_control_characters(text: str) -> str:
-    """Remove control characters; those that separate words, like a form feed, become a space."""
+    """Remove control characters.
+
+    Those that separate words, like a form feed, become a space.
+    """
     return CONTROL.sub(lambda match: " " if match[0].isspace() else "", text) if CONTROL.search(text) else text
 
 

@@ -90,7 +90,10 @@ class Pool:
         }
 
     def order(self) -> Ints:
-        """Sort all rows by key, then group and time, which makes the order independent of the files."""
+        """Sort all rows by key, then group and time.
+
+        This makes the order independent of the files.
+        """
         ranks: list[npt.NDArray[Any]] = [self.keys[:, 1], self.keys[:, 0]]
         ranks = [values for values in (self.times, self.groups) if values is not None] + ranks
         return np.lexsort(ranks)
@@ -100,7 +103,10 @@ class PoolWriter:
     """Writer of a Pool, which takes rows one by one."""
 
     def __init__(self, file: Path, target: TrainingTarget, chunk_rows: int = CHUNK_ROWS) -> None:
-        """Open the file; `chunk_rows` are in memory at a time, here and where the pool is read."""
+        """Open the file.
+
+        `chunk_rows` are in memory at a time, here and where the pool is read.
+        """
         self._file, self._target = file, target
         self._chunk_rows = chunk_rows
         self._writer = pq.ParquetWriter(file, POOL)
@@ -138,7 +144,10 @@ class PoolWriter:
         return len(self._label_ids)
 
     def close(self) -> Pool:
-        """Write the last chunk and return the Pool, whose label_ids follow the sorted labels."""
+        """Write the last chunk and return the Pool.
+
+        Its label_ids follow the sorted labels.
+        """
         self._flush()
         self._writer.close()
         labels = sorted(self._labels)
@@ -210,7 +219,10 @@ class PoolRows:
 
     @property
     def label_counts(self) -> dict[str, int]:
-        """Number of rows per label, the most frequent first, without labels that have no row."""
+        """Count the rows per label, the most frequent first.
+
+        Labels that have no row are left out.
+        """
         counts = np.bincount(self.label_ids, minlength=len(self.pool.labels))
         total: Counter[str] = Counter()
         for rows, labels in zip(counts.tolist(), self.pool.label_sets(), strict=True):
@@ -218,7 +230,10 @@ class PoolRows:
         return {label: rows for label, rows in sorted(total.items(), key=lambda one: (-one[1], one[0])) if rows}
 
     def label_pairs(self) -> tuple[Ints, Ints]:
-        """List (row, label) for every label of every row, each int64 [pairs]; labels are numbered sorted."""
+        """List (row, label) for every label of every row, each int64 [pairs].
+
+        Labels are numbered in sorted order.
+        """
         sets = self.pool.label_sets()
         numbers = {label: number for number, label in enumerate(sorted({label for one in sets for label in one}))}
         sizes = np.array([len(one) for one in sets], dtype=np.int64)

@@ -48,7 +48,10 @@ def some_groups(part: PoolRows, share: float, seed: int) -> npt.NDArray[np.bool_
 
 
 def newest(part: PoolRows, share: float) -> npt.NDArray[np.bool_]:
-    """Mark the newest `share` of the rows, bool [rows]; among equal times those of the larger key."""
+    """Mark the newest `share` of the rows, bool [rows].
+
+    Among equal times those of the larger key are marked.
+    """
     order = np.argsort(part.times, kind="stable")  # the part's rows are in the order of their keys
     chosen = np.zeros(len(part), dtype=np.bool_)
     chosen[order[len(part) - round(len(part) * share) :]] = True

@@ -75,12 +75,12 @@ def split_afresh(everything: PoolRows, left_out: Mask, data: DataSettings, seed:
 def split_onward(
     everything: PoolRows, left_out: Mask, known: Known, seen: SeenRows, data: DataSettings, seed: int, where: str
 ) -> Split:
-    """Keep the previous version's test and training sets, and split off a share of the new rows.
+    """Keep the previous version's test and training sets, and split the new rows.
 
-    The result depends on the rows, the previous version's filters, the share and the seed alone. `data.rows.test`
-    limits the new rows only. Rows of the pool that are `left_out` are in no part. Raises InputError when most rows of
-    the previous test set are gone, or when more than a few of them have another label now: then the versions could not
-    be compared.
+    A share of the new rows is split off for the test set. The result depends on the rows, the previous version's
+    filters, the share and the seed alone. `data.rows.test` limits the new rows only. Rows of the pool that are
+    `left_out` are in no part. Raises InputError when most rows of the previous test set are gone, or when more than a
+    few of them have another label now: then the versions could not be compared.
     """
     held_out, trained = known.held_out[everything.rows], known.trained[everything.rows]
     out = left_out[everything.rows]
@@ -127,7 +127,10 @@ def split_onward(
 def _fresh_held_out(
     everything: PoolRows, held_out: Mask, trained: Mask, fresh: Mask, data: DataSettings, share: float, seed: int
 ) -> Mask:
-    """Draw the new rows for the test set; new rows of a known group go to the group's part."""
+    """Draw the new rows for the test set.
+
+    New rows of a known group go to the group's part.
+    """
     if data.split.kind == "label":
         return everything.pool.target.draw_among(everything, fresh, share, seed)
     chosen = np.zeros(len(everything), dtype=np.bool_)
@@ -151,7 +154,7 @@ def _fresh_held_out(
 
 
 def require_training_rows(parts: Mapping[str, PoolRows], where: str) -> None:
-    """Raise InputError for a label without training rows, and for a part without a row."""
+    """Raise InputError for a label without training rows or a part without a row."""
     trained = parts["train"].label_counts
     for name, part in parts.items():
         missing = {label: rows for label, rows in part.label_counts.items() if label not in trained}

@@ -39,7 +39,10 @@ class ImageProcessor:
 
     @classmethod
     def of(cls, place: str | Path, **options: Any) -> "ImageProcessor":
-        """Load it from a model's files. Raises InputError for steps that the service does not support."""
+        """Load the processor from a model's files.
+
+        Raises InputError for steps that the service does not support.
+        """
         own = AutoImageProcessor.from_pretrained(place, use_fast=False, **options)
         try:
             settings = settings_of(own.to_dict())
@@ -83,7 +86,10 @@ class ImageProcessor:
         return cls(own, settings_of(own.to_dict()), limits)
 
     def require_same(self, name: str) -> None:
-        """Raise InputError when the service computes other pixel values than the model's own processor."""
+        """Raise InputError where the service's pixel values differ from the model's own.
+
+        The model's own values are those of its processor.
+        """
         from PIL import Image
 
         random = np.random.default_rng(0)
@@ -98,7 +104,10 @@ class ImageProcessor:
 
 
 def settings_of(own: dict[str, Any]) -> ImageSettings:
-    """Read the steps from a saved processor of transformers. Raises ValueError or ValidationError."""
+    """Read the steps from a saved processor of transformers.
+
+    Raises ValueError or ValidationError.
+    """
     if not own.get("do_resize"):
         raise ValueError("do_resize is not set, and images must come out at one size")
     size = own["size"]
@@ -116,7 +125,7 @@ def settings_of(own: dict[str, Any]) -> ImageSettings:
 
 
 def patches(config: Any, shape: tuple[int, int]) -> int:
-    """Count the tokens of an image of this height and width: its patches and one class token."""
+    """Count an image's tokens by height and width: its patches and one class token."""
     given = getattr(config, "patch_size", None)
     edge = given if isinstance(given, int) and given > 0 else PATCH
     rows, columns = (max(1, size // edge) for size in shape)

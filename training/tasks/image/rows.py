@@ -50,7 +50,10 @@ class ImageRows(Dataset):  # type: ignore[type-arg]  # of dicts
 
 
 def collated(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Collate a batch: `pixel_values`, float32 [rows, 3, height, width], and `labels`, int64 [rows]."""
+    """Collate a batch into `pixel_values` and `labels`.
+
+    `pixel_values` are float32 [rows, 3, height, width], `labels` are int64 [rows].
+    """
     return {
         "pixel_values": torch.from_numpy(np.stack([row["pixel_values"] for row in rows])),
         "labels": torch.tensor([row["labels"] for row in rows], dtype=torch.int64),
@@ -60,9 +63,9 @@ def collated(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 def image_logits(
     model: torch.nn.Module, processor: ImageProcessor, rows: Rows, advance: Callable[[int], None], batch_size: int
 ) -> tuple[FloatArray, list[list[int]]]:
-    """Compute logits, float32 [rows, labels], in the order of the rows, and a digest of each row's pixels.
+    """Compute logits and a digest of each row's pixels, in the order of the rows.
 
-    The model is put into eval mode.
+    The logits are float32 [rows, labels]. The model is put into eval mode.
     """
     model.eval()
     device = next(model.parameters()).device

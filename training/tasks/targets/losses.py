@@ -12,9 +12,10 @@ class Loss(Protocol):
     """Mean loss of a batch, a scalar."""
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Compute the loss from logits, float [rows, labels], labels, and the model's other inputs.
+        """Compute the loss from logits, labels and the model's other inputs.
 
-        Labels are int64 [rows], for multi-label rows [rows, labels] with 1 for each label of a row.
+        Logits are float [rows, labels]. Labels are int64 [rows], for multi-label rows [rows, labels] with 1 for each
+        label of a row.
         """
 
 

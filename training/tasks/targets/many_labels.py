@@ -75,7 +75,10 @@ class ManyLabelsTraining(OneLabelTraining):
         return labels_in(label)
 
     def order(self, labels: Iterable[str], where: str) -> list[str]:
-        """Return the labels by number or letter. Raises InputError for fewer than two, or more than MOST_LABELS."""
+        """Return the labels by number or letter.
+
+        Raises InputError for fewer than two, or more than MOST_LABELS.
+        """
         ordered = super().order(labels, where)
         if len(ordered) > MOST_LABELS:
             raise InputError(
@@ -168,7 +171,10 @@ class ManyLabelsTraining(OneLabelTraining):
         )
 
     def validate(self, logits: npt.NDArray[np.float64], gold: Gold) -> dict[str, float]:
-        """Return subset accuracy, F1 over all labels, and the log loss as a mean over rows and labels."""
+        """Return subset accuracy, F1 and log loss.
+
+        F1 is over all labels, and the log loss is a mean over rows and labels.
+        """
         from sklearn.metrics import f1_score
 
         predicted = (logits > 0).astype(np.int64)

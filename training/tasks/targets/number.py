@@ -84,7 +84,10 @@ class NumberTraining(TrainingTarget):
         return float(label)
 
     def target(self, labels: list[str], gold: Gold) -> Target:
-        """Return the number's mean and standard deviation. Raises InputError where all are the same."""
+        """Return the number's mean and standard deviation.
+
+        Raises InputError where all numbers are the same.
+        """
         scale = float(np.std(gold))
         if not scale > 0:
             raise InputError(f"data.columns.label: {labels[0]!r} is the same number in every training row")
@@ -153,7 +156,10 @@ def squared_error(
     labels: "torch.Tensor",
     inputs: "Mapping[str, torch.Tensor]",  # noqa: ARG001
 ) -> "torch.Tensor":
-    """Return the mean squared error; `logits` are float [rows, 1], `labels` float [rows]."""
+    """Return the mean squared error.
+
+    `logits` are float [rows, 1], `labels` are float [rows].
+    """
     from torch.nn import functional
 
     return functional.mse_loss(logits.float().squeeze(-1), labels.float())

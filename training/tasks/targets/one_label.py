@@ -86,7 +86,10 @@ class OneLabelTraining(TrainingTarget):
         return OneLabel(labels=labels)
 
     def draw(self, rows: LabelledRows, share: float, seed: int, where: str) -> Mask:
-        """Draw with scikit-learn's train_test_split. Raises InputError for a label with a single row."""
+        """Draw rows with scikit-learn's train_test_split.
+
+        Raises InputError for a label with a single row.
+        """
         from sklearn.model_selection import train_test_split
 
         require_two_rows(rows, where)
@@ -129,7 +132,10 @@ class OneLabelTraining(TrainingTarget):
         return np.bincount(gold, minlength=labels)
 
     def weights(self, gold: Gold, labels: int) -> list[float]:
-        """Return all rows by labels x rows of the label, scikit-learn's "balanced": over the rows their mean is 1."""
+        """Return the weight of each label as in scikit-learn's "balanced".
+
+        A weight is the number of all rows divided by labels x rows of the label. Over the rows the mean weight is 1.
+        """
         rows = self.counts(gold, labels)
         return [float(len(gold) / (np.count_nonzero(rows) * own)) if own else 0.0 for own in rows]
 
@@ -146,7 +152,10 @@ class OneLabelTraining(TrainingTarget):
         )
 
     def validate(self, logits: npt.NDArray[np.float64], gold: Gold) -> dict[str, float]:
-        """Return scikit-learn's metrics, whose macro F1 is over the labels that are there or were predicted."""
+        """Return scikit-learn's metrics.
+
+        Their macro F1 is over the labels that are there or were predicted.
+        """
         from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef
 
         predicted = logits.argmax(-1)

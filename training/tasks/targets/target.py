@@ -70,7 +70,10 @@ class TrainingTarget(ABC):
         self.data = data
 
     def problem_of(self, section: Section | None) -> str:
-        """Return why a section of the recipe does not go with this target, in words; empty where it does."""
+        """Return, in words, why a section of the recipe does not go with this target.
+
+        The text is empty where it does.
+        """
         match section:
             case TrainSettings() if section.early_stopping and section.early_stopping.metric not in self.validation:
                 return f"early_stopping.metric: {self.other_metric(section.early_stopping.metric)}"
@@ -94,9 +97,9 @@ class TrainingTarget(ABC):
 
     @abstractmethod
     def read(self, value: object) -> tuple[str, set[str]]:
-        """Return a row's label as one text, the same for equal labels, and the names that it was given by.
+        """Return a row's label as one text, and the names that it was given by.
 
-        Raises ValueError, whose words go on from the name of the column.
+        Equal labels have the same text. Raises ValueError, whose words go on from the name of the column.
         """
 
     @abstractmethod
@@ -105,11 +108,17 @@ class TrainingTarget(ABC):
 
     @abstractmethod
     def order(self, labels: Iterable[str], where: str) -> list[str]:
-        """Return the labels of a model in its order. Raises InputError for what no model can learn."""
+        """Return the labels of a model in its order.
+
+        Raises InputError for what no model can learn.
+        """
 
     @abstractmethod
     def column(self, spelled: Sequence[str], labels: Sequence[str]) -> "pa.Array":
-        """Return the column `label` of a split's file; a label that is not among `labels` is left out."""
+        """Return the column `label` of a split's file.
+
+        A label that is not among `labels` is left out.
+        """
 
     @abstractmethod
     def column_type(self, labels: Sequence[str]) -> "pa.DataType":
@@ -124,17 +133,26 @@ class TrainingTarget(ABC):
         """Return the bundle's target; `gold` are the labels of the training rows."""
 
     def labels_a_row(self, gold: Gold) -> dict[str, float] | None:
-        """Return the mean number of labels a row and the rows without one; None where each has one."""
+        """Return the mean number of labels a row, and the rows without one.
+
+        The result is None where each row has one label.
+        """
         del gold
         return None
 
     def strata(self, rows: LabelledRows) -> tuple[Ints, Ints]:
-        """Return (row, stratum) of every stratum that a row is in: groups are drawn so that each has its share."""
+        """Return (row, stratum) of every stratum that a row is in.
+
+        Groups are drawn so that each stratum has its share.
+        """
         return rows.label_pairs()
 
     @abstractmethod
     def draw(self, rows: LabelledRows, share: float, seed: int, where: str) -> Mask:
-        """Draw a share of the rows, the same of each label: bool [rows]. Raises InputError where that cannot be."""
+        """Draw a share of the rows, the same of each label: bool [rows].
+
+        Raises InputError where that cannot be.
+        """
 
     @abstractmethod
     def draw_among(self, rows: LabelledRows, among: Mask, share: float, seed: int) -> Mask:
@@ -142,7 +160,7 @@ class TrainingTarget(ABC):
 
     @abstractmethod
     def draw_gold(self, gold: Gold, share: float, seed: int) -> Mask:
-        """Draw a share of training rows, of which each label keeps one at least: bool [rows]."""
+        """Draw a share of training rows, bool [rows], that leaves each label at least one."""
 
     @abstractmethod
     def counts(self, gold: Gold, labels: int) -> Ints:
@@ -154,7 +172,10 @@ class TrainingTarget(ABC):
 
     @abstractmethod
     def loss(self, weights: list[float] | None = None, smoothing: float = 0.0) -> "Loss":
-        """Return the loss to minimize; without weights and smoothing also that of validation."""
+        """Return the loss to minimize.
+
+        Without weights and smoothing it is also the loss of validation.
+        """
 
     @abstractmethod
     def validate(self, logits: npt.NDArray[np.float64], gold: Gold) -> dict[str, float]:
@@ -166,7 +187,7 @@ class TrainingTarget(ABC):
 
 
 def higher_is_better(metric: str) -> bool:
-    """Return whether more of a validation metric is better: of every one but a loss or an error."""
+    """Return true where a higher validation metric is better: all but loss and error."""
     return not metric.endswith(("_loss", "_error"))
 
 

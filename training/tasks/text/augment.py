@@ -15,10 +15,11 @@ Pieces = list[tuple[str, str]]
 
 
 def perturb(text: str, settings: AugmentSettings, generator: np.random.Generator) -> str:
-    """Edit words and letters of a text at the settings' rates; a single word is never dropped.
+    """Edit words and letters of a text at the settings' rates.
 
-    The kinds of edits are drawn at random. Their number is rate x words, and rate x letters, rounded up or down at
-    random, so that short texts get their share. The result is never empty, and has no white space at its ends.
+    A single word is never dropped. The kinds of edits are drawn at random. Their number is rate x words, and rate x
+    letters, rounded up or down at random, so that short texts get their share. The result is never empty, and has no
+    white space at its ends.
     """
     pieces: Pieces = WORD.findall(text)
     for edit in _drawn(settings.word_edits, settings.word_rate * len(pieces), generator):
@@ -79,7 +80,10 @@ def _mistype(letters: list[str], place: int, generator: np.random.Generator) -> 
 
 
 def _neighbours() -> dict[str, str]:
-    """Map each key to the keys that touch it: beside it, and two each in the rows above and below."""
+    """Map each key to the keys that touch it.
+
+    They are the keys beside it, and two each in the rows above and below.
+    """
     found = {}
     for row, keys in enumerate(KEYBOARD):
         for column, key in enumerate(keys):

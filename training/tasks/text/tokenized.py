@@ -21,9 +21,9 @@ MASK = "attention_mask"
 
 
 def tokenized(parts: Iterable[Rows], tokenizer: PreTrainedTokenizerBase, max_tokens: int, file: Path) -> Dataset:
-    """Tokenize rows, truncated to `max_tokens`, into `file`, and return it as a dataset with `labels`.
+    """Tokenize rows, truncated to `max_tokens`, into `file`.
 
-    There is no padding and no attention mask, which the collator adds.
+    The result is `file` as a dataset with `labels`. There is no padding and no attention mask, which the collator adds.
     """
     file.parent.mkdir(exist_ok=True)
     writer = None

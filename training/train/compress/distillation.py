@@ -56,9 +56,10 @@ class DistillationLoss:
 
 
 def taught(dataset: Dataset, answers: Logits) -> Dataset:
-    """Replace `labels` by float32 [1 + labels]: the gold label's number, then the teacher's logits.
+    """Replace `labels` by the gold label's number, then the teacher's logits.
 
-    Trainer passes to the loss nothing of a row but its labels and the model's inputs.
+    The new `labels` are float32 [1 + labels]. Trainer passes to the loss nothing of a row but its labels and the
+    model's inputs.
     """
     # A float32 holds every whole number up to 2^24.
     both = np.column_stack([np.asarray(dataset["labels"], dtype=np.float32), answers.astype(np.float32)])
@@ -68,10 +69,10 @@ def taught(dataset: Dataset, answers: Logits) -> Dataset:
 def ask_teacher(
     recipe: Recipe, rows: Rows | TrainingRows, labels: list[str], work: Path, report: Reporter
 ) -> tuple[Logits, DistilledFrom]:
-    """Compute the teacher's logits for the training rows, float32 [rows, labels], and their summary.
+    """Compute the teacher's logits for the training rows, and their summary.
 
-    A resumed run reads them from `work`, where `teacher.json` stays. Raises InputError as `open_teacher` does, and when
-    the teacher lacks a label.
+    The logits are float32 [rows, labels]. A resumed run reads the logits from `work`, where `teacher.json` stays.
+    Raises InputError as `open_teacher` does, and when the teacher lacks a label.
     """
     if recipe.distill is None:
         raise ValueError("the recipe has no `distill`")

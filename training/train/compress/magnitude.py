@@ -8,10 +8,10 @@ from transformers import PreTrainedModel
 
 
 def zero_smallest(model: PreTrainedModel, amount: float) -> None:
-    """Set the smallest share `amount` of the encoder's linear weights to zero, ranked over all layers.
+    """Set the smallest share `amount` of the encoder's linear weights to zero.
 
-    Biases, embeddings and the head stay as they are (Han et al. 2015, https://arxiv.org/abs/1506.02626; global ranking
-    as in torch.nn.utils.prune.global_unstructured).
+    The weights are ranked over all layers. Biases, embeddings and the head stay as they are (Han et al. 2015,
+    https://arxiv.org/abs/1506.02626; global ranking as in torch.nn.utils.prune.global_unstructured).
     """
     linear = [(module, "weight") for module in _linear_layers(model)]
     prune.global_unstructured(linear, pruning_method=prune.L1Unstructured, amount=amount)
@@ -20,7 +20,10 @@ def zero_smallest(model: PreTrainedModel, amount: float) -> None:
 
 
 def hold_zeros(model: PreTrainedModel) -> None:
-    """Keep today's zeros at zero during training, by a mask; `release` restores plain weights."""
+    """Keep today's zeros at zero during training, by a mask.
+
+    `release` restores plain weights.
+    """
     for module in _linear_layers(model):
         prune.custom_from_mask(module, "weight", (module.weight != 0).to(module.weight.dtype))
 

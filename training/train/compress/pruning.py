@@ -41,7 +41,10 @@ SUMMARY = "trained.json"
 
 
 def require_prunable(model: PreTrainedModel, recipe: Recipe) -> None:
-    """Raise InputError when the model cannot be pruned as the recipe asks; call it before training."""
+    """Raise InputError when the model cannot be pruned as the recipe requires.
+
+    Call it before training.
+    """
     if recipe.prune is not None and place().world > 1:
         raise InputError(f"prune: {place().world} processes cannot prune together: start without torchrun")
     if recipe.prune is None or recipe.prune.kind == "magnitude":
@@ -55,7 +58,10 @@ def require_prunable(model: PreTrainedModel, recipe: Recipe) -> None:
 
 
 def dense_result(work: Path) -> TrainResult | None:
-    """Read the summary of the training that an interrupted pruning followed; None before pruning."""
+    """Read the summary of the training that an interrupted pruning followed.
+
+    The result is None before pruning.
+    """
     try:
         return TrainResult.model_validate_json((work / DENSE / SUMMARY).read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -63,7 +69,10 @@ def dense_result(work: Path) -> TrainResult | None:
 
 
 def worth_keeping(work: Path) -> set[str]:
-    """List what to keep after a failure: completed phases, and checkpoints of the current one."""
+    """List the directories to keep after a failure.
+
+    They are the completed phases, and checkpoints of the current one.
+    """
     done = {name for name in (DENSE, PRUNED) if (work / name).is_dir()}
     return done | ({CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set())
 
@@ -79,10 +88,10 @@ def prune_and_tune(
     report: Reporter,
     loss: Loss,
 ) -> Pruned:
-    """Prune and tune what `save_tuned` wrote into `work`, write model/, and summarize it.
+    """Prune and tune the model in `work`, write model/, and summarize it.
 
-    dense/ stays for the stage `evaluate`. `trained` is the summary of the training, which a resumed run reads from
-    dense/.
+    `save_tuned` wrote the model that is pruned. dense/ stays for the stage `evaluate`. `trained` is the summary of the
+    training, which a resumed run reads from dense/.
     """
     if recipe.prune is None:
         raise ValueError("the recipe has no `prune`")
@@ -180,7 +189,10 @@ def _load(directory: Path) -> PreTrainedModel:
 
 
 def _write(place: Path, *writers: Callable[[Path], Any]) -> None:
-    """Write a directory beside `place` and rename it, so that it appears complete or not at all."""
+    """Write a directory beside `place` and rename it.
+
+    Thus it appears complete or not at all.
+    """
     beside = place.with_name(place.name + ".partial")
     for old in (beside, place):
         shutil.rmtree(old, ignore_errors=True)

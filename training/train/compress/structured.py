@@ -71,7 +71,10 @@ class Removed:
 
 
 def layout_of(model: PreTrainedModel, kind: str) -> Layout:
-    """Look up a model's layout. Raises InputError for a model that cannot be pruned by `kind`."""
+    """Look up a model's layout.
+
+    Raises InputError for a model that cannot be pruned by `kind`.
+    """
     layout = LAYOUTS.get(model.config.model_type)
     if layout is None:
         raise InputError(
@@ -93,11 +96,11 @@ def remove_least_important(
     loss: Loss,
     advance: Callable[[int], None],
 ) -> Removed:
-    """Remove the share `settings.amount` of heads, neurons or both, the least important for `rows`.
+    """Remove the share `settings.amount` of heads, neurons or both.
 
-    Heads of all layers are ranked together, each layer's scores divided by their Euclidean norm, as Michel et al. 2019
-    do; every layer keeps one. Every layer loses the same number of neurons, because the config holds one width for all.
-    Raises InputError when the model cannot be pruned by this kind.
+    The least important for `rows` are removed. Heads of all layers are ranked together, each layer's scores divided by
+    their Euclidean norm, as Michel et al. 2019 do; every layer keeps one. Every layer loses the same number of neurons,
+    because the config holds one width for all. Raises InputError when the model cannot be pruned by this kind.
     """
     layout = layout_of(model, settings.kind)
     layers = list(cast("torch.nn.ModuleList", model.base_model.get_submodule(layout.layers)))
@@ -122,7 +125,10 @@ def remove_least_important(
 
 
 def _least_heads(scores: WeightScores, amount: float) -> dict[int, list[int]]:
-    """Choose heads to remove by layer from scores, float64 [layers, heads]; a layer keeps its best."""
+    """Choose heads to remove by layer from scores, float64 [layers, heads].
+
+    A layer keeps its best head.
+    """
     norms = np.linalg.norm(scores, axis=1, keepdims=True)
     ranked = scores / np.where(norms > 0, norms, 1)
     ranked[np.arange(len(ranked)), ranked.argmax(axis=1)] = np.inf
@@ -155,9 +161,9 @@ def taylor_scores(
     loss: Loss,
     advance: Callable[[int], None],
 ) -> list[WeightScores]:
-    """Score the groups of each of `gated`, float64 [groups], over tokenized rows with `labels`.
+    """Score the groups of each of `gated`, over tokenized rows with `labels`.
 
-    The model is left in eval mode and without gradients.
+    The scores of each are float64 [groups]. The model is left in eval mode and without gradients.
     """
     totals = [torch.zeros(one.groups, dtype=torch.float64) for one in gated]
     collate = DataCollatorWithPadding(tokenizer)

@@ -33,10 +33,10 @@ class Teacher:
     answer: Callable[[Rows, _Advance], Logits]
 
     def logits(self, rows: Rows, labels: Sequence[str], advance: _Advance) -> Logits:
-        """Compute logits, float32 [rows, labels], in the order of the given labels, matched by name.
+        """Compute logits in the order of the given labels, matched by name.
 
-        Labels that only the teacher has are left out, as if it knew that none of them is right. Raises InputError when
-        it lacks one of the given labels, or when its logits are not finite.
+        The logits are float32 [rows, labels]. Labels that only the teacher has are left out, as if it knew that none of
+        them is right. Raises InputError when it lacks one of the given labels, or when its logits are not finite.
         """
         if missing := [label for label in labels if label not in self.labels]:
             raise InputError(

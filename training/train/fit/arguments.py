@@ -25,10 +25,10 @@ PRECISION_VARIABLE = "ACCELERATE_MIXED_PRECISION"
 
 
 def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> TrainingArguments:
-    """Build Trainer's arguments; with `validate` the best checkpoint in `checkpoints` is kept.
+    """Build Trainer's arguments.
 
-    Raises InputError when the hardware lacks the requested precision, or when the batch size is not divisible by the
-    number of processes.
+    With `validate` the best checkpoint in `checkpoints` is kept. Raises InputError when the hardware lacks the
+    requested precision, or when the batch size is not divisible by the number of processes.
     """
     train = recipe.train
     precision = precision_for(train.precision)
@@ -100,12 +100,12 @@ def steps_per_epoch(recipe: Recipe, rows: int) -> int:
 
 
 def total_steps(recipe: Recipe, rows: int) -> int:
-    """Count the optimizer steps of the whole training as Trainer does, without early stopping."""
+    """Count a training's optimizer steps as Trainer does, without early stopping."""
     return math.ceil(steps_per_epoch(recipe, rows) * recipe.train.epochs)
 
 
 def evaluation_steps(recipe: Recipe, rows: int) -> int:
-    """Return the number of optimizer steps between two evaluations on the validation set."""
+    """Count the optimizer steps between two evaluations on the validation set."""
     match recipe.train.evaluate:
         case "checkpoint":
             return recipe.train.checkpoint_steps
@@ -127,10 +127,11 @@ def _schedule_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def precision_for(asked: Precision | Literal["auto"]) -> Precision:
-    """Choose the precision of training. Raises InputError when the hardware lacks the requested one.
+    """Choose the precision of training.
 
-    bf16 and fp16 are mixed precision: weights and optimizer stay fp32. A CPU without bf16 instructions would emulate
-    bf16 many times slower than fp32; fp16 needs a GPU.
+    Raises InputError when the hardware lacks the requested one. bf16 and fp16 are mixed precision: weights and
+    optimizer stay fp32. A CPU without bf16 instructions would emulate bf16 many times slower than fp32; fp16 needs a
+    GPU.
     """
     if torch.cuda.is_available():
         has = {"fp32", "fp16"} | ({"bf16"} if torch.cuda.is_bf16_supported(including_emulation=False) else set())

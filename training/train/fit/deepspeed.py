@@ -33,7 +33,10 @@ def configuration(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def require_deepspeed(recipe: Recipe, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise InputError when the recipe's DeepSpeed settings cannot work; call it before loading."""
+    """Raise InputError when the recipe's DeepSpeed settings cannot work.
+
+    Call it before loading the model.
+    """
     if recipe.train.deepspeed is None:
         if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
             raise InputError(f"--use_deepspeed: set {KEY} in the recipe, and start the processes with torchrun")
@@ -55,7 +58,10 @@ def require_deepspeed(recipe: Recipe, environment: Mapping[str, str] = os.enviro
 
 @contextlib.contextmanager
 def stdout_kept(recipe: Recipe) -> Iterator[None]:
-    """Redirect DeepSpeed's output to stderr: the command's stdout may be one JSON object."""
+    """Redirect DeepSpeed's output to stderr.
+
+    The command's stdout may be one JSON object.
+    """
     with contextlib.nullcontext() if recipe.train.deepspeed is None else contextlib.redirect_stdout(sys.stderr):
         yield
 

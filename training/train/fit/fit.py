@@ -155,7 +155,10 @@ def trainer_of(
     checkpoints: Path,
     loss: Loss,
 ) -> RowTrainer:
-    """Build the Trainer without the callbacks of a whole training. Raises InputError as `fit` does."""
+    """Build the Trainer without the callbacks of a whole training.
+
+    Raises InputError as `fit` does.
+    """
     stopping = recipe.train.early_stopping
     if stopping is not None and not validation:
         raise InputError(
@@ -198,7 +201,10 @@ def _by_length(rows: Dataset | ImageRows | None) -> Dataset | ImageRows | None:
 
 
 def _mean_loss(history: list[dict[str, float]]) -> float:
-    """Average the loss over all steps; each entry of the curve is a mean since the entry before."""
+    """Average the loss over all steps.
+
+    Each entry of the curve is a mean since the entry before.
+    """
     losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     starts = [0, *(step for step, _ in losses)]
     total = sum(loss * (step - start) for start, (step, loss) in zip(starts, losses, strict=False))

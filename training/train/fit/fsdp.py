@@ -26,7 +26,10 @@ def fsdp_requested(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def require_shardable(recipe: Recipe, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise InputError when recipe and options of `accelerate launch` disagree; call it before loading."""
+    """Raise InputError when recipe and options of `accelerate launch` disagree.
+
+    Call it before loading the model.
+    """
     launched = environment.get(PRECISION_VARIABLE, "no")
     if launched not in {"no", precision_for(recipe.train.precision)}:
         raise InputError(
@@ -47,7 +50,10 @@ def require_shardable(recipe: Recipe, environment: Mapping[str, str] = os.enviro
 
 
 def require_same_sharding(checkpoint: Path, recipe: Recipe, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise InputError for a checkpoint of another kind of sharding, whose format differs."""
+    """Raise InputError for a checkpoint of another kind of sharding.
+
+    The format of such a checkpoint differs.
+    """
     was = FSDP if (checkpoint / WEIGHTS).is_file() else DEEPSPEED if is_checkpoint(checkpoint) else WHOLE
     now = FSDP if fsdp_requested(environment) else WHOLE if recipe.train.deepspeed is None else DEEPSPEED
     if was != now:

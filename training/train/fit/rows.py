@@ -57,7 +57,7 @@ class TrainingRows:
         return self.given.take(np.concatenate([self.kept, *self.copied])[chosen])
 
     def summary(self, labels: list[str]) -> TrainedRows:
-        """Count rows by label, before and after, and return the labels' weights where they have some."""
+        """Count rows by label before and after, and return the labels' weights if any."""
         given, trained = (
             dict(zip(labels, self.target.counts(gold, len(labels)).tolist(), strict=True))
             for gold in (self.given.labels, self.labels)

@@ -42,7 +42,10 @@ class RowTrainer(Trainer):
             self.is_fsdp_enabled = True
 
     def _inner_training_loop(self, batch_size: Any = None, *args: Any, **options: Any) -> Any:  # noqa: ARG002
-        """Replace the checkpoint's batch size: with another number of processes it would be wrong."""
+        """Replace the checkpoint's batch size.
+
+        With another number of processes it would be wrong.
+        """
         return super()._inner_training_loop(self.args.train_batch_size, *args, **options)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -66,9 +69,10 @@ class RowTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
-        """Compute the loss of one batch; `num_items_in_batch` counts the labels of the whole step.
+        """Compute the loss of one batch.
 
-        Trainer leaves it out for eval_loss, which ignores weights and smoothing.
+        `num_items_in_batch` counts the labels of the whole step. Trainer leaves it out for eval_loss, which ignores
+        weights and smoothing.
         """
         given = {name: values for name, values in inputs.items() if name != "labels"}
         outputs = model(**given)
@@ -118,7 +122,10 @@ def state_of(checkpoint: Path) -> TrainerState:
 
 
 def is_finished(checkpoint: Path, steps: int) -> bool:
-    """Return true when training ended at a checkpoint, after `steps` steps or by early stopping."""
+    """Return true when training ended at a checkpoint.
+
+    Training ends after `steps` steps or by early stopping.
+    """
     state = state_of(checkpoint)
     callbacks: dict[str, Any] = state.stateful_callbacks  # type: ignore[assignment]  # as read from the file
     stopping = callbacks.get(EarlyStoppingCallback.__name__)
@@ -162,7 +169,7 @@ class ProgressCallback(TrainerCallback):
         self.evaluate_every = evaluate_every
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
-        """Advance the bar; schedule an evaluation, a checkpoint and a point of the curve where due.
+        """Advance the bar and schedule evaluation, checkpoint and curve point where due.
 
         Trainer calls this after its own callback, which schedules checkpoints only.
         """

@@ -23,7 +23,10 @@ class Freeze(PartialTuning):
     settings: FreezeMethod
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """Freeze the chosen weights. Raises InputError for layers and parts that the model lacks."""
+        """Freeze the chosen weights.
+
+        Raises InputError for layers and parts that the model lacks.
+        """
         encoder = cast("PreTrainedModel", base.model.base_model)
         prefix = f"{base.model.base_model_prefix}."
         if self.settings.patterns is None:
@@ -44,7 +47,10 @@ class Freeze(PartialTuning):
 
 
 def _matching(encoder: PreTrainedModel, patterns: list[str], prefix: str, whole: list[str]) -> set[str]:
-    """List the weights of modules whose name matches; `*` stands for any part of a name, dots too."""
+    """List the weights of modules whose name matches a pattern.
+
+    `*` stands for any part of a name, dots too.
+    """
     modules = [name for name, _ in encoder.named_modules() if name and not within(name, whole)]
     frozen: set[str] = set()
     for pattern in patterns:

@@ -29,7 +29,7 @@ def layers_of(encoder: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
 
 
 def lowest(encoder: PreTrainedModel, layers: int) -> set[str]:
-    """List the weights of the lowest `layers`, of all modules before them and of every embedding."""
+    """List weights of the lowest `layers`, all modules before them and all embeddings."""
     stack, modules = layers_of(encoder)
     names = [name for name, _ in encoder.named_parameters()]
     first = next(index for index, name in enumerate(names) if name.startswith(f"{stack}."))

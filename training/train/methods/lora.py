@@ -24,7 +24,10 @@ class Lora:
     settings: LoraMethod | QloraMethod
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """Add adapters to the base. Raises InputError when a named target module is not in it."""
+        """Add adapters to the base.
+
+        Raises InputError when a named target module is not in it.
+        """
         # An adapter beside random weights would learn little.
         whole = trained_whole(base)
         config = LoraConfig(

@@ -44,7 +44,7 @@ class PartialTuning:
 
 
 def train_only(base: Base, chosen: Callable[[str], bool]) -> torch.nn.Module:
-    """Freeze all weights except those whose name is `chosen` and those that every method trains."""
+    """Freeze all weights but those `chosen` by name and those every method trains."""
     whole = trained_whole(base)
     for name, weight in base.model.named_parameters():
         weight.requires_grad_(within(name, whole) or chosen(name))

@@ -31,7 +31,10 @@ class Qlora:
     settings: QloraMethod
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """Quantize the base and add adapters. Raises InputError as Lora does, and for no linear layer."""
+        """Quantize the base and add adapters.
+
+        Raises InputError as Lora does, and for a model without a linear layer.
+        """
         whole = trained_whole(base)
         if not any(True for _ in _linear(base.model, whole)):
             raise InputError("method: the model has no linear layer to hold in 4 bits; choose another method")
@@ -47,7 +50,10 @@ class Qlora:
         return Lora(self.settings).load(lambda: self._quantize(load_base(), _whole(directory)), directory)
 
     def merged(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
-        """Merge the saved adapter into the dequantized weights, which another quantization would change."""
+        """Merge the saved adapter into the dequantized weights.
+
+        Another quantization would change these weights.
+        """
         return Lora(self.settings).merged(lambda: self._rounded(load_base(), _whole(directory)), directory)
 
     def _quantize(self, model: PreTrainedModel, whole: Collection[str]) -> PreTrainedModel:

@@ -31,29 +31,42 @@ class UsedBase(Frozen):
 
 
 def prepare(base: Base, method: Method) -> torch.nn.Module:
-    """Prepare a base model for training. Raises InputError where the method does not fit the model."""
+    """Prepare a base model for training.
+
+    Raises InputError where the method does not fit the model.
+    """
     return _tuning(method).prepare(base)
 
 
 def save_tuned(model: torch.nn.Module, method: Method, directory: Path) -> None:
-    """Write the trained weights as safetensors: the adapter, some of the weights, or the whole model."""
+    """Write the trained weights as safetensors.
+
+    They are the adapter, some of the weights, or the whole model.
+    """
     _tuning(method).save(model, directory)
 
 
 def load_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel | PeftModel:
-    """Load the model as it was trained: the base with adapter or tuned weights, or the whole model."""
+    """Load the model as it was trained.
+
+    It is the base with adapter or tuned weights, or the whole model.
+    """
     return _tuning(recipe.saved_method).load(partial(load_same_base, recipe, labels, directory), directory)
 
 
 def merge_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
-    """Load the trained model in the base's architecture. Raises ValueError for weights that are not finite."""
+    """Load the trained model in the base's architecture.
+
+    Raises ValueError for weights that are not finite.
+    """
     return _tuning(recipe.saved_method).merged(partial(load_same_base, recipe, labels, directory), directory)
 
 
 def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
-    """Load the base that was tuned; after a warm start it is the model of the previous version's run.
+    """Load the base that was tuned.
 
-    Raises InputError when its files, or its commit on the hub, have changed since.
+    After a warm start it is the model of the previous version's run. Raises InputError when its files, or its commit on
+    the hub, have changed since.
     """
     base = UsedBase.model_validate_json(TrainFiles(directory).base.read_bytes())
     tuned = recipe.model_copy(update={"model": base.warm_start}) if base.warm_start is not None else recipe

@@ -19,7 +19,10 @@ class Tuning(Protocol):
     """Fine-tuning method with its settings. `load_base` loads the weights that training started from, in float32."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """Prepare `base` for training. Raises InputError where the settings do not fit the model."""
+        """Prepare `base` for training.
+
+        Raises InputError where the settings do not fit the model.
+        """
 
     def save(self, model: Any, directory: Path) -> None:
         """Write the trained weights below `directory`, as safetensors."""
@@ -28,7 +31,10 @@ class Tuning(Protocol):
         """Load the model as it was trained."""
 
     def merged(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
-        """Load the trained model in the base's architecture, float32. Raises ValueError unless all is finite."""
+        """Load the trained model in the base's architecture, float32.
+
+        Raises ValueError unless all weights are finite.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,10 @@ def _numbers(weight: torch.nn.Parameter) -> int:
 
 
 def trained_whole(base: Base) -> list[str]:
-    """List the modules that every method trains in full: the head, and those never pretrained."""
+    """List the modules that every method trains in full.
+
+    They are the head, and the modules that were never pretrained.
+    """
     head = {
         name
         for name, module in base.model.named_children()

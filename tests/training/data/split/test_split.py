@@ -140,7 +140,10 @@ GENERATIONS = st.lists(
 def test_no_row_ever_moves_from_held_out_to_training_or_back(
     growth: list[list[tuple[int, str, str]]], order: random.Random, limits: dict[str, int | None], validation: float
 ) -> None:
-    """Copies in another spelling, contradicting labels, limits and a validation share included."""
+    """The rows have copies in another spelling and contradicting labels.
+
+    Limits and a validation share are included too.
+    """
     more = {"rows": limits, "split": {"validation": validation}}
     rows = some(1000, 24)
     now = train(rows, **more)
@@ -178,7 +181,10 @@ def test_a_copy_of_a_held_out_row_among_the_new_ones_is_not_trained_on() -> None
 
 @pytest.mark.parametrize("last", [False, True])
 def test_the_label_that_the_parent_knew_wins_over_that_of_a_copy(last: bool) -> None:
-    """Of all 100 texts, held out or trained on: by the smaller hash alone about half would change."""
+    """The copies are of all 100 texts, held out or trained on.
+
+    By the smaller hash alone, about half would change.
+    """
     first = train(some(0, 100))
     copies = [(text.upper(), "ba"[number % 2]) for number, (text, _) in enumerate(some(0, 100))]
     rows = [*some(0, 100), *copies] if last else [*copies, *some(0, 100)]
@@ -320,7 +326,10 @@ def test_another_task_or_pairs_cannot_continue_it() -> None:
 
 @pytest.mark.parametrize(("before", "now"), [("show", "fix"), ("fix", "show"), ("off", "fix")])
 def test_texts_are_mended_as_the_parents_were_or_not_at_all(before: str, now: str) -> None:
-    """Other texts have other keys: the parent's held-out rows would look new, and some of them be trained on."""
+    """Texts that are mended in another way have other keys.
+
+    The parent's held-out rows would look new, and some of them would be trained on.
+    """
     first = train(some(0, 100), clean={"html": before})
     with pytest.raises(InputError, match=f"data.clean.html: news:.*give `{before}`, or start over"):
         train(some(0, 100), first, clean={"html": now})
@@ -328,7 +337,10 @@ def test_texts_are_mended_as_the_parents_were_or_not_at_all(before: str, now: st
 
 
 def long_text(number: int, form: str) -> str:
-    """Forty words that no other number has, and copies of them that only exactly the same texts are not."""
+    """Return forty words that no other number has, or a near copy of them.
+
+    Only a comparison of exact texts misses these copies.
+    """
     words = [f"{number}x{place}" for place in range(40)]
     match form:
         case "points":
@@ -397,7 +409,10 @@ def test_a_near_copy_of_what_the_parent_knows_is_on_neither_side() -> None:
 
 
 def test_near_duplicates_of_the_parents_own_rows_leave_training_and_never_the_reference() -> None:
-    """A parent from before they were looked for: some of its rows are alike, on one side and on both."""
+    """The parent is from before near duplicates were looked for.
+
+    Some of its rows are alike, on one side and on both.
+    """
     rows = [(long_text(number, form), "ab"[number % 2]) for number in range(60) for form in ("as it is", "points")]
     first = train(rows, near_duplicates={"action": "off"})
     second = train(rows, first)
@@ -499,7 +514,7 @@ def test_the_newest_are_held_out_and_of_new_rows_the_newest_of_them() -> None:
 
 
 def test_the_oldest_of_copies_is_kept_where_time_decides() -> None:
-    """A copy of an old text among the newest would be asked of a model that was trained on it."""
+    """A copy of an old text among the newest would test a model trained on it."""
     copies = [row | {"text": row["text"].upper(), "day": "2026-02-01"} for row in dated(0, 10)]
     _, parts = train_table([*copies, *dated(0, 100)], time="day")
     assert {row["day"] for row in parts["test"]} == {"2026-01-09", "2026-01-10"}

@@ -45,7 +45,10 @@ def test_each_way_of_mirroring_comes_as_often(flip: str, views: list[np.ndarray]
 
 
 def test_a_turn_is_by_at_most_so_many_degrees_either_way() -> None:
-    """Of a picture of two halves the edge between them is turned; the corners do not come into it."""
+    """The edge between the two halves of a picture is turned.
+
+    The corners do not come into it.
+    """
     pixels = np.zeros((101, 101, 3), dtype=np.uint8)
     pixels[:, 50:] = 255
     angles = []

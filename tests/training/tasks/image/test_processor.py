@@ -85,7 +85,10 @@ def test_steps_that_cannot_be_served_are_refused(own: Any, tmp_path: Path) -> No
 
 
 def test_arithmetic_that_the_service_does_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor may do more than its settings say, as those that crop by a share of the size."""
+    """A processor may do more than its settings define.
+
+    Those that crop by a share of the size do.
+    """
     model = make_image_model(tmp_path / "model")
     plain = ViTImageProcessor.preprocess
 

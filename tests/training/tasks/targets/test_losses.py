@@ -38,7 +38,7 @@ def test_without_weights_and_smoothing_it_is_plain_cross_entropy() -> None:
 
 
 def test_a_rows_weight_does_not_depend_on_its_neighbours() -> None:
-    """Where torch's mean would give a batch of one row the same loss whatever its weight."""
+    """torch's mean would give a batch of one row the same loss whatever its weight."""
     loss = WeightedCrossEntropy(WEIGHTS)
     alone = [loss(LOGITS[row : row + 1], LABELS[row : row + 1], {}).item() for row in range(4)]
     assert sum(alone) / 4 == pytest.approx(loss(LOGITS, LABELS, {}).item(), rel=1e-6)

@@ -127,7 +127,10 @@ def test_case_blanks_and_digits_stay() -> None:
 
 
 def test_short_texts_get_their_share() -> None:
-    """Of texts of five words a tenth of the words is edited, though each has less than one edit."""
+    """A tenth of the words is edited in texts of five words.
+
+    Each text has less than one edit.
+    """
     found = [edited("one two three four five", seed, character_rate=0) for seed in range(200)]
     assert 60 <= sum(text != "one two three four five" for text in found) <= 140
 

@@ -53,7 +53,10 @@ def test_the_loss_is_that_of_the_paper(
 
 
 def test_the_gradient_keeps_its_size_at_any_temperature() -> None:
-    """Why T^2 is there: at high temperatures the gradient becomes that of the squared difference of the logits."""
+    """The factor T^2 of the loss keeps the gradient's size.
+
+    At high temperatures the gradient becomes that of the squared difference of the logits.
+    """
     sizes = []
     for temperature in (20.0, 40.0):
         student = torch.tensor([[0.3, -0.2, 0.1]], requires_grad=True)

@@ -111,7 +111,10 @@ def tokenizer(tiny_model: Any) -> PreTrainedTokenizerBase:
 
 
 def test_scores_of_heads_are_the_gradients_of_their_gates(tokenizer: PreTrainedTokenizerBase) -> None:
-    """BERT has gates of its own, `head_mask`; of a batch of one row the gradient is that row's."""
+    """BERT has gates of its own for its heads, `head_mask`.
+
+    In a batch of one row the gradient is that of the row.
+    """
     model = classifier(attn_implementation="eager")
     gated = [Gated(layer.attention.output.dense, 4) for layer in model.bert.encoder.layer]
     rows = Dataset.from_dict(

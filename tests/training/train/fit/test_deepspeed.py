@@ -90,7 +90,10 @@ def test_what_does_not_go_with_it_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_what_is_wrong_with_zero_is_named(zero: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DeepSpeed's own settings class decides; a small one of its kind stands for it here."""
+    """DeepSpeed's own settings class decides what is wrong.
+
+    A small class of its kind stands for it here.
+    """
 
     class DeepSpeedZeroConfig(BaseModel):
         stage: int = 0

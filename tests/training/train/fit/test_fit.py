@@ -38,7 +38,7 @@ def weights(model: torch.nn.Module) -> list[torch.Tensor]:
 
 @pytest.fixture
 def activations(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
-    """The number format of each activation of the encoder that is computed from now on."""
+    """Record the number format of each encoder activation computed from now on."""
     seen: list[torch.dtype] = []
     original = torch.nn.functional.gelu
 
@@ -145,7 +145,10 @@ def test_weights_decay_as_much_as_is_asked_for(tiny_model: Path, tmp_path: Path)
 def test_the_precision_is_what_the_model_computes_in(
     activations: list[torch.dtype], tiny_model: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """Where bf16 is not in the hardware a CPU emulates it: only the refusal is taken away here."""
+    """A CPU without bf16 in the hardware emulates it.
+
+    Only the refusal is taken away here.
+    """
     for module in (arguments, fitting):
         monkeypatch.setattr(module, "precision_for", lambda asked: "bf16" if asked == "bf16" else "fp32")
     asked = (("bf16", torch.bfloat16), ("auto", torch.float32))  # what the first one tells accelerate is not left over
@@ -220,7 +223,10 @@ def test_stopping_early_needs_rows_to_stop_by(tiny_model: Path, tmp_path: Path) 
 def test_what_was_counted_towards_stopping_survives_an_interruption(
     step: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted after one evaluation without improvement: the next is the second, and not the first again."""
+    """The training is interrupted after one evaluation without improvement.
+
+    The next evaluation is the second, and not the first again.
+    """
     recipe = recipe_of(tiny_model, early_stopping={"patience": 2}, **STOPPING)
     values = [0.5, 0.7, 0.6, 0.6, 0.6, 0.6]
     scripted(monkeypatch, "accuracy", values)
@@ -251,7 +257,10 @@ def test_what_was_counted_towards_stopping_survives_an_interruption(
 def test_killed_when_it_was_done_nothing_is_trained_again(
     stopping: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped early or after the last step, in the middle of an epoch: there is only the model left to save."""
+    """After an early stop or the last step, only the model is left to save.
+
+    Both come in the middle of an epoch.
+    """
     scripted(monkeypatch, "accuracy", [0.5, 0.7, 0.6, 0.6])
     recipe = recipe_of(tiny_model, **STOPPING | {"epochs": 10.0 if stopping else 1.3}, early_stopping=stopping)
     whole, expected, _ = fit_tiny(recipe, tmp_path, validation=12)
@@ -265,7 +274,10 @@ def test_killed_when_it_was_done_nothing_is_trained_again(
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_same_seed_gives_the_same_bytes(method: str, tiny_model: Path, tmp_path: Path) -> None:
-    """Order, dropout and the fresh head: not a bit differs; another seed is another model."""
+    """Not a bit differs in order, dropout and the fresh head.
+
+    Another seed is another model.
+    """
     recipe = recipe_of(tiny_model, method)
     models = [
         fit_tiny(recipe.model_copy(update={"seed": seed}), tmp_path / str(number))[1]

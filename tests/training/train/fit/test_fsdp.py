@@ -67,7 +67,10 @@ def test_a_model_that_is_not_sharded_stays_as_it_is() -> None:
 
 
 def test_accelerate_still_knows_no_fsdp_on_cpus() -> None:
-    """Why `shard` sets what accelerate would have: when this fails, it may be left out."""
+    """`shard` sets what accelerate would have set.
+
+    When this test fails, that may be left out.
+    """
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType
 

@@ -147,7 +147,10 @@ def test_copies_are_perturbed_and_what_oversampling_repeats_is_too() -> None:
 def test_rows_of_a_file_are_what_they_are_in_memory(
     balance: Any, pairs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However few of them are read at a time; and texts are perturbed in one run, before all pairs."""
+    """Rows are the same however few of them are read at a time.
+
+    Texts are perturbed in one run, before all pairs.
+    """
     given_rows = rows(40, 13, pairs=pairs)
     none: list[str | None] = [None] * len(given_rows)
     table = {"text": given_rows.texts, "text_pair": given_rows.pairs or none, "label": given_rows.labels}

@@ -19,7 +19,10 @@ def quantized(model: torch.nn.Module) -> set[str]:
 
 
 def bytes_of(model: torch.nn.Module) -> int:
-    """What the encoder's linear weights take, with the scales of those that are quantized."""
+    """Return the bytes of the encoder's linear weights.
+
+    The scales of those that are quantized are included.
+    """
     total = 0
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and "lora_" not in name and "classifier" not in name:
@@ -68,7 +71,10 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 
 
 def test_an_evaluation_changes_nothing_in_the_training_after_it(tiny_model: Path) -> None:
-    """On some CPUs bitsandbytes would swap the layers for ones in bfloat16 and without a gradient."""
+    """On some CPUs bitsandbytes would swap the layers.
+
+    The new layers would be in bfloat16 and without a gradient.
+    """
     model = prepared(recipe(tiny_model, "qlora"))
     disturb(model)
     before = gradients(model)
