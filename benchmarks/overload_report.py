@@ -173,7 +173,7 @@ def drained_after_s(load: Load) -> tuple[Floats, Floats]:
     sent = load.started_s + load.lag_s
     finished = load.started_s + load.latency_s
     order = np.argsort(sent[load.ok])
-    # What was accepted by a moment is answered by the largest finish so far.
+    # All requests that were accepted by a moment are answered by the largest finish so far.
     accepted, last = sent[load.ok][order], np.maximum.accumulate(finished[load.ok][order])
     ahead = np.searchsorted(accepted, sent[refused], side="right") - 1
     judged = ahead >= 0

@@ -1,4 +1,4 @@
-"""Smoke test of a built Bento: held-out rows over HTTP, /info and /metrics."""
+"""Smoke test of a built Bento: test rows over HTTP, /info and /metrics."""
 
 from typing import Any, Protocol
 
@@ -81,7 +81,7 @@ def _get(client: httpx.Client, path: str) -> httpx.Response:
 
 
 def _answers_table(golden: list[GoldenRow], answers: list[list[Prediction]]) -> Table:
-    table = Table("held-out text", "predicted", "score", "expected", title="POST /predict")
+    table = Table("test text", "predicted", "score", "expected", title="POST /predict")
     for row, answer in zip(golden, answers, strict=True):
         text = "an image" if row.text.startswith("data:image/") else " ".join(row.text.split())[:SHOWN_CHARACTERS]
         table.add_row(text, answer[0]["label"], f"{answer[0]['score']:.3f}", row.label)
@@ -106,7 +106,7 @@ def _headline(bundle: Bundle, info: dict[str, Any]) -> Table:
     )
     for reason, message in plan["fallbacks"].items():
         table.add_row(f"not as planned: {reason}", message)
-    table.add_row("held-out rows", str(evidence["rows"]))
+    table.add_row("test rows", str(evidence["rows"]))
     table.add_row(
         "golden rows", f"{info['golden']['rows']}, largest difference {info['golden']['largest_difference']:.1e}"
     )

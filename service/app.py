@@ -80,7 +80,7 @@ class Application:
         self.scheduler = proven.engine.scheduler(
             runtime.token_budget, self.bundle.plan.padding_bound, self.queue, self.metrics
         )
-        # What was loaded lives as long as the process: a full collection would walk all of it while requests wait.
+        # The loaded objects live as long as the process: a full collection would walk all of them while requests wait.
         gc.collect()
         gc.freeze()
         logger.info(

@@ -74,7 +74,10 @@ def tiny_recipe(shared: Path, tiny_model: Path, tiny_csv: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(shared: Path, tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
-    """Directory of a run of the tiny recipe with every stage done; treat it as read-only (copy it to change it)."""
+    """Return the directory of a run of the tiny recipe with every stage done.
+
+    Treat it as read-only: copy it to change it.
+    """
     built = once(shared / "run", lambda place: run_recipe(tiny_recipe, place))
     return adopt_run(built, tmp_path_factory.mktemp("runs"))
 
@@ -103,13 +106,19 @@ def trained_tag(tiny_run: Path) -> str:
 
 @pytest.fixture(scope="session")
 def trained_bundle(tiny_run: Path) -> Path:
-    """Directory of the tiny run's stored bundle; treat it as read-only (copy it to change it)."""
+    """Return the directory of the tiny run's stored bundle.
+
+    Treat it as read-only: copy it to change it.
+    """
     return Path(json.loads((tiny_run / "package/artifacts.json").read_text())["bundle"])
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle() -> Path:
-    """Directory of a stored bundle that no training made: right about the tiny rows; treat it as read-only."""
+    """Return the directory of a stored bundle that no training made.
+
+    It is right about the tiny rows. Treat it as read-only.
+    """
     return store_handmade()
 
 
@@ -157,13 +166,19 @@ def image_recipe_file(shared: Path, image_model: Path, image_folder: Path) -> Pa
 
 @pytest.fixture(scope="session")
 def image_run(shared: Path, image_recipe_file: Path) -> Path:
-    """Directory of a run on images with every stage done but `package`; treat it as read-only."""
+    """Return the directory of a run on images with every stage done but `package`.
+
+    Treat it as read-only.
+    """
     return run_in(once(shared / "image-run", lambda place: run_recipe(image_recipe_file, place, package=False)))
 
 
 @pytest.fixture(scope="session")
 def image_bundle(shared: Path, image_recipe_file: Path, image_run: Path) -> Path:
-    """A bundle of the image run, as the package stage fills it, outside any store; treat it as read-only."""
+    """Return a bundle of the image run, as the package stage fills it.
+
+    It lies outside any store. Treat it as read-only.
+    """
     from tiny_images import bundle_of
 
     build = lambda place: bundle_of(image_recipe_file, image_run, place / "bundle")  # noqa: E731

@@ -77,7 +77,7 @@ def markdown(table: Table) -> str:
     lines.append("")
     lines.append(
         f"{found.cpu.model}, {found.cpu.cores} cores, load generator included; {found.plan['variant']} on "
-        f"{found.plan['provider']}; {found.texts} held-out texts of {found.mean_tokens} tokens on average; "
+        f"{found.plan['provider']}; {found.texts} test texts of {found.mean_tokens} tokens on average; "
         f"{found.rounds} rounds of {found.seconds:g} s in turns. In brackets: the ratio to the textbook service."
     )
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Baseline of drift: histograms of held-out rows, and how far traffic may be from them."""
+"""Baseline of drift: histograms of test rows, and how far traffic may be from them."""
 
 from itertools import pairwise
 from typing import Annotated, Any, Self
@@ -12,7 +12,7 @@ MOST_BINS = 10_000
 
 
 class Histogram(Frozen):
-    """Held-out rows by bin. `threshold` is the population stability index above which traffic is called drifted."""
+    """Test rows by bin. `threshold` is the population stability index above which traffic is called drifted."""
 
     counts: list[Count] = Field(min_length=2, max_length=MOST_BINS)
     threshold: float = Field(gt=0)

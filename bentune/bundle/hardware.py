@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# What inference kernels choose their code by, in the kernel's spelling: x86 first, then ARM.
+# Flags by which inference kernels choose their code, as the Linux kernel spells them: x86 first, then ARM.
 # fmt: off
 _KERNEL_FLAGS = frozenset({
     "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx_vnni", "avx512_bf16",

@@ -6,7 +6,7 @@ processor/        settings.json, and tokenizer.json for texts
 plan.json         how to run it, and all that was measured to find out
 evidence.json     metrics, parity chain, verdicts of comparisons
 golden.jsonl      real inputs with the scores they must give
-baseline.json     histograms of held-out traffic, for drift
+baseline.json     histograms of test inputs, for drift
 rows.json         which rows it was trained on and which were held out, as filters
 """
 
@@ -87,7 +87,7 @@ class Columns(Frozen):
 
 
 class Parent(Frozen):
-    """The version that this one continues: its held-out rows stayed held out."""
+    """The version that this one continues: its test rows stayed held out."""
 
     tag: str
     content: Sha256
@@ -141,7 +141,7 @@ class Manifest(Frozen):
 
 
 class GoldenRow(Frozen):
-    """A held-out input with the scores it must get, in the order of the manifest's labels.
+    """A test input with the scores it must get, in the order of the manifest's labels.
 
     `text` is a data URL where the model takes images. `scores` has them for every variant and provider that the plan
     may choose, under `scores_key`; `label` is fp32's best.
@@ -209,7 +209,7 @@ class Bundle:
         return next(reversed(self.verdicts()), None)
 
     def rows(self) -> SeenRows:
-        """Read the filters of the training rows and of the held-out rows."""
+        """Read the filters of the training rows and of the test rows."""
         return _parse(SeenRows, self.root / ROWS)
 
 

@@ -37,7 +37,7 @@ Variant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
 
 
 class Check(Frozen):
-    """Check of a variant's answers on one provider, against fp32's on the same held-out rows.
+    """Check of a variant's answers on one provider, against fp32's on the same test rows.
 
     `accuracy_loss` is in points, with the interval `loss_low` to `loss_high`; negative when the variant was better.
     `label_flips` counts rows that it labels otherwise than fp32. `batch_flips` counts rows that it labels otherwise

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from bentune.bundle.files import Frozen
 
 MOST_PIXELS = 25_000_000
-"""Of one image: more than nearly every camera takes, and 75 MB once it is decoded."""
+"""Most pixels of one image: more than nearly every camera takes, and 75 MB once it is decoded."""
 
 Size = Annotated[int, Field(ge=1, le=4096)]
 Channels = tuple[float, float, float]

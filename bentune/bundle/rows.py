@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bentune.bundle.errors import InputError
 
-# Of one row, all its fields and line ends. It keeps memory constant even when a quote is never closed.
+# Bytes of all fields and line ends of one row. The bound keeps memory constant even when a quote is never closed.
 MAX_ROW_BYTES = 10_000_000
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}

@@ -24,7 +24,7 @@ class Decision(StrEnum):
 
 
 class CompareSettings(Frozen):
-    """When a candidate may replace what is served; the recipe's section `compare`."""
+    """Conditions for a candidate to replace the served version; the recipe's section `compare`."""
 
     margin: float = Field(
         default=1.0, gt=0, le=MAX_MARGIN, description="points of accuracy that the candidate may lose"

@@ -110,7 +110,7 @@ def _recipe(version: "Version") -> str:
 
 
 def _model(version: "Version") -> str:
-    accuracy = "" if version.accuracy is None else f"accuracy {version.accuracy:.3f} on its held-out rows, "
+    accuracy = "" if version.accuracy is None else f"accuracy {version.accuracy:.3f} on its test rows, "
     return f"model   {accuracy}from {escape(version.base or 'nowhere')}"
 
 

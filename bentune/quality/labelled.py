@@ -143,7 +143,7 @@ def refuse_trained(rows: Labelled, filters: Mapping[str, SeenRows]) -> None:
             more = ", ..." if len(places) > SHOWN else ""
             raise InputError(
                 f"{rows.path}: {name} was trained on {len(places)} of the {len(rows)} rows (numbers {first}{more}), "
-                "which says nothing of rows that are new to it; give held-out rows, or leave those out with "
+                "which says nothing of rows that are new to it; give test rows, or leave those out with "
                 f"--leave-out-trained (its filter takes {odds(one)} new rows for one of them)"
             )
 

@@ -16,8 +16,6 @@ from bentune.bundle.verdict import CompareSettings, Difference
 from bentune.quality.bootstrap import Interval
 from bentune.quality.calibration import Bin
 
-"""What the rows have: int64 [rows], int64 [rows, labels] with 1 for each label, or float64 [rows]."""
-
 LABEL = "label"
 
 

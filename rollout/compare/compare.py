@@ -1,4 +1,4 @@
-"""Comparison of a candidate with the served model on the same held-out rows.
+"""Comparison of a candidate with the served model on the same test rows.
 
 The verdict goes into the candidate.
 """

@@ -25,7 +25,7 @@ PROCESSES = 190_000_000
 WEIGHTS = 1.7
 """Bytes of a session for each byte of its file: the weights as they are read, and repacked for the kernels."""
 WORK, WORK_SLOTS = 1.15, 2
-"""What batches add, on so many slots as it was measured with."""
+"""Factor by which batches raise the memory, and the number of slots that it was measured with."""
 SLOT_TOKEN = 60_000
 """Bytes that a batch on one more slot adds for each of its tokens: 30 MB were seen for 512."""
 WAITING_INPUT = 65_536

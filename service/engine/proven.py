@@ -33,7 +33,7 @@ class Proven:
         self.replayed = Replay(0, float("inf"), [])
         for runtime in dict.fromkeys([self.runtime, last]):
             engine = None  # its weights go before the next ones come
-            # What was chosen first was checked before this process was started.
+            # The runtime that was chosen first was checked before this process was started.
             if runtime != self.runtime and (why := shortage(bundle, runtime, memory_limit)):
                 logger.error("%s does not fall back to %s: %s", bundle.tag, runtime.variant, why)
                 return

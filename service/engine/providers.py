@@ -10,7 +10,7 @@ from bentune.bundle.errors import BundleError
 from bentune.bundle.plan import CPU, OPENVINO
 
 OPENVINO_REQUIREMENT = "onnxruntime-ep-openvino>=1.8,<1.9"
-"""What pip installs to have OPENVINO; the extra `openvino`, and part of a Bento whose plan chose it."""
+"""Package of OPENVINO for pip: the extra `openvino`, and part of a Bento whose plan chose it."""
 
 SLOWER = ["SkipLayerNormFusion"]
 """Rewritings of ONNX Runtime that make graphs slower on CPUs: this one trades a vectorized kernel for a plain one."""

@@ -1,4 +1,4 @@
-"""Drift: how far the newest inputs are from the held-out rows, as a population stability index for each feature."""
+"""Drift: how far the newest inputs are from the test rows, as a population stability index for each feature."""
 
 from bisect import bisect_right
 from collections import deque

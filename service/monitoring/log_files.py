@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bentune.bundle.lock import locked, try_lock
 
-# Of the bound, so many files: deleting the oldest loses an eighth of what is kept.
+# The bound is divided into so many files: deleting the oldest loses an eighth of what is kept.
 FILES = 8
 _NAME = re.compile(r"predictions-[0-9]{20}-[0-9]+\.jsonl")
 

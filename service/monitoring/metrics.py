@@ -59,13 +59,13 @@ class Metrics(Observer):
         # threshold more often than it says.
         self.drift_psi = Gauge(
             "bentune_drift_psi",
-            "Population stability index of the newest inputs against held-out rows; absent until there are enough",
+            "Population stability index of the newest inputs against test rows; absent until there are enough",
             ["feature"],
             multiprocess_mode="mostrecent",
         )
         self.drift_psi_threshold = Gauge(
             "bentune_drift_psi_threshold",
-            "The index that inputs like the held-out rows exceed less than once a month",
+            "The index that inputs like the test rows exceed less than once a month",
             ["feature"],
             multiprocess_mode="mostrecent",
         )

@@ -165,7 +165,7 @@ class PredictionLog:
                 self._count(FAILED)
                 if not self._complained:
                     self._complained = True
-                    # What was no fault of the disk may have the text in its message.
+                    # An error that is no fault of the disk may have the text in its message.
                     reason = error if isinstance(error, OSError) else type(error).__name__
                     logger.error(
                         "the prediction log cannot be written (%s); bentune_prediction_log_total counts", reason

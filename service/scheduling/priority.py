@@ -5,7 +5,7 @@ import os
 import sys
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long a slot that comes back from ONNX Runtime may have to wait for the interpreter lock; Python's own is 5 ms."""
+"""Longest wait for the interpreter lock of a slot that comes back from ONNX Runtime; Python's own is 5 ms."""
 
 
 def favour_slots() -> None:

@@ -38,7 +38,7 @@ Runner: TypeAlias = Callable[[Sequence[Item]], Sequence[_ResultT]]
 """Computes one batch in a thread: one result per item, in the items' order."""
 
 DEADLINE_SHARE = 0.6
-"""How much of its time a request may be expected to wait: the drain rate is an estimate."""
+"""Largest expected wait of a request, as a share of its time. It is below 1 because the drain rate is an estimate."""
 
 
 class Observer:

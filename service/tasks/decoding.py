@@ -11,7 +11,7 @@ from service.http.requests import InputRow, field_of
 from service.tasks.images import ImageEncoder, Pixels
 
 TOGETHER = 4
-"""Of the largest images, as many as one request may hold, in pixels: a file of few bytes may have them all."""
+"""Most pixels of one request, in images of the largest size: a file of few bytes may have them all."""
 RETRY_AFTER_S = 1.0
 
 

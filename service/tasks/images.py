@@ -22,16 +22,16 @@ if TYPE_CHECKING:  # only bundles of images need Pillow
     from PIL.Image import Image, Transpose
 
 PILLOW_REQUIREMENT = "pillow>=11,<14"
-"""What pip installs to decode images; the extra `images`, and part of a Bento whose model takes them."""
+"""Package for pip that decodes images: the extra `images`, and part of a Bento whose model takes them."""
 FORMATS = ("PNG", "JPEG")
 DATA_URL = re.compile(r"data:image/(?:png|jpeg|jpg);base64,", re.ASCII)
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Eight bits a channel: PIL cuts off what is brighter of the others."""
 PIXEL_BYTES = 12
-"""Of memory that decoding takes: the image as it was, its copy that is upright or has other channels, and what a
-progressive JPEG is put together in (25 million pixels: 192 to 287 MB were seen)."""
+"""Bytes of memory that decoding takes for each pixel: the image as it was, its copy that is upright or has other
+channels, and the buffer of a progressive JPEG (25 million pixels: 192 to 287 MB were seen)."""
 MOST_STRETCHED = 50
-"""How often the one side may have the other: where the shorter one is made larger, the longer one is as well."""
+"""Largest ratio of an image's sides: where the shorter side is made larger, the longer one is as well."""
 ORIENTATION = 0x0112
 """The EXIF tag that says how the camera was held."""
 

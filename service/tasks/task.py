@@ -27,7 +27,7 @@ class Encoded(Protocol):
 
     @property
     def truncated(self) -> bool:
-        """Whether it was too long, and cut."""
+        """True if the input was cut because it was too long."""
 
     @property
     def identity(self) -> list[int]:
@@ -60,7 +60,7 @@ class Intake(Protocol):
     """Encoder of requests: bounded, and off the event loop where encoding takes long."""
 
     watched: bool
-    """Whether encoding waits, so that a client which goes away ends it."""
+    """True if encoding waits, so that a client which goes away ends it."""
 
     async def encode(
         self, rows: Sequence[InputRow], *, truncate: bool, single: bool, deadline: float
@@ -83,9 +83,9 @@ class Task(ABC):
     summary: ClassVar[str]
     """First line of /predict on the API's page."""
     comparable: ClassVar[bool] = True
-    """Whether versions can be compared: training rows must be known by their texts."""
+    """True if versions can be compared: training rows must be known by their texts."""
     requirements: ClassVar[tuple[str, ...]] = ()
-    """What pip installs in the Bento beside the packages of bentofile.yaml."""
+    """Packages that pip installs in the Bento, beside those of bentofile.yaml."""
     body: ClassVar[dict[str, Any]] = {}
     """OpenAPI content of bodies that /predict takes beside JSON; empty where it takes JSON alone."""
 

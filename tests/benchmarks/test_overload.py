@@ -26,7 +26,7 @@ pytestmark = pytest.mark.alone
 
 
 def load_of(*requests: tuple[float, float, int, float], seconds: float = 10.0) -> Load:
-    """Of (started, latency, status, Retry-After)."""
+    """Return a load of requests of (started, latency, status, Retry-After)."""
     started, latency, status, retry = (np.array(column) for column in zip(*requests, strict=True))
     return Load(
         started_s=started,

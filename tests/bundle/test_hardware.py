@@ -172,7 +172,7 @@ def test_v2_mount_root_counts_when_the_own_path_is_not_visible(tmp_path: Path, m
         {
             "sys/fs/cgroup/cpu.max": "200000 100000\n",
             "sys/fs/cgroup/memory.max": f"{GIB}\n",
-            # What "..", followed blindly, would reach.
+            # The file that ".." would reach if it were followed blindly.
             "sys/other.slice/cpu.max": "100000 100000\n",
         },
     )

@@ -1,4 +1,4 @@
-"""What `bentune.bundle.rows` reads out of each kind of file, and what it says about each kind of broken one."""
+"""Rows that `bentune.bundle.rows` reads out of each kind of file, and its message on each kind of broken file."""
 
 import csv
 import os

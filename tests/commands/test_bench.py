@@ -120,7 +120,7 @@ def test_a_missed_objective_is_exit_1_and_the_report_is_there_all_the_same(texts
     assert "over the objective of 1 ms" in answer.err
     report = json.loads((tmp_path / "out/bench.json").read_text())
     assert report["objective"]["held"] is False
-    # Of the texts that were sent there is nothing in any output.
+    # No output contains any of the texts that were sent.
     words = sentences(1)[0][0]
     assert words not in answer.out + answer.err + json.dumps(report)
 

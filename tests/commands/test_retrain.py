@@ -162,7 +162,7 @@ def test_a_new_version_continues_what_is_served(
     assert f"NEED MORE ROWS, 900 rows in all: {child.tag}" in ask(*given).err
     refused = ask(*given, "--json")
     assert (refused.code, refused.json["verdict"]["decision"]) == (1, "NEED MORE ROWS")
-    # What was measured on a busy machine can be measured again, and is another version when it comes out otherwise.
+    # A plan that was measured on a busy machine can be measured again. A different result makes another version.
     replanned = ask(*given, "--replan", "--json").json["stages"]
     assert [stage["stage"] for stage in replanned if stage["redone"]][:1] == ["plan"]
     versions = {version.tag: version for version in lineage("tiny").versions}
@@ -215,7 +215,7 @@ def test_the_columns_that_are_compared_by_come_along(
     assert "has no column 'regoin'; it has 'text', 'label', 'region'; did you mean 'region'?" in wrong.err
     texts = ask(*given, "--set", 'compare.slices=["text"]')
     assert "compare.slices: 'text' holds the texts; slice by another column" in texts.err
-    # More held-out rows than may be compared on: 50 of the 72 are drawn.
+    # More test rows than may be compared on: 50 of the 72 are drawn.
     answer = ask(*given, "--set", 'compare.slices=["region"]', "--set", "compare.max_rows=50")
     assert answer.code == 0, answer.err
     ((_, _, rows, _),) = calls

@@ -71,7 +71,10 @@ def image(build: Callable[..., str], tiny_tag: str) -> str:
 
 @pytest.fixture(scope="session")
 def start(podman: None) -> Callable[..., AbstractContextManager[Container]]:
-    """Starts an image as a hardened pod would: read-only, without capabilities, with a small /tmp."""
+    """Return a function that starts an image as a hardened pod would.
+
+    The container is read-only, without capabilities, and has a small /tmp.
+    """
 
     @contextmanager
     def call(image: str, *, cpus: float = 1, memory: str = "1g", options: Sequence[str] = ()) -> Iterator[Container]:

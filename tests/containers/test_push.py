@@ -1,4 +1,4 @@
-"""What `bentune release --push` leaves in a registry: the image of a Bento, by its digest."""
+"""Pushing with `bentune release --push`: the image of a Bento is in the registry, by its digest."""
 
 import json
 from pathlib import Path

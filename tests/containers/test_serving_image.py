@@ -118,7 +118,10 @@ def test_a_stop_under_load_loses_no_request(image: str, start: Start) -> None:
 
 
 def test_buildah_builds_the_same(image: str, build: Callable[..., str], start: Start, tiny_tag: str) -> None:
-    """Of the layers that are there already: what podman runs of it has the same packages, Bento and model."""
+    """Buildah's image has the same packages, Bento and model.
+
+    The image is built of the layers that are there already, and podman runs it.
+    """
     built = build(tiny_tag, "--engine", "buildah", "--name", "bentune/by-buildah:test")
     layers = [json.loads(run("podman", "inspect", name).stdout)[0]["RootFS"]["Layers"] for name in (image, built)]
     assert layers[0][:-2] == layers[1][:-2]
@@ -158,7 +161,10 @@ def layer_bytes(image: str) -> list[int]:
 def test_a_server_and_a_model_that_are_images_of_their_own_serve_together(
     build: Callable[..., str], start: Start, tiny_tag: str, tmp_path: Path
 ) -> None:
-    """As the component `model-image` has it: an init container copies the model to where the server looks."""
+    """A container of the model's image copies the model to where the server looks.
+
+    The component `model-image` does so with an init container.
+    """
     server, model = build(tiny_tag, "--only", "server"), build(tiny_tag, "--only", "model")
     store = tmp_path / "models"
     store.mkdir()

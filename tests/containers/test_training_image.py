@@ -36,7 +36,7 @@ def test_the_context_is_what_the_image_copies(podman: None, tmp_path: Path) -> N
 
 
 def sources(line: str) -> list[str]:
-    """What a line of a Dockerfile copies out of the context."""
+    """Return the paths that a line of a Dockerfile copies out of the context."""
     words = line.split()
     return words[1:-1] if words[:1] == ["COPY"] and not words[1].startswith("--") else []
 

@@ -62,7 +62,7 @@ TRAINING = [
 
 
 class Rendered:
-    """What a case renders to."""
+    """Objects that a case renders to."""
 
     def __init__(self, case: Case, objects: list[Object]) -> None:
         self.case = case
@@ -106,7 +106,10 @@ def missing() -> Callable[[str], NoReturn]:
 
 @pytest.fixture(scope="session")
 def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rendered]:
-    """Render a directory of k8s/ with further components; `more` is what else the user's overlay says."""
+    """Render a directory of k8s/ with further components.
+
+    `more` holds the further fields of the user's overlay.
+    """
     kubectl = programs.require("kubectl")
 
     def run(case: Case, more: Object) -> Rendered:
@@ -131,7 +134,10 @@ def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rendered]:
 
 
 def _overlay(case: Case, more: Object, directories: pytest.TempPathFactory) -> Path:
-    """The directory's own kustomization with more components, as a user would write it elsewhere."""
+    """Write the directory's own kustomization with more components.
+
+    It is written as a user would write it elsewhere.
+    """
     directory, source = directories.mktemp("overlay"), K8S / case.directory
     user: Object = yaml.safe_load((source / "kustomization.yaml").read_text())
     components = [

@@ -32,7 +32,10 @@ def template(render: Callable[..., Any]) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def nonsense_tag(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A version that learned nonsense, most of it the same: it passes every gate, and knows nothing."""
+    """Store a version that learned nonsense and return its tag.
+
+    It gives nearly the same answer to any text. It passes every gate, although it is clueless.
+    """
     store_handmade("nonsense", weights=clueless_weights())
     build_bento(tag := f"nonsense:{VERSION}", tmp_path_factory.mktemp("nonsense"))
     return tag
@@ -49,7 +52,10 @@ def bodies(texts: int) -> list[Body]:
 def test_good_versions_pass_and_bad_ones_do_not(
     template: dict[str, dict[str, Any]], tiny_tag: str, nonsense_tag: str, tmp_path: Path
 ) -> None:
-    """Five servers: the stable version, the same again, another model, one that is late, one that is overloaded."""
+    """The analysis judges four versions against the stable one.
+
+    Five servers run: the stable version, the same again, another model, one that is late, one that is overloaded.
+    """
     versions = {
         "stable": (tiny_tag, {}),
         "same": (tiny_tag, {}),
@@ -90,7 +96,10 @@ def test_good_versions_pass_and_bad_ones_do_not(
 
 
 def ask_all(servers: dict[str, str]) -> None:
-    """All at once, so that what else the machine does is the same for all; then two scrapes."""
+    """Load all servers at once and wait for two scrapes.
+
+    All are loaded together, so that the machine's other work is the same for all.
+    """
 
     def load(name: str) -> None:
         clients, texts = (24, 32) if name == "slow" else (2, 4)
@@ -102,7 +111,7 @@ def ask_all(servers: dict[str, str]) -> None:
 
 
 def ended(metric: dict[str, Any], looks: list[str]) -> str:
-    """How Argo Rollouts calls the measurement after so many looks."""
+    """Return the result that Argo Rollouts gives a measurement after these looks."""
     if looks.count("failed") > metric["failureLimit"]:
         return "failed"
     return "inconclusive" if looks.count("inconclusive") > metric["inconclusiveLimit"] else "successful"
@@ -116,7 +125,10 @@ def test_a_bad_look_is_not_outvoted_by_unknown_ones(template: dict[str, dict[str
 
 @pytest.mark.parametrize("labels", [2, 5, 50])
 def test_chance_alone_seldom_looks_like_a_shift(labels: int, template: dict[str, dict[str, Any]]) -> None:
-    """10,000 pairs of 500 answers of one version each, computed as the query does; at most one of a thousand fails."""
+    """At most one of a thousand pairs of samples of one version fails.
+
+    There are 10,000 pairs of 500 answers of one version each, computed as the query does.
+    """
     generator, answers, looks = np.random.default_rng(labels), 500, 10_000
     assert ">= 500" in template["prediction-shift"]["provider"]["prometheus"]["query"]
     shares = generator.dirichlet(np.ones(labels), size=looks)

@@ -17,7 +17,7 @@ from rollout.image.bento_image import forget_model
 from rollout.server.server import running, serve_command
 
 K8S = Path(__file__).parents[2] / "k8s"
-# What other exporters have: Prometheus itself, kube-state-metrics, and the kubelet.
+# Metrics of other exporters: Prometheus itself, kube-state-metrics, and the kubelet.
 OTHERS = {
     "kube_deployment_status_replicas_available",
     "kube_deployment_status_condition",
@@ -30,7 +30,10 @@ WORDS = {"and", "or", "unless", "bool", "offset"}
 def server(
     tiny_tag: str, render: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
-    """The tiny Bento with the settings of the production overlay, asked as often as drift needs to say anything."""
+    """Serve the tiny Bento with the settings of the production overlay.
+
+    It has answered as many inputs as drift needs to report anything.
+    """
     configs = render("overlays/production", "prediction-log").of("ConfigMap")
     (settings,) = (one["data"] for one in configs if one["metadata"]["name"].startswith("bentune-settings"))
     directory = tmp_path_factory.mktemp("live")
@@ -143,7 +146,10 @@ def test_every_metric_that_is_asked_for_exists(queries: list[str], metrics: dict
 
 
 def test_every_label_that_is_asked_for_exists(queries: list[str], metrics: dict[str, set[str]]) -> None:
-    """A selector on a label that is not there silently selects nothing, and a grouping by one silently adds up all."""
+    """Every label in a selector or a grouping exists on its metric.
+
+    A selector on a label that is not there silently selects nothing. A grouping by one silently adds up all.
+    """
     added = {"namespace", "pod", "rollouts_pod_template_hash"}  # by every scrape of a pod
     asked: list[tuple[set[str], set[str]]] = []
     for query in queries:
@@ -168,7 +174,10 @@ def test_the_values_of_labels_are_the_servers(queries: list[str], server: httpx.
 def test_a_bento_without_its_model_serves_the_one_of_the_model_image(
     tiny_tag: str, render: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """The init container's own command copies the store; the Bento is named by its path, as in its image."""
+    """The init container's own command copies the store.
+
+    The Bento is named by its path, as in its image.
+    """
     import bentoml
 
     copy, served = render("overlays/dev", "model-image").containers

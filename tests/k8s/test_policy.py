@@ -1,4 +1,4 @@
-"""What schemas cannot say: the objects fit each other, pods are restricted, a shutdown has its time."""
+"""Rules that schemas cannot hold: the objects fit each other, pods are restricted, a shutdown has its time."""
 
 import json
 import re
@@ -117,7 +117,7 @@ def test_an_autoscaler_owns_the_number_of_pods(serving: Any) -> None:
 
 
 def matched(rule: dict[str, Any]) -> str:
-    """What the adapter's rule takes the names of series by."""
+    """Return the pattern by which the adapter's rule takes the names of series."""
     (pattern,) = re.findall(r'__name__=~"([^"]*)"', rule["seriesQuery"])
     return f"^({pattern})$"
 
@@ -251,7 +251,7 @@ def test_limits_hold_the_requests_and_cpu_is_the_same_where_the_model_runs(rende
         requests, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert {"cpu", "memory"} <= set(requests) <= set(limits)
         assert all(amount(requests[name]) <= amount(limits[name]) for name in requests)
-        # Of all containers, or the pod is not Guaranteed.
+        # This holds for all containers, or the pod is not Guaranteed.
         assert all(requests[name] == limits[name] for name in ("cpu", "memory"))
         # hardware.py rounds a part of a core down.
         assert amount(limits["cpu"]).is_integer()
@@ -321,7 +321,10 @@ def test_a_read_only_root_leaves_bentoml_a_place(rendered: Any) -> None:
 
 
 def test_the_pods_fit_the_image(render: Callable[..., Any]) -> None:
-    """The image of `bentune image`: its entrypoint, its user, and the one folder that it writes to."""
+    """The pods fit the image of `bentune image`.
+
+    They agree with its entrypoint, its user, and the one folder that it writes to.
+    """
     image = (K8S.parent / "rollout/image/serving.Dockerfile").read_text()
     (entrypoint,) = re.findall(r"^ENTRYPOINT (\[.*\])$", image, re.MULTILINE)
     words = json.loads(entrypoint)
@@ -496,7 +499,7 @@ def test_the_recipe_is_one(render: Callable[..., Any], tmp_path: Path) -> None:
     lines = render("training/retrain").containers[0]["args"][0].splitlines()
     retrain, release = shlex.split(lines[0]), shlex.split(lines[-1])
     assert retrain[:3] == ["bentune", "retrain", "/recipe/recipe.yaml"]
-    # What it made, and not whatever is the newest of the name; nothing, where nothing was new.
+    # The release takes the version that was made, not the newest of the name. Where nothing was new, there is none.
     promoted = command.make_context("retrain", [str(tmp_path / "recipe.yaml"), *retrain[3:]]).params["promoted"]
     assert release[:3] == ["bentune", "release", f"$(cat {promoted})"]
     assert f"test -s {promoted} || exit 0" in lines
@@ -533,7 +536,10 @@ def test_every_file_says_in_its_first_line_what_it_is_for() -> None:
 
 
 def test_no_manifest_is_forgotten() -> None:
-    """Every YAML file is named by the kustomization beside it, but for the adapter's, which is not applied."""
+    """Every YAML file but the adapter's is named by the kustomization beside it.
+
+    The adapter's file is not applied.
+    """
     for file in K8S.rglob("*.yaml"):
         if file.name not in {"kustomization.yaml", "prometheus-adapter.yaml"}:
             assert f"{file.name}\n" in (file.parent / "kustomization.yaml").read_text().replace("]", "\n"), file

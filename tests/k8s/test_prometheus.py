@@ -31,7 +31,7 @@ pytestmark = pytest.mark.alone
 
 K8S = Path(__file__).parents[2] / "k8s"
 PATIENCE_S = 60.0
-# Of other exporters, which nobody runs here.
+# Prefixes of the metrics of other exporters, which do not run here.
 OTHERS = ("kube_", "container_")
 ARRIVALS_PER_S = 60
 PATIENT_MS = 600_000
@@ -71,7 +71,7 @@ class Prometheus:
 
 @dataclass
 class Cluster:
-    """What kube-state-metrics would tell of the Deployment, as a page that Prometheus scrapes."""
+    """Metrics of kube-state-metrics on the Deployment, as a page that Prometheus scrapes."""
 
     available: int = 2
     stuck: int = 0
@@ -136,7 +136,7 @@ def hurried(expression: str) -> str:
 
 @dataclass
 class Scraped:
-    """What Prometheus looks at: /metrics of servers, by the names of their pods."""
+    """Targets that Prometheus scrapes: /metrics of servers, by the names of their pods."""
 
     file: Path
     pods: dict[str, str] = field(default_factory=dict)
@@ -181,7 +181,10 @@ def scraped(tmp_path: Path) -> Scraped:
 def prometheus(
     rules: list[dict[str, Any]], cluster: Cluster, scraped: Scraped, missing: Callable[[str], Any], tmp_path: Path
 ) -> Iterator[Prometheus]:
-    """A Prometheus with the alerts, which looks at the pods and at the cluster every half second."""
+    """Run a Prometheus with the alerts.
+
+    It scrapes the pods and the cluster every half second.
+    """
     program = shutil.which("prometheus") or missing("prometheus")
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "bentune", "rules": rules}]}))
     port = free_port()
@@ -230,7 +233,10 @@ def panels() -> list[str]:
 
 
 def slow_alone(root: Path) -> None:
-    """A slow word takes 50 ms, and each text is computed alone, so that a queue is as long as its texts are many."""
+    """Make a bundle slow on a word, with each text computed alone.
+
+    A slow word takes 50 ms. A queue is therefore as long as its texts are many.
+    """
     slow(root)
     (root / "plan.json").write_text(json.dumps({"slots": 1, "threads": 1, "token_budget": 1}))
     indifferent(root)
@@ -245,7 +251,10 @@ def for_other_hardware(root: Path) -> None:
 
 
 def indifferent(root: Path) -> None:
-    """It never sees enough inputs to call them drifted: some of these tests send one text over and over."""
+    """Widen a bundle's drift window so far that its inputs are never called drifted.
+
+    Some of these tests send one text over and over.
+    """
     baseline = json.loads((root / "baseline.json").read_text())
     (root / "baseline.json").write_text(json.dumps(baseline | {"window": 100_000}))
 
@@ -258,7 +267,10 @@ def test_each_alert_fires_when_it_should_and_not_before(
     tiny_bundle: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """`firing` must be exactly what is wrong at the time, so that each alert is seen silent through all the others."""
+    """The alerts in `firing` are exactly those that are wrong at the time.
+
+    Each alert is thereby seen silent through all the other alerts.
+    """
     seen: set[str] = set()
 
     def fires(*alerts: str) -> None:
@@ -296,7 +308,7 @@ def test_each_alert_fires_when_it_should_and_not_before(
             del scraped["bentune-1"]
             fires()
 
-            # What is to be logged cannot be; the texts are as the held-out ones were, and then they are not.
+            # The log cannot be written. The texts are at first like the held-out ones, and then unlike them.
             scraped["bentune-2"] = talkative.url
             with Crowd(talkative.url, [text for text, _ in sentences(1200, seed=7)]) as usual:
                 # With the drift of the newest texts, which takes a window of them.

@@ -25,7 +25,10 @@ def schema(kind: str) -> jsonschema.Draft7Validator:
 
 @cache
 def problems(text: str) -> tuple[str, ...]:
-    """What is wrong with an object in JSON; the same object is in many renderings."""
+    """Return the problems of an object in JSON.
+
+    They are cached, because the same object is in many renderings.
+    """
     one = json.loads(text)
     if one["apiVersion"].partition("/")[0] in FOREIGN:
         return tuple(error.message for error in schema(one["kind"]).iter_errors(one))

@@ -91,7 +91,7 @@ def test_values_are_those_of_scikit_learn(
     assert result.brier.value == pytest.approx(brier, **close)
     assert result.mean_absolute_error is not None
     assert result.mean_absolute_error.value == pytest.approx(mean_absolute_error(ranks[gold], ranks[predicted]))
-    # Of two labels the second's column stands for both: of probabilities near 1, rounding makes ties in the other.
+    # With two labels the second's column stands for both: rounding makes ties of probabilities near 1 in the first.
     columns = every if labels > 2 else [1, 1]
     areas = [
         roc_auc_score(truth[:, label], probabilities[:, label]) if 0 < truth[:, label].mean() < 1 else None

@@ -7,7 +7,7 @@ from bentune.quality.ranking import areas, of_classes
 
 
 def test_an_area_by_hand() -> None:
-    # Of four pairs one is ranked wrong and one is tied.
+    # One of four pairs is ranked wrong and one is tied.
     scores, has = np.array([[0.9], [0.4], [0.4], [0.6]]), np.array([[True], [True], [False], [False]])
     whole, (of_label,) = areas(scores, has, 0.95)
     assert whole == of_label is not None

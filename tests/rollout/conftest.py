@@ -1,4 +1,4 @@
-"""What tests of releases start with: releases to a stand-in cluster, and a Service that answers as the pods."""
+"""Fixtures of tests of releases: releases to a stand-in cluster, and a Service that answers as the pods."""
 
 import itertools
 from collections.abc import Callable, Iterator

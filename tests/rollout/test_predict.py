@@ -201,7 +201,7 @@ def test_a_partial_of_other_work_is_refused_unless_overwritten(
     message = work.refused(FakeScorer(digest), **options)
     assert message == f"{work.partial}: belongs to other work ({names} differ); {work.way_out}"
     assert work.partial.read_bytes() == before
-    # What an overwriting run leaves when it is interrupted is its own, to go on with.
+    # An overwriting run that is interrupted goes on with the partial file that it left.
     with pytest.raises(KeyboardInterrupt):
         work.predict(FakeScorer(digest, on_call={2: interrupt}), overwrite=True, **options)
     assert work.progress == [0, 2]

@@ -35,7 +35,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(place: Path) -> dict[str, Any]:
-    """What a process of its own printed; the commands after it run in the tests' process, which is faster."""
+    """Run the recipe in a process of its own and return the printed result.
+
+    The commands after it run in the tests' process, which is faster.
+    """
     command = [sys.executable, "-m", "bentune", "run", str(RECIPE), *SHORT, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=place, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

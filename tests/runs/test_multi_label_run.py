@@ -53,7 +53,10 @@ def bundle(tagged_run: Path) -> Bundle:
 
 
 def torch_scores(run: Path, texts: list[str]) -> np.ndarray:
-    """Sigmoids of the calibrated torch model's logits, each text alone: nothing of ours but its weights."""
+    """Return the sigmoids of the calibrated torch model's logits, each text alone.
+
+    Nothing of ours but its weights is used.
+    """
     directory = run / "calibrate/model"
     model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
     tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -195,7 +198,7 @@ def test_a_replay_with_another_model_counts_the_answers_that_change(bundle: Bund
     log = read_log(tmp_path / "log", pairs=False, most=100)
     other = open_bundle(relabelled(bundle, tmp_path / "other"))
     found = disagreement(BundleScorer(other), log.rows, lambda _: None, other.manifest.target)
-    # Of none and of all labels the answer stays.
+    # Answers with no label or with all labels stay.
     assert found.to == {("animal, tool", "animal, food"): 1, ("food", "tool"): 1}
     assert [flip.before for flip in found.flips]
     assert found.moved[-1] > 0.5

@@ -36,7 +36,10 @@ class Old:
     runs: Path
 
     def brought(self, what: str) -> Path:
-        """Put a run where `--runs` finds it: `run` was finished, `interrupted` ended in the middle of training."""
+        """Put a run where `--runs` finds it.
+
+        `run` was finished, and `interrupted` ended in the middle of training.
+        """
         (root,) = Path(what).iterdir()
         found = Path(shutil.copytree(root, self.runs / self.name / root.name))
         if what == "run":
@@ -122,7 +125,10 @@ def test_the_bundle_is_compared_with_itself(old: Old) -> None:
 
 
 def test_a_run_goes_on_or_is_done_again(old: Old) -> None:
-    """The finished one where the rows have one label, the interrupted one where they have any number."""
+    """A finished run is done again, and an interrupted one goes on.
+
+    The finished run has rows with one label, and the interrupted run has rows with any number of labels.
+    """
     root = old.brought("run" if old.kind == "one-label" else "interrupted")
     answer = ask("run", "recipe.yaml", "--runs", old.runs, "--json")
     assert answer.code == 0, answer.err
@@ -139,7 +145,10 @@ def test_a_run_goes_on_or_is_done_again(old: Old) -> None:
 
 
 def test_the_bundle_is_continued_and_compared_with_what_continues_it(old: Old) -> None:
-    """Warm where the rows have one label, from the weights in the old run; cold where they have any number."""
+    """An old bundle is continued, and compared with its continuation.
+
+    It is warm where the rows have one label, from the weights in the old run. It is cold where they have any number.
+    """
     source = [old.bundle.recipe()["data"]["source"], str(old.new_rows(60, seed=5))]
     given = ("retrain", "recipe.yaml", "--from", old.tag, "--runs", old.runs, "--json")
     warm = ("--warm-start",) if old.kind == "one-label" else ()

@@ -66,7 +66,10 @@ def bundle(run: Path) -> Bundle:
 
 
 def torch_numbers(run: Path, bundle: Bundle, texts: list[str]) -> np.ndarray:
-    """The merged torch model's number for each text alone: nothing of ours but its weights, mean and scale."""
+    """Return the merged torch model's number for each text alone.
+
+    Nothing of ours but its weights, mean and scale is used.
+    """
     target = bundle.manifest.target
     assert isinstance(target, Number)
     model = AutoModelForSequenceClassification.from_pretrained(run / "merge/model").eval()

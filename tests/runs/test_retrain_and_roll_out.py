@@ -155,7 +155,10 @@ def first(place: Path) -> str:
 
 @pytest.fixture(scope="module")
 def second(place: Path, first: str) -> dict[str, Any]:
-    """Version 2, of all articles, made while version 1 serves; what `bentune retrain` said."""
+    """Retrain on all articles while version 1 serves, and return the result.
+
+    It is the result of `bentune retrain`, which made version 2, with `statuses` and `served` added.
+    """
     write(place / "articles/week-2.jsonl", news()[FIRST:])
     with Users([row["text"] for row in news()[:50]]) as users, serving(first, 30_000) as old:
         users.proxy.urls = [old.target.url]
@@ -179,7 +182,10 @@ def held_out(place: Path, second: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def nonsense(place: Path, first: str) -> str:
-    """A version that was trained on the first week's articles with their labels shuffled, but for those held out."""
+    """Train a version on the first week's articles with their labels shuffled.
+
+    The labels of the held-out articles are not shuffled.
+    """
     rows = news()[:FIRST]
     trained = bundle(first).rows().trained_on([row_key(row["text"]) for row in rows])
     labels = np.array([row["label"] for row in rows])
@@ -219,7 +225,10 @@ def test_it_replaced_the_first_and_no_request_was_lost(second: dict[str, Any], f
 
 
 def test_labels_that_were_swapped_are_refused_before_anything_is_trained(place: Path, first: str) -> None:
-    """A version would learn the swap, and held-out articles that carry it too would call that right."""
+    """Rows whose labels were swapped are refused before anything is trained.
+
+    A version would learn the swap, and held-out articles that carry it too would call that right.
+    """
     labels = sorted({row["label"] for row in news()})
     other = dict(zip(labels, [labels[1], labels[0], *labels[2:]], strict=True))
     write(place / "swapped/week-1.jsonl", [row | {"label": other[row["label"]]} for row in news()[:FIRST]])
@@ -253,7 +262,10 @@ def test_what_is_held_cannot_be_released(place: Path, nonsense: str) -> None:
 def test_forced_out_its_answers_give_it_away(
     place: Path, second: dict[str, Any], nonsense: str, tmp_path: Path
 ) -> None:
-    """One pod of it beside a good one: the analysis of the canary says no while nobody has complained yet."""
+    """The analysis of the canary fails while nobody has complained yet.
+
+    One pod of it serves beside a good one.
+    """
     texts = [row["text"] for row in news()]
     with (
         serving(second["model"], 30_000) as stable,
@@ -294,7 +306,10 @@ def test_weights_that_were_damaged_never_serve(second: dict[str, Any], tmp_path:
 
 
 def test_scores_that_differ_on_this_cpu_never_turn_ready(second: dict[str, Any], tmp_path: Path) -> None:
-    """The bundle is whole, but its golden rows were scored by a CPU that computes otherwise."""
+    """The server of a whole bundle with other golden scores never turns ready.
+
+    The golden rows were scored by a CPU that computes otherwise.
+    """
     home = copy_of_home(tmp_path / "home", second["model"])
     root = stored(home, second["model"])
     golden = [json.loads(line) for line in (root / "golden.jsonl").read_text("utf-8").splitlines()]
@@ -341,7 +356,10 @@ def stored(home: Path, tag: str) -> Path:
 
 
 def copy_of_home(home: Path, tag: str) -> Path:
-    """A BentoML home that has a copy of this bundle alone, to damage, and the same Bentos."""
+    """Make a BentoML home that has a copy of this bundle alone, and return it.
+
+    The copy is there to be damaged. The Bentos are the same.
+    """
     here = Path(os.environ["BENTOML_HOME"])
     (home / "models").mkdir(parents=True)
     (home / "bentos").symlink_to(here / "bentos")

@@ -376,7 +376,7 @@ def test_the_deadline_counts_from_the_arrival_not_from_the_body(make: Callable[.
 
 
 def test_texts_are_forgotten_once_they_are_tokens(make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits is bounded in tokens, and megabytes of text may be cut to a few."""
+    """The queue is bounded in tokens, and megabytes of text may be cut to a few."""
 
     async def test() -> None:
         rig = make()
@@ -478,7 +478,7 @@ def test_an_answered_request_leaves_no_task_behind(make: Callable[..., Rig]) -> 
     run(test())
 
 
-# What breaks.
+# Failures.
 
 
 def test_logits_that_are_no_numbers_fail_alone(make: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:

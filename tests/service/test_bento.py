@@ -67,7 +67,7 @@ def test_a_bento_holds_the_newest_bundle_or_the_named_one_and_serves_no_other(
         assert server.predict("a cat").json()[0]["label"] == "animal"
 
 
-# What is never served.
+# Bundles and settings that are never served.
 
 
 def test_golden_rows_with_other_scores_keep_it_alive_and_never_ready(
@@ -133,7 +133,7 @@ def test_without_a_bundle_there_is_nothing_to_build(tmp_path: Path) -> None:
     assert "the BentoML model store has no bundle: `bentune run RECIPE` makes one" in outcome.stderr
 
 
-# What BentoML is told.
+# Settings of BentoML, and imports of the service.
 
 
 def test_the_time_limit_of_bentoml_comes_after_ours(tiny_tag: str) -> None:

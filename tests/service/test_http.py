@@ -163,7 +163,7 @@ def test_other_paths_and_methods(server: Any, method: str, path: str, status: in
     assert server.client.request(method, path).status_code == status
 
 
-# What it shows.
+# Probes, information, metrics, documentation and the log.
 
 
 def test_probes(server: Any) -> None:

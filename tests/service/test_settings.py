@@ -1,4 +1,4 @@
-"""What an operator may set, and that all mistakes are told at once."""
+"""Settings that an operator may change, and one message for all mistakes."""
 
 import pytest
 from pydantic import ValidationError

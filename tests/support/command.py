@@ -9,7 +9,7 @@ from unittest import mock
 
 
 class Answer(NamedTuple):
-    """What a command did."""
+    """Exit code and outputs of a command."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""What the workers of a test run share: built by the one that wants it first, while the others wait."""
+"""Fixtures shared by the workers of a test run: the first that wants one builds it, while the others wait."""
 
 import fcntl
 import json
@@ -28,9 +28,10 @@ def place_of(factory: pytest.TempPathFactory) -> Path:
 
 
 def once(directory: Path, build: Callable[[Path], object]) -> Path:
-    """Return `directory`, which `build` fills in the first process that asks; the others wait for it.
+    """Return `directory`, which `build` fills in the first process that asks.
 
-    It is built where it stays, because recipes and runs name their files. What a failed build left is built again.
+    The other processes wait for it. It is built where it stays, because recipes and runs name their files. What a
+    failed build left is built again.
     """
     done = directory.with_name(f"{directory.name}.done")
     with directory.with_name(f"{directory.name}.lock").open("w") as lock:
@@ -44,7 +45,10 @@ def once(directory: Path, build: Callable[[Path], object]) -> Path:
 
 
 def run_recipe(recipe_file: Path, place: Path, *, package: bool = True) -> Path:
-    """Run every stage of a recipe below `place`, and copy there what `package` put into the BentoML stores."""
+    """Run every stage of a recipe below `place` and return the run's directory.
+
+    What `package` put into the BentoML stores is copied below `place` too.
+    """
     from training.pipeline.pipeline import run_stage, stages_of
     from training.pipeline.run_dir import RunDir
     from training.recipe.file import load_recipe
@@ -66,7 +70,10 @@ def run_in(place: Path) -> Path:
 
 
 def adopt_run(place: Path, directory: Path) -> Path:
-    """Copy the run of `run_recipe` below `directory` and adopt what it stored; the copy names the new places."""
+    """Copy the run of `run_recipe` below `directory` and adopt what it stored.
+
+    The copy names the new places.
+    """
     run = run_in(place)
     adopt(place / "stores")
     root = directory / run.parent.name / run.name
@@ -86,7 +93,10 @@ def adopt_run(place: Path, directory: Path) -> Path:
 
 
 def store_handmade(name: str = NAME, **options: Any) -> Path:
-    """Put a handmade bundle into this process's model store; returns its directory there."""
+    """Put a handmade bundle into this process's model store.
+
+    Return its directory there.
+    """
     import bentoml
 
     from bentune.bundle.manifest import MODULE
@@ -105,7 +115,7 @@ def build_bento(tag: str, place: Path) -> None:
 
 
 def export(tag: str, directory: Path) -> None:
-    """Copy a bundle, and its Bento where there is one, out of this process's BentoML stores."""
+    """Copy a bundle and its Bento, if any, out of this process's BentoML stores."""
     name, _, version = tag.partition(":")
     for store in STORES:
         if (_home() / store / name / version).is_dir():
@@ -114,7 +124,10 @@ def export(tag: str, directory: Path) -> None:
 
 
 def adopt(directory: Path) -> None:
-    """Copy what `export` wrote into this process's BentoML stores; each worker has its own, for tests change them."""
+    """Copy what `export` wrote into this process's BentoML stores.
+
+    Each worker has its own stores, for tests change them.
+    """
     for store in STORES:
         if (directory / store).is_dir():
             shutil.copytree(directory / store, _home() / store, dirs_exist_ok=True)

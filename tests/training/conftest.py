@@ -78,7 +78,7 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Callable[..., Context]:
-    """What a stage is given, with a fresh directory to work in."""
+    """Return a function that makes a stage's context with a fresh work directory."""
 
     def make(recipe: Recipe, **inputs: Any) -> Context:
         work = tmp_path / "work"

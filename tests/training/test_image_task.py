@@ -59,7 +59,7 @@ def test_rows_are_shown_by_where_they_come_from(image_run: Path) -> None:
 def test_what_is_served_is_what_was_trained(
     image_recipe_file: Path, image_run: Path, image_bundle: Path, tmp_path: Path
 ) -> None:
-    """The bundle scores the held-out images offline as the trained model does."""
+    """The bundle scores the test images offline as the trained model does."""
     recipe, rows = load_recipe(image_recipe_file).recipe, read_rows(image_run / "data/test.parquet")
     bundle = open_bundle(image_bundle)
     scorer = BundleScorer(bundle)

@@ -88,7 +88,7 @@ def test_the_bundle_and_the_bento_have_one_tag_that_says_when_and_what(tiny_run:
     assert (
         version == f"{bundle.manifest.created_at:%Y%m%d-%H%M%S}-{sha256_file(tiny_run / 'export/model/fp32.onnx')[:6]}"
     )
-    # What serves knows nothing of what trained.
+    # The packed service contains no training code.
     source = Path(bento.path) / "src"
     packed = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
     assert {"service/engine/predictor.py", "bentune/bundle/manifest.py"} <= packed

@@ -52,7 +52,7 @@ def test_training_starts_from_the_parents_weights(
     )
     base, _ = torch_logits(load_same_base(warm.recipe, labels, warm.work), tokenizer, rows, 24, lambda _: None)
     np.testing.assert_allclose(base, expected, atol=1e-5)
-    # What is merged is the adapter on those weights.
+    # The merged model is the adapter on those weights.
     (tmp_path / "merge").mkdir()
     merge.run(Context(warm.recipe, tmp_path / "merge", {"train": warm.work}, Quiet()))
     after = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merge/model").eval()

@@ -49,7 +49,7 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
     names = (recipe.data.columns.text, recipe.data.columns.text_pair)
     if taken := [name for name in names if name in {"label", "set"}]:
         raise InputError(
-            f"data.columns: a text column cannot be called {taken[0]!r} with a parent: the held-out rows are written "
+            f"data.columns: a text column cannot be called {taken[0]!r} with a parent: the test rows are written "
             "with columns `label` and `set`; rename it"
         )
     if recipe.warm and len(parent.rows().before) >= MOST_BEFORE:

@@ -27,7 +27,7 @@ PARTIAL = ".partial"
 LOCK = ".lock"
 PURPOSE = ".purpose"
 RUN_ID = re.compile(r"([0-9]{8}-[0-9]{6})(?:-([0-9]+))?")
-# How safetensors, tokenizers and torch report a full disk: in words only.
+# Messages of safetensors, tokenizers and torch on a full disk: they report it in words only.
 FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing", "] . unexpected pos ")
 
 

@@ -59,7 +59,7 @@ class RowLimits(Section):
     """Largest number of rows, drawn at random with the recipe's seed."""
 
     train: int | None = Field(default=None, ge=1, description="training rows; all by default")
-    test: int | None = Field(default=None, ge=1, description="held-out rows; all by default")
+    test: int | None = Field(default=None, ge=1, description="test rows; all by default")
 
 
 class CleanSettings(Section):

@@ -1,4 +1,4 @@
-"""The recipe's `evaluate` and `calibrate`: metrics on the held-out rows, and temperature scaling."""
+"""The recipe's `evaluate` and `calibrate`: metrics on the test rows, and temperature scaling."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ Column = Annotated[str, StringConstraints(min_length=1)]
 
 
 class EvaluateSettings(Section):
-    """Metrics of the base and the tuned model on the held-out rows."""
+    """Metrics of the base and the tuned model on the test rows."""
 
     resamples: int = Field(default=1000, ge=100, description="bootstrap resamples")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the intervals")

@@ -279,7 +279,7 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
             values = get_args(annotation)[1] if mapping else None
         elif mapping or isinstance(step, int):
             steps.append(str(step))
-            # What a mapping holds may be a section; Annotated hides it.
+            # The values of a mapping may be a section, which Annotated hides.
             held = getattr(values, "__origin__", values)
             inner = held if isinstance(held, type) and issubclass(held, BaseModel) else None
         elif step in METHODS:

@@ -22,7 +22,7 @@ Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])
 class VerifySettings(Section):
     """Bounds of each hop from the trained model to the served one."""
 
-    rows: int = Field(default=256, ge=1, description="held-out rows that go through every hop")
+    rows: int = Field(default=256, ge=1, description="test rows that go through every hop")
     merge_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, merged to trained")
     calibrate_tolerance: float = Field(
         default=1e-3, gt=0, description="largest logit difference, calibrated to merged and divided"
@@ -40,7 +40,7 @@ class PlanSettings(Section):
     """Accuracy that the runtime plan may give up for speed, and the time of its measurements."""
 
     accuracy_budget: float = Field(default=0.5, ge=0, le=100, description="points of accuracy that a variant may lose")
-    rows: int = Field(default=512, ge=8, description="held-out rows that accuracy is compared on")
+    rows: int = Field(default=512, ge=8, description="test rows that accuracy is compared on")
     batch_rows: int = Field(default=64, ge=8, description="of these rows, how many also go through batches")
     batch_tolerance: float = Field(
         default=0.02, gt=0, description="largest change of a probability in a batch; beyond it rows run one by one"
@@ -126,7 +126,7 @@ class Recipe(Section):
 
     @property
     def carried(self) -> list[str]:
-        """Return the columns that held-out rows keep, to slice by here and in comparisons."""
+        """Return the columns that test rows keep, to slice by here and in comparisons."""
         compared = self.compare.columns if self.parent is not None else []
         return list(
             dict.fromkeys([*self.evaluate.slices, *(name for name in compared if name not in {"label", "set"})])

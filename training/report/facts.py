@@ -27,7 +27,7 @@ from training.recipe.recipe import Recipe
 from training.search.result import DIRECTORY, RESULT, SearchResult
 
 SHOWN_DOUBTFUL = 5
-PARTS = {"train": "training", "validation": "validation", "test": "held out"}
+PARTS = {"train": "training", "validation": "validation", "test": "test"}
 SPELLED = {
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",

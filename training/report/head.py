@@ -35,7 +35,7 @@ def tiles_of(facts: Facts) -> list[Tile]:
             base, tuned = (one.metrics[name] for one in (facts.evaluation.base, report))
             form = ".1%" if name in type(report).shares else ".3f"
             interval = f"{tuned.low:{form}} to {tuned.high:{form}}; before {base.value:{form}}"
-            tiles.append(Tile(f"{spelled(name)}, held out", f"{tuned.value:{form}}", interval))
+            tiles.append(Tile(f"{spelled(name)}, test set", f"{tuned.value:{form}}", interval))
     elif facts.training:
         tiles.append(Tile("mean training loss", f"{facts.training.loss:.3f}", f"{facts.training.steps:,} steps"))
     if facts.training:
@@ -154,7 +154,7 @@ def served_of(plan: Plan) -> str:
     if plan.variant == FP32 or found is None or found.accuracy_loss is None:
         return f"Served is {served}."
     return (
-        f"Served is {served}: of {found.rows:,} held-out rows {found.label_flips or 0:,} get another label than from "
+        f"Served is {served}: of {found.rows:,} test rows {found.label_flips or 0:,} get another label than from "
         f"fp32, and it loses {found.accuracy_loss:.2f} points of accuracy ({found.loss_low or 0.0:.2f} to "
         f"{found.loss_high or 0.0:.2f})."
     )

@@ -165,7 +165,7 @@ def _training(training: TrainResult, facts: Facts) -> Iterator[str]:
 def _evaluation(tested: Evaluation) -> Iterator[str]:
     yield "## Evaluation"
     yield (
-        f"On {tested.tuned.rows:,} held-out rows, before and after the tuning, with {tested.tuned.confidence:.0%} "
+        f"On {tested.tuned.rows:,} test rows, before and after the tuning, with {tested.tuned.confidence:.0%} "
         "bootstrap intervals."
     )
     metrics = metrics_of(tested)
@@ -190,7 +190,7 @@ def _evaluation(tested: Evaluation) -> Iterator[str]:
 def _served(facts: Facts) -> Iterator[str]:
     if facts.parity:
         yield (
-            f"Every hop from the trained model to its ONNX in fp32 was compared on {facts.parity.rows:,} held-out "
+            f"Every hop from the trained model to its ONNX in fp32 was compared on {facts.parity.rows:,} test "
             f"rows: the largest difference of a logit is {facts.parity.largest_difference:.2g}."
         )
     if facts.plan and facts.plan.measured and facts.plan.cpu:
@@ -212,7 +212,7 @@ def _limits(tested: Evaluation | None) -> Iterator[str]:
         label, worst = min(seen, key=lambda item: item[1].recall.value)
         limits.append(
             f"The label that it finds least is {escaped(label)}: {worst.recall.value:.1%} of its {worst.support:,} "
-            "held-out rows."
+            "test rows."
         )
     yield "## Limits"
     yield "\n".join(f"- {limit}" for limit in limits)

@@ -26,9 +26,9 @@ def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:
 
 
 def open_sources(data: DataSettings, also: Sequence[str] = ()) -> list[Source]:
-    """Open the training rows, and the held-out rows of a hub data set's own split.
+    """Open the training rows, and the test rows of a hub data set's own split.
 
-    The held-out rows are opened where `data.split.test` names that split.
+    The test rows are opened where `data.split.test` names that split.
     """
     splits = [data.split.train, data.split.test] if isinstance(data.split.test, str) else [data.split.train]
     return [open_source(data, split, also) for split in splits]

@@ -11,7 +11,7 @@ from bentune.bundle.arrays import Float32s
 from bentune.bundle.targets.target import Answers, Observation, Prediction, Replayed, Scores, Target
 
 LEAST = 1e-30
-"""Of a probability, so that its logarithm is finite in float32; the log loss of a row is bounded anyway."""
+"""Least probability: it keeps the logarithm finite in float32. The log loss of a row is bounded anyway."""
 TOLERANCE = 1e-3
 SHOWN, SHOWN_CHARACTERS = 10, 40
 """Most labels in a message, and most characters of one."""

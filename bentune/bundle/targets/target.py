@@ -67,7 +67,7 @@ class Target(Frozen):
     kind: ClassVar[str]
     """Name in the registry."""
     gives: ClassVar[str]
-    """What an input gets, in words: "one label"."""
+    """Answer to one input, in words: "one label"."""
     bounds: ClassVar[tuple[float, float]]
     """Least and largest score."""
     features: ClassVar[tuple[str, ...]]

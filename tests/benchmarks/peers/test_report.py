@@ -29,9 +29,7 @@ def test_a_line_a_figure_with_ratios_and_verdicts() -> None:
         "|  | p99 ms | 300 (0.50) | 600 (1.00) | at most 0.35 x | **no** |",
         "| accuracy | % | 51.25 |  | within 0.5 (torch 51) | yes |",
     ]
-    assert lines[-1].startswith(
-        "A CPU, 2 cores, load generator included; int8 on P; 405 held-out texts of 146.2 tokens"
-    )
+    assert lines[-1].startswith("A CPU, 2 cores, load generator included; int8 on P; 405 test texts of 146.2 tokens")
 
 
 def test_both_files_are_written(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_ratio_decides(current: int, values: list[float], target: float, wan
         # Those that start count as idle: 2 x 4 slots of work over 4 pods are twice the target, and not four times.
         ([4.0, 4.0], 2, 0, 8),
         ([4.0, 4.0], 0, 2, 8),
-        # What is on its way is enough: nothing changes.
+        # The pods that are starting are enough: nothing changes.
         ([2.0, 2.0], 2, 0, 4),
         ([1.3, 1.3], 0, 2, 4),
         # With fewer pods wanted the unready are left out, and those without a metric are taken to be at the target.

@@ -102,7 +102,7 @@ def test_gains_elsewhere_do_not_pay_for_losses_in_a_frozen_slice(
     lines = [json.loads(line) for line in rows.read_text().splitlines()]
     for number, row in enumerate(lines):
         row["set"] = "fresh" if number > 3 else "reference"
-        # What the bad one says: a label further.
+        # The bad model answers with the next label.
         labels = ["animal", "food", "tool"]
         row["label"] = labels[(labels.index(row["label"]) + 1) % 3] if number <= 3 else row["label"]
     few.write_text("".join(json.dumps(row) + "\n" for row in lines))

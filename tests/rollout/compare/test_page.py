@@ -12,7 +12,7 @@ from rollout.compare.tables import notes, numbers, tables, verdict_lines
 
 
 class Outline(HTMLParser):
-    """What a browser would see: the tags, and the text."""
+    """Content that a browser would read: the tags, and the text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a terminal is given: no values of rows that it would obey."""
+"""Output to a terminal: no values of rows that it would obey."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What goes into an image, and which engine builds it; tests/containers builds and runs one."""
+"""Contents of an image, and the engine that builds it; tests/containers builds and runs one."""
 
 import json
 import stat

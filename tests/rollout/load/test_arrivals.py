@@ -14,7 +14,7 @@ def test_arrivals_are_poisson() -> None:
     gaps = np.diff(times)
     assert len(times) == pytest.approx(40_000, rel=0.02)
     assert gaps.mean() == pytest.approx(0.01, rel=0.02)
-    # Of an exponential distribution the variance is the mean squared, and neighbours know nothing of each other.
+    # The variance of an exponential distribution is the mean squared, and neighbours are independent.
     assert gaps.var() == pytest.approx(0.01**2, rel=0.05)
     assert abs(np.corrcoef(gaps[:-1], gaps[1:])[0, 1]) < 0.02
     counts = np.histogram(times, bins=400, range=(0, 400))[0]

@@ -66,7 +66,10 @@ def test_a_sigterm_takes_it_back(releasing: Any, two: Any, monkeypatch: pytest.M
 
 
 def test_an_apply_that_failed_half_way_is_taken_back(releasing: Any, two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the overlay has a ServiceMonitor and the cluster does not know the kind."""
+    """An apply that failed half way is taken back.
+
+    It fails as where the overlay has a ServiceMonitor and the cluster lacks the kind.
+    """
     first, second = two
     apply = Kubectl.apply
 
@@ -98,7 +101,10 @@ def test_some_looks_that_fail_are_no_reason(releasing: Any, two: Any, monkeypatc
 
 
 def test_what_was_never_proven_is_not_what_is_served(releasing: Any, two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process was killed: nothing took the version back. The next one knows what served before."""
+    """The process was killed before anything took the version back.
+
+    The next process finds the version that served before.
+    """
     first, second = two
     assert releasing.release(first).problem == ""
     undo = Kubectl.undo
@@ -139,7 +145,7 @@ def test_words_never_keep_it_from_being_undone(releasing: Any, two: Any) -> None
         said.append(Text.from_markup(str(words)).plain)
 
     releasing.options.listener.say = say
-    # What a server says of itself is nobody's markup.
+    # The version in a server's answer must not be read as markup.
     odd = releasing.version("odd")
     odd.manifest.__dict__["version"] = "[/ill]"
     releasing.behind.versions[image_of(second)] = odd

@@ -1,4 +1,4 @@
-"""What a server must say to pass as a version: a small HTTP server gives right and wrong answers."""
+"""Answers by which a server passes as a version: a small HTTP server gives right and wrong ones."""
 
 import json
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def ask(service: Service, *, bundle: bool = True) -> str:
 
 
 def swapped(scores: list[float]) -> list[float]:
-    """Other probabilities: the most likely label and the least likely one change places."""
+    """Swap the probabilities of the most likely label and the least likely one."""
     ends = {max(scores): min(scores), min(scores): max(scores)}
     return [ends.get(score, score) for score in scores]
 
@@ -124,7 +124,10 @@ def test_a_busy_server_is_asked_again_after_as_long_as_it_says(bundle: Bundle) -
 
 
 def test_any_of_the_bundles_variants_may_answer(bundle: Bundle) -> None:
-    """Nodes differ in what they can run, and behind a Service each request may meet another."""
+    """Nodes differ in what they can run.
+
+    Behind a Service, each request may meet another node.
+    """
     key = scores_key(bundle.plan.variant, bundle.plan.provider)
     moved = {"elsewhere": swapped(bundle.golden[0].scores[key])}
     first = bundle.golden[0].model_copy(update={"scores": {key: bundle.golden[0].scores[key]} | moved})

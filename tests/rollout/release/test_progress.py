@@ -78,7 +78,7 @@ def test_it_is_complete_when_all_pods_are_new_and_available() -> None:
         snapshot(ready, available=1),
         snapshot(ready[:1]),
         snapshot([*ready[:1], pod("b")]),
-        # What the status says is of the spec before.
+        # The status is still that of the previous spec.
         snapshot(ready, generation=3),
     ):
         assert advance(start(), waiting, 1).state is RolloutState.WAITING
@@ -174,7 +174,10 @@ PODS = st.lists(
     step=st.floats(0.1, 40),
 )
 def test_whatever_a_cluster_says(looks: list[Any], step: float) -> None:
-    """It ends, it never changes its mind, and it is never content with a pod that is not ready or that restarted."""
+    """The watch ends, and its end state never changes.
+
+    It never completes with a pod that is not ready or that restarted.
+    """
     watch = start()
     for number, (described, wanted, old, seen) in enumerate(looks, 1):
         pods = [

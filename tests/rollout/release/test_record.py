@@ -55,7 +55,10 @@ def test_a_line_that_is_none_is_told_and_left_out(tmp_path: Path) -> None:
 
 
 def test_no_text_and_no_crash_spoils_the_lines_after(tmp_path: Path) -> None:
-    """Some characters end a line for others, and a machine may stop in the middle of one."""
+    """Odd characters and a torn line leave the other lines readable.
+
+    Some programs end a line at further characters, and a machine may stop in the middle of a line.
+    """
     file = tmp_path / "releases.jsonl"
     odd = line("a:1").model_copy(update={"reason": "one\u2028two\u0085three\x0cfour é"})
     append(odd, file)

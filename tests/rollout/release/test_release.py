@@ -168,7 +168,7 @@ def test_a_dry_run_changes_nothing(cluster: Cluster, overlay: Path, promoted: Bu
     assert not outcome.applied
     rendered, on_the_cluster = options.listener.diffs
     assert f"+        image: {NEXT}" in rendered
-    # What is served is not what the overlay says.
+    # The served image differs from the overlay's.
     assert f"-        image: {GOOD}" in on_the_cluster
     assert cluster.image() == before
     assert {path: path.read_bytes() for path in overlay.iterdir()} == files

@@ -1,4 +1,4 @@
-"""What counts as served: what others deployed, what Argo has not finished, what nobody may judge by."""
+"""Decision on the served version: deployed by hand, not finished by Argo, or no basis for a verdict."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a release writes into an overlay: one file, one line, and not a byte of the user's else."""
+"""Change of a release to an overlay: one file, one line, and not a byte of the user's other content."""
 
 import shutil
 import subprocess

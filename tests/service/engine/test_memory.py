@@ -1,4 +1,4 @@
-"""What a memory limit allows, on file systems that are made for the test."""
+"""Runtimes and queues that a memory limit allows, on file systems that are made for the test."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a pod runs: the plan where it fits, else the next best that was measured, and why."""
+"""Runtime of a pod: the plan where it fits, else the next best that was measured, and why."""
 
 from typing import Any
 

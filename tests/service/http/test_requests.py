@@ -66,7 +66,7 @@ def test_a_text_arrives_as_it_was_sent(text: str) -> None:
         assert rows_of(parse(sent), pairs=False, max_inputs=1) == ([(text, None)], False)
 
 
-# What is refused, and the field that the message names.
+# Refusals, and the field that the message names.
 
 REFUSED = {
     "no inputs": ({}, "`inputs` is missing"),

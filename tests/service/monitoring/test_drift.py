@@ -51,7 +51,7 @@ def test_a_row_of_windows_is_each_of_them_alone() -> None:
 
 
 def shown_by(inputs: list[tuple[int, int, float]], window: int = 100) -> list[dict[str, float]]:
-    """What was shown: a dictionary of features each time."""
+    """Return the features that were shown: one dictionary each time."""
     shown: list[dict[str, Any]] = []
 
     def show(feature: str, index: float) -> None:

@@ -1,4 +1,4 @@
-"""What is logged, how much of it, and that no request waits for the log or fails with it."""
+"""Lines of the prediction log and their bounds. No request waits for the log or fails with it."""
 
 import threading
 import time

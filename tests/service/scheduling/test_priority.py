@@ -1,4 +1,4 @@
-"""What the slots are given precedence with; in a process of its own, for it is the whole process that changes."""
+"""Settings that give the slots precedence. They change a whole process, so the tests start one of their own."""
 
 import subprocess
 import sys

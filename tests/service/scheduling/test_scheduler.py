@@ -130,7 +130,7 @@ class Rig:
 
     @property
     def batches(self) -> list[list[str]]:
-        """What the slots' models saw."""
+        """Batches that the slots' models computed."""
         return [batch for model in self.models for batch in model.batches]
 
     @property

@@ -1,4 +1,4 @@
-"""What every task does alike: requests read, answers ranked, golden rows compared, observations made."""
+"""Behaviour that all tasks share: requests read, answers ranked, golden rows compared, observations made."""
 
 import math
 from pathlib import Path

@@ -55,7 +55,7 @@ def fit_tiny(
     dropout: bool = True,
     **options: Any,
 ) -> tuple[Fitted, torch.nn.Module, Quiet]:
-    """What fit() gives, the trained model, and what was said."""
+    """Result of fit(), the trained model, and the messages."""
     quiet()
     model = prepare(load_base(recipe, LABELS), recipe.method)
     if not dropout:

@@ -191,7 +191,7 @@ def plan() -> Plan:
 
 
 def baseline(lengths: list[int], scores: npt.NDArray[np.float64]) -> Baseline:
-    """Return histograms of the held-out rows, with thresholds.
+    """Return histograms of the test rows, with thresholds.
 
     The thresholds are as the plan stage draws them for sixty rows.
     """

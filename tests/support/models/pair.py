@@ -75,12 +75,12 @@ class Pair:
         return (self.place / f"{rank}.err").read_text()
 
     def summary(self) -> dict[str, Any]:
-        """What the leader says of the stage."""
+        """Return the summary of the stage that rank 0 printed."""
         said: dict[str, Any] = json.loads(self.out(0))
         return said["summary"]
 
     def shares(self, rank: int) -> tuple[int, int]:
-        """How many weights a rank held at the end, and how many the model has."""
+        """Return the number of weights that a rank held at the end, and that of the model."""
         held, all_of_them = json.loads((self.place / f"{rank}.{SHARES}").read_text())
         return held, all_of_them
 

@@ -1,4 +1,4 @@
-"""What the data stage tells of rows, made up: every kind of finding once."""
+"""Made-up report of the data stage with every kind of finding once."""
 
 from training.data.report import (
     CleaningRule,

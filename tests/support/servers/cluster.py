@@ -285,7 +285,10 @@ def _patched(one: Object, patch: Any, content_type: str) -> Object:
 
 
 def _merged(before: Any, patch: Any) -> Any:
-    """A strategic merge, where lists of objects are known by the first of KEYS that they have."""
+    """Return a strategic merge of a patch into an object.
+
+    Lists of objects are matched by the first of KEYS that they have.
+    """
     if isinstance(patch, dict) and isinstance(before, dict):
         for key, value in patch.items():
             if key.startswith("$"):

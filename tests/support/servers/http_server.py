@@ -13,7 +13,10 @@ Answer = Callable[[web.Request], Awaitable[web.Response]]
 
 @contextlib.contextmanager
 def serving(answer: Answer) -> Iterator[str]:
-    """Answer every request with `answer`, which runs on a loop of its own; yields the address."""
+    """Answer every request with `answer` and yield the address.
+
+    `answer` runs on a loop of its own.
+    """
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
     address: list[str] = []
     started = threading.Event()

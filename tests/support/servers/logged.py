@@ -8,7 +8,10 @@ LABELS = ("animal", "food", "tool")
 
 
 def log_of(place: Path, rows: list[tuple[str, str]], *, texts: bool = True) -> Path:
-    """A log of the tiny model's labels in which each (text, label) was answered with that label."""
+    """Write a prediction log of the tiny model's labels and return its directory.
+
+    Each (text, label) was answered with that label.
+    """
     log = PredictionLog(place, 1.0, 2**20, texts=texts, count=lambda _: None)
     for text, label in rows:
         kept = log.keep((text, None))

@@ -1,4 +1,4 @@
-"""What tests of releases have in common: versions that differ, a Service that answers as its pods, who listens."""
+"""Parts of release tests: versions that differ, a Service that answers as its pods, and their listeners."""
 
 import itertools
 import shutil
@@ -57,7 +57,10 @@ def verdict_on(
 
 
 def with_verdicts(bundle: Bundle, verdicts: Sequence[Verdict]) -> Bundle:
-    """The same bundle, of the same content therefore, with these verdicts and no others."""
+    """Return the same bundle with these verdicts and no other verdicts.
+
+    Its content is therefore the same.
+    """
     written = [verdict.model_dump(mode="json") for verdict in verdicts]
     write_json(bundle.root / EVIDENCE, bundle.evidence() | {VERDICTS: written})
     seal(bundle.root, bundle.manifest)
@@ -72,7 +75,10 @@ def judged(bundle: Path, directory: Path, decision: Decision, served: str = OLD)
 
 
 def version(bundle: Path, directory: Path, name: str, after: Bundle | None = None) -> Bundle:
-    """A copy that is another version, of a content of its own; promoted against the one `after` which it comes."""
+    """Return a copy of a bundle that is another version, of a content of its own.
+
+    It is promoted against the version `after` which it comes.
+    """
     shutil.copytree(bundle, directory / name)
     seal(directory / name, open_bundle(bundle).manifest.model_copy(update={"version": name}))
     other = open_bundle(directory / name)

@@ -69,7 +69,10 @@ class Server:
 
 
 def own_home(directory: Path) -> dict[str, str]:
-    """Environment with the same stores and another place for metrics: BentoML mixes those of one home."""
+    """Return an environment with the same stores and another place for metrics.
+
+    BentoML mixes the metrics of one home.
+    """
     home = directory / "home"
     home.mkdir()
     for store in ("models", "bentos"):
@@ -81,7 +84,10 @@ def own_home(directory: Path) -> dict[str, str]:
 def started(
     directory: Path, what: str, *arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None
 ) -> Iterator[Server]:
-    """Serve `what`, a Bento's tag or ".", for as long as the context lasts; it need not become ready."""
+    """Serve `what`, a Bento's tag or ".", for as long as the context lasts.
+
+    The server need not become ready.
+    """
     from rollout.server.server import free_port, serve_command
 
     port = free_port()
@@ -109,7 +115,10 @@ def started(
 
 @contextlib.contextmanager
 def storing(tiny_bundle: Path) -> Iterator[Callable[..., str]]:
-    """Store changed copies of the tiny bundle under other names; a call returns the tag. All are deleted at the end."""
+    """Yield a function that stores changed copies of the tiny bundle.
+
+    It stores each under another name and returns the tag. All are deleted at the end.
+    """
     import bentoml
 
     from bentune.bundle.manifest import MODULE, open_bundle, seal
@@ -142,14 +151,20 @@ def storing(tiny_bundle: Path) -> Iterator[Callable[..., str]]:
 
 
 def slow(root: Path) -> None:
-    """Change a bundle: one slot, with nothing formed ahead, and the tiny model's scores; slow on SLOW_WORD."""
+    """Change a bundle so that it is slow on SLOW_WORD.
+
+    It gets one slot, with nothing formed ahead, and keeps the tiny model's scores.
+    """
     tokenizer = json.loads((root / "processor/tokenizer.json").read_text())
     make_slow(root / "model/fp32.onnx", tokenizer["model"]["vocab"][SLOW_WORD])
     (root / "plan.json").write_text(json.dumps({"slots": 1, "threads": 1, "token_budget": 1000}))
 
 
 def make_slow(file: Path, token: int, *, rounds: int = 50, size: int = 512) -> None:
-    """Let the graph multiply matrices `rounds` times for each `token` among its inputs: about 50 ms on one core."""
+    """Let the graph multiply matrices `rounds` times for each `token` in its inputs.
+
+    That takes about 50 ms on one core.
+    """
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper

@@ -94,7 +94,7 @@ def test_only_training_rows_are_removed_and_the_reason_is_kept(stage: Any) -> No
     assert reason["rows"] == len(gone)
     assert reason["samples"] == [row.origin for row in found if row.split == "train"][:3]
     assert "label probably wrong" not in shown["dropped"]
-    # What is removed stays on the training side: no later version holds it out.
+    # Removed rows stay on the training side: no later version holds them out.
     assert removed["fingerprint"] == shown["fingerprint"]
 
 

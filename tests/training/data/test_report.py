@@ -1,4 +1,4 @@
-"""What the data stage tells people: pieces of texts that are short and show what matters."""
+"""Pieces of texts in the data stage's report: they are short and show what matters."""
 
 from hypothesis import given
 from hypothesis import strategies as st

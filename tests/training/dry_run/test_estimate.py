@@ -1,4 +1,4 @@
-"""What a few steps say of all of them."""
+"""Estimate of all steps from a few of them."""
 
 from typing import Any
 

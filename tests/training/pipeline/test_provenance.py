@@ -1,4 +1,4 @@
-"""What a model was made with: the commit where there is one, else the version."""
+"""Code that a model was made with: the commit where there is one, else the version."""
 
 from pathlib import Path
 

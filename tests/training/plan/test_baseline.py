@@ -64,7 +64,7 @@ def test_with_many_rows_it_is_the_quantile_of_chi_square(rows: int, bins: int) -
 
 
 def test_false_alarms_are_as_few_as_promised_whatever_the_truth_and_however_few_the_rows() -> None:
-    """Truths are drawn, then held-out rows from each, then windows.
+    """Truths are drawn, then test rows from each, then windows.
 
     Nothing that the threshold was computed from is used again. At one look in a hundred, for that can be counted. What
     is above it is the noise of so few truths.

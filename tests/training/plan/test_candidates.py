@@ -130,7 +130,7 @@ def int8_weights(model: Path) -> list[np.ndarray]:
     ]
 
 
-# What is built, and what is said of it.
+# Built variants, and the reasons for refusals.
 
 
 def test_fp32_and_every_variant_that_was_asked_for_are_checked(
@@ -237,7 +237,7 @@ def test_a_graph_that_loads_and_does_not_run_refuses_its_variant_and_the_rest_go
     assert found["int8-nncf"].problem == ""
 
 
-# What is saved.
+# Variants that are saved by keeping groups in fp32.
 
 
 def test_a_variant_that_narrowly_fails_keeps_its_most_sensitive_group_in_fp32(

@@ -1,4 +1,4 @@
-"""What other programs took of the cores while something was measured."""
+"""Share of the cores that other programs took during a measurement."""
 
 import multiprocessing
 import time

@@ -111,7 +111,7 @@ def test_golden_rows_have_scores_for_each_way_that_a_pod_may_take(
         predictor = Predictor(task, Session(model, provider, 1))
         found = replay(predictor, golden, scores_key(variant, provider))
         assert (found.failed, found.largest_difference < 1e-5) == ([], True), variant
-    # What verify proved of fp32 is not measured again, and nothing else of a row changes.
+    # The scores of fp32 that verify proved are not measured again, and nothing else of a row changes.
     proven = [GoldenRow.model_validate_json(line) for line in (run / "verify/golden.jsonl").read_text().splitlines()]
     fp32 = scores_key(FP32, CPU)
     assert [row.model_copy(update={"scores": {fp32: row.scores[fp32]}}) for row in golden] == proven
@@ -122,7 +122,7 @@ def test_scores_of_a_variant_are_its_own(golden: list[GoldenRow]) -> None:
 
 
 def test_the_baseline_is_of_what_the_pods_run(plan: Plan, run: Path, tiny_bundle: Path) -> None:
-    """Of every held-out row, as the winner scores it, in whatever variant that is."""
+    """The baseline covers every test row as the winner scores it, in any variant."""
     task = task_of(open_bundle(tiny_bundle))
     texts = read_rows(run / "data/test.parquet").texts
     tokens = [task.encoder.encode(text, truncate=True) for text in texts]
@@ -149,7 +149,7 @@ def test_the_report_holds_the_verdict(plan: Plan, run: Path) -> None:
     assert (run / "plan/pareto.png").read_bytes()[:4] == b"\x89PNG"
 
 
-# What follows from it.
+# Consequences of a plan.
 
 
 def test_the_bundle_holds_the_plan_its_models_and_its_scores(
@@ -243,7 +243,7 @@ def test_nothing_is_left_of_a_plan_that_broke(
     assert list(copy.glob("*/*/plan.partial")) == []
 
 
-# What people are told of it.
+# Explanations of a plan.
 
 
 def test_explain_prints_the_winner_and_each_loser_without_measuring(

@@ -21,7 +21,7 @@ from training.tasks.rows import read_rows
 
 ROOT = Path(__file__).parents[3]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# What ONNX Runtime runs an int8 product as.
+# Operators as which ONNX Runtime runs an int8 product.
 FUSED = {"MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm"}
 DOT_PRODUCT = pytest.mark.skipif(
     not describe().has_int8_dot_product, reason="products of weights in 8 bits saturate on this CPU"
@@ -29,7 +29,7 @@ DOT_PRODUCT = pytest.mark.skipif(
 
 
 class Rows:
-    """Held-out and training rows as tokens, and what a graph answers."""
+    """Test and training rows as tokens, and what a graph answers."""
 
     def __init__(self, tiny_bundle: Path, tiny_run: Path) -> None:
         bundle = open_bundle(tiny_bundle)
@@ -47,7 +47,7 @@ class Rows:
         return {name: padded[name] for name in INPUTS}
 
     def answers(self, model: Path, size: int = 1) -> np.ndarray:
-        """Logits of the held-out rows in batches of `size`."""
+        """Logits of the test rows in batches of `size`."""
         session = opened(model)
         batches = [self.held_out[start : start + size] for start in range(0, len(self.held_out), size)]
         return np.concatenate([session.run(["logits"], dict(self.feed(batch)))[0] for batch in batches])
@@ -119,7 +119,7 @@ def optimized(model: Path, directory: Path) -> onnx.ModelProto:
     return onnx.load(target)
 
 
-# What they are built from.
+# The graph that variants are built from.
 
 
 def test_preparing_changes_no_answer(rows: Rows, fp32: Path, ready: Path) -> None:
@@ -144,7 +144,7 @@ def test_every_node_has_a_group_or_none(ready: Path) -> None:
     assert {kinds[name] for name in groups["embeddings"]} == {"Gather"}
 
 
-# What they are.
+# The variants themselves.
 
 
 @pytest.mark.parametrize("reduce_range", [True, pytest.param(False, marks=DOT_PRODUCT)], ids=["7 bits", "8 bits"])
@@ -224,7 +224,7 @@ def test_answers_of_dynamic_int8_depend_on_the_batch_and_the_others_do_not(
         assert moved[variant].max() < moved["int8-dynamic"].max()
 
 
-# What ONNX Runtime makes of them.
+# Graphs that ONNX Runtime makes of the variants.
 
 
 @pytest.mark.parametrize(("variant", "in_fp32"), [("int8-dynamic", 0), ("int8-static", 0), ("int8-nncf", 2)])

@@ -140,7 +140,7 @@ def test_damage_is_blamed_on_calibration(damage: Callable[[Path], None], copy: P
 
 
 def test_without_it_the_chain_is_as_it_was(copy: Path, calibrated_recipe: Path) -> None:
-    """What the stage left stays in the run, and is not looked at."""
+    """The stage's files stay in the run and are not read."""
     runs = copy.parent.parent
     plain = [calibrated_recipe, "--runs", runs, "--json", "--set", "calibrate.temperature=false"]
     for stage in ("evaluate", "export"):

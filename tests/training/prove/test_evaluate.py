@@ -32,7 +32,7 @@ LABELS = ["animal", "food", "tool"]
 
 @pytest.fixture(scope="module")
 def answers(tiny_run: Path, tiny_recipe: Path) -> tuple[Any, Any, Rows]:
-    """Logits of the base and of the tuned model on the held-out rows, computed here."""
+    """Logits of the base and of the tuned model on the test rows, computed here."""
     recipe, trained = load_recipe(tiny_recipe).recipe, tiny_run / "train"
     rows, tokenizer = read_rows(tiny_run / "data/test.parquet"), tokenizer_of(tiny_run / "train")
     models = load_base(recipe, LABELS).model, load_tuned(recipe, labels_of(trained), trained)

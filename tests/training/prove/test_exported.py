@@ -1,4 +1,4 @@
-"""What export writes for the service is what the service reads, of texts and of images."""
+"""Export writes for the service exactly what the service reads, for texts and for images."""
 
 from pathlib import Path
 

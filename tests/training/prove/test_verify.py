@@ -167,7 +167,7 @@ def test_damage_is_blamed_on_its_hop(
     assert said["gate"] == hop
     assert f"the hop `{hop}`" in said["error"]
     assert words in said["error"]
-    # What was proven before stands as it was; nothing half-written is left beside it.
+    # The earlier proof stands as it was, and nothing half-written is left beside it.
     assert (run / "verify/parity.json").read_bytes() == before
     assert [path.name for path in run.glob("*.partial")] == []
 

@@ -1,4 +1,4 @@
-"""What is used where a recipe leaves a value open, as `bentune recipe explain` shows it."""
+"""Values that are used where a recipe leaves them open, as `bentune recipe explain` shows them."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a recipe may not ask for where rows have any number of labels is refused where it is written."""
+"""Settings without a meaning for rows with any number of labels are refused at their place in the recipe."""
 
 from pathlib import Path
 from typing import Any

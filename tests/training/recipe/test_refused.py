@@ -1,4 +1,4 @@
-"""What has no meaning for a task is refused in plain words, with its key."""
+"""Settings without a meaning for a task are refused in plain words, with their key."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a recipe searches for is checked when it is read: every problem at once, with the nearest name."""
+"""The values that a recipe searches are checked when it is read: every problem at once, with the nearest name."""
 
 from pathlib import Path
 

@@ -117,7 +117,7 @@ def test_what_is_served_and_what_that_changes(facts: Facts) -> None:
         }
     )
     expected = (
-        "Served is int8-static on CPU: of 400 held-out rows 3 get another label than from fp32, and it loses 0.25 "
+        "Served is int8-static on CPU: of 400 test rows 3 get another label than from fp32, and it loses 0.25 "
         "points of accuracy (-0.50 to 1.00)."
     )
     assert served_of(plan.model_copy(update={"variant": "int8-static", "checks": (found,)})) == expected

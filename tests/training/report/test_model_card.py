@@ -145,7 +145,7 @@ def test_the_label_that_is_found_least_has_held_out_rows(facts: Facts) -> None:
         one.model_copy(update={"recall": Interval(value=recall, low=0, high=1), "support": support})
         for recall, support in ((0.5, 8), (0.0, 0))
     )
-    assert "finds least is cats: 50.0% of its 8 held-out rows." in limits(cats=seen, dogs=unseen)
+    assert "finds least is cats: 50.0% of its 8 test rows." in limits(cats=seen, dogs=unseen)
     assert "finds least" not in limits(dogs=unseen)
 
 

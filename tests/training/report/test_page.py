@@ -51,7 +51,7 @@ def stage(run: Path, name: str, file: str) -> dict:
 
 def test_metrics_before_and_after_with_their_intervals(page: Page, tiny_run: Path) -> None:
     evaluation = stage(tiny_run, "evaluate", "evaluation.json")
-    rows = page.table("held-out rows; behind each value")
+    rows = page.table("test rows; behind each value")
     for name, key in (("accuracy", "accuracy"), ("macro F1", "macro_f1")):
         base, tuned, change = (evaluation[side][key] for side in ("base", "tuned", "difference"))
         expected = [f"{100 * v['value']:.1f}% {100 * v['low']:.1f}% to {100 * v['high']:.1f}%" for v in (base, tuned)]
@@ -95,7 +95,7 @@ def test_calibration_slices_and_mistakes(facts: Facts, tiny_run: Path) -> None:
     assert facts.evaluation
     update = {"slices": [one], "mistakes": [wrong]}
     page = rendered(facts.model_copy(update={"evaluation": facts.evaluation.model_copy(update=update)}))
-    ((name, cells),) = page.table("parts of the held-out rows").items()
+    ((name, cells),) = page.table("parts of the test rows").items()
     assert (name, cells[:2]) == (f"country: {NASTY} (few rows: mostly luck)", ["8", "75.0% 50.0% to 90.0%"])
     assert "row 7: label food (2%), predicted tool (97% sure)" in page.text
     assert "<script" not in page.html
@@ -162,7 +162,7 @@ def test_labels_that_are_probably_wrong(facts: Facts) -> None:
     data = facts.data.model_copy(update={"doubtful_labels": judged})
     page = rendered(facts.model_copy(update={"data": data, "doubtful": (row,)}))
     words = " ".join(page.text.split())
-    assert "4 training rows, 1 held out row of 240 that were judged (there are 300)" in words
+    assert "4 training rows, 1 test row of 240 that were judged (there are 300)" in words
     assert (
         "gets 97% of the labels right in rows that it never saw. 4 of the training rows were left out for it." in words
     )
@@ -204,7 +204,7 @@ def test_what_training_saw_of_images(facts: Facts) -> None:
     assert (
         "balance none, and in every epoch another view of each image, turned by up to 10 degrees either way (rotation),"
         " cut to a part of at least 80% of its area (crop), mirrored horizontally and vertically, each half of the time"
-        " (flip). Held-out"
+        " (flip). Test"
     ) in text
     assert "another view of each image, mirrored vertically half of the time (flip)." in page(flip="vertical")
 
@@ -232,9 +232,9 @@ def test_larger_models_stand_beside_the_base_and_the_tuned_one(facts: Facts) -> 
         "dense": Compressed(metrics=tested.base, difference=tested.difference),
     }
     page = rendered(facts.model_copy(update={"evaluation": tested.model_copy(update={"compressed": larger})}))
-    plain = rendered(facts).table("held-out rows; behind each value")["accuracy"]
+    plain = rendered(facts).table("test rows; behind each value")["accuracy"]
     before, after, change = plain
-    row = page.table("held-out rows; behind each value")["accuracy"]
+    row = page.table("test rows; behind each value")["accuracy"]
     assert row == [before, after, before, after, change]
     headings = page.html[page.html.index('<th scope="col">metric</th>') :][:300]
     assert re.findall(r">([^<]+)</th>", headings)[1:6] == ["before", "teacher", "before pruning", "after", "change"]

@@ -40,7 +40,7 @@ def test_each_says_what_it_shows() -> None:
     )
     assert said[2] == "Learning rate: learning rate from 0.0001 at step 10 to 3.33e-05 at 30"
     assert said[3] == "Words in a row: training: 12 rows, most of them (9) from 8 words on"
-    assert said[4] == "Words in a row: held out: 3 rows, most of them (3) from 0 words on"
+    assert said[4] == "Words in a row: test: 3 rows, most of them (3) from 0 words on"
     assert said[5] == (
         "How often it is right; this model: 40% right where 55% sure (5 rows); 96% right where 95% sure (80 rows)"
     )

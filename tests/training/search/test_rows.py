@@ -1,4 +1,4 @@
-"""The rows of a search: a share of each label's training rows is set apart, and no held-out row is among them."""
+"""The rows of a search: a share of each label's training rows is set apart, and no test row is among them."""
 
 from collections import Counter
 from pathlib import Path

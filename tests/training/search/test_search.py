@@ -74,7 +74,7 @@ def test_a_search_that_is_killed_goes_on_and_ends_as_it_would_have(recipe_file: 
     assert found.rows == {"train": 192, "validation": 48}
     data = json.loads(next(runs.glob("tiny/*/data/stage.json")).read_text())
     assert found.fingerprint == data["summary"]["fingerprint"]
-    # What it was worth: the best is a recipe, and nothing else is left.
+    # The result of the search: the best is a recipe, and nothing else is left.
     place = next(runs.glob("tiny/*/search"))
     assert {path.name for path in place.iterdir()} == {"best.yaml", "rows", "search.db", "search.json"}
     best = load_recipe(place / "best.yaml").recipe

@@ -117,7 +117,7 @@ def test_a_query_has_no_splits(database: Path) -> None:
 
 
 def test_rows_are_streamed(database: Path) -> None:
-    """Of a query with more rows than any memory holds, the first come at once."""
+    """The first rows come at once from a query with more rows than any memory holds."""
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
     rows = Query.of(f"sql:{VARIABLE}", endless).rows()
     assert [next(rows) for _ in range(3)] == [{"i": 1}, {"i": 2}, {"i": 3}]

@@ -293,7 +293,7 @@ def test_several_files_and_globs_are_read_as_one(tmp_path: Path) -> None:
     write_parquet(tmp_path / "more/three.parquet")
     places = [str(tmp_path / "one.csv"), str(tmp_path / "more/*"), str(tmp_path / "more/two.jsonl")]
     data = DataSettings.model_validate({"source": places})
-    # What two of the names lead to is read once.
+    # A file that two of the names lead to is read once.
     assert sorted(raw.origin.split()[0] for raw in read(data)) == sorted(
         ["one.csv"] * 3 + ["two.jsonl"] * 3 + ["three.parquet"] * 3
     )

@@ -1,4 +1,4 @@
-"""What a recipe names: in a package, on this machine, or on a hub."""
+"""Places that a recipe names: in a package, on this machine, or on a hub."""
 
 import socket
 import sys
@@ -111,7 +111,7 @@ def test_a_glob_is_every_path_that_it_matches_but_hidden_ones(tmp_path: Path, mo
         locate_all("package:nothing/*.csv", "data.source")
 
 
-# Whether the hub can be reached. Without a network a hub name fails at once, and what is in the cache still works.
+# Reachability of the hub. Without a network a hub name fails at once, and cached names still work.
 
 
 @pytest.fixture

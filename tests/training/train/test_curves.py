@@ -1,4 +1,4 @@
-"""What the learning curves are read as: over-fitted, too short, too timid, or nothing to say."""
+"""Warnings from the learning curves: over-fitted, too short, too timid, or none."""
 
 from itertools import pairwise
 

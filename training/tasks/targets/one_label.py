@@ -108,7 +108,7 @@ class OneLabelTraining(TrainingTarget):
         places = {int(label): np.flatnonzero(among & (labels == label)) for label in np.unique(labels)}
         exact = {label: len(own) * share for label, own in places.items()}
         counts = {label: int(number) for label, number in exact.items()}
-        # What rounding left goes to the labels that lost most by it.
+        # The rows left over by rounding go to the labels that lost most by it.
         left = round(int(among.sum()) * share) - sum(counts.values())
         for label in sorted(exact, key=lambda label: (counts[label] - exact[label], label))[: max(0, left)]:
             counts[label] += 1

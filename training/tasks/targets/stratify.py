@@ -26,7 +26,7 @@ def stratified(rows: Ints, labels: Ints, count: int, share: float, seed: int) ->
     edges = np.searchsorted(rows[by_row], np.arange(count + 1)).tolist()
     of_row = labels[by_row].tolist()
     left = {label: len(part) for label, part in rows_of.items()}
-    # What each subset still needs of each label, and of all rows.
+    # Rows that each subset still needs: of each label, and in all.
     wanted = [{label: part * number for label, number in left.items()} for part in (1 - share, share)]
     in_all = [(1 - share) * count, share * count]
     chosen, given = np.zeros((2, count), dtype=np.bool_)

@@ -57,7 +57,7 @@ class TrainingTarget(ABC):
     validation: ClassVar[tuple[str, ...]]
     """Metrics of the validation rows."""
     note: ClassVar[str] = ""
-    """What a row may have, where a reader of a report would not expect it."""
+    """Labels that a row may have, in words, where a reader of a report would not expect them."""
 
     def use(self, noun: str, nouns: str) -> str:
         """Return what the model is for, in two sentences of the model card."""

@@ -95,7 +95,7 @@ def test_case_and_punctuation_make_no_difference_and_other_labels_are_only_shown
     found = near(pool_of(tmp_path, rows))
     assert found.kept.tolist() == [NO_ROW, 0, NO_ROW, NO_ROW, NO_ROW, NO_ROW, 5, NO_ROW, 7]
     assert found.similarity[[1, 6, 8]].tolist() == [1, 1, 1]
-    # Of a contradiction both stay, and it is told of those that stay.
+    # Both rows of a contradiction stay, and it is reported for rows that stay.
     assert found.contradicts.tolist() == [NO_ROW] * 2 + [0] + [NO_ROW] * 6
 
 

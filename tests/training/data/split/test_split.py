@@ -29,7 +29,7 @@ Rows = Sequence[tuple[str, str]]
 
 
 class Generation:
-    """What the data stage left, as the bundle of a version would carry it on."""
+    """Output of the data stage, as the bundle of a version would carry it on."""
 
     def __init__(self, summary: dict[str, Any], work: Path, recipe: Recipe) -> None:
         self.summary, self.recipe = summary, recipe
@@ -328,7 +328,7 @@ def test_another_task_or_pairs_cannot_continue_it() -> None:
 def test_texts_are_mended_as_the_parents_were_or_not_at_all(before: str, now: str) -> None:
     """Texts that are mended in another way have other keys.
 
-    The parent's held-out rows would look new, and some of them would be trained on.
+    The parent's test rows would look new, and some of them would be trained on.
     """
     first = train(some(0, 100), clean={"html": before})
     with pytest.raises(InputError, match=f"data.clean.html: news:.*give `{before}`, or start over"):
@@ -421,7 +421,7 @@ def test_near_duplicates_of_the_parents_own_rows_leave_training_and_never_the_re
     alone = {text.split("x")[0] for text in second.parts["train"]}
     assert not alone & {text.split("x")[0] for text in second.parts["test"]}
     assert len(alone) == len(second.parts["train"])
-    # What was trained on stays known, and is never held out.
+    # Rows that were trained on stay recorded and are never held out.
     assert second.seen.trained.has(sorted(first.keys("train"))).all()
 
 

@@ -121,7 +121,7 @@ def test_a_training_that_goes_on_sees_the_views_that_it_would_have_seen(
 def test_validation_rows_are_never_augmented(
     model: Path, processor: ImageProcessor, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is scored in training is what is scored afterwards."""
+    """The rows are scored in training as they are scored afterwards."""
     loaded = load_base(recipe(model), list(SIDES)).model
     seen = ImageRows(rows, processor).augmented(AUGMENT, 1)
     fitted = fit(

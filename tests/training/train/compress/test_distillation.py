@@ -152,7 +152,7 @@ def test_an_interrupted_run_does_not_ask_again(
     np.testing.assert_array_equal(first, again)
     assert told == told_again
     monkeypatch.undo()
-    # What was saved in half, or for other rows, is not taken.
+    # Answers that were half saved, or saved for other rows, are not used.
     for content in (b"", (asked.work / ANSWERS).read_bytes()[:200]):
         (asked.work / ANSWERS).write_bytes(content)
         np.testing.assert_array_equal(ask_teacher(asked.recipe, rows, LABELS, asked.work, asked.report)[0], first)

@@ -28,7 +28,7 @@ HEAD = ("classifier.weight", "classifier.bias")
 
 @pytest.fixture
 def asked(tiny_recipe: Path, tiny_run: Path, context: Callable[..., Context]) -> Callable[..., Context]:
-    """What the stage is given, for the tiny rows."""
+    """Return a function that makes the stage's context for the tiny rows."""
 
     def make(*how: str) -> Context:
         return context(load_recipe(tiny_recipe, [*SHORT, *how]).recipe, data=tiny_run / "data")
@@ -83,14 +83,14 @@ def test_zeros_are_in_the_saved_weights(fit: Any) -> None:
     zero = sum(int((weights[name] == 0).sum()) for name in linear) / count
     assert zero == pytest.approx(0.7, abs=1e-3) == summary["pruned"]["zeros"]
     assert sum(int((dense[name] == 0).sum()) for name in linear) == 0
-    # What was left was tuned again.
+    # The weights that were left were tuned again.
     name = "bert.encoder.layer.0.attention.self.query.weight"
     left = weights[name] != 0
     assert (weights[name][left] != dense[name][left]).float().mean() > 0.9
 
 
 def clean(work: Path) -> None:
-    """What the pipeline does after a failure."""
+    """Delete the files that the pipeline deletes after a failure."""
     kept = train.worth_keeping(work)
     for path in work.iterdir():
         if path.name not in kept:

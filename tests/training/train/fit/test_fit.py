@@ -1,4 +1,4 @@
-"""What each of the recipe's training settings does to the steps: a setting that did nothing would fail here."""
+"""Effect of each of the recipe's training settings on the steps: a setting without an effect would fail here."""
 
 import itertools
 import json
@@ -58,7 +58,7 @@ def largest_difference(one: torch.nn.Module, other: torch.nn.Module) -> float:
 
 
 def falling(step: int) -> float:
-    """How much of the way from the end of the warm-up to the last step is done."""
+    """Return the finished share of the way from the warm-up's end to the last step."""
     return (step - 4) / 16
 
 
@@ -97,7 +97,7 @@ def test_a_gradient_is_cut_to_the_norm_that_is_asked_for(tiny_model: Path, tmp_p
     fit_tiny(recipe_of(tiny_model, max_grad_norm=0.0), tmp_path / "free", callbacks=(free,))
     assert min(free.norms) > 0.1
     assert cut.norms == pytest.approx([0.05] * 6, rel=1e-4)
-    # What the curve shows is the norm before it was cut.
+    # The curve shows the norm before it was cut.
     assert (fitted.curve[0].grad_norm or 0) > 0.1
 
 

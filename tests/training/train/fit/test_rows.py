@@ -1,4 +1,4 @@
-"""What training sees: balanced and augmented by the recipe and the seed alone, every row with its own label."""
+"""Rows that training sees: balanced and augmented by the recipe and the seed alone, every row with its own label."""
 
 from collections import Counter
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_labels_are_kept_and_the_same_seed_gives_the_same_rows(
     assert shown.labels.tolist() == shown_again.labels.tolist()
     assert len(found) == len(shown.texts) == (1 + copies) * len(balanced(given_rows.labels, _model(balance), seed))
     for text, label in zip(shown.texts, shown.labels, strict=True):
-        # Of seven words one is the row's number; the others say the label.
+        # One of seven words is the row's number; the other words give the label.
         assert text
         assert set(text.split()) - {"aaaa", "bbbb", "cccc"} <= set(map(str, range(45)))
         assert {"aaaa", "bbbb", "cccc"}.intersection(text.split()) <= {["aaaa", "bbbb", "cccc"][label]}

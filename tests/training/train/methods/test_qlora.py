@@ -62,7 +62,10 @@ def test_weights_are_counted_and_not_their_bytes(tiny_model: Path) -> None:
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
-    """Of one training step's loss, the same each time: dropout included."""
+    """Return the gradients of one training step's loss.
+
+    They are the same each time, dropout included.
+    """
     ids = torch.tensor([[2, 5, 17, 8, 3], [2, 30, 31, 9, 3]])
     torch.manual_seed(0)
     model.zero_grad()

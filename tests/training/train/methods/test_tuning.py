@@ -1,4 +1,4 @@
-"""What is counted, and which parts every method trains."""
+"""Counts of weights, and the parts that every method trains."""
 
 from pathlib import Path
 
