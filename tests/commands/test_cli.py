@@ -1,11 +1,10 @@
 """The command line: exit codes, one JSON object for machines, and what is refused before anything starts."""
 
 import json
+import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apart import Apart
 from command import ask
 
 from bentune.bundle.errors import BentuneError, GateError, InputError
@@ -230,16 +230,15 @@ def test_control_c_in_training_ends_it_and_the_same_command_goes_on(tiny_recipe:
     runs = tmp_path / "runs"
     assert ask("data", tiny_recipe, "--runs", runs).code == 0
     long = ("--set", "train.epochs=50")  # so that it does not end before the signal comes
-    command = [sys.executable, "-m", "bentune", "train", str(tiny_recipe), "--runs", str(runs), "--json", *long]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Apart(tmp_path / "said", "train", tiny_recipe, "--runs", runs, "--json", *long) as command:
         deadline = time.monotonic() + 120
         while not list(runs.glob("tiny/*/train.partial/checkpoints/checkpoint-*/trainer_state.json")):
-            assert process.poll() is None
+            assert command.runs
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+        os.kill(command.pid, signal.SIGINT)
+        assert command.code(60) == 130
+        out, err = command.out, command.err
     assert parsed(out) == {"error": "interrupted; the same command resumes from here", "exit_code": 130}
     assert "Traceback" not in err
     (run,) = (runs / "tiny").iterdir()

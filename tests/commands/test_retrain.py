@@ -7,52 +7,25 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import bentoml
 import pytest
+from apart import Apart
 from command import ask
-from comparisons import comparison as made_up
+from comparisons import promote, stand_in
 from page import Page
 from tiny import sentences, write_csv, write_recipe
 
-from bentune.bundle.files import write_json
 from bentune.bundle.manifest import Bundle, open_bundle
-from bentune.bundle.store import find_bundle, stored_at
-from bentune.bundle.verdict import Decision, Judged
+from bentune.bundle.store import stored_at
+from bentune.bundle.verdict import Decision
 from rollout.lineage import lineage
 
 SUPPORT = Path(__file__).parent.parent / "support"
-
-
-def comparison(decision: Decision, calls: list[Any]) -> SimpleNamespace:
-    """Return a stand-in for rollout.compare.compare that decides `decision`.
-
-    It appends the arguments of each call to `calls`, with the rows of the data.
-    """
-
-    def compare(candidate: str, served: str, data: Path, **options: Any) -> Any:
-        rows = [json.loads(line) for line in data.read_text().splitlines()]
-        calls.append((candidate, served, rows, options))
-        judged = [Judged(tag=tag, content=find_bundle(tag).content) for tag in (candidate, served)]
-        found = made_up(
-            decision=decision,
-            reasons=[f"it is {decision}"],
-            candidate=judged[0],
-            served=judged[1],
-            rows=len(rows),
-            rows_needed=900 if decision is Decision.NEED_MORE_ROWS else None,
-        )
-        options["out"].mkdir(exist_ok=True)
-        write_json(options["out"] / "comparison.json", found)
-        return found
-
-    return SimpleNamespace(compare=compare, require_extra=lambda: None)
 
 
 @pytest.fixture
@@ -76,7 +49,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> Any:
     """Set what the comparison will say."""
 
     def say(decision: Decision) -> None:
-        monkeypatch.setitem(sys.modules, "rollout.compare.compare", comparison(decision, calls))
+        monkeypatch.setitem(sys.modules, "rollout.compare.compare", stand_in(decision, calls))
 
     return say
 
@@ -226,42 +199,12 @@ def test_the_columns_that_are_compared_by_come_along(
     assert "compared on 50 of them" in answer.err
 
 
-DRIVER = """
-import sys
-from pathlib import Path
-sys.path[:0] = {places!r}
-from test_retrain import comparison
-from bentune.bundle.verdict import Decision
-from types import SimpleNamespace
-sys.modules["rollout.compare.compare"] = comparison(Decision.PROMOTE, [])
-from bentune.cli import main
-main()
-"""
-
-
 @pytest.mark.usefixtures("cleaned")
 def test_two_retrains_of_a_name_at_once_do_not_tread_on_each_other(grown: Path, tiny_tag: str, tmp_path: Path) -> None:
-    places = [SUPPORT, *(path for path in SUPPORT.iterdir() if path.is_dir()), Path(__file__).parent]
-    program = DRIVER.format(places=[str(place) for place in places])
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        "retrain",
-        str(grown),
-        "--from",
-        tiny_tag,
-        "--runs",
-        str(tmp_path / "runs"),
-    ]
-    command += ["--json", "--set", "train.epochs=1"]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-        for _ in range(2)
-    ]
-    outputs = [process.communicate(timeout=500) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    answers = [json.loads(out) for out, _ in outputs]
+    given = ("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs", "--json", "--set", "train.epochs=1")
+    both = [Apart(tmp_path / name, *given, prepare=promote) for name in ("first", "second")]
+    assert [command.code(500) for command in both] == [0, 0], [command.err for command in both]
+    answers = [command.json for command in both]
     assert len({answer["run"] for answer in answers}) == 2
     bundles = [stored(answer["model"]) for answer in answers]
     assert len({bundle.tag for bundle in bundles}) == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apart import Apart
 from command import ask
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,11 +40,10 @@ def finished(place: Path) -> dict[str, Any]:
 
     The commands after it run in the tests' process, which is faster.
     """
-    command = [sys.executable, "-m", "bentune", "run", str(RECIPE), *SHORT, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=place, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    with Apart(place / "said", "run", RECIPE, *SHORT, "--json", cwd=place) as command:
+        assert command.code(600) == 0, command.out + command.err
+        result: dict[str, Any] = command.json
+        return result
 
 
 def test_every_stage_ran_and_the_model_learned(finished: dict[str, Any]) -> None:

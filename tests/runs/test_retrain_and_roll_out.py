@@ -18,6 +18,7 @@ import bentoml
 import httpx
 import numpy as np
 import pytest
+from apart import Apart
 import yaml
 from canary import Analysis, prometheus, scraped, until
 from command import ask
@@ -61,12 +62,10 @@ def bentune(*arguments: str, cwd: Path, code: int = 0) -> dict[str, Any]:
 
 def bentune_apart(*arguments: str, cwd: Path, code: int = 0) -> dict[str, Any]:
     """Run a command in a process of its own, beside the users' thread."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bentune", *arguments, "--json"], capture_output=True, text=True, cwd=cwd, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    with Apart(cwd / "said", *arguments, "--json", cwd=cwd) as command:
+        assert command.code(600) == code, command.out + command.err
+        result: dict[str, Any] = command.json
+        return result
 
 
 def news() -> list[dict[str, str]]:

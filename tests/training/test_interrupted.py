@@ -1,18 +1,16 @@
 """A run may be killed at any point: the same command goes on, and only what was not finished is done again."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from apart import Apart
 from bentoml._internal.bento import BentoStore
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
@@ -22,27 +20,15 @@ from safetensors.numpy import load_file
 STAGES = ["data", "train", "merge", "evaluate", "export", "verify", "plan", "package"]
 
 
-def command(stage: str, recipe: Path, runs: Path) -> list[str]:
-    return [sys.executable, "-m", "bentune", stage, str(recipe), "--runs", str(runs), "--json"]
-
-
-def bentune(stage: str, recipe: Path, runs: Path) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(command(stage, recipe, runs), capture_output=True, text=True, check=False)
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
 def kill_when(happened: Callable[[], bool], stage: str, recipe: Path, runs: Path) -> None:
     """Start a command and end it with SIGKILL as soon as something has happened."""
-    with subprocess.Popen(
-        command(stage, recipe, runs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    with Apart(runs.parent / "killed", stage, recipe, "--runs", runs, "--json") as command:
         deadline = time.monotonic() + 120
         while not happened():
-            assert process.poll() is None, "it ended before it could be killed"
+            assert command.runs, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
+        command.kill()
 
 
 def test_killed_in_training_it_goes_on_from_its_checkpoint(tiny_recipe: Path, tiny_run: Path, tmp_path: Path) -> None:
@@ -54,8 +40,9 @@ def test_killed_in_training_it_goes_on_from_its_checkpoint(tiny_recipe: Path, ti
 
     kill_when(checkpoint_written, "train", tiny_recipe, runs)
     assert list(runs.glob("tiny/*/train")) == []
-    code, resumed = bentune("train", tiny_recipe, runs)
-    assert code == 0
+    with Apart(tmp_path / "resumed", "train", tiny_recipe, "--runs", runs, "--json") as command:
+        assert command.code() == 0
+        resumed = command.json
     uninterrupted = json.loads((tiny_run / "train/stage.json").read_text())["summary"]
     assert 40 <= resumed["summary"]["resumed_at_step"] < resumed["summary"]["steps"] == uninterrupted["steps"] == 150
     # Another process may have other threads, which add up in another order: it differs by that, and no more.
@@ -98,12 +85,12 @@ def test_a_run_that_another_process_uses_is_refused(tiny_run: Path, tiny_recipe:
     with subprocess.Popen(hold, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        code, said = bentune("data", tiny_recipe, tmp_path / "runs")
+        refused = ask("data", tiny_recipe, "--runs", tmp_path / "runs", "--json")
         holder.kill()
-    assert code == 2
-    assert f"{run} is in use by another process (pid {holder.pid})" in said["error"]
+    assert refused.code == 2
+    assert f"{run} is in use by another process (pid {holder.pid})" in refused.json["error"]
     # The lock ends with the process that held it.
-    assert bentune("data", tiny_recipe, tmp_path / "runs")[0] == 0
+    assert ask("data", tiny_recipe, "--runs", tmp_path / "runs", "--json").code == 0
 
 
 @pytest.fixture

@@ -1,16 +1,14 @@
-"""Two processes of one training, forked from one that has imported everything already: a pair starts in a second."""
+"""Two processes of one training."""
 
 import json
-import multiprocessing
-import os
-import sys
 from collections.abc import Mapping
-from multiprocessing.process import BaseProcess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
+from apart import Apart
 
 from rollout.server.server import free_port
 
@@ -31,72 +29,54 @@ def launched_with(*options: str) -> dict[str, str]:
 class Pair:
     """The command line as rank 0 and rank 1; `fails` is the rank that runs out of memory in its first step.
 
-    What each says is in `out` and `err`; where weights are sharded, what each held at the end is in `shares`.
+    Their outputs are in `out` and `err`; where weights are sharded, what each held at the end is in `shares`.
     """
 
     def __init__(
         self, place: Path, *arguments: object, environment: Mapping[str, str] | None = None, fails: int | None = None
     ) -> None:
-        self.place = place
-        place.mkdir(parents=True, exist_ok=True)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(
-            ["bentune.cli", "training.pipeline.pipeline", "training.train.stage", "training.pipeline.follow"]
-        )
+        self._place = place
         shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-        shared |= {"MASTER_PORT": str(free_port()), **os.environ, **(environment or {})}
-        self.processes: list[BaseProcess] = []
-        for rank in range(2):
-            told = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            process = context.Process(target=_run, args=(place, rank, [*map(str, arguments)], told, rank == fails))
-            process.start()
-            self.processes.append(process)
+        shared |= {"MASTER_PORT": str(free_port()), **(environment or {})}
+        self.ranks = [
+            Apart(
+                place / str(rank),
+                *arguments,
+                environment=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                prepare=partial(_prepare, place / str(rank) / SHARES, rank == fails),
+            )
+            for rank in range(2)
+        ]
 
     def codes(self) -> list[int | None]:
-        """Return the exit code of each process, when both have ended.
-
-        The code of a rank that still hangs after 180 seconds is None.
-        """
-        for process in self.processes:
-            process.join(180)
-        return [process.exitcode for process in self.processes]
+        """Return both exit codes when both have ended; None for a rank that hangs."""
+        return [rank.code() for rank in self.ranks]
 
     def kill(self) -> None:
-        """SIGKILL for both."""
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.join()
+        for rank in self.ranks:
+            rank.kill()
 
     def out(self, rank: int) -> str:
-        return (self.place / f"{rank}.out").read_text()
+        return self.ranks[rank].out
 
     def err(self, rank: int) -> str:
-        return (self.place / f"{rank}.err").read_text()
+        return self.ranks[rank].err
 
     def summary(self) -> dict[str, Any]:
         """Return the summary of the stage that rank 0 printed."""
-        said: dict[str, Any] = json.loads(self.out(0))
-        return said["summary"]
+        summary: dict[str, Any] = self.ranks[0].json["summary"]
+        return summary
 
     def shares(self, rank: int) -> tuple[int, int]:
         """Return the number of weights that a rank held at the end, and that of the model."""
-        held, all_of_them = json.loads((self.place / f"{rank}.{SHARES}").read_text())
+        held, all_of_them = json.loads((self._place / str(rank) / SHARES).read_text())
         return held, all_of_them
 
 
-def _run(place: Path, rank: int, arguments: list[str], environment: dict[str, str], fails: bool) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    for descriptor, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(place / f"{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    sys.argv = ["bentune", *arguments]
-    _note_shares(place / f"{rank}.{SHARES}")
+def _prepare(shares: Path, fails: bool) -> None:
+    _note_shares(shares)
     if fails:
         _fail()
-    from bentune.cli import main
-
-    main()
 
 
 def _note_shares(file: Path) -> None:

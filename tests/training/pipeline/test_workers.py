@@ -203,7 +203,7 @@ def files_of(runs: Path, stage: str) -> set[str]:
 def kill_when_written(pair: Pair, runs: Path, checkpoint: str) -> None:
     deadline = time.monotonic() + 180
     while not any(runs.glob(f"*/*/train.partial/checkpoints/{checkpoint}")):
-        assert all(process.is_alive() for process in pair.processes), pair.err(0) + pair.err(1)
+        assert all(rank.runs for rank in pair.ranks), pair.err(0) + pair.err(1)
         assert time.monotonic() < deadline
         time.sleep(0.002)
     pair.kill()

@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from apart import Apart
 from command import ask
 from results import RESULTS
 from tiny import Quiet, write_recipe
@@ -52,14 +49,13 @@ def test_a_search_that_is_killed_goes_on_and_ends_as_it_would_have(recipe_file: 
     whole = ask("search", recipe_file, "--runs", tmp_path / "whole", "--json")
     assert whole.code == 0
     runs = tmp_path / "killed"
-    command = [sys.executable, "-m", "bentune", "search", str(recipe_file), "--runs", str(runs)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with Apart(tmp_path / "said", "search", recipe_file, "--runs", runs) as command:
         deadline = time.monotonic() + 120
         while not any(runs.glob("tiny/*/search/trial-1/checkpoints/checkpoint-*/trainer_state.json")):
-            assert process.poll() is None
+            assert command.runs
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
+        command.kill()
     answer = ask("search", recipe_file, "--runs", runs)
     assert answer.code == 0
     assert "resuming after 1 of 2 trials" in answer.err
