@@ -6,6 +6,9 @@ ENGINE ?= docker
 # Exit code 5 of pytest: PYTEST named no test of this kind.
 WORKERS := -n logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
+# Without bytecode each process compiles all that it imports: 18 s instead of 8 s for what trains.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test check bench methods story image training-image render serve clean
 
 install: .venv/.train          ## everything that training and serving need, in .venv

@@ -17,7 +17,9 @@ TEST_ROWS = 180
 SHORT = (
     *("--set", "name=bbc-short", "--set", "max_tokens=48", "--set", f"data.rows={{train: 360, test: {TEST_ROWS}}}"),
     *("--set", "verify.rows=40", "--set", "evaluate.resamples=500"),
+    # A budget that each variant keeps at once: tests/training/plan has what is done where one does not.
     *("--set", "plan.seconds=0.1", "--set", "plan.rows=180", "--set", "plan.calibration_rows=16"),
+    *("--set", "plan.accuracy_budget=10"),
 )
 
 
@@ -98,8 +100,8 @@ def test_the_plan_tried_every_variant_and_chose_one_within_the_budget(finished: 
     tried = {check["variant"]: check for check in plan["checks"] if check["provider"] == "CPUExecutionProvider"}
     assert list(tried) == ["fp32", "int8-dynamic", "int8-static", "int8-nncf"]
     assert not [check for check in tried.values() if "could not be built" in check["problem"]]
-    smaller = 1.0 if tried["int8-nncf"]["kept_fp32"] else 1.5
-    assert tried["fp32"]["megabytes"] > smaller * tried["int8-nncf"]["megabytes"]
+    assert not [check for check in tried.values() if check["kept_fp32"]]
+    assert tried["fp32"]["megabytes"] > 1.5 * tried["int8-nncf"]["megabytes"]
     measured = {entry["variant"] for entry in plan["measured"]}
     assert measured == {variant for variant, check in tried.items() if not check["problem"]}
-    assert all(check["accuracy_loss"] <= 0.5 for variant, check in tried.items() if variant in measured)
+    assert all(check["accuracy_loss"] <= 10 for variant, check in tried.items() if variant in measured)

@@ -78,6 +78,7 @@ def test_a_promoted_version_is_written_applied_watched_and_asked(
     assert (line.tag, line.content, line.reason) == (promoted.tag, promoted.content, "")
 
 
+@pytest.mark.usefixtures("direct_reads")
 @pytest.mark.parametrize(
     ("fate", "words"),
     [
@@ -103,6 +104,7 @@ def test_pods_that_do_not_do_are_undone(
     assert line.reason == outcome.problem
 
 
+@pytest.mark.usefixtures("direct_reads")
 def test_pods_that_serve_another_version_are_undone(
     cluster: Cluster, overlay: Path, tiny_bundle: Path, tmp_path: Path, options: ReleaseOptions
 ) -> None:
@@ -118,6 +120,7 @@ def test_pods_that_serve_another_version_are_undone(
     assert serves(cluster) == {GOOD}
 
 
+@pytest.mark.usefixtures("direct_reads")
 def test_without_a_verdict_nothing_is_released_but_the_first(
     cluster: Cluster, overlay: Path, tiny_bundle: Path, tmp_path: Path, options: ReleaseOptions
 ) -> None:
@@ -144,6 +147,7 @@ def test_without_a_verdict_nothing_is_released_but_the_first(
     assert {path.name for path in overlay.iterdir()} == {"release.yaml", *(path.name for path in kept)}
 
 
+@pytest.mark.usefixtures("direct_reads")
 def test_a_forced_release_says_why(
     cluster: Cluster, overlay: Path, tiny_bundle: Path, tmp_path: Path, options: ReleaseOptions
 ) -> None:
@@ -160,6 +164,7 @@ def test_a_forced_release_says_why(
     assert [line.reason for line in read(options.record)] == ["a legal deadline"]
 
 
+@pytest.mark.usefixtures("direct_reads")
 def test_a_dry_run_changes_nothing(cluster: Cluster, overlay: Path, promoted: Bundle, options: ReleaseOptions) -> None:
     deployed(cluster, overlay)
     before, files = cluster.image(), {path: path.read_bytes() for path in overlay.iterdir()}
@@ -192,6 +197,7 @@ def test_a_commit_writes_the_overlay_and_asks_no_cluster(
         release(OverlayTarget(overlay, Kubectl()), bundle, NEXT, options, mode="commit")
 
 
+@pytest.mark.usefixtures("direct_reads")
 def test_a_rollback_returns_to_the_last_that_served(
     cluster: Cluster, overlay: Path, promoted: Bundle, tiny_tag: str, options: ReleaseOptions
 ) -> None:
@@ -210,6 +216,7 @@ def test_a_rollback_returns_to_the_last_that_served(
         rollback(OverlayTarget(overlay, Kubectl()), options)
 
 
+@pytest.mark.usefixtures("direct_reads")
 def test_without_a_record_the_cluster_knows_what_was_before(
     cluster: Cluster, overlay: Path, promoted: Bundle, options: ReleaseOptions, tmp_path: Path
 ) -> None:
@@ -277,6 +284,7 @@ def test_a_state_that_is_given_is_not_read_again(
     assert len(lists) == 1 + len(options.listener.looks) + 1
 
 
+@pytest.mark.usefixtures("direct_reads")
 def test_the_image_of_the_model_alone_is_what_a_release_changes(
     cluster: Cluster, overlay: Path, promoted: Bundle, options: ReleaseOptions
 ) -> None:
@@ -291,6 +299,7 @@ def test_the_image_of_the_model_alone_is_what_a_release_changes(
     assert cluster.image() == "bentune/model:dev"
 
 
+@pytest.mark.usefixtures("direct_reads")
 def test_the_same_release_again_is_fine_and_makes_no_pods(
     cluster: Cluster, overlay: Path, promoted: Bundle, options: ReleaseOptions
 ) -> None:

@@ -8,11 +8,11 @@ import contextlib
 import copy
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import yaml
 
@@ -143,6 +143,14 @@ class Cluster:
             changed = _patched(one, body, content_type)
             return 200, changed if "dryRun" in asked else self.put(changed)
         return 200, one
+
+    def read(self, kind: str, name: str = "", labels: Mapping[str, str] | None = None) -> Any:
+        """Return what kubectl prints for `get KIND NAME` or `get KIND -l LABELS`; None without such an object."""
+        plural, version = next(known for one, known in KINDS.items() if kind in (one.lower(), known[0]))
+        group = "api/v1" if version == "v1" else f"apis/{version}"
+        query = urlencode({"labelSelector": ",".join(f"{key}={value}" for key, value in (labels or {}).items())})
+        code, found = self.answer("GET", f"/{group}/namespaces/default/{plural}/{name}?{query}", None, "")
+        return json.loads(json.dumps(found)) if code == 200 else None
 
     def _list(self, kind: str, selector: str) -> Object:
         if kind == "Pod":
