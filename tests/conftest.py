@@ -30,16 +30,18 @@ settings.register_profile("dev", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
-# Modules that take longest, the longest first: so no worker is left alone with one of them at the end.
+# Modules that take longest, the longest first: so no worker is left alone with one of them at the end. The training
+# image comes after them, for it is still being built while they run.
 LONGEST = (
-    "containers/test_training_image",
-    "containers/test_serving_image",
     "runs/test_retrain_and_roll_out",
+    "k8s/test_prometheus",
+    "containers/test_serving_image",
     "runs/test_end_to_end",
+    "k8s/test_canary",
+    "commands/test_retrain",
     "training/pipeline/test_workers",
     "training/test_interrupted",
-    "commands/test_retrain",
-    "k8s/test_canary",
+    "containers/test_training_image",
 )
 
 

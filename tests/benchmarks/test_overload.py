@@ -22,8 +22,6 @@ from bentune.bundle.errors import InputError
 from rollout.load.generator import Load
 from rollout.load.latency import Latency
 
-pytestmark = pytest.mark.alone
-
 
 def load_of(*requests: tuple[float, float, int, float], seconds: float = 10.0) -> Load:
     """Return a load of requests of (started, latency, status, Retry-After)."""

