@@ -30,7 +30,7 @@ demo: install                  ## fine-tune, prove, package and serve the BBC ne
 
 test: .venv/.dev               ## every test, on all cores; PYTEST: more of pytest's options, or the tests to run
 	$(BIN)/pytest -m 'not alone' $(WORKERS) $(PYTEST) || [ $$? = 5 ]
-	$(BIN)/pytest -m alone $(PYTEST) || [ $$? = 5 ]
+	$(BIN)/pytest -m alone $(PYTEST) $(shell grep -rl --include='test_*.py' 'mark[.]alone' tests) || [ $$? = 5 ]
 
 check: .venv/.dev              ## ruff, mypy, import law
 	$(BIN)/ruff check .

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, serving
-from hypothesis import settings
 from programs import require
+from properties import load_profile
 from shared import adopt, adopt_run, build_bento, once, place_of, run_in, run_recipe, store_handmade
 from tiny import make_model, sentences, tagged, write_csv, write_recipe, write_tagged
 from tiny_images import image_recipe, make_image_model, write_images
@@ -21,13 +21,13 @@ K8S = HERE.parent / "k8s"
 # BentoML reads this when it is first imported: the tests never touch the user's stores.
 _HOME = tempfile.mkdtemp(prefix="bentune-tests-")
 os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "true", "HF_HOME": f"{_HOME}/hf"}
-# Threads that spin while they wait make two processes on two cores ten times slower than one.
+# Threads that spin while they wait make two processes on two cores ten times slower than one. Where processes share the
+# cores, a second thread in each is of no use.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-# In CI the same examples each time, and enough to catch a mistake in a property; at home others on every run.
-settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True, database=None)
-settings.register_profile("dev", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+load_profile()
 
 
 # Modules that take longest, the longest first: so no worker is left alone with one of them at the end. The training

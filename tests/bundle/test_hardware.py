@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from pydantic import ValidationError
 
 from bentune.bundle import hardware
@@ -257,7 +258,7 @@ def test_a_bad_byte_does_not_hide_the_rest(tmp_path: Path) -> None:
     assert hardware.isa_flags(root) == ("avx2",)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, fixtures=True)
 @given(
     membership=st.binary(max_size=60) | st.text(alphabet="01:/.,cpu\0\n", max_size=40).map(str.encode),
     limit=st.binary(max_size=30) | st.text(alphabet="0123456789 max-\n", max_size=30).map(str.encode),

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from bentune.bundle import manifest as contract
 from bentune.bundle.baseline import Baseline, Binned, Histogram
@@ -159,7 +160,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 @given(st.dictionaries(TEXT, JSON, max_size=4), st.lists(TEXT, min_size=2, max_size=4), TEXT)
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(50, fixtures=True)
 def test_any_manifest_comes_back_equal(
     tmp_path_factory: pytest.TempPathFactory, method: dict[str, Any], labels: list[str], source: str
 ) -> None:
@@ -172,7 +173,7 @@ def test_any_manifest_comes_back_equal(
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_changed_byte_in_any_file_is_refused_and_the_file_named(shared_root: Path, data: st.DataObject) -> None:
     files = sorted(path for path in shared_root.rglob("*") if path.is_file())
     assert shared_root / "manifest.json" in files
@@ -192,7 +193,7 @@ def test_a_changed_byte_in_any_file_is_refused_and_the_file_named(shared_root: P
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_a_file_that_was_cut_or_grew_is_refused_and_named(shared_root: Path, data: st.DataObject) -> None:
     file = data.draw(st.sampled_from(sorted(path for path in shared_root.rglob("*") if path.is_file())))
     content = file.read_bytes()

@@ -7,8 +7,9 @@ from pathlib import Path
 from string import Template
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.rows import MAX_ROW_BYTES, Row, columns, read_rows, text_of
@@ -290,7 +291,7 @@ def tables(draw: st.DrawFn) -> list[list[str]]:
     return [header, *draw(st.lists(row, min_size=1, max_size=6))]
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(table=tables(), tabs=st.booleans(), bom=st.booleans(), quote_all=st.booleans())
 def test_what_the_csv_module_writes_comes_back_equal(
     tmp_path_factory: pytest.TempPathFactory, table: list[list[str]], tabs: bool, bom: bool, quote_all: bool

@@ -2,18 +2,16 @@
 
 import json
 import os
-import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import bentoml
 import httpx
 import pytest
 from podman import Container, run
+from shared import build_bento, store_handmade
 
 Start = Callable[..., AbstractContextManager[Container]]
 
@@ -132,22 +130,20 @@ def test_buildah_builds_the_same(image: str, build: Callable[..., str], start: S
 
 
 def test_another_version_ships_its_weights_and_little_else(
-    image: str, build: Callable[..., str], tiny_recipe: Path, tiny_run: Path, tmp_path: Path
+    image: str, build: Callable[..., str], tmp_path: Path
 ) -> None:
     """Layers of packages and the system are the same ones, so that a node has them."""
-    shutil.copytree(tiny_run.parent.parent, tmp_path / "runs")
-    command = [sys.executable, "-m", "bentune", "package", str(tiny_recipe), "--runs", str(tmp_path / "runs")]
-    run(*command, "--force")
-    [artifacts] = (tmp_path / "runs").rglob("artifacts.json")
-    other = json.loads(artifacts.read_text())
-    second = build(other["bento"])
+    other = store_handmade("other")
+    tag = f"other:{other.name}"
+    build_bento(tag, tmp_path)
+    second = build(tag)
     first_layers, second_layers = (
         json.loads(run("podman", "inspect", name).stdout)[0]["RootFS"]["Layers"] for name in (image, second)
     )
     assert second_layers[:-2] == first_layers[:-2], "the base, the folders, the packages"
     assert not set(second_layers[-2:]) & set(first_layers[-2:]), "the Bento, and the model"
     new = sum(layer_bytes(second)[-2:])
-    model = sum(file.stat().st_size for file in Path(bentoml.models.get(other["model"]).path).rglob("*"))
+    model = sum(file.stat().st_size for file in other.rglob("*"))
     assert new < model + 1_000_000
     assert sum(layer_bytes(second)) < 420_000_000 + new
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from pydantic import ValidationError
 from sklearn.metrics import (
     accuracy_score,
@@ -58,7 +59,7 @@ def intervals(result: Classification) -> list[Interval]:
     return [result.accuracy, result.macro_f1, result.micro_f1, result.mcc, *areas, *of_classes, *filter(None, errors)]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     seed=st.integers(0, 2**32),
     rows=st.integers(1, 60),

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -29,7 +30,7 @@ def sample(seed: int, rows: int, labels: int) -> tuple[Any, Any]:
     return np.round(rng.normal(-0.5 + gold, 1.5), 1).astype(np.float32), gold
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 40), labels=st.integers(2, 5))
 def test_values_are_those_of_scikit_learn(seed: int, rows: int, labels: int) -> None:
     logits, gold = sample(seed, rows, labels)

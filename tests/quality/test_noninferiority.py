@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from properties import examples
 from scipy import stats
 from scipy.optimize import minimize_scalar
 from statsmodels.stats.proportion import proportion_confint
@@ -54,7 +55,7 @@ def test_the_published_interval_of_a_textbook() -> None:
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 400), st.floats(-0.3, 0.3))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_the_statistic_is_that_of_the_restricted_likelihood(gained: int, lost: int, same: int, d: float) -> None:
     rows = gained + lost + same
     if rows < 5 or abs(d) < 1e-3:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scipy.stats import spearmanr, ttest_rel
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
@@ -123,7 +124,7 @@ def test_a_model_that_lost_the_margin_seldom_passes_and_an_equal_one_does_with_t
     assert 0.65 <= promoted / 300 <= 0.95
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.integers(1, 3), st.booleans())
 def test_few_rows_and_equal_models_say_little(count: int, zero: bool) -> None:
     errors = np.zeros(count) if zero else np.ones(count)

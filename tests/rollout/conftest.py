@@ -47,8 +47,12 @@ class Releasing:
 def direct_reads(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read from the stand-in cluster without the program, which takes 60 ms for each of a test's hundred reads.
 
-    Everything else is kubectl's; tests/rollout/release/test_release.py and tests/commands read with it, too.
+    Rendering, applying and patching are kubectl's. Some tests of tests/rollout/release/test_release.py, and those of
+    tests/commands, also read with it.
     """
+    monkeypatch.setattr(Kubectl, "where", lambda _: ("test", "default"))
+    monkeypatch.setattr(Kubectl, "answers", lambda _: True)
+    monkeypatch.setattr(Kubectl, "diff", lambda *_: None)
     monkeypatch.setattr(Kubectl, "get", lambda _, kind, name: cluster.read(kind, name))
     monkeypatch.setattr(Kubectl, "having", lambda _, kind, labels: cluster.read(kind, labels=labels)["items"])
 

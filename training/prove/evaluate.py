@@ -14,7 +14,7 @@ from bentune.quality.groups import by_column
 from bentune.quality.quality import Quality, Report
 from bentune.quality.registry import quality_of
 from training.pipeline.layout import CalibrateFiles, DataFiles, EvaluateFiles, TrainFiles
-from training.pipeline.results import CalibrateResult, EvaluateResult, Temperature
+from training.pipeline.results import EvaluateResult, Temperature
 from training.pipeline.stage import Context
 from training.prove.evaluation import EXCERPT, SMALL, Changed, Compressed, Evaluation, Mistake, Scaled, Slice
 from training.prove.evaluation_table import changed_table, metrics_table, slices_table
@@ -91,7 +91,10 @@ def run(context: Context) -> EvaluateResult:
 
 
 def _temperature(context: Context) -> Temperature | None:
-    return context.result(CalibrateResult) if context.has(CalibrateFiles) else None
+    """Read the temperature that `verify` proves, from its file and not from the stage's record."""
+    if not context.has(CalibrateFiles):
+        return None
+    return Temperature.model_validate_json(context.files(CalibrateFiles).temperature.read_bytes())
 
 
 @dataclass(frozen=True, slots=True)

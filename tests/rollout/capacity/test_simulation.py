@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from measured import CEILING, capacity, knee_of
+from properties import examples
 
 from rollout.capacity.autoscaler import SYNC_S, Autoscaler, MetricTarget, Scaling
 from rollout.capacity.fleet import BUSY, QUEUE, Habits
@@ -61,7 +62,7 @@ def test_above_the_ceiling_the_rest_is_refused() -> None:
     assert series.latency_ms[-1] == pytest.approx(5000 + 48, rel=0.01)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     points=st.lists(st.tuples(st.floats(1, 300), st.floats(0, 2000)), min_size=2, max_size=8),
     least=st.integers(1, 5),

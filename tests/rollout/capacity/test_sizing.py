@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from measured import capacity, knee_of
+from properties import examples
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import write_json
@@ -80,7 +81,7 @@ def test_the_most_pods_hold_what_the_start_up_left_waiting() -> None:
     assert quick.scaling.max_replicas > quick.replicas_at_peak
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     peak=st.floats(1, 20_000),
     headroom=st.floats(0.1, 0.9),

@@ -164,7 +164,6 @@ def test_a_forced_release_says_why(
     assert [line.reason for line in read(options.record)] == ["a legal deadline"]
 
 
-@pytest.mark.usefixtures("direct_reads")
 def test_a_dry_run_changes_nothing(cluster: Cluster, overlay: Path, promoted: Bundle, options: ReleaseOptions) -> None:
     deployed(cluster, overlay)
     before, files = cluster.image(), {path: path.read_bytes() for path in overlay.iterdir()}

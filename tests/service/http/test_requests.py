@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from properties import examples
 from starlette.requests import Request
 
 from bentune.bundle.errors import ClientGone, InvalidRequest, RequestError, TooLarge
@@ -195,7 +196,7 @@ FIELDS = ["inputs", "truncate", "raw_scores", "top_k"]
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), anything, max_size=4), st.booleans())
-@settings(max_examples=400)
+@examples(400)
 def test_whatever_is_in_the_fields_the_answer_names_one_and_repeats_none(content: dict[str, Any], pairs: bool) -> None:
     sent = json.dumps(content).encode()
     found, refused = attempt(lambda: rows_of(parse(sent), pairs=pairs, max_inputs=3))
@@ -212,7 +213,7 @@ def test_whatever_is_in_the_fields_the_answer_names_one_and_repeats_none(content
 @given(
     st.binary(max_size=60) | st.binary(max_size=20).map(lambda junk: b'{"inputs": "' + junk + SECRET.encode() + junk)
 )
-@settings(max_examples=300)
+@examples(300)
 def test_no_bytes_raise_anything_else(sent: bytes) -> None:
     found, refused = attempt(lambda: parse(sent))
     assert isinstance(found, PredictRequest) or SECRET not in refused

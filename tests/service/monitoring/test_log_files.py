@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from bentune.bundle.lock import try_lock
 from service.monitoring.log_files import FILES, LogFiles, log_files
@@ -35,7 +36,7 @@ def test_lines_come_back_in_order_from_a_file_of_mode_600(tmp_path: Path) -> Non
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=80))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_the_bound_holds_after_every_line_and_the_newest_lines_stay(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
 ) -> None:

@@ -13,8 +13,9 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from bentune.bundle.errors import DeadlineExceeded, InferenceFailed, Overloaded, ShuttingDown, TooLarge
 from service.scheduling.batch import BatchShape
@@ -792,7 +793,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(steps, shapes, st.integers(1, 3), st.booleans())
 def test_every_item_is_computed_at_most_once_and_every_submission_gets_its_own_answer(
     steps: list[tuple[str, Any, int]], shape: BatchShape, slots: int, wide: bool

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 from bentune.bundle.errors import BundleError, TooLarge
@@ -71,7 +72,7 @@ texts = st.text(min_size=1, max_size=60) | st.lists(st.sampled_from(PIECES), min
 
 
 @given(text=texts, pair=st.none() | texts, side=st.sampled_from(["right", "left"]), data=st.data())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_ids_are_the_hugging_face_tokenizers(
     reference: Any, text: str, pair: str | None, side: str, data: st.DataObject
 ) -> None:

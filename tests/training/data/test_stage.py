@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from hub_repository import write_hub
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from properties import examples
 from tiny import Quiet
 
 from bentune.bundle.errors import InputError
@@ -127,7 +128,7 @@ def test_the_split_follows_from_the_seed(tmp_path: Path) -> None:
 TEXTS = st.sampled_from(["red", "Red", " red ", "blue", "BLUE", "green", "pink", "a b", "a  b", "é", "teal", "x y z"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, fixtures=True)
 @given(
     rows=st.lists(st.tuples(TEXTS, st.sampled_from(["1", "2"])), max_size=12),
     order=st.randoms(use_true_random=False),
@@ -163,7 +164,7 @@ def test_nothing_depends_on_the_order_of_the_rows(
     assert sum(map(len, sides)) == len(set().union(*sides))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, fixtures=True)
 @given(
     rows=st.lists(st.tuples(TEXTS, st.sampled_from(["1", "2"]), st.integers(0, 5)), max_size=12),
     cuts=st.lists(st.integers(0, 36), min_size=1, max_size=3),

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from bentune.bundle.plan import CPU, FP32, OPENVINO, Check, Entry
 from service.engine.runtime import Runtime
@@ -223,7 +224,7 @@ OTHERS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.booleans(), OTHERS, st.integers(1, 48), st.randoms(use_true_random=False))
 def test_what_holds_for_every_search(alone: bool, others: list[Check], cores: int, random: Any) -> None:
     checks = [check(FP32, alone=alone, label_flips=0), *others]

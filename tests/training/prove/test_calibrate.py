@@ -20,6 +20,7 @@ from bentune.bundle.plan import CPU, FP32, scores_key
 from bentune.bundle.targets.one_label import softmax
 from training.pipeline.pipeline import run_stage
 from training.pipeline.run_dir import RunDir
+from training.prove import evaluate
 from training.prove.evaluation import Evaluation
 from training.prove.temperature import Temperature
 from training.recipe.file import load_recipe
@@ -137,6 +138,22 @@ def test_damage_is_blamed_on_calibration(damage: Callable[[Path], None], copy: P
     answer = ask("verify", calibrated_recipe, "--runs", copy.parent.parent, "--json")
     assert (answer.code, answer.json["gate"]) == (1, "calibrate")
     assert "the hop `calibrate`" in answer.json["error"]
+
+
+def test_what_is_evaluated_is_the_temperature_that_the_hop_proves(
+    calibrated_run: Path, calibrated_recipe: Path, copy: Path, context: Callable[..., Any]
+) -> None:
+    """The stage's record says the same, and nothing would notice it if that were changed."""
+    record = json.loads((copy / "calibrate/stage.json").read_text())
+    record["summary"]["temperature"] = 1.2
+    (copy / "calibrate/stage.json").write_text(json.dumps(record))
+    asked = context(
+        load_recipe(calibrated_recipe).recipe, **{name: copy / name for name in ("data", "train", "calibrate")}
+    )
+    evaluate.run(asked)
+    found = Evaluation.model_validate_json((asked.work / "evaluation.json").read_bytes())
+    assert found.temperature is not None
+    assert found.temperature.temperature == temperature_of(calibrated_run).temperature != 1.2
 
 
 def test_without_it_the_chain_is_as_it_was(copy: Path, calibrated_recipe: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from bentune.bundle.seen_rows import row_key
 from training.data.duplicates.near import NO_ROW, PERMUTATIONS, Near, _banding, find_near, sketch, words_of
@@ -131,7 +132,7 @@ def test_thousands_of_copies_of_one_template_cost_no_more_than_others(tmp_path: 
 TEXT = st.lists(st.sampled_from("red blue green pink teal grey".split()), min_size=1, max_size=7).map(" ".join)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, fixtures=True)
 @given(rows=st.lists(st.tuples(TEXT, st.sampled_from("ab")), min_size=1, max_size=14), threshold=st.just(1.0))
 def test_at_a_threshold_of_one_it_is_the_same_set_of_shingles(
     rows: list[tuple[str, str]], threshold: float, tmp_path: Path

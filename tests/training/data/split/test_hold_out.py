@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from bentune.bundle.errors import InputError
 from training.data.reading.pool import Pool, PoolRows
@@ -37,7 +38,7 @@ def part_of(
     return PoolRows(pool, np.arange(count))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=2, max_size=60),
     share=st.floats(0.05, 0.95),
@@ -79,7 +80,7 @@ def test_of_two_large_groups_the_smaller_is_held_out() -> None:
     assert hold_out(part, 0.2, SplitSettings(group="customer"), 0, "here")[1].rows.tolist() == [6, 7, 8, 9]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(times=st.lists(st.integers(0, 20), min_size=1, max_size=40), share=st.floats(0.05, 0.9))
 def test_no_row_that_stays_is_newer_than_one_held_out(times: list[int], share: float) -> None:
     chosen = newest(part_of([0] * len(times), times=[float(time) for time in times]), share)

@@ -12,8 +12,9 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from tiny import Quiet
 
 from bentune.bundle.errors import InputError
@@ -130,7 +131,7 @@ GENERATIONS = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30, ci=8)
 @given(
     growth=GENERATIONS,
     order=st.randoms(use_true_random=False),
@@ -355,7 +356,7 @@ def long_text(number: int, form: str) -> str:
 COPIES = st.lists(st.tuples(st.integers(85, 115), st.sampled_from(["as it is", "points", "upper", "one"])), max_size=30)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25, ci=8)
 @given(growth=st.lists(COPIES, min_size=1, max_size=3), order=st.randoms(use_true_random=False))
 def test_near_duplicates_move_no_row_and_none_is_trained_on_beside_one_that_is_held_out(
     growth: list[list[tuple[int, str]]], order: random.Random
@@ -456,7 +457,7 @@ def of_customers(first: int, count: int, customers: Sequence[int]) -> list[dict[
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25, ci=8)
 @given(
     growth=st.lists(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 30)), max_size=30), min_size=1, max_size=3),
     order=st.randoms(use_true_random=False),

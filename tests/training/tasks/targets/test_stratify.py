@@ -1,14 +1,15 @@
 """Iterative stratification: each label has its share, whatever goes with it."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from properties import examples
 
 from training.tasks.targets.stratify import stratified
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     marks=hnp.arrays(np.bool_, st.tuples(st.integers(1, 60), st.integers(1, 6))),
     share=st.floats(0.05, 0.5),
