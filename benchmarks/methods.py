@@ -25,7 +25,7 @@ VARIANTS = {
 }
 LOADED = (
     "import sys; from pathlib import Path; import training.train.stage; "
-    "from training.tasks.base import load_base, quiet; "
+    "from training.tasks.base.load import load_base, quiet; "
     "from training.recipe.file import load_recipe; quiet(); load_base(load_recipe(Path(sys.argv[1])).recipe, 'ab')"
 )
 

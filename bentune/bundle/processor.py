@@ -14,7 +14,10 @@ Channels = tuple[float, float, float]
 
 
 class ProcessorSettings(Frozen):
-    """Padding and truncation of texts, which tokenizer.json leaves open."""
+    """Padding and truncation of texts, which tokenizer.json leaves open.
+
+    `split_special_tokens`: a special token that stands in a text is read as its letters.
+    """
 
     files: ClassVar = ("processor/tokenizer.json",)
     """Other files of the bundle that the processor is read from."""
@@ -23,6 +26,7 @@ class ProcessorSettings(Frozen):
     pad_type_id: int = Field(default=0, ge=0)
     padding_side: Literal["left", "right"] = "right"
     truncation_side: Literal["left", "right"] = "right"
+    split_special_tokens: bool = False
 
 
 class ImageSettings(Frozen):

@@ -49,6 +49,7 @@ class TextTokenizer:
         for tokenizer in (self._whole, self._cut):
             tokenizer.no_padding()
             tokenizer.no_truncation()
+            tokenizer.encode_special_tokens = settings.split_special_tokens
         special = self._cut.num_special_tokens_to_add(is_pair=False)
         if max_tokens <= special:  # it would then cut nothing, without a word
             raise BundleError(f"{tokenizer_file} adds {special} special tokens to a text, max_tokens is {max_tokens}")

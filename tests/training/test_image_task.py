@@ -25,7 +25,7 @@ from training.recipe.file import load_recipe
 from training.report.facts import facts_of
 from training.report.model_card import model_card
 from training.report.page import page_of
-from training.tasks.classifier import load_classifier, loads
+from training.tasks.base.classifier import load_classifier, loads
 from training.tasks.logits import torch_logits
 from training.tasks.registry import TASKS
 from training.tasks.rows import read_rows

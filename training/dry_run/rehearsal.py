@@ -25,7 +25,7 @@ from training.pipeline.follow import Silent
 from training.pipeline.stage import Context, Reporter
 from training.plan.contention import CpuClocks, contention
 from training.recipe.recipe import Recipe
-from training.tasks.base import load_base
+from training.tasks.base.load import load_base
 from training.tasks.text.tokenized import lengths_of
 from training.train.compress.distillation import ANSWERS
 from training.train.compress.pruning import CHECKPOINTS as PRUNED_CHECKPOINTS

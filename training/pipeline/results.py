@@ -242,7 +242,10 @@ class Pruned(Shrunk):
 
 
 class TrainStart(Frozen):
-    """The start of a training. `base` is the base model, or the parent's tag after a warm start."""
+    """The start of a training. `base` is the base model, or the parent's tag after a warm start.
+
+    `head` says which labels a base model that was a classifier already shares with the data.
+    """
 
     base: str
     base_sha256: str
@@ -252,6 +255,7 @@ class TrainStart(Frozen):
     learning_rate: float
     hardware: Hardware
     teacher: DistilledFrom | None = None
+    head: str = ""
 
 
 class TrainResult(TrainStart, Result):

@@ -31,7 +31,7 @@ from training.plan.search import search, steps
 from training.plan.speed import RowTraffic, measure
 from training.prove.exported import encoded, served_task
 from training.prove.golden import rounded
-from training.tasks.base import quiet
+from training.tasks.base.load import quiet
 from training.tasks.rows import RowFile, Rows, open_rows
 from training.tasks.saved import target_in
 

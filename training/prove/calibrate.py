@@ -9,8 +9,8 @@ from training.pipeline.layout import CalibrateFiles, DataFiles, MergeFiles
 from training.pipeline.results import CalibrateResult, Temperature
 from training.pipeline.stage import Context
 from training.prove.temperature import fit_temperature, fold
-from training.tasks.base import quiet
-from training.tasks.classifier import load_classifier
+from training.tasks.base.classifier import load_classifier
+from training.tasks.base.load import quiet
 from training.tasks.logits import one_batch, torch_logits
 from training.tasks.registry import target_of
 from training.tasks.rows import read_rows

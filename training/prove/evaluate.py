@@ -19,7 +19,7 @@ from training.pipeline.stage import Context
 from training.prove.evaluation import EXCERPT, SMALL, Changed, Compressed, Evaluation, Mistake, Scaled, Slice
 from training.prove.evaluation_table import changed_table, metrics_table, slices_table
 from training.prove.larger import larger_models
-from training.tasks.base import quiet
+from training.tasks.base.load import quiet
 from training.tasks.logits import logits_of
 from training.tasks.registry import task_of
 from training.tasks.rows import Carried, Rows, read_carried, read_rows

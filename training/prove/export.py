@@ -12,7 +12,7 @@ from bentune.bundle.files import sha256_file
 from training.pipeline.layout import ExportFiles
 from training.pipeline.results import ExportResult
 from training.pipeline.stage import Context
-from training.tasks.base import quiet
+from training.tasks.base.load import quiet
 from training.tasks.registry import task_of
 from training.tasks.saved import finished, processor_in
 

@@ -7,7 +7,7 @@ from bentune.bundle.files import sha256_file
 from training.pipeline.layout import MergeFiles, TrainFiles
 from training.pipeline.results import MergeResult
 from training.pipeline.stage import Context
-from training.tasks.base import quiet
+from training.tasks.base.load import quiet
 from training.tasks.saved import labels_of, tokenizer_of
 from training.train.methods import merge_tuned
 

@@ -1,6 +1,6 @@
 """Parity chain: comparison of each point with the one before, and the problems found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +16,17 @@ if TYPE_CHECKING:  # the report reads hops, and must not import torch
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Results of one point of the chain: logits, float32 [rows, labels], and the token ids that it used."""
+    """Results of one point of the chain: logits, float32 [rows, labels], and the token ids that it used.
+
+    `probe_ids` are those of the task's probes, texts that are in no row.
+    """
 
     name: str
     logits: "Logits"
     token_ids: list[list[int]]
     labels: list[str]
     tokenizer_digest: str
+    probe_ids: list[list[int]] = field(default_factory=list)
 
 
 class Hop(Frozen):
@@ -76,6 +80,12 @@ def compare(hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed
         problems.append(f"the label map changed from {before.labels} to {after.labels}")
     if other_tokens:
         problems.append(f"the tokenizer gives other tokens for {other_tokens} of {len(before.token_ids)} rows")
+    elif before.probe_ids != after.probe_ids:
+        other = sum(a != b for a, b in zip(before.probe_ids, after.probe_ids, strict=True))
+        problems.append(
+            f"the tokenizer gives other tokens for {other} of {len(after.probe_ids)} made-up texts with blanks, line "
+            "ends, accents or special tokens, though these rows have the same"
+        )
     elif before.tokenizer_digest != after.tokenizer_digest:
         problems.append("the tokenizer has changed, though these rows have the same tokens")
     # Negated, so that a NaN is out of bounds too.

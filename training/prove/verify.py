@@ -28,9 +28,9 @@ from training.prove.exported import encoded, ids_of, served_task
 from training.prove.golden import golden_rows
 from training.prove.parity import Hop, Parity, Stop, compare, hop_table
 from training.recipe.recipe import Recipe
-from training.tasks.base import quiet
-from training.tasks.classifier import load_classifier
-from training.tasks.logits import torch_logits
+from training.tasks.base.classifier import load_classifier
+from training.tasks.base.load import quiet
+from training.tasks.logits import token_ids, torch_logits
 from training.tasks.registry import task_of
 from training.tasks.rows import Rows, open_rows
 from training.tasks.saved import config_labels, labels_of, processor_in, target_in, tokenizer_of
@@ -53,22 +53,25 @@ def run(context: Context) -> VerifyResult:
     exported = context.files(ExportFiles).directory
     points = 5 if context.has(CalibrateFiles) else 4
     with context.report.task("verifying", points * len(rows)) as advance:
-        trained = _trained(recipe, context.files(TrainFiles).directory, rows, advance)
+        directory = context.files(TrainFiles).directory
+        probes = task_of(recipe).probes(tokenizer_of(directory))
+        trained = _trained(recipe, directory, rows, probes, advance)
         with _blamed_on("merge"):
-            merged = finished = _saved("merged", recipe, context.files(MergeFiles).model, rows, advance)
+            merged = finished = _saved("merged", recipe, context.files(MergeFiles).model, rows, probes, advance)
         bounds, hops = recipe.verify, list[Hop]()
         judged = partial(compare, flips_allowed=bounds.label_flips, target=target)
         hops.append(judged("merge", trained, merged, bounds.merge_tolerance))
         if context.has(CalibrateFiles):
             with _blamed_on("calibrate"):
                 divided = _divided(merged, context.files(CalibrateFiles).temperature)
-                finished = _saved("calibrated", recipe, context.files(CalibrateFiles).model, rows, advance)
+                calibrated = context.files(CalibrateFiles).model
+                finished = _saved("calibrated", recipe, calibrated, rows, probes, advance)
             hops.append(judged("calibrate", divided, finished, bounds.calibrate_tolerance))
         with _blamed_on("export"):
             predictor = served(exported, recipe, target)
-            alone = _onnx("fp32 ONNX", predictor, recipe, exported, rows, advance, token_budget=1)
+            alone = _onnx("fp32 ONNX", predictor, recipe, exported, rows, probes, advance, token_budget=1)
         with _blamed_on("batch"):
-            batched = _onnx("fp32 ONNX in batches", predictor, recipe, exported, rows, advance, BATCH_TOKENS)
+            batched = _onnx("fp32 ONNX in batches", predictor, recipe, exported, rows, probes, advance, BATCH_TOKENS)
     hops.append(judged("export", finished, alone, bounds.export_tolerance))
     hops.append(judged("batch", alone, batched, bounds.batch_tolerance))
     write_json(files.parity, Parity(rows=len(rows), hops=hops))
@@ -100,16 +103,20 @@ def _blamed_on(hop: str) -> Iterator[None]:
         ) from error
 
 
-def _trained(recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
+def _trained(recipe: Recipe, directory: Path, rows: Rows, probes: list[str], advance: Callable[[int], None]) -> Stop:
     labels, tokenizer = labels_of(directory), tokenizer_of(directory)
     logits, ids = torch_logits(load_tuned(recipe, labels, directory), tokenizer, rows, recipe.max_tokens, advance)
-    return Stop("trained", logits, ids, labels, task_of(recipe).digest(tokenizer))
+    digest, read = task_of(recipe).digest(tokenizer), token_ids(tokenizer, probes, recipe.max_tokens)
+    return Stop("trained", logits, ids, labels, digest, read)
 
 
-def _saved(name: str, recipe: Recipe, directory: Path, rows: Rows, advance: Callable[[int], None]) -> Stop:
+def _saved(
+    name: str, recipe: Recipe, directory: Path, rows: Rows, probes: list[str], advance: Callable[[int], None]
+) -> Stop:
     model, tokenizer = load_classifier(directory), processor_in(directory)
     logits, ids = torch_logits(model, tokenizer, rows, recipe.max_tokens, advance)
-    return Stop(name, logits, ids, config_labels(directory), task_of(recipe).digest(tokenizer))
+    digest, read = task_of(recipe).digest(tokenizer), token_ids(tokenizer, probes, recipe.max_tokens)
+    return Stop(name, logits, ids, config_labels(directory), digest, read)
 
 
 def _divided(merged: Stop, file: Path) -> Stop:
@@ -123,10 +130,12 @@ def _onnx(
     recipe: Recipe,
     exported: Path,
     rows: Rows,
+    probes: list[str],
     advance: Callable[[int], None],
     token_budget: int,
 ) -> Stop:
-    tokens = encoded(rows, predictor.task.encoder)
+    encoder = predictor.task.encoder
+    tokens = encoded(rows, encoder)
     parts: list[Logits] = []
     order: list[int] = []
     for batch in batches_by_length([len(row) for row in tokens], token_budget):
@@ -134,4 +143,5 @@ def _onnx(
         order += batch
         advance(len(batch))
     logits = np.concatenate(parts)[np.argsort(order)]
-    return Stop(name, logits, ids_of(tokens), config_labels(exported), task_of(recipe).exported_digest(exported))
+    read = ids_of([encoder.encode(text, None, truncate=True) for text in probes])
+    return Stop(name, logits, ids_of(tokens), config_labels(exported), task_of(recipe).exported_digest(exported), read)

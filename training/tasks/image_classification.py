@@ -80,7 +80,7 @@ class ImageClassification(Task):
 
     def processor(self, recipe: "Recipe") -> "Processor":
         """Load the image processor."""
-        from training.tasks.base import load_image_processor
+        from training.tasks.base.load import load_image_processor
 
         return load_image_processor(recipe)
 

@@ -46,6 +46,14 @@ def torch_logits(
     return result, ids
 
 
+def token_ids(processor: Processor, texts: list[str], max_tokens: int) -> list[list[int]]:
+    """Tokenize texts, each truncated to `max_tokens`; empty for an image processor, which reads no texts."""
+    if isinstance(processor, ImageProcessor) or not texts:
+        return []
+    ids: list[list[int]] = processor(texts, truncation=True, max_length=max_tokens)["input_ids"]
+    return ids
+
+
 def one_batch(processor: Processor, rows: Rows, max_tokens: int) -> dict[str, torch.Tensor]:
     """Build the model's inputs for rows of one length."""
     if isinstance(processor, ImageProcessor):

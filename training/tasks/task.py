@@ -100,6 +100,11 @@ class Task(ABC):
     def limits(self, exported: Path, max_tokens: int) -> Limits:
         """Return what one input of the exported model may be."""
 
+    def probes(self, processor: Any) -> list[str]:
+        """Return texts that tell two tokenizers apart; none where inputs are no texts."""
+        del processor
+        return []
+
     @abstractmethod
     def digest(self, processor: Any) -> str:
         """Return the sha256 that stands for a processor."""

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from training.tasks.rows import Rows
 
 ROWS_AT_ONCE = 1000
+PROBES = (
+    *("a", "  blanks before and after  ", "lines\n\nand\ttabs\r\n", "CAPITALS and small", "it's 3.50, isn't it ?"),
+    *(
+        "\uff26\uff35\uff2c\uff2c width \uff11\uff12",
+        "e\u0301 and \u00e9",
+        "a\u00a0no-break\u200bblank",
+        "\u4f60\u597d\u3002\u3053\u3093",
+    ),
+)
 
 
 class TextTask(Task):
@@ -62,7 +71,7 @@ class TextTask(Task):
 
     def processor(self, recipe: "Recipe") -> "Processor":
         """Load the tokenizer."""
-        from training.tasks.base import load_tokenizer
+        from training.tasks.base.load import load_tokenizer
 
         return load_tokenizer(recipe)
 
@@ -91,6 +100,7 @@ class TextTask(Task):
             pad_type_id=processor.pad_token_type_id,
             padding_side=processor.padding_side,
             truncation_side=processor.truncation_side,
+            split_special_tokens=processor.split_special_tokens,
         )
         write_json(ExportFiles(directory).settings, settings)
 
@@ -98,6 +108,14 @@ class TextTask(Task):
         """Return the most tokens."""
         del exported
         return Limits(max_tokens=max_tokens)
+
+    def probes(self, processor: "PreTrainedTokenizerBase") -> list[str]:
+        """Return texts such as clean rows are not.
+
+        They have blanks, line ends, widths, accents or special tokens, and one is too long.
+        """
+        special = [f"{token} before and after{token}" for token in processor.all_special_tokens]
+        return [*PROBES, *special, " ".join(PROBES * 200)]
 
     def digest(self, processor: "PreTrainedTokenizerBase") -> str:
         """Return the digest of the tokenizer."""

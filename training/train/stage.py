@@ -20,7 +20,7 @@ from training.pipeline.results import DistilledFrom, Parameters, TrainResult, Tr
 from training.pipeline.stage import Context, Reporter
 from training.pipeline.workers import place, team
 from training.recipe.recipe import Recipe
-from training.tasks.base import base_digest, load_base, quiet
+from training.tasks.base.load import base_digest, load_base, quiet
 from training.tasks.image.rows import ImageRows
 from training.tasks.logits import Processor
 from training.tasks.registry import task_of
@@ -122,6 +122,8 @@ def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs
     digest = base_digest(start, base.model)
     used = UsedBase(source=recipe.model, sha256=digest, warm_start=start.model if recipe.warm else None)
     write_json(TrainFiles(work).base, used.model_dump(exclude_none=True))
+    if base.head:
+        context.report.say(base.head)
     require_prunable(base.model, recipe)
     model = prepare(base, recipe.method)
     parameters = count(model)
@@ -166,6 +168,8 @@ def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs
         learning_rate=recipe.learning_rate,
         hardware=training_hardware(),
     )
+    if base.head:
+        started = started.model_copy(update={"head": base.head})
     if teacher is not None:
         started = started.model_copy(update={"teacher": teacher})
     return TrainingInputs(model, tokenizer, labels, rows, validation, loss, started)

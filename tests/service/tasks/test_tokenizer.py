@@ -202,3 +202,12 @@ def test_padding_is_the_hugging_face_tokenizers(reference: Any, side: str) -> No
     feed = pad([ours.encode(text, truncate=True) for text in batch], processor)
     for name in ("input_ids", "attention_mask", "token_type_ids"):
         assert feed[name].tolist() == theirs[name]
+
+
+def test_special_tokens_in_a_text_are_split_where_training_split_them(reference: Any) -> None:
+    """tokenizer.json does not hold this: a text with the token's letters would be read as two texts."""
+    text = f"a cat {reference.sep_token} on a mat"
+    settings = settings_of(reference).model_copy(update={"split_special_tokens": True})
+    whole, split = (reference(text, split_special_tokens=one)["input_ids"] for one in (False, True))
+    assert TextTokenizer(file_of(reference), settings, 40).encode(text, None, truncate=True).ids == split != whole
+    assert TextTokenizer(file_of(reference), settings_of(reference), 40).encode(text, None, truncate=True).ids == whole

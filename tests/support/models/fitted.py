@@ -9,7 +9,7 @@ from datasets import Dataset
 from tiny import WORDS, Quiet, sentences
 
 from training.recipe.recipe import Recipe
-from training.tasks.base import load_base, load_tokenizer, quiet
+from training.tasks.base.load import load_base, load_tokenizer, quiet
 from training.tasks.registry import target_of
 from training.tasks.rows import Rows
 from training.train.fit.fit import Fitted, fit

@@ -18,7 +18,7 @@ from transformers import (
 
 from bentune.bundle.files import write_json
 from training.recipe.recipe import Recipe
-from training.tasks.base import base_digest, load_base
+from training.tasks.base.load import base_digest, load_base
 from training.train.methods import prepare, save_tuned
 
 LABELS = ["animal", "food", "tool"]

@@ -88,6 +88,13 @@ def test_rows_are_held_out_by_label(tmp_path: Path) -> None:
     ]
 
 
+def test_blanks_around_a_text_stay_as_the_service_gets_them(tmp_path: Path) -> None:
+    """Some tokenizers see them."""
+    rows = [(f"  {text}\n", label) for text, label in some(20)]
+    _, split = run(tmp_path / "work", recipe(write(tmp_path / "rows.csv", rows)))
+    assert sorted(text for part in split.values() for text, _ in part) == sorted(text for text, _ in rows)
+
+
 def test_what_was_seen_is_written_down_without_the_texts(tmp_path: Path) -> None:
     rows = some(100)
     spec = recipe(write(tmp_path / "rows.csv", rows), split={"test": 0.2, "validation": 0.2})

@@ -21,7 +21,7 @@ from training.prove.evaluate import JudgedRows
 from training.prove.evaluation import EXCERPT, SMALL, Evaluation
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
-from training.tasks.base import load_base
+from training.tasks.base.load import load_base
 from training.tasks.logits import torch_logits
 from training.tasks.rows import Carried, Rows, read_rows
 from training.tasks.saved import labels_of, tokenizer_of

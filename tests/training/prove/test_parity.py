@@ -21,6 +21,7 @@ BEFORE = Stop(
     [[1, 2], [3], [4]],
     ["bad", "good"],
     "tokenizer",
+    [[5], [6]],
 )
 
 
@@ -58,6 +59,11 @@ def test_differences_are_measured() -> None:
         (after(logits=shifted(0.25, -0.5, 0)), "the largest logit difference is 0.5, the tolerance 0.4"),
         (after(labels=["good", "bad"]), "the label map changed from ['bad', 'good'] to ['good', 'bad']"),
         (after(token_ids=[[1, 2], [9], [4]]), "the tokenizer gives other tokens for 1 of 3 rows"),
+        (
+            after(probe_ids=[[5], [7]]),
+            "the tokenizer gives other tokens for 1 of 2 made-up texts with blanks, line ends, accents or special "
+            "tokens, though these rows have the same",
+        ),
         (after(tokenizer_digest="other"), "the tokenizer has changed, though these rows have the same tokens"),
     ],
 )

@@ -130,6 +130,12 @@ def lower_nothing(tokenizer: Path) -> None:
             id="tokenizer settings at merge",
         ),
         pytest.param(
+            lambda run: change(run / "export/processor/settings.json", split_special_tokens=True),
+            "export",
+            "made-up texts with blanks",
+            id="special tokens that stand in a text",
+        ),
+        pytest.param(
             lambda run: change(run / "export/processor/settings.json", truncation_side="left"),
             "export",
             "other tokens",

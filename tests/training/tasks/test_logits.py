@@ -10,7 +10,7 @@ from tiny import sentences
 
 from training.recipe.recipe import Recipe
 from training.tasks import rows as stored
-from training.tasks.base import load_base, load_tokenizer
+from training.tasks.base.load import load_base, load_tokenizer
 from training.tasks.logits import logits_of, torch_logits
 from training.tasks.rows import Rows
 

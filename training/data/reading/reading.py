@@ -170,8 +170,9 @@ class _Reader:
     def _text(self, column: str, given: object, *, origin: str, tally: Tally) -> str:
         if not isinstance(given, str):
             raise _BadRow(f"column {column!r} is not a text ({type(given).__name__})")
-        text = given.strip()
-        if not text:
+        # Blanks around a text stay: the service does not take them off, and some tokenizers see them.
+        text = given
+        if not text.strip():
             raise _BadRow(f"column {column!r} is empty")
         if SURROGATE.search(text):
             raise _BadRow(f"column {column!r} holds half of a surrogate pair")
@@ -182,8 +183,7 @@ class _Reader:
         text, found = clean(text, rules)
         for rule, before, after in found:
             tally.changed(rule, origin, before, after, fixed=rules.fixes[rule])
-        text = text.strip()
-        if not text:
+        if not text.strip():
             raise _LeftOut(f"nothing is left of column {column!r} after cleaning")
         if rules.min_characters is not None and len(text) < rules.min_characters:
             raise _LeftOut(f"column {column!r} has fewer than {rules.min_characters} characters")

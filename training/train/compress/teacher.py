@@ -15,7 +15,7 @@ from service.engine.predictor import Predictor, Session, batches_by_length
 from service.tasks.registry import task_class
 from training.pipeline.fingerprints import TEACHER_KEY, teacher_bundle
 from training.recipe.recipe import Recipe
-from training.tasks.base import class_names, load_base, load_tokenizer
+from training.tasks.base.load import class_names, load_base, load_tokenizer
 from training.tasks.logits import torch_logits
 from training.tasks.rows import Rows
 

@@ -3,7 +3,7 @@
 import torch
 
 from bentune.bundle.errors import InputError
-from training.tasks.base import Base
+from training.tasks.base.load import Base
 from training.train.methods.partial import PartialTuning, train_only
 
 

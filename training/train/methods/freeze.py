@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from bentune.bundle.errors import InputError
 from training.recipe.method import FreezeMethod
-from training.tasks.base import Base
+from training.tasks.base.load import Base
 from training.train.methods.layers import layers_of, lowest
 from training.train.methods.partial import PartialTuning, train_only
 from training.train.methods.tuning import trained_whole, within

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from training.tasks.base import Base
-from training.tasks.classifier import load_classifier
+from training.tasks.base.classifier import load_classifier
+from training.tasks.base.load import Base
 from training.train.methods.tuning import LoadBase
 
 MODEL = "model"

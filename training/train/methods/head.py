@@ -2,7 +2,7 @@
 
 import torch
 
-from training.tasks.base import Base
+from training.tasks.base.load import Base
 from training.train.methods.partial import PartialTuning, train_only
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from bentune.bundle.errors import InputError
 from training.recipe.method import LoraMethod, QloraMethod
-from training.tasks.base import Base
+from training.tasks.base.load import Base
 from training.train.methods.tuning import LoadBase, trained_whole, within
 
 ADAPTER = "adapter"

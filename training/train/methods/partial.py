@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from bentune.bundle.errors import BentuneError
-from training.tasks.base import Base
+from training.tasks.base.load import Base
 from training.train.methods.tuning import LoadBase, trained_whole, within
 
 TUNED = Path("tuned/model.safetensors")

@@ -12,7 +12,7 @@ from bentune.bundle.files import Frozen
 from training.pipeline.layout import TrainFiles
 from training.recipe.method import BiasMethod, FreezeMethod, FullMethod, HeadMethod, LoraMethod, Method, QloraMethod
 from training.recipe.recipe import Recipe
-from training.tasks.base import Base, base_digest, load_base
+from training.tasks.base.load import Base, base_digest, load_base
 from training.train.methods.bias import Bias
 from training.train.methods.freeze import Freeze
 from training.train.methods.full import Full

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from training.tasks.base import Base
+from training.tasks.base.load import Base
 
 LoadBase = Callable[[], PreTrainedModel]
 

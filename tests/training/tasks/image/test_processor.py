@@ -19,7 +19,7 @@ from bentune.bundle.manifest import ImageLimits
 from bentune.bundle.processor import ImageSettings
 from service.tasks.images import data_url, pixel_values
 from training.recipe.recipe import Recipe
-from training.tasks.base import load_image_processor
+from training.tasks.base.load import load_image_processor
 from training.tasks.image.processor import ImageProcessor, patches, settings_of
 
 

@@ -12,7 +12,7 @@ from tiny_images import SIDES, make_image_model, picture, png
 from service.tasks.images import data_url
 from training.recipe.recipe import Recipe
 from training.recipe.train import AugmentSettings
-from training.tasks.base import load_base, load_image_processor
+from training.tasks.base.load import load_base, load_image_processor
 from training.tasks.image.processor import ImageProcessor
 from training.tasks.image.rows import ImageRows, collated
 from training.tasks.logits import one_batch, torch_logits

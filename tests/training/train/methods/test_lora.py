@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from tuning import LABELS, logits, make_family, make_masked, prepared, recipe, saved
 
 from bentune.bundle.errors import InputError
-from training.tasks.base import load_base
+from training.tasks.base.load import load_base
 from training.train.methods import ParameterCount, count, load_tuned
 
 HIDDEN, INTERMEDIATE, LAYERS = 32, 64, 2

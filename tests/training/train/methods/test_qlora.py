@@ -9,7 +9,7 @@ from bitsandbytes.nn.modules import Linear4bit
 from tuning import LABELS, disturb, logits, make_family, prepared, recipe, saved, trained_names
 
 from bentune.bundle.errors import InputError
-from training.tasks.base import load_base
+from training.tasks.base.load import load_base
 from training.train.methods import count, load_tuned, merge_tuned
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tuning import LABELS, make_masked, prepared, recipe
 
-from training.tasks.base import load_base
+from training.tasks.base.load import load_base
 from training.train.methods import ParameterCount, count
 from training.train.methods.tuning import trained_whole, within
 

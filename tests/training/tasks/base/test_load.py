@@ -23,7 +23,7 @@ from transformers import (
 from bentune.bundle.errors import InputError
 from training.recipe.file import load_recipe
 from training.recipe.recipe import Recipe
-from training.tasks.base import base_digest, load_base, load_tokenizer, with_fewer_layers
+from training.tasks.base.load import base_digest, load_base, load_tokenizer, with_fewer_layers
 
 
 def recipe(model: Path | str, **more: Any) -> Recipe:
@@ -133,8 +133,16 @@ def test_more_tokens_than_the_model_takes(model: Path) -> None:
     edit(model / "tokenizer_config.json", model_max_length=10**30)
     edit(model / "config.json", max_position_embeddings=32)
     assert refused(lambda: load_tokenizer(recipe(model, max_tokens=33))).endswith(", 32")
-    edit(model / "config.json", model_type="roberta")
+
+
+@pytest.mark.parametrize(
+    "kind", ["roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "ibert", "data2vec-text"]
+)
+def test_positions_that_are_counted_from_the_padding_on_are_fewer(kind: str, model: Path) -> None:
+    edit(model / "tokenizer_config.json", model_max_length=10**30)
+    edit(model / "config.json", max_position_embeddings=32, model_type=kind)
     assert refused(lambda: load_tokenizer(recipe(model, max_tokens=32))).endswith(", 31")
+    assert load_tokenizer(recipe(model, max_tokens=31)).is_fast
 
 
 def test_no_weights(model: Path) -> None:

@@ -1,20 +1,23 @@
 """Base model: an encoder from a hub, a path or a package, with a fresh head for the recipe's labels."""
 
 import hashlib
-import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     set_seed,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from bentune.bundle.errors import InputError
@@ -22,22 +25,29 @@ from bentune.bundle.hardware import visible_cores
 from training.pipeline.fingerprints import base_files_digest
 from training.recipe.recipe import Recipe
 from training.sources.locate import locate, offline, why_not
-from training.tasks.classifier import auto_model, loads
+from training.tasks.base.classifier import auto_model, loads
+from training.tasks.base.config import load_config
+from training.tasks.base.head import LabelMatch, has_head, head_modules, match_labels, output_layers, renew, take_rows
 from training.tasks.image.processor import FILE as PREPROCESSOR
 from training.tasks.image.processor import ImageProcessor
 from training.tasks.registry import target_of, task_of
+from training.tasks.task import Task
 
 MERGE_FIRST = "merge it into its base model first, and give the merged model"
-OFFSET_POSITIONS = re.compile("roberta|camembert")
 STUDENT_LAYERS = "distill.student_layers"
+NEWER_TOKENIZER = "TokenizersBackend"
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Base model; `fresh` names the modules (head, pooler) without weights in its checkpoint."""
+    """Base model; `fresh` names the modules (head, pooler) that hold weights which its checkpoint does not have.
+
+    `head` says what became of the head of a base model that is a classifier already; it is empty for one that is none.
+    """
 
     model: PreTrainedModel
     fresh: list[str]
+    head: str = ""
 
 
 def quiet() -> None:
@@ -55,7 +65,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     place, options = _place(recipe.model)
     config = _config(recipe)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place, use_fast=True, **options)
+        tokenizer = _tokenizer(place, options)
     except Exception as error:  # the Rust side raises bare Exception
         raise _missing(recipe.model, "tokenizer", error) from error
     if not tokenizer.is_fast:
@@ -70,11 +80,21 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
             f"model: {recipe.model}: its tokenizer has {len(tokenizer)} tokens and the model {vocabulary}: "
             "give a model with its own tokenizer"
         )
-    most = min(tokenizer.model_max_length, _positions(config, tokenizer))
+    most = min(tokenizer.model_max_length, _positions(config, tokenizer, task_of(recipe)))
     if recipe.max_tokens > most:
         raise InputError(f"max_tokens: {recipe.max_tokens} is more than the maximum of {recipe.model}, {most}")
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def _tokenizer(place: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; what transformers 5 saved under a name that 4 does not know, from its tokenizer.json."""
+    kind = get_tokenizer_config(place, **options).get("tokenizer_class")
+    loader: Any = PreTrainedTokenizerFast if kind == NEWER_TOKENIZER else AutoTokenizer
+    # There it is a list, of tokens that tokenizer.json has; here it is a mapping.
+    more: dict[str, Any] = {"extra_special_tokens": {}} if kind == NEWER_TOKENIZER else {}
+    tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(place, use_fast=True, **more, **options)
     return tokenizer
 
 
@@ -100,26 +120,19 @@ def load_image_processor(recipe: Recipe) -> ImageProcessor:
 def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
     """Load the base model with a head for `labels`; the same seed gives the same head.
 
+    Where the base model is a classifier, its head is kept for the labels that it knows by name and is fresh for others.
     Only safetensors weights are read, never a pickle, and the model's own code is never run. Raises InputError when the
     model cannot be loaded.
     """
     place, options = _place(recipe.model)
-    _config(recipe)
-    names = dict(enumerate(labels))
+    own, config = _config(recipe), _config(recipe)
+    config.id2label = dict(enumerate(labels))  # and with it the number of labels
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = target_of(recipe).problem_type
+    load = partial(auto_model(task_of(recipe)).from_pretrained, place, use_safetensors=True, dtype=torch.float32)
     set_seed(recipe.seed)
     try:
-        model, info = auto_model(task_of(recipe)).from_pretrained(
-            place,
-            num_labels=len(names),
-            id2label=names,
-            label2id={label: index for index, label in names.items()},
-            problem_type=target_of(recipe).problem_type,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **options,
-        )
+        model, info = load(config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options)
     except Exception as error:  # safetensors and transformers raise errors without a common base
         raise _missing(recipe.model, "model", error) from error
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -127,9 +140,30 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
     missing, mismatched = set(info["missing_keys"]), set(info["mismatched_keys"])
     _require_weights(recipe.model, model, missing, mismatched)
     prefix = model.base_model_prefix + "."
+    fresh = {key.removeprefix(prefix).partition(".")[0] for key in missing | mismatched}
+    head = ""
+    if has_head(model, missing, len(labels)):
+        match = match_labels(labels, _names(own))
+        head = str(match)
+        if not match.in_place:
+            known = load(config=own, **options) if match.rows else None
+            fresh |= _fit_head(model, known, match, recipe.seed)
     if recipe.distill is not None and recipe.distill.student_layers is not None:
         model = with_fewer_layers(model, recipe.distill.student_layers)
-    return Base(model, sorted({key.removeprefix(prefix).partition(".")[0] for key in missing | mismatched}))
+    return Base(model, sorted(fresh), head)
+
+
+def _fit_head(model: PreTrainedModel, known: PreTrainedModel | None, match: LabelMatch, seed: int) -> set[str]:
+    """Give the head rows of the matching labels from `known`, and fresh ones for the other labels.
+
+    Returns the names of the modules that hold fresh weights.
+    """
+    set_seed(seed)
+    renewed = head_modules(model) if known is None else output_layers(model, len(match.ours))
+    renew(model, renewed)
+    if known is not None:
+        take_rows(model, known, match)
+    return set() if match.whole else {name.partition(".")[0] for name in renewed}
 
 
 def class_names(recipe: Recipe) -> list[str]:
@@ -137,7 +171,11 @@ def class_names(recipe: Recipe) -> list[str]:
 
     Raises InputError when the model's config cannot be used.
     """
-    names = _config(recipe).id2label
+    return _names(_config(recipe))
+
+
+def _names(config: PretrainedConfig) -> list[str]:
+    names = config.id2label or {}
     return [names[index] for index in sorted(names)]
 
 
@@ -175,10 +213,12 @@ def _require_weights(name: str, model: PreTrainedModel, missing: set[str], misma
         )
 
 
-def _config(recipe: Recipe) -> Any:
+def _config(recipe: Recipe) -> PretrainedConfig:
     place, options = _place(recipe.model)
     try:
-        config = AutoConfig.from_pretrained(place, **options)
+        config = load_config(recipe.model, place, options)
+    except InputError:
+        raise
     except Exception as error:  # config classes raise errors without a common base
         raise _missing(recipe.model, "config", error) from error
     if "/" in str(config._attn_implementation):
@@ -189,11 +229,15 @@ def _config(recipe: Recipe) -> Any:
     return config
 
 
-def _positions(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+def _positions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, task: Task) -> int:
+    """Return the most tokens that the model has positions for."""
     most = getattr(config, "max_position_embeddings", None) or 10**9
-    # RoBERTa and its family number positions from the padding token's id onward.
-    offset = tokenizer.pad_token_id + 1 if OFFSET_POSITIONS.search(config.model_type) else 0
-    return int(most - offset)
+    # RoBERTa, MPNet and more number positions from the padding token's id onward, each by a copy of one function.
+    kind = auto_model(task)._model_mapping.get(type(config), None)
+    module = sys.modules.get(kind.__module__) if isinstance(kind, type) else None
+    counted = [module, *vars(module).values()] if module is not None else []
+    offset = any(hasattr(one, "create_position_ids_from_input_ids") for one in counted)
+    return int(most - (tokenizer.pad_token_id + 1 if offset else 0))
 
 
 def _place(model: str) -> tuple[str, dict[str, Any]]:

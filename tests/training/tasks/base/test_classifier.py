@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, ConvNextConfig, DeiTConfig, ResNetConfig, SwinConfig, ViTConfig
 from tuning import FAMILIES
 
-from training.tasks.classifier import load_classifier, loads
+from training.tasks.base.classifier import load_classifier, loads
 from training.tasks.registry import TASKS
 
 

@@ -1,0 +1,1 @@
+"""The base model: its config, its head, and how it is loaded."""
