@@ -13,9 +13,9 @@ from command import ask
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = ROOT / "recipes/bbc-news.yaml"
-TEST_ROWS = 100
+TEST_ROWS = 180
 SHORT = (
-    *("--set", "name=bbc-short", "--set", "max_tokens=48", "--set", f"data.rows={{train: 320, test: {TEST_ROWS}}}"),
+    *("--set", "name=bbc-short", "--set", "max_tokens=48", "--set", f"data.rows={{train: 360, test: {TEST_ROWS}}}"),
     *("--set", "verify.rows=40", "--set", "evaluate.resamples=500"),
     # A budget that each variant keeps at once: tests/training/plan has what is done where one does not.
     *("--set", "plan.seconds=0.1", "--set", f"plan.rows={TEST_ROWS}", "--set", "plan.calibration_rows=16"),
@@ -51,7 +51,7 @@ def finished(place: Path) -> dict[str, Any]:
 def test_every_stage_ran_and_the_model_learned(finished: dict[str, Any]) -> None:
     summaries = {stage["stage"]: stage["summary"] for stage in finished["stages"]}
     assert list(summaries) == ["data", "train", "merge", "evaluate", "export", "verify", "plan", "package"]
-    assert summaries["data"]["rows"] == {"train": 320, "test": TEST_ROWS}
+    assert summaries["data"]["rows"] == {"train": 360, "test": TEST_ROWS}
     assert summaries["data"]["dropped"]["not UTF-8"]["samples"] == ["sports/199.txt"]
     assert summaries["train"]["parameters"]["trainable"] < 0.05 * summaries["train"]["parameters"]["total"]
     assert summaries["evaluate"]["tuned"]["value"] >= 0.85 > 0.5 > summaries["evaluate"]["base"]["value"]

@@ -55,7 +55,9 @@ def test_another_familys_layers_get_one_too(family: str, tmp_path: Path) -> None
 
 def test_a_head_that_the_checkpoint_has_is_trained_whole_as_well(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
-    BertForSequenceClassification(BertConfig.from_pretrained(model, num_labels=3)).save_pretrained(model)
+    BertForSequenceClassification(
+        BertConfig.from_pretrained(model, num_labels=3, id2label=dict(enumerate(LABELS)))
+    ).save_pretrained(model)
     asked = recipe(model, "lora")
     assert load_base(asked, LABELS).fresh == []
     tuned = prepared(asked)
