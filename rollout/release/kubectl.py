@@ -21,6 +21,7 @@ Object = dict[str, Any]
 
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 CALL_S = 60
+ANSWER_S = 10
 FORWARD_S = 30
 
 
@@ -44,8 +45,17 @@ class Kubectl:
         )
 
     def answers(self) -> bool:
-        """Return true if a cluster answers."""
-        return self._call("version", "-o", "json", "--request-timeout=10s").returncode == 0
+        """Return true if a cluster answers within ANSWER_S.
+
+        The time is bounded here and not by --request-timeout: with that option kubectl takes no notice of the service
+        account of the pod it runs in, and looks for a cluster on localhost:8080.
+        """
+        try:
+            return self._call("version", "-o", "json", seconds=ANSWER_S).returncode == 0
+        except InputError:
+            raise
+        except BentuneError:
+            return False
 
     def render(self, overlay: Path) -> tuple[str, list[Object]]:
         """Render an overlay, as text and as objects.
@@ -112,12 +122,14 @@ class Kubectl:
             raise BentuneError(f"`kubectl {' '.join(arguments[:3])}` failed: {_line(done.stderr)}")
         return done.stdout
 
-    def _call(self, *arguments: str, bare: bool = False) -> "subprocess.CompletedProcess[str]":
-        command = self._command(*arguments, bare=bare)
+    def _call(
+        self, *arguments: str, bare: bool = False, seconds: float | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        command, most = self._command(*arguments, bare=bare), seconds or CALL_S
         try:
-            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=CALL_S)
+            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=most)
         except subprocess.TimeoutExpired:
-            raise BentuneError(f"`kubectl {' '.join(arguments[:3])}` did not answer within {CALL_S} s") from None
+            raise BentuneError(f"`kubectl {' '.join(arguments[:3])}` did not answer within {most:g} s") from None
 
     def _command(self, *arguments: str, bare: bool) -> list[str]:
         if shutil.which(self.program) is None:

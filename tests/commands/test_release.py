@@ -70,9 +70,9 @@ def test_the_cluster_is_inspected_once(
     calls: list[str] = []
     call = Kubectl._call
 
-    def counted(self: Kubectl, *arguments: str, bare: bool = False) -> Any:
+    def counted(self: Kubectl, *arguments: str, **options: Any) -> Any:
         calls.append(" ".join(arguments[:2]))
-        return call(self, *arguments, bare=bare)
+        return call(self, *arguments, **options)
 
     monkeypatch.setattr(Kubectl, "_call", counted)
     where = {"--overlay": overlay, "--deployment": "bentune"}[target]

@@ -54,6 +54,17 @@ def test_without_it_the_message_says_so() -> None:
         Kubectl(program="no-such-kubectl").answers()
 
 
+def test_whether_a_cluster_answers_is_asked_without_an_option_that_breaks_in_a_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With any --request-timeout kubectl ignores the service account of its pod; so the time is bounded here."""
+    program = script(tmp_path, f'printf "%s\\n" "$@" > {tmp_path / "said"}')
+    assert Kubectl(program=program).answers()
+    assert (tmp_path / "said").read_text().split() == ["version", "-o", "json"]
+    monkeypatch.setattr("rollout.release.kubectl.ANSWER_S", 0.2)
+    assert not Kubectl(program=script(tmp_path, "exec sleep 20")).answers()
+
+
 def test_options_come_before_the_command(tmp_path: Path) -> None:
     program = script(tmp_path, 'printf "%s\\n" "$@" > ' + str(tmp_path / "said"))
     Kubectl("there", "news", program).patch("deployment", "bentune", {"spec": {"paused": False}})
