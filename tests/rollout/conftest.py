@@ -45,10 +45,10 @@ class Releasing:
 
 @pytest.fixture
 def direct_reads(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read from the stand-in cluster without the program, which takes 60 ms for each of a test's hundred reads.
+    """Read from the stand-in cluster without the program.
 
-    Rendering, applying and patching are kubectl's. Some tests of tests/rollout/release/test_release.py, and those of
-    tests/commands, also read with it.
+    The program takes 60 ms for each of a test's hundred reads. Rendering, applying and patching are kubectl's. Some
+    tests of tests/rollout/release/test_release.py, and those of tests/commands, also read with it.
     """
     monkeypatch.setattr(Kubectl, "where", lambda _: ("test", "default"))
     monkeypatch.setattr(Kubectl, "answers", lambda _: True)

@@ -62,7 +62,7 @@ class Apart:
         return self._process.is_alive()
 
     def code(self, timeout: float = 180) -> int | None:
-        """Return the exit code when it has ended; None if it has not within `timeout` seconds."""
+        """Return the exit code, or None if it has not ended within `timeout` seconds."""
         self._process.join(timeout)
         return self._process.exitcode
 

@@ -15,7 +15,10 @@ def load_profile() -> None:
 
 
 def examples(count: int, *, ci: int = IN_CI, fixtures: bool = False) -> settings:
-    """Try `count` examples, in CI at most `ci`; `fixtures`: all of them with the same fixture of the function."""
+    """Try `count` examples, in CI at most `ci`.
+
+    With `fixtures`, all of them have the same fixture of the function.
+    """
     suppressed = [HealthCheck.function_scoped_fixture] if fixtures else []
     count = min(count, ci) if os.environ.get("CI") else count
     return settings(max_examples=count, deadline=None, suppress_health_check=suppressed)

@@ -91,7 +91,7 @@ def run(context: Context) -> EvaluateResult:
 
 
 def _temperature(context: Context) -> Temperature | None:
-    """Read the temperature that `verify` proves, from its file and not from the stage's record."""
+    """Read the temperature from the file that `verify` proves."""
     if not context.has(CalibrateFiles):
         return None
     return Temperature.model_validate_json(context.files(CalibrateFiles).temperature.read_bytes())

@@ -47,7 +47,10 @@ def torch_logits(
 
 
 def token_ids(processor: Processor, texts: list[str], max_tokens: int) -> list[list[int]]:
-    """Tokenize texts, each truncated to `max_tokens`; empty for an image processor, which reads no texts."""
+    """Tokenize texts, each truncated to `max_tokens`.
+
+    The result is empty for an image processor, which reads no texts.
+    """
     if isinstance(processor, ImageProcessor) or not texts:
         return []
     ids: list[list[int]] = processor(texts, truncation=True, max_length=max_tokens)["input_ids"]

@@ -57,7 +57,10 @@ def test_without_it_the_message_says_so() -> None:
 def test_whether_a_cluster_answers_is_asked_without_an_option_that_breaks_in_a_pod(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With any --request-timeout kubectl ignores the service account of its pod; so the time is bounded here."""
+    """The time is bounded without --request-timeout.
+
+    With that option kubectl ignores the service account of its pod.
+    """
     program = script(tmp_path, f'printf "%s\\n" "$@" > {tmp_path / "said"}')
     assert Kubectl(program=program).answers()
     assert (tmp_path / "said").read_text().split() == ["version", "-o", "json"]

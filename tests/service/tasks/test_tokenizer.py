@@ -205,7 +205,10 @@ def test_padding_is_the_hugging_face_tokenizers(reference: Any, side: str) -> No
 
 
 def test_special_tokens_in_a_text_are_split_where_training_split_them(reference: Any) -> None:
-    """tokenizer.json does not hold this: a text with the token's letters would be read as two texts."""
+    """The setting is not in tokenizer.json.
+
+    Without it, a text with the token's letters would be read as two texts.
+    """
     text = f"a cat {reference.sep_token} on a mat"
     settings = settings_of(reference).model_copy(update={"split_special_tokens": True})
     whole, split = (reference(text, split_special_tokens=one)["input_ids"] for one in (False, True))

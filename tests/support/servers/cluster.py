@@ -145,7 +145,10 @@ class Cluster:
         return 200, one
 
     def read(self, kind: str, name: str = "", labels: Mapping[str, str] | None = None) -> Any:
-        """Return what kubectl prints for `get KIND NAME` or `get KIND -l LABELS`; None without such an object."""
+        """Return the objects of `get KIND NAME` or `get KIND -l LABELS`.
+
+        They are as kubectl prints them; None without such an object.
+        """
         plural, version = next(known for one, known in KINDS.items() if kind in (one.lower(), known[0]))
         group = "api/v1" if version == "v1" else f"apis/{version}"
         query = urlencode({"labelSelector": ",".join(f"{key}={value}" for key, value in (labels or {}).items())})

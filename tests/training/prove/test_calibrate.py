@@ -143,7 +143,7 @@ def test_damage_is_blamed_on_calibration(damage: Callable[[Path], None], copy: P
 def test_what_is_evaluated_is_the_temperature_that_the_hop_proves(
     calibrated_run: Path, calibrated_recipe: Path, copy: Path, context: Callable[..., Any]
 ) -> None:
-    """The stage's record says the same, and nothing would notice it if that were changed."""
+    """The stage's record has it too, and no hop would notice a change there."""
     record = json.loads((copy / "calibrate/stage.json").read_text())
     record["summary"]["temperature"] = 1.2
     (copy / "calibrate/stage.json").write_text(json.dumps(record))

@@ -116,7 +116,10 @@ def test_a_glob_is_every_path_that_it_matches_but_hidden_ones(tmp_path: Path, mo
 
 @pytest.fixture
 def unasked() -> Iterator[None]:
-    """No hub was asked yet; afterwards neither an answer nor an open session is left to the next test."""
+    """No hub was asked yet.
+
+    Afterwards neither an answer nor an open session is left to the next test.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         reset_sessions()

@@ -28,9 +28,10 @@ BASES = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope
 
 
 def load_config(name: str, place: str, options: Mapping[str, Any]) -> PretrainedConfig:
-    """Load the config of the model `name`, with the rotary parameters of transformers 5 in this version's terms.
+    """Load the config of the model `name`.
 
-    Raises InputError for a config that a newer transformers saved with keys which this version would leave out.
+    Rotary parameters of transformers 5 are translated into this version's. Raises InputError for a config that a newer
+    transformers saved with keys which this version would leave out.
     """
     config: PretrainedConfig = AutoConfig.from_pretrained(place, **options)
     written, _ = PretrainedConfig.get_config_dict(place, **options)
@@ -81,7 +82,10 @@ def _take_rope(name: str, config: PretrainedConfig, given: Any) -> None:
 
 
 def _by_layer(config: PretrainedConfig, given: dict[str, Any]) -> dict[str, Any]:
-    """Return this version's values of parameters for each kind of layer, as ModernBERT has; empty for other ones."""
+    """Translate parameters for each kind of layer, as ModernBERT has them.
+
+    The result is empty for other parameters.
+    """
     found = {}
     for kind, one in given.items():
         place = BASES.get(kind, "")
@@ -94,7 +98,10 @@ def _by_layer(config: PretrainedConfig, given: dict[str, Any]) -> dict[str, Any]
 
 
 def _for_all(config: PretrainedConfig, given: dict[str, Any]) -> dict[str, Any]:
-    """Return this version's values of parameters for all layers; empty where it has no place for one of them."""
+    """Translate parameters for all layers.
+
+    The result is empty where this version has no place for one of them.
+    """
     scaling = {key: value for key, value in given.items() if key != "rope_theta"}
     kind, share = scaling.get("rope_type", "default"), scaling.pop("partial_rotary_factor", None)
     if "rope_theta" not in given or not hasattr(config, "rope_theta") or kind not in ROPE_INIT_FUNCTIONS:

@@ -45,9 +45,10 @@ class LabelMatch:
 
 
 def match_labels(ours: Sequence[str], theirs: Sequence[str]) -> LabelMatch:
-    """Match labels of the same name, and else those that differ in case, width, blanks, `-` and `_` alone.
+    """Match labels by name, and else by spelling.
 
-    A spelling that two labels of one side share matches nothing.
+    Spellings are equal that differ in case, width, blanks, `-` and `_` alone. A spelling that two labels of one side
+    share matches nothing.
     """
     named = {label: number for number, label in enumerate(theirs)}
     spelled, known = _by_spelling(theirs), _by_spelling(ours)
@@ -64,7 +65,10 @@ def match_labels(ours: Sequence[str], theirs: Sequence[str]) -> LabelMatch:
 
 
 def output_layers(model: PreTrainedModel, labels: int) -> dict[str, nn.Linear]:
-    """Find the layers of the head whose outputs are the logits: weights float [labels, width]."""
+    """Find the layers of the head whose outputs are the logits.
+
+    Their weights are float [labels, width].
+    """
     found = {
         name: module
         for name, module in head_modules(model).items()
@@ -75,7 +79,10 @@ def output_layers(model: PreTrainedModel, labels: int) -> dict[str, nn.Linear]:
 
 
 def has_head(model: PreTrainedModel, missing: set[str], labels: int) -> bool:
-    """Return whether the checkpoint had a head, of any number of labels: `missing` are the weights that it lacks."""
+    """Return whether the checkpoint had a head, of any number of labels.
+
+    `missing` are the weights that the checkpoint lacks.
+    """
     layers = output_layers(model, labels) or head_modules(model)
     return bool(layers) and not missing.intersection(f"{name}.weight" for name in layers)
 
@@ -96,15 +103,15 @@ def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def renew(model: PreTrainedModel, modules: Mapping[str, nn.Module]) -> None:
-    """Initialize modules at random, as transformers does where a checkpoint has no weights for them."""
+    """Initialize modules at random, as transformers does for missing weights."""
     for module in modules.values():
         model._init_weights(module)
 
 
 def take_rows(model: PreTrainedModel, known: PreTrainedModel, match: LabelMatch) -> None:
-    """Copy the rows of matching labels from the head of `known`, the base model with its own labels.
+    """Copy the rows of matching labels from the head of `known`.
 
-    Raises InputError where the layers that give the logits cannot be told.
+    It is the base model with its own labels. Raises InputError where the layers that give the logits cannot be told.
     """
     layers, taken = output_layers(model, len(match.ours)), output_layers(known, len(match.theirs))
     if not layers or layers.keys() != taken.keys():

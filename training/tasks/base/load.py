@@ -89,7 +89,10 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def _tokenizer(place: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; what transformers 5 saved under a name that 4 does not know, from its tokenizer.json."""
+    """Load a tokenizer.
+
+    One that transformers 5 saved under a name that 4 does not know is read from its tokenizer.json.
+    """
     kind = get_tokenizer_config(place, **options).get("tokenizer_class")
     loader: Any = PreTrainedTokenizerFast if kind == NEWER_TOKENIZER else AutoTokenizer
     # There it is a list, of tokens that tokenizer.json has; here it is a mapping.
@@ -154,7 +157,7 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
 
 
 def _fit_head(model: PreTrainedModel, known: PreTrainedModel | None, match: LabelMatch, seed: int) -> set[str]:
-    """Give the head rows of the matching labels from `known`, and fresh ones for the other labels.
+    """Give the head rows from `known` for matching labels, and fresh ones else.
 
     Returns the names of the modules that hold fresh weights.
     """

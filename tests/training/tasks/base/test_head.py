@@ -61,7 +61,10 @@ def base(model: Path) -> Base:
 
 
 def test_a_head_in_another_order_is_put_into_ours(model: Path) -> None:
-    """It came with as many labels, so that transformers took its rows as they were, under our names."""
+    """Its rows are not taken as they are, under our names.
+
+    transformers does that for a head of as many labels.
+    """
     theirs = LABELS[::-1]
     before = classifier(model, theirs)
     found = base(model)
