@@ -11,7 +11,6 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 from transformers import AutoConfig, PretrainedConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from bentune.bundle.errors import InputError
 
@@ -21,6 +20,8 @@ ABOUT = {
     *("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "model_type", "_name_or_path"),
     *("unsloth_version", "unsloth_fixed", "transformers.js_config"),
 }
+# Scalings whose parameters are the same in both versions. `longrope` also has a length outside of them.
+SCALINGS = {"default", "linear", "dynamic", "yarn", "llama3"}
 SHOWN = 5
 UNSET: tuple[object, ...] = (None, False, {}, [], "")
 # Names under which a config of this transformers holds the rotary base of a kind of layer.
@@ -104,7 +105,7 @@ def _for_all(config: PretrainedConfig, given: dict[str, Any]) -> dict[str, Any]:
     """
     scaling = {key: value for key, value in given.items() if key != "rope_theta"}
     kind, share = scaling.get("rope_type", "default"), scaling.pop("partial_rotary_factor", None)
-    if "rope_theta" not in given or not hasattr(config, "rope_theta") or kind not in ROPE_INIT_FUNCTIONS:
+    if "rope_theta" not in given or not hasattr(config, "rope_theta") or kind not in SCALINGS:
         return {}
     if share not in (None, getattr(config, "partial_rotary_factor", 1.0)):
         return {}

@@ -88,6 +88,7 @@ def test_kinds_of_layers_have_bases_of_their_own(tmp_path: Path) -> None:
     [
         {"rope_type": "default"},
         {"rope_theta": 500.0, "rope_type": "something-new"},
+        {"rope_theta": 500.0, "rope_type": "longrope", "long_factor": [1.0] * 4, "short_factor": [1.0] * 4},
         {"rope_theta": 500.0, "partial_rotary_factor": 0.25},
         {"full_attention": {"rope_theta": 500.0}, "sliding_attention": {"rope_theta": 1.0}},
         "text",
