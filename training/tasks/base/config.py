@@ -22,7 +22,7 @@ ABOUT = {
 }
 # Scalings whose parameters are the same in both versions. `longrope` also has a length outside of them.
 SCALINGS = {"default", "linear", "dynamic", "yarn", "llama3"}
-SHOWN = 5
+SHOWN, SHOWN_CHARACTERS = 5, 60
 UNSET: tuple[object, ...] = (None, False, {}, [], "")
 # Names under which a config of this transformers holds the rotary base of a kind of layer.
 BASES = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
@@ -42,7 +42,7 @@ def load_config(name: str, place: str, options: Mapping[str, Any]) -> Pretrained
         unknown.remove(ROPE)
     saved = str(written.get("transformers_version", ""))
     if unknown and _newer(saved):
-        shown = ", ".join(sorted(unknown)[:SHOWN]) + (
+        shown = ", ".join(key[:SHOWN_CHARACTERS] for key in sorted(unknown)[:SHOWN]) + (
             f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
         )
         raise InputError(

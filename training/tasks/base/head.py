@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from bentune.bundle.errors import InputError
 
-SHOWN = 5
-"""Most labels of one kind in a message."""
+SHOWN, SHOWN_CHARACTERS = 5, 40
+"""Most labels of one kind in a message, and most characters of one: their names come from files of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class LabelMatch:
         said = f"head kept: {len(self.rows)} of {len(self.ours)} labels by name"
         spelled = [(self.ours[a], self.theirs[b]) for a, b in self.rows.items() if self.ours[a] != self.theirs[b]]
         if spelled:
-            said += f"; the model spells {_listed([f'{ours!r} as {theirs!r}' for ours, theirs in spelled])}"
-        new = [repr(label) for number, label in enumerate(self.ours) if number not in self.rows]
+            said += f"; the model spells {_listed([f'{_named(ours)} as {_named(theirs)}' for ours, theirs in spelled])}"
+        new = [_named(label) for number, label in enumerate(self.ours) if number not in self.rows]
         return f"{said}; fresh rows for {_listed(new)}" if new else said
 
 
@@ -136,6 +136,10 @@ def _by_spelling(labels: Sequence[str]) -> dict[str, int]:
 
 def _spelling(label: str) -> str:
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", label).casefold()).strip()
+
+
+def _named(label: str) -> str:
+    return repr(label if len(label) <= SHOWN_CHARACTERS else f"{label[:SHOWN_CHARACTERS]}...")
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -37,6 +37,12 @@ def test_labels_are_matched_by_name(ours: list[str], theirs: list[str], rows: di
     assert (found.rows, str(found)) == (rows, words)
 
 
+def test_a_message_is_short_whatever_labels_are_called() -> None:
+    said = str(match_labels(["A" * 10_000, "c" * 10_000], ["a" * 10_000, "b"]))
+    assert said.startswith("head kept: 1 of 2 labels by name; the model spells 'AAAA")
+    assert len(said) < 300
+
+
 def classifier(model: Path, labels: list[str]) -> torch.nn.Linear:
     """Make the tiny model a classifier of these labels; returns its output layer."""
     config = AutoConfig.from_pretrained(
