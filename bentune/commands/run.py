@@ -81,6 +81,7 @@ def _run_stage(
         outcome = run_stage(name, loaded.recipe, directory, report, force=force)
     say_outcome(report, outcome)
     report.result(outcome_json(outcome))
+    outcome.result.require_passed()
 
 
 @click.command()

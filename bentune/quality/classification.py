@@ -59,6 +59,10 @@ class Classification(Report):
     tiles: ClassVar = ("accuracy", "macro_f1")
     sliced: ClassVar = ("accuracy", "macro_f1", "log_loss", "mean_absolute_error", "calibration_error")
     hub: ClassVar = {"accuracy": "accuracy", "macro_f1": "f1"}
+    higher_is_better: ClassVar = frozenset({"accuracy", "macro_f1", "micro_f1", "average_precision", "mcc", "roc_auc"})
+    lower_is_better: ClassVar = frozenset(
+        {"hamming_loss", "mean_absolute_error", "log_loss", "brier", "calibration_error"}
+    )
 
     accuracy: Interval
     macro_f1: Interval

@@ -19,6 +19,17 @@ SUBSET_ACCURACY = "subset accuracy"
 class ManyLabelsQuality(OneLabelQuality):
     """Any number of labels a row."""
 
+    metrics: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "macro_f1",
+        "micro_f1",
+        "hamming_loss",
+        "average_precision",
+        "roc_auc",
+        "log_loss",
+        "brier",
+        "calibration_error",
+    )
     words: ClassVar = Words(
         metric=SUBSET_ACCURACY,
         changed="accuracy changed by",
@@ -49,6 +60,12 @@ class ManyLabelsQuality(OneLabelQuality):
         wrong = target.answers(logits) != gold
         sure = np.where(wrong.any(axis=1), np.where(wrong, decided, 0).max(axis=1), decided.max(axis=1))
         return sure, np.where(wrong.any(axis=1), 1 - sure, sure)
+
+    def commonest(self, gold: Gold, target: Target) -> Any:
+        """Return the commonest set of labels, int64 [labels]."""
+        del target
+        sets, counts = np.unique(gold, axis=0, return_counts=True)
+        return sets[counts.argmax()]
 
     def calibration_change(
         self, candidate: Logits, served: Logits, gold: Gold, target: Target, **options: Any

@@ -89,6 +89,11 @@ def rows_needed(gained: int, lost: int, rows: int, *, margin: float, alpha: floa
 
     disagreed = gained + lost
     share = float(beta.ppf(power, disagreed + 1, rows - disagreed)) if disagreed < rows else 1.0
+    return rows_for(share, margin=margin, alpha=alpha, power=power)
+
+
+def rows_for(share: float, *, margin: float, alpha: float, power: float) -> int:
+    """Compute the total rows that promote an equally good candidate if only one is right in a `share` of them."""
     enough = 1
     while enough < MOST_ROWS and _power(enough, share, margin, alpha) < power:
         enough *= 2

@@ -48,6 +48,8 @@ class NumberReport(Report):
     tiles: ClassVar = ("mean_absolute_error", "spearman")
     sliced: ClassVar = ("mean_absolute_error", "root_mean_squared_error", "spearman")
     hub: ClassVar = {"mean_absolute_error": "mae", "spearman": "spearmanr"}
+    higher_is_better: ClassVar = frozenset({"spearman", "r2"})
+    lower_is_better: ClassVar = frozenset({"mean_absolute_error", "root_mean_squared_error"})
 
     mean_absolute_error: Interval
     root_mean_squared_error: Interval
@@ -74,6 +76,7 @@ class NumberQuality(Quality):
 
     report: ClassVar[type[Report]] = NumberReport
     paired_report: ClassVar[type[Paired]] = NumberChange
+    metrics: ClassVar[tuple[str, ...]] = ("mean_absolute_error", "root_mean_squared_error", "spearman", "r2")
     words: ClassVar = Words(
         metric="mean absolute error",
         changed="the mean absolute error is lower by",
@@ -132,6 +135,11 @@ class NumberQuality(Quality):
         """Return the errors of both."""
         return Errors(_errors(candidate, gold, target), _errors(served, gold, target), _scale(target))
 
+    def commonest(self, gold: Gold, target: Target) -> Any:
+        """Return the median, which has the least mean absolute error, float64."""
+        del target
+        return np.median(gold)
+
     def compared(
         self, candidate: Logits, served: Logits, gold: Gold, target: Target, settings: CompareSettings
     ) -> list[Metric]:
@@ -147,7 +155,7 @@ class NumberQuality(Quality):
                 candidate=new[name].value,
                 served=old[name].value,
                 difference=Difference.model_validate(change.model_dump()),
-                higher_is_better=not name.endswith("_error"),
+                higher_is_better=name in NumberReport.higher_is_better,
             )
             for name, change in changes.items()
         ]

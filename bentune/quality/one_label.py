@@ -12,7 +12,7 @@ from bentune.bundle.verdict import CompareSettings, Difference
 from bentune.quality.bootstrap import Interval
 from bentune.quality.calibration import Bin, ece, ece_difference, reliability
 from bentune.quality.classification import Classification, PairedDifference, classification, paired
-from bentune.quality.noninferiority import interval, mcnemar, p_value, paired_loss, rows_needed
+from bentune.quality.noninferiority import interval, mcnemar, p_value, paired_loss, rows_for, rows_needed
 from bentune.quality.quality import LABEL, Contest, Metric, Paired, PairedTest, Quality, Report, Words, Wrong
 
 METHOD = (
@@ -26,6 +26,16 @@ class OneLabelQuality(Quality):
 
     report: ClassVar[type[Report]] = Classification
     paired_report: ClassVar[type[Paired]] = PairedDifference
+    metrics: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "macro_f1",
+        "mcc",
+        "roc_auc",
+        "mean_absolute_error",
+        "log_loss",
+        "brier",
+        "calibration_error",
+    )
     words: ClassVar = Words(
         metric="accuracy",
         changed="accuracy changed by",
@@ -75,6 +85,14 @@ class OneLabelQuality(Quality):
         right, was_right = self.right(candidate, gold, target), self.right(served, gold, target)
         return Proportions(int((right & ~was_right).sum()), int((~right & was_right).sum()), len(gold))
 
+    def rows_to_compare(self, changed: float, settings: CompareSettings) -> int | None:
+        """Return the rows that the normal approximation asks for."""
+        return rows_for(changed, margin=settings.margin / 100, alpha=settings.alpha, power=settings.power)
+
+    def commonest(self, gold: Gold, target: Target) -> Any:
+        """Return the number of the commonest label, int64."""
+        return np.int64(np.bincount(gold, minlength=len(target.labels)).argmax())
+
     def compared(
         self, candidate: Logits, served: Logits, gold: Gold, target: Target, settings: CompareSettings
     ) -> list[Metric]:
@@ -91,7 +109,7 @@ class OneLabelQuality(Quality):
                 candidate=sides[0][name].value,
                 served=sides[1][name].value,
                 difference=Difference.model_validate(difference.model_dump()),
-                higher_is_better=name != "log_loss",
+                higher_is_better=name in Classification.higher_is_better,
                 share=name == "accuracy",
             )
             for name, difference in differences.items()

@@ -30,6 +30,8 @@ class Report(Frozen):
     """Metrics that a slice shows."""
     hub: ClassVar[dict[str, str]]
     """Metrics of the model card, with the names that the hub has for them."""
+    higher_is_better: ClassVar[frozenset[str]]
+    lower_is_better: ClassVar[frozenset[str]]
 
     rows: int
     labels: list[str]
@@ -158,6 +160,8 @@ class Quality(ABC):
 
     report: ClassVar[type[Report]]
     paired_report: ClassVar[type[Paired]]
+    metrics: ClassVar[tuple[str, ...]]
+    """Metrics of a report."""
     words: ClassVar[Words]
 
     @abstractmethod
@@ -210,6 +214,18 @@ class Quality(ABC):
 
         The one that decides is the first.
         """
+
+    def rows_to_compare(self, changed: float, settings: CompareSettings) -> int | None:
+        """Return the rows that promote an equally good candidate, or None where rows alone do not tell.
+
+        Only one of the two is right in a share of `changed` of them.
+        """
+        del changed, settings
+        return None
+
+    @abstractmethod
+    def commonest(self, gold: Gold, target: Target) -> Any:
+        """Return the best answer for all rows alike, an entry of `gold`."""
 
     @abstractmethod
     def reliability(self, logits: Logits, gold: Gold, target: Target, bins: int) -> list[Bin]:

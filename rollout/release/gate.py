@@ -7,6 +7,8 @@ from pydantic import ValidationError
 from bentune.bundle.errors import GateError, InputError
 from bentune.bundle.manifest import Bundle
 from bentune.bundle.verdict import CompareSettings, Decision
+from bentune.quality.minimum import minimum_in
+from bentune.quality.registry import quality_of
 from rollout.release.version_pin import Pin
 
 REASON_CHARACTERS = 200
@@ -18,8 +20,9 @@ def may_release(
 ) -> str:
     """Return the verdict in a word, to be written beside the version.
 
-    Raises GateError when it forbids the release. A release of the served version `before` again, and the `first` one of
-    all, need no verdict. `left` are the contents that were undone or rolled back from.
+    Raises GateError when it, or the minimum of the recipe, forbids the release. A release of the served version
+    `before` again, and the `first` one of all, need no verdict. `left` are the contents that were undone or rolled back
+    from.
     """
     if force != bool(reason.strip()) or len(reason) > REASON_CHARACTERS or not (reason.isprintable()):
         raise InputError(
@@ -38,6 +41,7 @@ def may_release(
         raise GateError(
             "verdict", f"{bundle.tag} was undone here, or rolled back from: release another version; {ANYWAY}"
         )
+    require_minimum(bundle)
     if before is None and not first:
         raise GateError(
             "verdict",
@@ -63,6 +67,22 @@ def may_release(
             f"{margin:g} (compare.margin): compare it again without --margin; {ANYWAY}",
         )
     return word
+
+
+def require_minimum(bundle: Bundle) -> None:
+    """Raise GateError unless the bundle's evidence has a model that reached the minimum of its recipe.
+
+    A verdict alone is not enough: a model may be no worse than a useless one.
+    """
+    minimum = minimum_in(bundle.evidence().get("evaluation", {}))
+    if minimum is None:
+        raise GateError(
+            "minimum",
+            f"the evidence of {bundle.tag} does not show that it is better than a constant answer: make it anew with "
+            f"`bentune run`; {ANYWAY}",
+        )
+    if problem := minimum.problem(quality_of(bundle.manifest.target).words):
+        raise GateError("minimum", f"{bundle.tag} may not be released: {problem}; {ANYWAY}")
 
 
 def grounds(bundle: Bundle, before: Pin | None) -> str:

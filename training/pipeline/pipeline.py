@@ -64,8 +64,8 @@ STAGES = (
     Stage(
         "data",
         (),
-        ("data", "seed", "task", "parent", "compare.slices", "compare.frozen", "compare.max_rows", "evaluate.slices"),
-        layout=6,
+        ("data", "seed", "task", "model", "max_tokens", "parent", "compare", "evaluate.slices"),
+        layout=7,
     ),
     Stage(
         "train",
@@ -131,20 +131,22 @@ def run_all(recipe: Recipe, run: RunDir, report: Reporter, *, again: Collection[
     """Run every stage whose recipe values or inputs changed, and yield each outcome.
 
     The stages run in order, and each outcome is yielded as it comes. The stages named in `again` are run even if
-    nothing changed. Raises InputError at once when the last of them could not store what it makes.
+    nothing changed. Raises InputError at once when the last of them could not store what it makes, and GateError after
+    the outcome of a stage whose result forbids to go on.
     """
     importlib.import_module("bentune.bundle.store").require_store()
     for stage in stages_of(recipe):
         with explain_full_disk(run.root):
             outcome = _run(stage, recipe, run, report, force=stage.name in again)
         yield outcome
+        outcome.result.require_passed()
 
 
 def run_stage(name: str, recipe: Recipe, run: RunDir, report: Reporter, *, force: bool = False) -> Outcome:
     """Run one stage, unless it is done and nothing that it depends on changed.
 
     Raises InputError when the recipe does not have the stage, and when an earlier one is not done, was done for other
-    recipe values, or was changed afterwards.
+    recipe values, or was changed afterwards; GateError when the result of an earlier one forbids to go on.
     """
     stage = STAGES[NAMES.index(name)]
     if not stage.wanted(recipe):
@@ -195,10 +197,9 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
     module = stage.load(report)
     start = time.monotonic()
     inputs = {earlier: run.stage(earlier) for earlier in _reads(stage, recipe)}
-    if stage.name == "train" and recipe.evaluate.ordinal:
-        # Or it would be refused when all is trained. The stage itself does not depend on it.
-        labels = importlib.import_module("training.tasks.saved").labels_of(run.files(DataFiles).directory)
-        importlib.import_module("training.tasks.targets.label_order").ranks_of(labels)
+    if stage.name == "train":
+        # The stage itself does not depend on it, but the run would fail when all is trained.
+        importlib.import_module("training.data.before_training").require_measurable(recipe, run.files(DataFiles))
     worth_keeping = getattr(module, "worth_keeping", None)
     with (
         run.working(stage.name, key, keep=stage.resumable and not force, worth_keeping=worth_keeping) as work,
@@ -235,6 +236,7 @@ def _require_inputs(stage: Stage, recipe: Recipe, run: RunDir) -> bool:
                 f"{stage.name}: the recipe, the data, the base model or the hardware is not what it was for "
                 f"`{earlier.name}`: run `bentune {earlier.name}` first, or `bentune run`"
             )
+        record.result(RESULTS[earlier.name]).require_passed()
     broken = [earlier for earlier in _reads(stage, recipe) if not _intact(earlier, run)]
     if broken and not stage.proves:
         raise InputError(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bentune.bundle.errors import GateError
 from bentune.bundle.files import Frozen
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import FileEntry
@@ -32,6 +33,9 @@ class Result(Frozen):
         A default that the stage left alone has no key.
         """
         return self.model_dump(mode="json", exclude_unset=True)
+
+    def require_passed(self) -> None:
+        """Raise GateError when the result forbids to package the model."""
 
 
 R = TypeVar("R", bound=Result)
@@ -122,11 +126,35 @@ class DoubtfulLabels(Frozen):
     first: list[DoubtfulLabel]
 
 
+class TokenCoverage(Frozen):
+    """Counts over a sample of the training rows, as the tokenizer reads them.
+
+    `unknown` of the `tokens` are its unknown token, special tokens aside. `truncated` of the `rows` are longer than
+    max_tokens; the longest has `longest` tokens.
+    """
+
+    rows: int = Field(ge=1)
+    tokens: int
+    unknown: int
+    truncated: int
+    longest: int
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of tokens that are unknown."""
+        return self.unknown / max(1, self.tokens)
+
+    @property
+    def truncated_share(self) -> float:
+        """The share of rows that are cut."""
+        return self.truncated / self.rows
+
+
 class DataResult(Result):
     """The labelled rows: where they are from, what was left out, and how many of which label are in each part.
 
     `fingerprint` is the sha256 over the rows' keys. `labels_a_row` is None where each row has one label. `parent` is
-    set where this version continues another.
+    set where this version continues another. `tokens` is None for images, and where the tokenizer could not be read.
     """
 
     stage = "data"
@@ -143,6 +171,8 @@ class DataResult(Result):
     split: SplitReport
     doubtful_labels: DoubtfulLabels
     parent: ParentRows | None = None
+    tokens: TokenCoverage | None = None
+    cautions: list[str] = Field(default=[])
 
 
 class Parameters(Frozen):
@@ -311,7 +341,10 @@ class CalibrateResult(Temperature, Result):
 
 
 class EvaluateResult(Result):
-    """The headline metric on `rows` test rows: of base, tuned model, and the larger models that it was made from."""
+    """The headline metric on `rows` test rows: of base, tuned model, and the larger models that it was made from.
+
+    `problem` is what the tuned model lacks of `evaluate.minimum`, in words; empty where it lacks nothing.
+    """
 
     stage = "evaluate"
 
@@ -320,6 +353,12 @@ class EvaluateResult(Result):
     teacher: Interval | None = None
     dense: Interval | None = None
     rows: int
+    problem: str = ""
+
+    def require_passed(self) -> None:
+        """Raise GateError where the model misses the minimum."""
+        if self.problem:
+            raise GateError("minimum", f"evaluate: on {self.rows} test rows {self.problem}")
 
 
 class ExportResult(Result):

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.markup import escape
 
 from bentune.bundle.arrays import Logits
 from bentune.bundle.files import write_json
 from bentune.bundle.targets.target import Target
 from bentune.quality.calibration import Calibration
 from bentune.quality.groups import by_column
+from bentune.quality.minimum import minimum_of
 from bentune.quality.quality import Quality, Report
 from bentune.quality.registry import quality_of
 from training.pipeline.layout import CalibrateFiles, DataFiles, EvaluateFiles, TrainFiles
@@ -61,6 +63,7 @@ def run(context: Context) -> EvaluateResult:
     larger = larger_models(recipe, trained, rows, labels, context.report)
     judged = JudgedRows(rows, shown, carried, target, quality, measure | bootstrap)
     tuned = judged.measure(after)
+    minimum = minimum_of(quality, tuned, after, rows.labels, target, settings.minimum)
     evaluation = Evaluation(
         target=target.kind,
         headline=quality.report.tiles[0],
@@ -70,6 +73,7 @@ def run(context: Context) -> EvaluateResult:
         changed=judged.changed(before, after, settings.examples),
         mistakes=judged.mistakes(after, settings.mistakes),
         slices=judged.slices(after),
+        minimum=minimum,
         temperature=judged.scaled(temperature, plain, after) if temperature else None,
         compressed={
             name: Compressed(
@@ -81,13 +85,14 @@ def run(context: Context) -> EvaluateResult:
     )
     write_json(EvaluateFiles(context.work).evaluation, evaluation)
     context.report.say(metrics_table(evaluation))
+    context.report.say(escape(f"minimum: {minimum.against_constant(quality.words)}"))
     if evaluation.slices:
         context.report.say(slices_table(evaluation.slices))
     context.report.say(changed_table(evaluation.changed))
     headline = {"base": evaluation.base, "tuned": tuned}
     headline |= {name: one.metrics for name, one in evaluation.compressed.items()}
     values = {name: found.metrics[evaluation.headline] for name, found in headline.items()}
-    return EvaluateResult(rows=len(rows), **values)
+    return EvaluateResult(rows=len(rows), problem=minimum.problem(quality.words), **values)
 
 
 def _temperature(context: Context) -> Temperature | None:

@@ -8,6 +8,7 @@ from bentune.bundle.files import Frozen
 from bentune.bundle.verdict import Difference
 from bentune.quality.bootstrap import Interval
 from bentune.quality.calibration import Calibration
+from bentune.quality.minimum import Minimum
 from bentune.quality.quality import Paired, Report
 from bentune.quality.registry import QUALITIES
 
@@ -81,6 +82,7 @@ class Evaluation(Frozen):
     """Content of evaluation.json. `tuned` is the model as served, calibrated where the recipe asks for it.
 
     `target` is the kind of the target, `headline` the metric that decides. `mistakes` are the worst, the worst first.
+    Runs made before there was a `minimum` have None.
     """
 
     target: str
@@ -91,6 +93,7 @@ class Evaluation(Frozen):
     changed: list[Changed]
     mistakes: list[Mistake]
     slices: list[Slice]
+    minimum: Minimum | None = None
     temperature: Scaled | None = None
     compressed: dict[str, Compressed] = Field(default={})
 

@@ -17,6 +17,11 @@ class EvaluateSettings(Section):
     ordinal: bool = Field(
         default=False, description="labels are numbers in order, as stars are: also the mean absolute error of the rank"
     )
+    minimum: dict[str, float] = Field(
+        default={},
+        description="metric: bound that the worse limit of its interval must reach, or nothing is packaged; without "
+        "any, the model must be better than always giving the commonest answer",
+    )
     slices: list[Column] = Field(
         default=[], max_length=20, description="columns of the source whose values are measured one by one"
     )

@@ -56,7 +56,8 @@ def tiles_of(facts: Facts) -> list[Tile]:
 
 def cautions_of(facts: Facts, missing: Sequence[str], revision: str) -> list[str]:
     """List the cautions about a run, a sentence each."""
-    cautions = list(facts.training.warnings) if facts.training else []
+    cautions = [*facts.data.cautions] if facts.data else []
+    cautions += facts.training.warnings if facts.training else []
     if facts.parity:
         cautions += [f"hop {hop.hop}: {problem}" for hop in facts.parity.hops for problem in hop.problems]
     if facts.plan and facts.plan.taken > MAX_CONTENTION:

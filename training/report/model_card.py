@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bentune.bundle.errors import InputError
 from bentune.quality.bootstrap import Interval
+from bentune.quality.registry import QUALITIES
 from training.pipeline.results import DataResult, TrainResult
 from training.prove.evaluation import Evaluation
 from training.prove.evaluation_table import per_class
@@ -147,6 +148,13 @@ def _data(data: DataResult, recipe: Recipe) -> Iterator[str]:
             for label in data.labels
         ],
     )
+    if (tokens := data.tokens) is not None:
+        yield (
+            f"In a sample of {tokens.rows:,} training rows {tokens.unknown_share:.1%} of the tokens are unknown to the "
+            f"tokenizer, and {tokens.truncated_share:.1%} of the texts are longer than the model reads."
+        )
+    for caution in data.cautions:
+        yield f"> {escaped(caution)}"
 
 
 def _training(training: TrainResult, facts: Facts) -> Iterator[str]:
@@ -170,6 +178,8 @@ def _evaluation(tested: Evaluation) -> Iterator[str]:
     )
     metrics = metrics_of(tested)
     yield _table(("metric", *metrics.models), [(metric.name, *map(_bounds, metric.cells)) for metric in metrics.rows])
+    if tested.minimum:
+        yield f"Minimum: {escaped(tested.minimum.against_constant(QUALITIES[tested.target].words))}."
     if tested.temperature:
         scaled = tested.temperature
         yield (

@@ -11,6 +11,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bentune.quality.calibration import Calibration
+from bentune.quality.registry import QUALITIES
 from training.data.report import DataReport
 from training.plan.report import CHECK_COLUMNS, ENTRY_COLUMNS, check_cells, entry_cells, verdict
 from training.prove.evaluation import Evaluation
@@ -115,6 +116,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
         task=task,
         matrix=confusion,
         calibration=calibration,
+        minimum=tested.minimum.against_constant(QUALITIES[tested.target].words) if tested and tested.minimum else "",
         labels_of_report=per_class(tested.tuned) if tested else {},
         tiles=tiles_of(facts),
         cautions=cautions_of(facts, missing, revision),

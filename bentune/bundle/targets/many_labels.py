@@ -56,6 +56,10 @@ class ManyLabels(OneLabel):
         bounded = np.clip(scores, LEAST, 1 - np.finfo(np.float64).eps)
         return (np.log(bounded) - np.log1p(-bounded)).astype(np.float32)
 
+    def certain(self, gold: Answers) -> Float32s:
+        """Return 1 for each label of the row and 0 for every other one."""
+        return np.asarray(gold, dtype=np.float32)
+
     def answers(self, logits: Scores) -> Answers:
         """Return the labels of each row, bool [rows, labels]."""
         return np.asarray(logits > 0)

@@ -62,6 +62,10 @@ class Number(Target):
         """Return standard deviations from the mean."""
         return ((np.asarray(scores, dtype=np.float64) - self.center) / self.scale).astype(np.float32)
 
+    def certain(self, gold: Answers) -> Float32s:
+        """Return the number."""
+        return np.asarray(gold, dtype=np.float32)[:, None]
+
     def answers(self, logits: Scores) -> Answers:
         """Return the numbers, float [rows]."""
         return self.scores(logits)[..., 0]

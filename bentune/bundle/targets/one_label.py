@@ -71,6 +71,10 @@ class OneLabel(Target):
         """Return log-probabilities, whose softmax are the probabilities again."""
         return np.log(np.maximum(scores, LEAST)).astype(np.float32)
 
+    def certain(self, gold: Answers) -> Float32s:
+        """Return 1 for the row's label and 0 for every other one."""
+        return np.eye(len(self.labels), dtype=np.float32)[gold]
+
     def answers(self, logits: Scores) -> Answers:
         """Return the best label of each row, int64 [rows]."""
         return np.asarray(logits.argmax(axis=-1))

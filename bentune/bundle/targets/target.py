@@ -112,6 +112,10 @@ class Target(Frozen):
         """Return outputs that have these scores, float32 of the same shape."""
 
     @abstractmethod
+    def certain(self, gold: Answers) -> Float32s:
+        """Return the scores of a model that is certain of what rows have, [rows, labels]."""
+
+    @abstractmethod
     def answers(self, logits: Scores) -> Answers:
         """Return the answer to each row, [rows, ...], from its outputs."""
 

@@ -1,12 +1,14 @@
 """Which verdict counts: the newest one against what serves, by the margin of the bundle's own recipe."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from releasing import verdict_on, version, with_verdicts
 
 from bentune.bundle.errors import BundleError, GateError
-from bentune.bundle.manifest import Bundle
+from bentune.bundle.files import write_json
+from bentune.bundle.manifest import EVIDENCE, Bundle, open_bundle, seal
 from bentune.bundle.verdict import Decision
 from rollout.release.gate import grounds, may_release
 from rollout.release.version_pin import Pin
@@ -57,11 +59,40 @@ def test_what_is_served_and_unknown_lets_nothing_out(bundle: Bundle) -> None:
 
 
 def test_what_no_comparison_wrote_is_an_error(bundle: Bundle) -> None:
-    from bentune.bundle.files import write_json
-    from bentune.bundle.manifest import EVIDENCE, seal
-
     for wrong in (5, [5], {"decision": "PROMOTE"}):
         write_json(bundle.root / EVIDENCE, bundle.evidence() | {"verdicts": wrong})
         seal(bundle.root, bundle.manifest)
         with pytest.raises(BundleError, match="evidence.json"):
             word(bundle)
+
+
+def with_minimum(bundle: Bundle, evaluation: dict[str, Any]) -> Bundle:
+    write_json(bundle.root / EVIDENCE, bundle.evidence() | {"evaluation": evaluation})
+    seal(bundle.root, bundle.manifest)
+    return open_bundle(bundle.root)
+
+
+def test_a_useless_model_is_not_released_neither_first_nor_with_a_verdict(bundle: Bundle) -> None:
+    known = bundle.evidence()["evaluation"]
+    gain = {"value": -0.3, "low": -0.4, "high": -0.2}
+    useless = with_minimum(bundle, known | {"minimum": known["minimum"] | {"gain": gain}})
+    for before, first in ((None, True), (BEFORE, False)):
+        promoted = with_verdicts(useless, [verdict_on(useless, served=SERVED)])
+        with pytest.raises(GateError, match=r"not shown to be better than a constant answer.*-30\.0 points"):
+            word(promoted, before, first=first)
+    assert may_release(useless, None, first=True, force=True, reason="a trial") == "PROMOTE, forced"
+    bound = {"metric": "macro_f1", "bound": 0.9, "found": 0.85, "reached": False}
+    with pytest.raises(GateError, match="macro_f1 is only known to be 0.85, and evaluate.minimum is 0.9"):
+        word(with_minimum(bundle, known | {"minimum": known["minimum"] | {"bounds": [bound]}}), None, first=True)
+
+
+def test_evidence_without_a_minimum_is_read_from_the_recall_of_each_label_or_refused(bundle: Bundle) -> None:
+    def tuned(recall: float) -> dict[str, Any]:
+        labels = {label: {"support": 20, "recall": {"value": recall}} for label in ("animal", "food", "tool")}
+        return {"tuned": {"per_class": labels, "confidence": 0.95}}
+
+    assert word(with_minimum(bundle, tuned(0.8)), None, first=True) == "none, the first version"
+    with pytest.raises(GateError, match="not shown to be better than a constant answer: against .* 'animal'"):
+        word(with_minimum(bundle, tuned(0.3)), None, first=True)
+    with pytest.raises(GateError, match="does not show that it is better than a constant answer: make it anew"):
+        word(with_minimum(bundle, {"tuned": {"accuracy": {"value": 0.9}}}), None, first=True)

@@ -221,6 +221,14 @@ def evidence(name: str, trained: int, held_out: int, accuracy: float) -> dict[st
     def measured(value: float) -> dict[str, Any]:
         return {"rows": held_out, "accuracy": {"value": value, "low": value - 0.05, "high": min(1.0, value + 0.05)}}
 
+    def minimum(value: float) -> dict[str, Any]:
+        gain = value - 1 / 3
+        return {
+            "constant": LABELS[0],
+            "gain": {"value": gain, "low": gain - 0.05, "high": min(1.0, gain + 0.05)},
+            "bounds": [],
+        }
+
     hops = [
         {"hop": hop, "largest_difference": 1e-6, "label_flips": 0, "problems": []}
         for hop in ("merge", "export", "batch")
@@ -237,7 +245,7 @@ def evidence(name: str, trained: int, held_out: int, accuracy: float) -> dict[st
         "train": {"epochs": 10.0, "learning_rate": 0.005},
     }
     return {
-        "evaluation": {"base": measured(1 / 3), "tuned": measured(accuracy)},
+        "evaluation": {"base": measured(1 / 3), "tuned": measured(accuracy), "minimum": minimum(accuracy)},
         "parity": {"rows": 40, "hops": hops},
         "data": {"labels": LABELS, "rows": {"train": trained, "test": held_out}},
         "training": {"method": "full", "steps": 150},

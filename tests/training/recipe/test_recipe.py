@@ -121,3 +121,17 @@ def test_the_best_checkpoint_is_by_what_training_stops_by() -> None:
     for stops, best_by in (({}, "accuracy"), ({"early_stopping": {"metric": "log_loss"}}, "log_loss")):
         given = recipe(train=stops)
         assert target_of(given).best_by(given.train) == best_by
+
+
+@pytest.mark.parametrize(
+    ("minimum", "problem"),
+    [
+        ({"bleu": 0.5}, "minimum: 'bleu' is not measured here; the metrics are accuracy, "),
+        ({"accuracy": 80}, "minimum: accuracy is at most 1, and never reaches 80"),
+        ({"accuracy": float("nan")}, "minimum: accuracy is at most 1"),
+        ({"log_loss": -1}, "minimum: log_loss is at least 0"),
+        ({"mean_absolute_error": 1}, "minimum: mean_absolute_error is of labels in order: set evaluate.ordinal too"),
+    ],
+)
+def test_a_minimum_that_cannot_be_reached_or_measured(minimum: dict[str, float], problem: str) -> None:
+    assert problem in refused(evaluate={"minimum": minimum})

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from bentune.bundle.arrays import Gold, Ints, Mask
 from bentune.bundle.errors import InputError
 from bentune.bundle.targets.target import Target
+from bentune.quality.registry import QUALITIES
 from training.recipe.data import DataSettings
+from training.recipe.evaluate import EvaluateSettings
 from training.recipe.search import SearchSettings
 from training.recipe.section import Section
 from training.recipe.train import TrainSettings
@@ -79,6 +81,21 @@ class TrainingTarget(ABC):
                 return f"early_stopping.metric: {self.other_metric(section.early_stopping.metric)}"
             case SearchSettings() if section != SearchSettings() and section.metric not in (*self.validation, "loss"):
                 return f"metric: {self.other_metric(section.metric)}"
+            case EvaluateSettings():
+                return next(filter(None, (self._bad_bound(*one, section) for one in section.minimum.items())), "")
+        return ""
+
+    def _bad_bound(self, metric: str, bound: float, section: EvaluateSettings) -> str:
+        """Return, in words, why a bound of `evaluate.minimum` can never be reached or means nothing."""
+        quality = QUALITIES[self.kind]
+        if metric not in quality.metrics:
+            return f"minimum: {metric!r} is not measured here; the metrics are {', '.join(quality.metrics)}"
+        if metric == "mean_absolute_error" and "accuracy" in quality.metrics and not section.ordinal:
+            return f"minimum: {metric} is of labels in order: set evaluate.ordinal too"
+        if metric in quality.report.higher_is_better and not bound <= 1:
+            return f"minimum: {metric} is at most 1, and never reaches {bound:g}"
+        if metric in quality.report.lower_is_better and not bound >= 0:
+            return f"minimum: {metric} is at least 0, and never falls to {bound:g}"
         return ""
 
     def other_metric(self, metric: str) -> str:
