@@ -43,6 +43,14 @@ def say_outcome(report: ConsoleReporter, outcome: "Outcome") -> None:
         if result.parent is not None:
             _say_continued(report, result.parent, result.rows["test"])
         _say_doubtful(report, result.doubtful_labels, outcome.directory)
+        if (tokens := result.tokens) is not None:
+            report.say(
+                f"  {tokens.tokens / tokens.rows:,.0f} tokens a text (of {tokens.rows:,} training rows), "
+                f"{tokens.unknown_share:.1%} unknown to the tokenizer; {tokens.truncated_share:.1%} of the texts are "
+                "longer than max_tokens"
+            )
+        for caution in result.cautions:
+            report.say(f"  [yellow]![/] {escape(caution)}")
 
 
 def _say_continued(report: ConsoleReporter, parent: "ParentRows", held_out: int) -> None:

@@ -30,11 +30,11 @@ from pydantic import (
     model_validator,
 )
 
-from bentune.bundle.baseline import Baseline
+from bentune.bundle.baseline import Baseline, Binned
 from bentune.bundle.errors import BundleError
 from bentune.bundle.files import Frozen, json_bytes, sha256_file, write_json
 from bentune.bundle.plan import FP32, Plan, model_file
-from bentune.bundle.processor import ImageSettings, InputSettings, ProcessorSettings
+from bentune.bundle.processor import TOKEN_LENGTH, TRUNCATED, ImageSettings, InputSettings, ProcessorSettings
 from bentune.bundle.seen_rows import SeenRows
 from bentune.bundle.targets.registry import ENTRIES, target_in
 from bentune.bundle.targets.target import Target
@@ -45,6 +45,7 @@ MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
 ROWS = "rows.json"
 BASELINE = "baseline.json"
+LABEL = "label"
 SETTINGS = "processor/settings.json"
 STORE_FILE = "model.yaml"  # BentoML's own description, which its model store puts beside ours
 MODULE = "bentune"  # how a bundle is told from other models in the BentoML model store
@@ -274,7 +275,7 @@ def open_bundle(root: Path) -> Bundle:
     _require_parts(root, manifest, plan.variants)
     processor = _processor(root, manifest)
     baseline = _parse(Baseline, root / BASELINE)
-    _require_baseline_of(manifest.target, baseline, root / BASELINE)
+    _require_baseline_of(manifest.target, processor, baseline, root / BASELINE)
     return Bundle(
         root=root,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
@@ -299,13 +300,20 @@ def _settings_of(manifest: Manifest) -> type[ImageSettings] | type[ProcessorSett
     return ImageSettings if isinstance(manifest.limits, ImageLimits) else ProcessorSettings
 
 
-def _require_baseline_of(target: Target, baseline: Baseline, path: Path) -> None:
-    wanted = {"token_length", *target.features}
-    if baseline.features.keys() != wanted:
-        raise BundleError(f"{path} has the histograms {', '.join(baseline.features)}, not {', '.join(sorted(wanted))}")
-    label = baseline.features.get("label")
-    if label is not None and len(label.counts) != (bins := len(target.counted)):
-        raise BundleError(f"{path} counts {len(label.counts)} labels, not {bins}")
+def _require_baseline_of(target: Target, settings: InputSettings, baseline: Baseline, path: Path) -> None:
+    """Require the histograms of the target, and of inputs at least that of their length.
+
+    Bundles made before they were counted have no other ones of inputs.
+    """
+    wanted, found = {TOKEN_LENGTH, *target.features}, baseline.features.keys()
+    if not wanted <= found <= wanted | settings.features:
+        raise BundleError(f"{path} has the histograms {', '.join(found)}, not {', '.join(sorted(wanted))}")
+    counted = {LABEL: len(target.counted), TRUNCATED: 2}
+    for name, histogram in baseline.features.items():
+        if isinstance(histogram, Binned) == (name in counted):
+            raise BundleError(f"{path}: the histogram {name} has {'no ' if name not in counted else ''}edges")
+        if name in counted and len(histogram.counts) != counted[name]:
+            raise BundleError(f"{path}: the histogram {name} has {len(histogram.counts)} bins, not {counted[name]}")
 
 
 def _regular_files(root: Path) -> Iterator[Path]:

@@ -9,6 +9,13 @@ from bentune.bundle.files import Frozen
 MOST_PIXELS = 25_000_000
 """Most pixels of one image: more than nearly every camera takes, and 75 MB once it is decoded."""
 
+TOKEN_LENGTH = "token_length"  # noqa: S105
+"""Feature of an input for drift: its tokens, special ones included, after truncation."""
+TRUNCATED = "truncated"
+"""Feature of a text: 1 where it was cut."""
+UNKNOWN_TOKENS = "unknown_tokens"
+"""Feature of a text: the share of its tokens that the tokenizer does not know."""
+
 Size = Annotated[int, Field(ge=1, le=4096)]
 Channels = tuple[float, float, float]
 
@@ -16,7 +23,9 @@ Channels = tuple[float, float, float]
 class ProcessorSettings(Frozen):
     """Padding and truncation of texts, which tokenizer.json leaves open.
 
-    `split_special_tokens`: a special token that stands in a text is read as its letters.
+    `split_special_tokens`: a special token that stands in a text is read as its letters. `unknown_id` is the token for
+    what the tokenizer does not know; None for a tokenizer that reads everything, and in bundles made before it was
+    counted.
     """
 
     files: ClassVar = ("processor/tokenizer.json",)
@@ -27,6 +36,13 @@ class ProcessorSettings(Frozen):
     padding_side: Literal["left", "right"] = "right"
     truncation_side: Literal["left", "right"] = "right"
     split_special_tokens: bool = False
+    unknown_id: int | None = Field(default=None, ge=0)
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The histograms that a baseline may have of inputs."""
+        unknown = [UNKNOWN_TOKENS] if self.unknown_id is not None else []
+        return frozenset([TOKEN_LENGTH, TRUNCATED, *unknown])
 
 
 class ImageSettings(Frozen):
@@ -58,6 +74,11 @@ class ImageSettings(Frozen):
         if (self.mean is None) != (self.std is None) or (self.std is not None and min(self.std) <= 0):
             raise ValueError("mean and std go together, and std is above 0")
         return self
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The histogram that a baseline has of inputs."""
+        return frozenset([TOKEN_LENGTH])
 
     @property
     def shape(self) -> tuple[int, int]:

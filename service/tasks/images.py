@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bentune.bundle.errors import BundleError, InvalidRequest, RequestError, TooLarge
 from bentune.bundle.manifest import ImageLimits
-from bentune.bundle.processor import MOST_PIXELS, ImageSettings
+from bentune.bundle.processor import MOST_PIXELS, TOKEN_LENGTH, ImageSettings
 
 if TYPE_CHECKING:  # only bundles of images need Pillow
     from PIL.Image import Image, Transpose
@@ -54,6 +54,11 @@ class Pixels:
     def identity(self) -> list[int]:
         """A digest of the values: another number where a pixel value is another one."""
         return [int.from_bytes(hashlib.sha256(self.values.tobytes()).digest()[:8])]
+
+    @property
+    def features(self) -> dict[str, float]:
+        """Its patches, which count as tokens."""
+        return {TOKEN_LENGTH: self.patches}
 
     def __len__(self) -> int:
         return self.patches

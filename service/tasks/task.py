@@ -1,7 +1,7 @@
 """The interface of a task in the service: what one input is, how a batch is made of inputs, how one is answered."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
@@ -35,6 +35,10 @@ class Encoded(Protocol):
 
         They are token ids, or a digest of pixel values.
         """
+
+    @property
+    def features(self) -> Mapping[str, float]:
+        """Return what drift compares of an input."""
 
     def __len__(self) -> int: ...
 
@@ -156,4 +160,4 @@ class Task(ABC):
     def observe(self, encoded: Encoded, scores: Float32s) -> Observation:
         """Return what the metrics count of one answer."""
         found = self.target.observe(scores)
-        return Observation(found.labels, found.confidence, {"token_length": len(encoded), **found.features})
+        return Observation(found.labels, found.confidence, {**encoded.features, **found.features})

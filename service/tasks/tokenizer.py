@@ -9,23 +9,33 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from bentune.bundle.errors import BundleError, TooLarge
-from bentune.bundle.processor import ProcessorSettings
+from bentune.bundle.processor import TOKEN_LENGTH, TRUNCATED, UNKNOWN_TOKENS, ProcessorSettings
 
 IntMatrix = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One input as the model sees it: `ids` and `type_ids` have the same length, special tokens included."""
+    """One input as the model sees it: `ids` and `type_ids` have the same length, special tokens included.
+
+    `unknown` of the tokens are unknown to the tokenizer.
+    """
 
     ids: list[int]
     type_ids: list[int]
     truncated: bool
+    unknown: int = 0
 
     @property
     def identity(self) -> list[int]:
         """Its token ids."""
         return self.ids
+
+    @property
+    def features(self) -> dict[str, float]:
+        """Its length, whether it was cut, and the share of unknown tokens."""
+        length = len(self.ids)
+        return {TOKEN_LENGTH: length, TRUNCATED: self.truncated, UNKNOWN_TOKENS: self.unknown / length}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,7 +79,13 @@ class TextTokenizer:
                 f"{field} must have at most {self.max_tokens} tokens, this one has {len(encoding)}: "
                 "shorten it or set `truncate` to true"
             )
-        return Tokens(ids=encoding.ids, type_ids=encoding.type_ids, truncated=bool(encoding.overflowing))
+        ids, unknown_id = encoding.ids, self.settings.unknown_id
+        return Tokens(
+            ids=ids,
+            type_ids=encoding.type_ids,
+            truncated=bool(encoding.overflowing),
+            unknown=0 if unknown_id is None else ids.count(unknown_id),
+        )
 
     def collate(self, batch: Sequence[Tokens]) -> dict[str, IntMatrix]:
         """Return the batch as `pad` makes it."""

@@ -485,7 +485,23 @@ def test_a_recipe_that_is_none_is_empty(root: Path) -> None:
     [
         (
             {"features": FEATURES | {"label": Histogram(counts=[1, 1, 0], threshold=0.2)}},
-            "counts 3 labels, not 2",
+            "the histogram label has 3 bins, not 2",
+        ),
+        (
+            {"features": FEATURES | {"label": Binned(counts=[1, 1], edges=[0.5], threshold=0.2)}},
+            "the histogram label has edges",
+        ),
+        (
+            {"features": FEATURES | {"token_length": Histogram(counts=[1, 1], threshold=0.2)}},
+            "the histogram token_length has no edges",
+        ),
+        (
+            {"features": FEATURES | {"truncated": Histogram(counts=[1, 1, 0], threshold=0.2)}},
+            "the histogram truncated has 3 bins, not 2",
+        ),
+        (
+            {"features": FEATURES | {"unknown_tokens": Binned(counts=[1, 1], edges=[0.5], threshold=0.2)}},
+            "has the histograms token_length, label, confidence, unknown_tokens, not confidence, label, token_length",
         ),
         (
             {"features": {"token_length": FEATURES["token_length"]}},

@@ -101,7 +101,7 @@ def test_it_learned_and_its_model_says_what_it_is(run: Path, bundle: Bundle) -> 
     hops = json.loads((run / "verify/parity.json").read_text())["hops"]
     assert [hop["hop"] for hop in hops] == ["merge", "export", "batch"]
     assert not any(hop["problems"] or hop["label_flips"] for hop in hops)
-    assert set(bundle.baseline.features) == {"token_length", "value"}
+    assert set(bundle.baseline.features) == {"token_length", "truncated", "unknown_tokens", "value"}
 
 
 def test_the_report_and_the_card_speak_of_a_number(run: Path, bundle: Bundle) -> None:

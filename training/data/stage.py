@@ -4,16 +4,19 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.markup import escape
 
 from bentune.bundle.arrays import Ints, Mask
-from bentune.bundle.errors import InputError
+from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.files import write_json
 from bentune.bundle.manifest import Bundle
 from bentune.bundle.seen_rows import RowFilter, SeenRows
+from training.data.cautions import row_cautions, token_cautions
 from training.data.duplicates.exact import same_texts
 from training.data.duplicates.near import NO_ROW, Near, find_near, sketch
 from training.data.label_errors import find_label_errors
@@ -28,7 +31,7 @@ from training.pipeline.stage import Context, Reporter
 from training.recipe.data import DataSettings
 from training.recipe.recipe import Recipe
 from training.tasks.registry import task_of
-from training.tasks.rows import labels_in
+from training.tasks.rows import labels_in, open_rows
 from training.tasks.targets.label_order import label_order
 
 POOL_FILE = "pool.parquet"
@@ -108,7 +111,26 @@ def run(context: Context) -> DataResult:
     )
     if parent is not None:
         result = result.model_copy(update={"parent": _continued(parent, split, recipe.compare.max_rows)})
-    return doubtful.without_removed(result)
+    result = doubtful.without_removed(result)
+    return result.model_copy(update=_cautions(result, files, context))
+
+
+def _cautions(result: DataResult, files: DataFiles, context: Context) -> dict[str, Any]:
+    """Return the result's entries about tokens and cautions."""
+    recipe, task = context.recipe, task_of(context.recipe)
+    cautions = [*row_cautions(result, recipe)]
+    try:
+        with context.report.task("reading tokens", None):
+            processor = task.processor(recipe)
+            tokens = task.coverage(open_rows(files.train), processor, recipe.max_tokens, recipe.seed)
+    except BentuneError as error:
+        # The rows may be looked at without the model; `train` refuses what it cannot read. The message may name a
+        # directory of this machine, and cautions travel with the bundle.
+        context.report.say(escape(f"tokens are not counted: {error}"))
+        return {"cautions": [*cautions, "Tokens were not counted: the base model's tokenizer could not be read."]}
+    if tokens is None:
+        return {"cautions": cautions}
+    return {"tokens": tokens, "cautions": [*cautions, *token_cautions(tokens, recipe)]}
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:

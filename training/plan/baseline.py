@@ -6,16 +6,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from bentune.bundle.arrays import Logits
+from bentune.bundle.arrays import Floats, Logits
 from bentune.bundle.baseline import Baseline, Binned, Histogram
+from bentune.bundle.manifest import LABEL
+from bentune.bundle.processor import TOKEN_LENGTH, TRUNCATED, UNKNOWN_TOKENS, InputSettings
 from bentune.bundle.targets.target import Target
 from service.monitoring.drift import BinCounts, stability_index
+from service.tasks.task import Encoded
 
 WINDOW = 500
 # The alert waits for ten minutes. However fast the window moves, each false alarm covers a point of a ten-minute grid.
 # So a month has at most as many expected false alarms as grid points beyond the threshold.
 LOOKS_A_MONTH = 30 * 24 * 6
-FEATURES = 3
+UNKNOWN_EDGES = (0.001, 0.02, 0.1, 0.3)
+"""Bins of the share of unknown tokens: none, hardly any, some, many, most."""
 
 MOST_BINS = 10
 ROWS_A_BIN = 5
@@ -28,26 +32,43 @@ RESAMPLES = 200_000
 MOST_AT_ONCE = 2_000_000
 
 
-def baseline(lengths: Sequence[int], logits: Logits, seed: int, target: Target) -> Baseline:
-    """Build the baseline of rows from their lengths and logits.
-
-    `lengths` are in tokens, and `logits` are float32 [rows, labels].
-    """
-    bins = min(MOST_BINS, max(2, len(lengths) // ROWS_A_BIN))
+def baseline(inputs: Sequence[Encoded], settings: InputSettings, logits: Logits, seed: int, target: Target) -> Baseline:
+    """Build the baseline of encoded inputs and their logits, float32 [rows, labels]."""
+    bins = min(MOST_BINS, max(2, len(inputs) // ROWS_A_BIN))
     inner = np.linspace(0, 1, bins + 1)[1:-1]
-    tokens, observed = np.array(lengths), [target.observe(row).features for row in target.scores(logits)]
-    generator = np.random.default_rng(seed)
-    features: dict[str, Histogram] = {"token_length": _binned(tokens, np.ceil(np.quantile(tokens, inner)), generator)}
-    for name in target.features:
+    observed = [
+        {**encoded.features, **target.observe(row).features}
+        for encoded, row in zip(inputs, target.scores(logits), strict=True)
+    ]
+    names = [*sorted(settings.features), *target.features]
+    generator, beyond = np.random.default_rng(seed), 1 / (LOOKS_A_MONTH * len(names))
+
+    def counted(values: Floats, bins: int) -> Histogram:
+        counts = np.bincount(values.astype(np.int64), minlength=bins)
+        return Histogram(counts=counts.tolist(), threshold=threshold(counts, WINDOW, generator, beyond))
+
+    def binned(values: Floats, edges: Floats) -> Binned:
+        rising = np.unique(edges)
+        counts = np.bincount(np.searchsorted(rising, values, side="right"), minlength=len(rising) + 1)
+        limit = threshold(counts, WINDOW, generator, beyond)
+        return Binned(edges=rising.tolist(), counts=counts.tolist(), threshold=limit)
+
+    features: dict[str, Histogram] = {}
+    for name in names:
         values = np.array([features_of[name] for features_of in observed], dtype=np.float64)
-        if name == "label":
-            labels = np.bincount(values.astype(np.int64), minlength=len(target.counted))
-            features[name] = Histogram(counts=labels.tolist(), threshold=threshold(labels, WINDOW, generator))
+        if name == LABEL:
+            features[name] = counted(values, len(target.counted))
+        elif name == TRUNCATED:
+            features[name] = counted(values, 2)
+        elif name == TOKEN_LENGTH:
+            features[name] = binned(values, np.ceil(np.quantile(values, inner)))
+        elif name == UNKNOWN_TOKENS:
+            features[name] = binned(values, np.array(UNKNOWN_EDGES))
         elif name == "confidence":
-            features[name] = _binned(values, _confidence_edges(values, inner), generator)
+            features[name] = binned(values, _confidence_edges(values, inner))
         else:
-            features[name] = _binned(values, np.quantile(values, inner), generator)
-    return Baseline(rows=len(tokens), window=WINDOW, looks_a_month=LOOKS_A_MONTH, features=features)
+            features[name] = binned(values, np.quantile(values, inner))
+    return Baseline(rows=len(inputs), window=WINDOW, looks_a_month=LOOKS_A_MONTH, features=features)
 
 
 def _confidence_edges(confidence: npt.NDArray[np.float64], inner: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -58,18 +79,11 @@ def _confidence_edges(confidence: npt.NDArray[np.float64], inner: npt.NDArray[np
     return np.asarray(1 / (1 + np.exp(-snapped)), dtype=np.float64)
 
 
-def _binned(values: npt.NDArray[np.generic], edges: npt.NDArray[np.float64], generator: np.random.Generator) -> Binned:
-    rising = np.unique(edges)
-    counts = np.bincount(np.searchsorted(rising, values, side="right"), minlength=len(rising) + 1)
-    limit = threshold(counts, WINDOW, generator)
-    return Binned(edges=rising.tolist(), counts=counts.tolist(), threshold=limit)
-
-
 def threshold(
     counts: BinCounts,
     window: int,
     generator: np.random.Generator,
-    beyond: float = 1 / (LOOKS_A_MONTH * FEATURES),
+    beyond: float,
     resamples: int = RESAMPLES,
 ) -> float:
     """Return the index that a window of inputs rarely exceeds without drift.

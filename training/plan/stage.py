@@ -75,8 +75,7 @@ def run(context: Context) -> PlanResult:
     # Confidence of the chosen variant, as in the pods: int8 moves it by more than a thin bin's width.
     session = Session(models[best.variant], best.provider, 1, cpu.cores)
     logits = logits_alone(session, sample, cpu.cores, lambda _: None)
-    lengths = [len(row) for row in sample.tokens]
-    seen = baseline(lengths, logits, recipe.seed, target)
+    seen = baseline(sample.tokens, task.encoder.settings, logits, recipe.seed, target)
     write_json(PlanFiles(context.work).baseline, seen)
     _write(context, plan, models, task)
     report.say(entries_table(plan))

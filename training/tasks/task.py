@@ -17,10 +17,11 @@ from training.tasks.targets.target import TrainingTarget
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from training.pipeline.results import TokenCoverage
     from training.recipe.recipe import Recipe
     from training.tasks.image.rows import ImageRows
     from training.tasks.logits import Processor
-    from training.tasks.rows import Rows
+    from training.tasks.rows import RowFile, Rows
 
 ReadText = Callable[[str, object], str]
 """Return the cleaned text of a column's value."""
@@ -99,6 +100,11 @@ class Task(ABC):
     @abstractmethod
     def limits(self, exported: Path, max_tokens: int) -> Limits:
         """Return what one input of the exported model may be."""
+
+    def coverage(self, rows: "RowFile", processor: Any, max_tokens: int, seed: int) -> "TokenCoverage | None":
+        """Count unknown tokens and truncated rows in a sample of `rows`; None where inputs are no texts."""
+        del rows, processor, max_tokens, seed
+        return None
 
     def probes(self, processor: Any) -> list[str]:
         """Return texts that tell two tokenizers apart; none where inputs are no texts."""

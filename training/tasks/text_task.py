@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+    from training.pipeline.results import TokenCoverage
     from training.recipe.recipe import Recipe
     from training.tasks.logits import Processor
-    from training.tasks.rows import Rows
+    from training.tasks.rows import RowFile, Rows
 
 ROWS_AT_ONCE = 1000
 PROBES = (
@@ -94,6 +95,8 @@ class TextTask(Task):
 
     def write_processor(self, processor: Any, exported: Path, directory: Path) -> None:
         """Write tokenizer.json as Optimum saved it, and what it leaves open."""
+        from training.tasks.text.coverage import unknown_id
+
         (exported / "tokenizer.json").rename(ExportFiles(directory).tokenizer)
         settings = ProcessorSettings(
             pad_id=processor.pad_token_id,
@@ -101,6 +104,7 @@ class TextTask(Task):
             padding_side=processor.padding_side,
             truncation_side=processor.truncation_side,
             split_special_tokens=processor.split_special_tokens,
+            unknown_id=unknown_id(processor.backend_tokenizer),
         )
         write_json(ExportFiles(directory).settings, settings)
 
@@ -108,6 +112,12 @@ class TextTask(Task):
         """Return the most tokens."""
         del exported
         return Limits(max_tokens=max_tokens)
+
+    def coverage(self, rows: "RowFile", processor: Any, max_tokens: int, seed: int) -> "TokenCoverage | None":
+        """Count unknown tokens and truncated rows in a sample of the rows."""
+        from training.tasks.text.coverage import coverage
+
+        return coverage(rows, processor, max_tokens, seed)
 
     def probes(self, processor: "PreTrainedTokenizerBase") -> list[str]:
         """Return texts such as clean rows are not.

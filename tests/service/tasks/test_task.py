@@ -55,7 +55,7 @@ def test_scores_are_as_far_from_those_of_a_golden_row_as_the_label_that_differs_
 def test_every_feature_of_the_baseline_is_observed(target: OneLabel) -> None:
     task = TextClassification(None, target)  # type: ignore[arg-type]
     found = task.observe(Tokens([1] * 7, [0] * 7, truncated=False), np.array([0.25, 0.5, 0.25], dtype=np.float32))
-    assert found.features.keys() == {"token_length", *target.features}
+    assert found.features.keys() == {"token_length", "truncated", "unknown_tokens", *target.features}
     assert (found.features["token_length"], found.confidence) == (7, 0.5)
     assert {*found.labels} <= {*target.counted}
 

@@ -214,3 +214,13 @@ def test_special_tokens_in_a_text_are_split_where_training_split_them(reference:
     whole, split = (reference(text, split_special_tokens=one)["input_ids"] for one in (False, True))
     assert TextTokenizer(file_of(reference), settings, 40).encode(text, None, truncate=True).ids == split != whole
     assert TextTokenizer(file_of(reference), settings_of(reference), 40).encode(text, None, truncate=True).ids == whole
+
+
+def test_unknown_tokens_are_counted_where_the_tokenizer_has_one(tmp_path: Path) -> None:
+    bert(tmp_path).save_pretrained(tmp_path)
+    text = "the \u72ac sat \u72ac"
+    for unknown_id, unknown in ((1, 2), (None, 0)):
+        settings = ProcessorSettings(pad_id=0, unknown_id=unknown_id)
+        found = TextTokenizer(tmp_path / "tokenizer.json", settings, MAX_TOKENS).encode(text, truncate=True)
+        assert (len(found), found.unknown) == (6, unknown)
+        assert found.features == {"token_length": 6, "truncated": False, "unknown_tokens": unknown / 6}

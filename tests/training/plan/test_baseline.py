@@ -1,16 +1,30 @@
 """Histograms count every row once, and their thresholds give as few false alarms as they promise."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from bentune.bundle.baseline import Baseline
+from bentune.bundle.processor import ImageSettings, ProcessorSettings
 from bentune.bundle.targets.many_labels import ManyLabels
 from bentune.bundle.targets.one_label import OneLabel, softmax
+from bentune.bundle.targets.target import Target
 from service.monitoring.drift import stability_index
-from training.plan.baseline import FEATURES, LOOKS_A_MONTH, baseline, threshold
+from service.tasks.images import Pixels
+from service.tasks.tokenizer import Tokens
+from training.plan.baseline import LOOKS_A_MONTH, threshold
+from training.plan.baseline import baseline as baseline_of
 
 TARGET = OneLabel(labels=["a", "b", "c"])
-BEYOND = 1 / (LOOKS_A_MONTH * FEATURES)
+BEYOND = 1 / (LOOKS_A_MONTH * 3)
+SETTINGS = ProcessorSettings(pad_id=0, unknown_id=1)
+
+
+def baseline(lengths: Sequence[int], scored: np.ndarray, *, seed: int, target: Target) -> Baseline:
+    texts = [Tokens([5] * length, [0] * length, truncated=length > 90) for length in lengths]
+    return baseline_of(texts, SETTINGS, scored, seed, target)
 
 
 def logits(rows: int, seed: int = 0) -> np.ndarray:
@@ -60,7 +74,7 @@ def test_with_many_rows_it_is_the_quantile_of_chi_square(rows: int, bins: int) -
     """Yurdakul and Naranjo's law, at one false alarm in 13,000."""
     counts = np.full(bins, rows // bins)
     expected = (1 / counts.sum() + 1 / 500) * chi2.isf(BEYOND, bins - 1)
-    assert threshold(counts, 500, np.random.default_rng(0)) == pytest.approx(expected, rel=0.12)
+    assert threshold(counts, 500, np.random.default_rng(0), BEYOND) == pytest.approx(expected, rel=0.12)
 
 
 def test_false_alarms_are_as_few_as_promised_whatever_the_truth_and_however_few_the_rows() -> None:
@@ -102,13 +116,42 @@ def test_the_mean_of_several_pods_is_beyond_it_less_often_than_one_is() -> None:
 def test_a_label_that_takes_half_of_the_traffic_is_seen_with_forty_rows() -> None:
     counts = np.array([10, 10, 10, 10])
     shifted = np.array([320, 60, 60, 60])
-    assert stability_index(shifted, counts) > threshold(counts, 500, np.random.default_rng(0))
+    assert stability_index(shifted, counts) > threshold(counts, 500, np.random.default_rng(0), BEYOND)
 
 
 def test_of_any_number_of_labels_the_likeliest_stands_for_all_and_none_is_a_bin() -> None:
     given = np.array([[3.0, 1.0, -2.0]] * 5 + [[-1.0, 2.0, 2.5]] * 3 + [[-3.0, -0.5, -1.0]] * 4, dtype=np.float32)
     given = np.tile(given, (5, 1))
-    found = baseline(list(range(5, 65)), given, 0, ManyLabels(labels=TARGET.labels))
+    found = baseline(list(range(5, 65)), given, seed=0, target=ManyLabels(labels=TARGET.labels))
     assert found.features["label"].counts == [25, 0, 15, 20]
     assert sum(found.features["confidence"].counts) == 60
     assert found.features["confidence"].edges[0] < 0.5 < found.features["confidence"].edges[-1]
+
+
+def test_cut_texts_and_unknown_tokens_are_counted() -> None:
+    texts = [
+        Tokens([5] * 50, [0] * 50, truncated=row < 30, unknown=unknown) for row, unknown in enumerate([0, 1, 40] * 20)
+    ]
+    found = baseline_of(texts, SETTINGS, logits(60), 0, TARGET)
+    assert found.features["truncated"].counts == [30, 30]
+    # The shares are 0, 0.02 and 0.8.
+    assert found.features["unknown_tokens"].edges == [0.001, 0.02, 0.1, 0.3]
+    assert found.features["unknown_tokens"].counts == [20, 0, 20, 0, 20]
+    assert [*found.features] == ["token_length", "truncated", "unknown_tokens", "label", "confidence"]
+
+
+def test_a_tokenizer_that_reads_everything_has_no_unknown_tokens_and_an_image_only_its_patches() -> None:
+    texts = [Tokens([5] * 7, [0] * 7, truncated=False)] * 60
+    found = baseline_of(texts, ProcessorSettings(pad_id=0), logits(60), 0, TARGET)
+    assert [*found.features] == ["token_length", "truncated", "label", "confidence"]
+    images = [Pixels(np.zeros((3, 2, 2), dtype=np.float32), patches=5)] * 60
+    found = baseline_of(images, ImageSettings(size=(2, 2)), logits(60), 0, TARGET)
+    assert [*found.features] == ["token_length", "label", "confidence"]
+
+
+def test_chinese_texts_on_an_english_tokenizer_are_drift() -> None:
+    usual = [Tokens([5] * 50, [0] * 50, truncated=False, unknown=row % 40 == 0) for row in range(400)]
+    found = baseline_of(usual, SETTINGS, logits(400), 0, TARGET).features["unknown_tokens"]
+    foreign = np.array([450, 0, 0, 0, 50])
+    assert stability_index(foreign, np.array(found.counts)) > found.threshold
+    assert stability_index(np.array([485, 0, 15, 0, 0]), np.array(found.counts)) < found.threshold

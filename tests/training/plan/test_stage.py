@@ -130,7 +130,7 @@ def test_the_baseline_is_of_what_the_pods_run(plan: Plan, run: Path, tiny_bundle
     predictor = Predictor(task, Session(directory / model_file(plan.variant), plan.provider, 1))
     logits = np.concatenate([predictor.logits([row]) for row in tokens])
     assert len(texts) == 60
-    expected = baseline([len(row) for row in tokens], logits, seed=42, target=task.target)
+    expected = baseline(tokens, task.encoder.settings, logits, seed=42, target=task.target)
     assert Baseline.model_validate_json((run / "plan/baseline.json").read_bytes()) == expected
 
 

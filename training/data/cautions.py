@@ -1,0 +1,64 @@
+"""Cautions about the rows of a run: what training on them cannot give, in numbers, and what to do."""
+
+from collections.abc import Iterator
+
+from bentune.quality.registry import QUALITIES
+from service.tasks.registry import TASKS
+from training.pipeline.results import DataResult, TokenCoverage
+from training.recipe.recipe import Recipe
+from training.tasks.registry import target_of
+
+UNKNOWN = 0.05
+"""Share of unknown tokens from which on a caution is given."""
+TRUNCATED = 0.1
+"""Share of truncated rows from which on a caution is given."""
+CHANGED = 0.05
+"""Share of rows in which only one of two versions is right, for an estimate before there is a second version."""
+NAMED, NAME_CHARACTERS = 5, 40
+
+
+def row_cautions(data: DataResult, recipe: Recipe) -> Iterator[str]:
+    """Yield a caution for labels without test rows, and for a test set too small for the recipe's margin."""
+    labelled, tested = data.rows_by_label["train"], data.rows_by_label["test"]
+    without = sorted(label for label in labelled if not tested.get(label))
+    if without:
+        named = ", ".join(f"{label[:NAME_CHARACTERS]!r} ({labelled[label]})" for label in without[:NAMED])
+        more = f" and {len(without) - NAMED} more" if len(without) > NAMED else ""
+        yield (
+            f"{len(without)} of {len(labelled)} labels have no test row, so nothing is known of their answers; labels "
+            f"and training rows: {named}{more}. Add rows of them, or merge them into other labels with data.labels."
+        )
+    rows, settings = data.rows["test"], recipe.compare
+    fewest = rows_to_compare(recipe, 0.0)
+    if fewest is not None and rows < fewest:
+        usual = rows_to_compare(recipe, CHANGED)
+        yield (
+            f"{rows:,} test rows are too few for a margin of {settings.margin:g} points (compare.margin): a retrained "
+            f"version that is as good needs at least {fewest:,}, and {usual:,} where {CHANGED:.0%} of the answers "
+            "change. Give more rows, raise data.split.test, or widen compare.margin."
+        )
+
+
+def token_cautions(tokens: TokenCoverage, recipe: Recipe) -> Iterator[str]:
+    """Yield a caution for texts that the tokenizer does not know, and for texts that are cut."""
+    if tokens.unknown_share >= UNKNOWN:
+        yield (
+            f"{tokens.unknown_share:.0%} of the tokens are unknown to the base model's tokenizer, and the model learns "
+            "nothing from them: choose a base model for this language and script."
+        )
+    if tokens.truncated_share >= TRUNCATED:
+        yield (
+            f"{tokens.truncated_share:.0%} of the training rows are longer than max_tokens ({recipe.max_tokens}), the "
+            f"longest of {tokens.rows:,} has {tokens.longest:,} tokens, and the rest of a text is cut off: raise "
+            "max_tokens as far as the model goes, or split the texts."
+        )
+
+
+def rows_to_compare(recipe: Recipe, changed: float) -> int | None:
+    """Return the test rows that promote an equally good version, or None where no comparison asks for them.
+
+    In a share of `changed` of them only one of the two versions is right.
+    """
+    if not TASKS[recipe.task].comparable:
+        return None
+    return QUALITIES[target_of(recipe).kind].rows_to_compare(changed, recipe.compare)
