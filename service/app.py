@@ -1,4 +1,4 @@
-"""Application of one pod: loads the bundle, proves it on its own CPU, answers through the scheduler."""
+"""Application of one pod: opens the bundle, replays its golden rows, answers requests through the scheduler."""
 
 import asyncio
 import gc
@@ -36,7 +36,7 @@ from service.settings import Settings
 from service.tasks.registry import task_of
 from service.tasks.task import Encoded
 
-# Most texts have about five bytes a token: a body of so many bytes has hardly fewer tokens than this makes of it.
+# Texts have about five bytes per token, so a body's bytes divided by this rarely overestimate its tokens.
 MOST_BYTES_PER_TOKEN = 8
 
 _Found = TypeVar("_Found")
@@ -59,9 +59,9 @@ class Application:
         self.scheduler: Scheduler[Encoded, Float32s] | None = None
 
     def start(self) -> None:
-        """Warm up, replay golden rows, and take requests if they gave the expected scores.
+        """Load the model, replay the golden rows, and accept requests if all match.
 
-        When they did not, the process stays alive and is never ready, so that a rollout stops by itself.
+        Otherwise the process stays alive but never becomes ready, so that a rollout stops by itself.
         """
         self.proven = proven = Proven(self.bundle, describe(), self.task, allowed_bytes(self.settings))
         self._prepare_metrics(proven)
@@ -95,7 +95,7 @@ class Application:
         )
 
     async def stop(self) -> None:
-        """Finish what was accepted, within the drain timeout."""
+        """Finish the accepted requests within the drain timeout."""
         if self.scheduler is not None:
             await self.scheduler.drain(self.settings.drain_timeout_ms / 1000)
         self.intake.close()
@@ -107,23 +107,23 @@ class Application:
         return self.scheduler is not None
 
     async def answer(self, incoming: Incoming) -> Response:
-        """Return the HTTP answer to one request, an error answer included.
+        """Return the HTTP response to one request, also when it is an error.
 
-        It never raises for what a client sent.
+        Nothing that a client sends makes it raise.
         """
         try:
             body = await self._answer(incoming)
         except RequestError as error:
             return _error(error)
         except Exception as error:
-            # Where it was raised helps; its message may hold the user's text.
+            # Only the places are logged: the error's message may hold the user's text.
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("a request raised %s\n%s", type(error).__name__, where)
             return _error(self._refused(InferenceFailed("an unexpected error, see the server's log")))
         return Response(to_json(body), media_type="application/json")
 
     def info(self) -> dict[str, Any]:
-        """Return what `/info` shows."""
+        """Return the content of `/info`."""
         return info(self.bundle, self.task, self.settings, self.queue, self.proven, self.evidence, self.verdict)
 
     async def _answer(self, incoming: Incoming) -> list[Prediction] | list[list[Prediction]]:
@@ -131,7 +131,7 @@ class Application:
         request, rows, single, timeout_s = await self._admit(incoming, arrived)
         encoded = await self._encode(incoming, rows, request, single=single, deadline=arrived + timeout_s)
         kept = self.recorder.keep(rows)
-        # Only tokens are counted while they wait: megabytes of text may have become one row.
+        # The queue's bounds count tokens only, and one row may have come from megabytes of text.
         rows.clear()
         request.inputs = ""
         if self.scheduler is None:
@@ -147,7 +147,8 @@ class Application:
         except RequestError as error:
             raise self._refused(error) from None
         if self.scheduler is not None:
-            # Before the body is parsed and tokenized. However long it is, it may be one text that will be cut.
+            # Checked before the body is parsed and tokenized. A body of any length may be one text that will be
+            # truncated.
             least = min(incoming.declared_bytes // MOST_BYTES_PER_TOKEN, self.bundle.manifest.limits.max_tokens)
             self.scheduler.require_room(least, arrived + timeout_s)
         try:
@@ -156,7 +157,7 @@ class Application:
                 request = await incoming.read(self.settings.max_body_bytes, files)
             rows, single = self.task.read(request, self.settings.max_inputs)
         except TimeoutError:
-            raise self._refused(DeadlineExceeded("the deadline passed before the body was here")) from None
+            raise self._refused(DeadlineExceeded("the deadline passed before the body arrived")) from None
         except RequestError as error:
             raise self._refused(error) from None
         return request, rows, single, timeout_s
@@ -197,7 +198,7 @@ class Application:
 
 
 async def _unless_gone(work: Coroutine[Any, Any, _Found], incoming: Incoming) -> _Found:
-    """Await the answer, but drop the work when the client closes its connection.
+    """Await `work`, and cancel it when the client closes its connection.
 
     Raises ClientGone in that case.
     """

@@ -1,4 +1,4 @@
-"""The BentoML service: chooses the bundle when the Bento is imported, and the class that serves its task."""
+"""BentoML service: the bundle is chosen at import, and served by the class of its task."""
 
 import os
 from pathlib import Path
@@ -26,12 +26,12 @@ from service.settings import Settings
 from service.tasks.registry import TASKS
 from service.tasks.task import Task
 
-# BentoML's own time limit answers without our errors and forgets its timers only when they end, so it comes last.
+# BentoML's own timeout answers without our error body and keeps each timer until it ends, so it must come last.
 TIMEOUT_MARGIN_S = 5
 
 
 class Arguments(BaseModel):
-    """Arguments of `bentoml build --arg model=NAME:VERSION`: NAME takes its newest version, none the newest bundle."""
+    """Arguments of `bentoml build --arg model=NAME:VERSION`. Without VERSION or NAME, the newest is chosen."""
 
     model: str | None = None
 
@@ -39,9 +39,9 @@ class Arguments(BaseModel):
 def choose_model() -> str:
     """Return the tag of the bundle to serve.
 
-    BentoML writes its arguments into a Bento when it builds one and gives them back when it loads it. What was
-    chosen is put there, so that a Bento serves the model it was built with and never one that is newer.
-    Raises InputError when the store has no such bundle.
+    BentoML stores its arguments in a Bento and restores them when the Bento is loaded. The chosen tag is stored there,
+    so that a Bento always serves the model with which it was built. Raises InputError when the store has no such
+    bundle.
     """
     tag = bundle_tag(bentoml.use_arguments(Arguments).model)
     remember_model(tag)
@@ -58,12 +58,12 @@ async def _docs(_: Request) -> Response:
 
 
 def _json(value: Any) -> Response:
-    # JSON has no infinity, and a golden row without scores differs by that much.
+    # JSON has no infinity, which is the difference of a golden row without scores.
     return Response(to_json(value, inf_nan_mode="null"), media_type="application/json")
 
 
 def _image(tag: str, task: type[Task]) -> dict[str, Any]:
-    """Return the image's packages for plan and task beside those of bentofile.yaml."""
+    """Return the `image` option: the packages that plan and task add to bentofile.yaml."""
     plan = Plan.model_validate_json((Path(bentoml.models.get(tag).path) / "plan.json").read_bytes())
     packages = [*([OPENVINO_REQUIREMENT] if plan.provider == OPENVINO else []), *task.requirements]
     return {"image": bentoml.images.Image().python_packages(*packages)} if packages else {}
@@ -72,7 +72,7 @@ def _image(tag: str, task: type[Task]) -> dict[str, Any]:
 def service_of(tag: str, task: type[Task], settings: Settings) -> Any:
     """Return the service class of a bundle."""
     about = description(read_manifest(Path(bentoml.models.get(tag).path)))
-    # Each costs as much of the event loop as all that we do for a request (docs/log.md), so whoever wants it asks.
+    # A span costs the event loop as much as all our work for a request (docs/log.md), so tracing is off by default.
     unasked = {} if settings.tracing else {"tracing": {"excluded_urls": ".*"}}
 
     @bentoml.asgi_app(Starlette(routes=[Route("/info", _info), Route("/docs.json", _docs)]), path="/")
@@ -91,16 +91,16 @@ def service_of(tag: str, task: type[Task], settings: Settings) -> Any:
         def __init__(self) -> None:
             from service.app import Application
 
-            # Its pool of threads would take the cores of the slots.
+            # The tokenizer's thread pool would take the slots' cores.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
             self.application = Application(open_bundle(Path(self.model.path)), settings)
 
         @bentoml.on_deployment
         @staticmethod
         def check() -> None:
-            """Refuse a changed bundle, and too little memory, before a worker starts.
+            """Raise for a changed bundle, and for too little memory, before a worker starts.
 
-            A worker would refuse them for ever.
+            A worker that raises at its start is restarted forever.
             """
             require_memory(open_bundle(Path(bentoml.models.get(tag).path)), settings)
 
@@ -125,7 +125,7 @@ def service_of(tag: str, task: type[Task], settings: Settings) -> Any:
             return await self.application.answer(incoming)
 
         def info(self) -> dict[str, Any]:
-            """Return what GET /info shows."""
+            """Return the content of GET /info."""
             return self.application.info()
 
     return Inference

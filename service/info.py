@@ -20,7 +20,7 @@ def info(
     evidence: Mapping[str, Any],
     verdict: Verdict | None,
 ) -> dict[str, Any]:
-    """Return what `/info` shows; `proven` is None before the golden rows are replayed."""
+    """Return the content of `/info`; `proven` is None until the golden rows are replayed."""
     manifest, plan = bundle.manifest, bundle.plan
     runtime = proven.runtime if proven else None
     replayed = proven.replayed if proven else None
@@ -80,9 +80,9 @@ def info(
 
 
 def _headline(evidence: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metric that decides, before tuning and after.
+    """Return the headline metric before and after tuning.
 
-    Bundles that name none are of classifiers.
+    A bundle that names none is a classifier's: its headline is accuracy.
     """
     evaluation = evidence["evaluation"]
     name, tuned = evaluation.get("headline", "accuracy"), evaluation["tuned"]

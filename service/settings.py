@@ -1,4 +1,4 @@
-"""Limits of one serving process that an operator may change, read from the environment."""
+"""Settings of one serving process, read from the environment."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -11,7 +11,7 @@ PREFIX = "BENTUNE_"
 
 
 class Settings(BaseModel):
-    """Each field is the environment variable BENTUNE_<FIELD>."""
+    """Settings of the service: each field is read from the environment variable BENTUNE_<FIELD>."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,20 +20,18 @@ class Settings(BaseModel):
     max_inputs: int = Field(default=256, ge=1, description="texts or pairs in one request; more are answered 413")
     queue_inputs: int = Field(default=1024, ge=1, description="waiting texts; more are answered 429")
     queue_tokens: int = Field(default=131_072, ge=1, description="waiting tokens; more are answered 429")
-    memory_check: bool = Field(default=True, description="what the memory limit leaves bounds the queue and may refuse")
+    memory_check: bool = Field(default=True, description="fit the queue to the memory limit; refuse too small a limit")
     access_log: bool = Field(default=False, description="a line in the log for every request")
-    tracing: bool = Field(default=False, description="OpenTelemetry spans, sent as BentoML's configuration says")
-    drain_timeout_ms: int = Field(default=25_000, ge=0, description="at shutdown, time for what was accepted")
+    tracing: bool = Field(default=False, description="OpenTelemetry spans, exported by BentoML's configuration")
+    drain_timeout_ms: int = Field(default=25_000, ge=0, description="at shutdown, time to finish accepted requests")
     prediction_log: str = Field(
         default="", pattern="^(/.*)?$", description="directory of the prediction log, from the root; none when empty"
     )
     prediction_log_sample: float = Field(default=0.01, gt=0, le=1, description="share of the inputs that is logged")
     prediction_log_max_bytes: int = Field(
-        default=67_108_864, ge=2**20, description="of the whole log; the oldest eighth goes when it is full"
+        default=67_108_864, ge=2**20, description="size of the whole log; the oldest eighth is deleted when it is full"
     )
-    prediction_log_text: bool = Field(
-        default=False, description="log the texts as well, and not only a hash of each and its length"
-    )
+    prediction_log_text: bool = Field(default=False, description="log the texts too, not only their hashes and lengths")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:

@@ -19,7 +19,7 @@ MAX_BATCH_ITEMS = 128
 
 
 class Engine:
-    """The sessions of one runtime. A slot has its own cores; `wide` has all of them, for what arrives alone."""
+    """Sessions of one runtime. A slot has its own cores; `wide` has all of them, for a lone request."""
 
     def __init__(self, model: Path, runtime: Runtime, task: Task) -> None:
         """Load the graph `model`. Raises BundleError when it cannot be loaded."""
@@ -49,7 +49,7 @@ class Engine:
         )
 
     def replay(self, golden: list[GoldenRow], key: str) -> Replay:
-        """Replay the golden rows on every session; the worst outcome counts."""
+        """Replay the golden rows on every session, and return the worst result."""
         distinct = {id(predictor.session): predictor for predictor in [*self.slots, self.wide] if predictor}
         return max(
             (replay(predictor, golden, key) for predictor in distinct.values()),

@@ -1,4 +1,4 @@
-"""Replay of the golden rows: real inputs that must get the scores they got when the bundle was proven."""
+"""Replay of the golden rows: test rows whose scores must match those in the bundle."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Replay:
 
     @property
     def passed(self) -> bool:
-        """Every row was within its tolerance, and there was one to look at."""
+        """True if there are rows, and each is within its tolerance."""
         return self.rows > 0 and not self.failed
 
 

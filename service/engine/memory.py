@@ -1,6 +1,6 @@
-"""Memory limit of a pod: whether the model can be served within it, and how much may wait.
+"""Memory limit of a pod: a check that the model fits, and the bounds of the queue.
 
-A process that outgrows its limit is killed in the middle of its requests, so both are decided before it serves.
+A process that exceeds its limit is killed in the middle of its requests, so both are decided before it serves.
 """
 
 import logging
@@ -19,21 +19,21 @@ from service.tasks.registry import task_class
 logger = logging.getLogger("bentoml.bentune")
 
 # Measured: MiniLM in int8 on one core and on two, resident memory of all processes (docs/log.md). Where they are wrong
-# for a model, BENTUNE_MEMORY_CHECK=false leaves it to the operator.
+# for a model, BENTUNE_MEMORY_CHECK=false turns the check off.
 PROCESSES = 190_000_000
 """Bytes of BentoML's two processes without a model."""
 WEIGHTS = 1.7
-"""Bytes of a session for each byte of its file: the weights as they are read, and repacked for the kernels."""
+"""Bytes of a session per byte of its file: the weights as they are read, and repacked for the kernels."""
 WORK, WORK_SLOTS = 1.15, 2
 """Factor by which batches raise the memory, and the number of slots that it was measured with."""
 SLOT_TOKEN = 60_000
-"""Bytes that a batch on one more slot adds for each of its tokens: 30 MB were seen for 512."""
+"""Bytes per token that a batch on one more slot adds: 30 MB measured for 512 tokens."""
 WAITING_INPUT = 65_536
 """Bytes of a waiting connection with its request."""
 
 
 def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
-    """Estimate the memory in bytes to serve `bundle` so, before anything waits."""
+    """Estimate the bytes of memory to serve `bundle` with an empty queue."""
     weights = (bundle.root / model_file(runtime.variant)).stat().st_size
     # A text that is longer than the budget runs alone.
     tokens = max(runtime.token_budget, bundle.manifest.limits.max_tokens)
@@ -45,15 +45,15 @@ def needed_bytes(bundle: Bundle, runtime: Runtime) -> int:
 def allowed_bytes(settings: Settings, root: Path = Path("/")) -> int | None:
     """Return the memory limit of this process, in bytes.
 
-    It is None without a limit, or where the operator will not have it checked.
+    It is None without a limit, or when `memory_check` is off.
     """
     return memory_limit_bytes(root) if settings.memory_check else None
 
 
 def shortage(bundle: Bundle, runtime: Runtime, limit: int | None) -> str:
-    """Explain why `bundle` cannot be served so within `limit` bytes, and what to do.
+    """Explain why `limit` bytes are too few to serve `bundle`, and what to do.
 
-    The explanation is empty when it can.
+    The explanation is empty when they are enough.
     """
     needed = needed_bytes(bundle, runtime)
     if limit is None or limit >= needed:
@@ -72,10 +72,10 @@ def require_memory(bundle: Bundle, settings: Settings, root: Path = Path("/")) -
 
 
 def queue_limits(bundle: Bundle, runtime: Runtime, settings: Settings, root: Path = Path("/")) -> QueueLimits:
-    """Return how much may wait.
+    """Return the bounds of the queue.
 
-    These are the settings' bounds or, where the memory limit leaves room for less, so much less. A request of the most
-    inputs, and a text of the most tokens, may always wait. What is less than the settings say is logged.
+    They are the settings' bounds, reduced in proportion where the memory limit leaves less room. A request of
+    `max_inputs` inputs, and a text of `max_tokens` tokens, may always wait. A reduction is logged.
     """
     limit = allowed_bytes(settings, root)
     most = settings.queue_inputs * WAITING_INPUT + settings.queue_tokens * task_class(

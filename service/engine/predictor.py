@@ -1,4 +1,4 @@
-"""Predictor of one bundle on ONNX Runtime: the code that serves, scores files, and is proven by `verify`."""
+"""Predictor of one bundle on ONNX Runtime: it serves, scores files, and is checked by `verify`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +49,7 @@ class Predictor:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, cpu: Cpu) -> Self:
-        """Open what the plan chose for `cpu`, on all of its cores, a batch at a time."""
+        """Open the runtime of the plan for `cpu`, one batch at a time on all cores."""
         runtime, _ = choose(bundle.plan, cpu, available())
         session = Session(bundle.root / model_file(runtime.variant), runtime.provider, cpu.cores)
         return cls(task_of(bundle), session, runtime.token_budget)
@@ -63,9 +63,9 @@ class Predictor:
         return self.task.target.scores(logits)
 
     def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
-        """Predict many inputs, best label first, in their order; what is too long is cut.
+        """Predict many inputs in their order, best label first; cut long texts.
 
-        Inputs of like length share a batch. Raises RequestError for what is no image, where the model takes images.
+        Inputs of similar length share a batch. Raises RequestError for an invalid image.
         """
         tokens = [
             self.task.encoder.encode(text, pair, truncate=True, field=f"input {row}")
@@ -80,7 +80,7 @@ class Predictor:
 
 
 def batches_by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Group row numbers, so that rows of like length share a batch.
+    """Group row numbers, so that rows of similar length share a batch.
 
     A batch of several rows has at most `token_budget` padded tokens.
     """

@@ -1,4 +1,4 @@
-"""Engine of a bundle once its golden rows were replayed: as planned, or in fp32 where that is what holds."""
+"""Engine of a bundle after the golden replay: as planned, or in fp32 as the fallback."""
 
 import logging
 
@@ -12,15 +12,15 @@ from service.engine.providers import available
 from service.engine.runtime import Fallback, choose, in_fp32
 from service.tasks.task import Task
 
-# Below "bentoml", whose handlers alone print what is no warning.
+# Below "bentoml": only its handlers print records below a warning.
 logger = logging.getLogger("bentoml.bentune")
 
 
 class Proven:
-    """The engine that a bundle runs on `cpu`, `engine`, or None when not even fp32 gave the golden rows' scores.
+    """Engine of a bundle on `cpu`, after the golden replay.
 
-    None too when what it would fall back to takes more than `memory_limit` bytes, which was logged. `fallbacks` says
-    why `runtime` is not what the plan says; each was logged once.
+    `engine` is None when fp32 fails the golden replay too, or when the fallback needs more than `memory_limit` bytes,
+    which is logged. `fallbacks` explains why `runtime` differs from the plan; each is logged once.
     """
 
     def __init__(self, bundle: Bundle, cpu: Cpu, task: Task, memory_limit: int | None = None) -> None:
@@ -32,7 +32,7 @@ class Proven:
         self.engine: Engine | None = None
         self.replayed = Replay(0, float("inf"), [])
         for runtime in dict.fromkeys([self.runtime, last]):
-            engine = None  # its weights go before the next ones come
+            engine = None  # frees its weights before the next ones are loaded
             # The runtime that was chosen first was checked before this process was started.
             if runtime != self.runtime and (why := shortage(bundle, runtime, memory_limit)):
                 logger.error("%s does not fall back to %s: %s", bundle.tag, runtime.variant, why)
@@ -42,7 +42,7 @@ class Proven:
             try:
                 engine = Engine(bundle.root / model_file(runtime.variant), runtime, task)
                 self.replayed = engine.replay(bundle.golden, scores_key(runtime.variant, runtime.provider))
-            except Exception as error:  # it may load and yet not run; what ONNX Runtime raises has no common base
+            except Exception as error:  # a graph may load and yet not run; ONNX Runtime's errors have no common base
                 if certain:
                     raise
                 self._fall_back(bundle, Fallback("provider", str(error)))

@@ -1,4 +1,4 @@
-"""Execution providers: which of them this process has, and how a session of each is opened with a share of cores."""
+"""Execution providers: those of this process, and their sessions on a share of the cores."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ OPENVINO_REQUIREMENT = "onnxruntime-ep-openvino>=1.8,<1.9"
 """Package of OPENVINO for pip: the extra `openvino`, and part of a Bento whose plan chose it."""
 
 SLOWER = ["SkipLayerNormFusion"]
-"""Rewritings of ONNX Runtime that make graphs slower on CPUs: this one trades a vectorized kernel for a plain one."""
+"""Optimizers of ONNX Runtime that make graphs slower on CPUs: this one trades a vectorized kernel for a plain one."""
 
 
 @functools.cache
@@ -29,7 +29,7 @@ def open_session(model_file: Path, provider: str, *, slots: int, threads: int) -
     """Load a graph to be run by `slots` threads at a time, each on `threads` cores.
 
     All share one copy of the weights. ONNX Runtime sizes its pool from the host's cores, not from the cgroup
-    (onnxruntime issue 29510), so the threads are always given. Raises BundleError when the file cannot be loaded or the
+    (onnxruntime issue 29510), so the threads are always set. Raises BundleError when the file cannot be loaded or the
     provider is missing.
     """
     if provider not in available():
@@ -52,7 +52,7 @@ def open_session(model_file: Path, provider: str, *, slots: int, threads: int) -
 
 @functools.cache
 def _openvino_devices() -> list[ort.OrtEpDevice]:
-    """Return the CPU as OpenVINO sees it; a process may register the plug-in once."""
+    """Return OpenVINO's CPU device; a process may register the plug-in only once."""
     try:
         import onnxruntime_ep_openvino as plugin
 

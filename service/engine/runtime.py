@@ -7,7 +7,7 @@ from bentune.bundle.hardware import Cpu
 from bentune.bundle.plan import CPU, FP32, Entry, Plan
 
 REASONS = ("cores", "isa", "provider", "golden")
-"""Why a pod may run something else than its plan says, as metrics name it."""
+"""Reasons why a pod does not run as planned, as metrics name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,34 +22,31 @@ class Runtime:
 
     @property
     def apart(self) -> bool:
-        """Return true where slots need sessions of their own.
-
-        In a shared session they would share its threads too.
-        """
+        """True if each slot needs its own session: in a shared one slots share the threads too."""
         return self.provider == CPU and self.threads > 1
 
     @property
     def copies(self) -> int:
-        """Return the number of sessions, each with its own copy of the weights.
+        """Number of sessions, each with its own copy of the weights.
 
-        They are the slots' sessions, and that of a lone request.
+        They are the slots' sessions, and the one for a lone request.
         """
         return (self.slots if self.apart else 1) + (self.slots > 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Why something else than planned is run: `reason` is one of REASONS, `message` is for people."""
+    """Departure from the plan: `reason` is one of REASONS, `message` explains it."""
 
     reason: str
     message: str
 
 
 def choose(plan: Plan, cpu: Cpu, providers: Collection[str]) -> tuple[Runtime, list[Fallback]]:
-    """Choose what to run on `cpu` with the installed `providers`.
+    """Choose the runtime on `cpu` with the installed `providers`.
 
-    The fallbacks explain where that is not the plan's. Where there are more cores than were measured, slots are added:
-    each keeps the threads it was measured with.
+    The fallbacks explain each departure from the plan. With more cores than were measured, slots are added; each keeps
+    its measured number of threads.
     """
     if not plan.measured:
         threads = min(plan.threads or 1, cpu.cores)
@@ -70,8 +67,8 @@ def choose(plan: Plan, cpu: Cpu, providers: Collection[str]) -> tuple[Runtime, l
 def in_fp32(plan: Plan, cpu: Cpu) -> Runtime:
     """Return the runtime that works anywhere.
 
-    It has the exported weights on ONNX Runtime's own provider, a slot a core. It has the token budget that was best for
-    them: the winner's may be 1, for a variant that must run rows one by one.
+    It runs the exported weights on ONNX Runtime's own provider, with one slot per core. Its token budget is the best
+    one measured for them: the winner's may be 1, for a variant that must run rows one by one.
     """
     budgets = [entry.token_budget for entry in plan.measured if (entry.variant, entry.provider) == (FP32, CPU)]
     return Runtime(FP32, CPU, cpu.cores, 1, budgets[0] if budgets else plan.token_budget)
@@ -84,6 +81,6 @@ def _obstacles(entry: Entry, plan: Plan, cpu: Cpu, providers: Collection[str]) -
     if entry.provider not in providers:
         yield Fallback("provider", f"{what}: the provider is not installed")
     missing = set(plan.cpu.isa if plan.cpu else ()) - set(cpu.isa)
-    # Without the instructions it was proven with, int8 can give other answers: products saturate (onnxruntime 5849).
+    # Without the instructions of the plan's CPU, int8 can give other answers: products saturate (onnxruntime 5849).
     if entry.variant != FP32 and missing:
         yield Fallback("isa", f"{what} was proven with {', '.join(sorted(missing))}, which this CPU does not have")

@@ -1,4 +1,4 @@
-"""OpenAPI page: BentoML's shows one branch of each union, and errors that are never answered."""
+"""OpenAPI page. BentoML's own shows one branch of each union, and errors that never occur."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ DESCRIBED_LABELS = 20
 
 
 def description(manifest: Manifest) -> str:
-    """Describe a model in a line: its name, task and labels, or the first of many."""
+    """Describe a model in one line: its name, task and first labels."""
     labels = ", ".join(manifest.labels[:DESCRIBED_LABELS])
     more = len(manifest.labels) - DESCRIBED_LABELS
     return f"{manifest.name}: {manifest.task}, labels {labels}{f' and {more} more' if more > 0 else ''}."
@@ -22,14 +22,14 @@ def description(manifest: Manifest) -> str:
 def corrected(spec: dict[str, Any], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Complete the page `spec` in place, and return it.
 
-    It gets all shapes of /predict, the table of `bentune/bundle/errors.py`, and /info. `body` is the OpenAPI content of
-    bodies that /predict takes beside JSON.
+    It gets all shapes of /predict, the errors of `bentune/bundle/errors.py`, and /info. `body` is the OpenAPI content
+    of the bodies that /predict accepts besides JSON.
     """
     spec["openapi"] = "3.1.0"  # pydantic writes schemas of this version
     schemas: dict[str, Any] = {}
     for model in (PredictRequest, PredictResponse):
         schema = model.model_json_schema(ref_template=SCHEMAS + "{model}")
-        schema.pop("root_input", None)  # a word of BentoML's own
+        schema.pop("root_input", None)  # a key of BentoML's own
         schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
     schemas["Error"] = {
         "type": "object",
@@ -53,9 +53,9 @@ def corrected(spec: dict[str, Any], body: Mapping[str, Any] | None = None) -> di
 
 
 def _errors() -> dict[str, Any]:
-    """Return one answer for each status of the error table.
+    """Return one response for each status code of the errors.
 
-    Errors that share a status share its description.
+    Errors of the same status are described together.
     """
     answers: dict[str, Any] = {}
     for error in REQUEST_ERRORS:

@@ -34,7 +34,7 @@ class PredictRequest(IODescriptor):
     async def from_http_request(cls, request: Request, serde: Any) -> "Incoming":  # noqa: ARG003
         """Hand the untouched request to the API method.
 
-        BentoML would parse it here, answer a bad one with 400 and a body of its own, and log the text that was in it.
+        BentoML would parse it here, answer an invalid one with 400 and a body of its own, and log its text.
         """
         return Incoming(request)
 
@@ -54,20 +54,20 @@ class PredictResponse(RootModel[list[ScoredLabel] | list[list[ScoredLabel]]]):
 
 
 class Incoming:
-    """A request whose body was not read yet."""
+    """Request whose body is not read yet."""
 
     def __init__(self, http: Request) -> None:
         self.http = http
 
     @property
     def declared_bytes(self) -> int:
-        """The length that the client gave for its body; 0 where it gave none."""
+        """Declared length of the body in bytes; 0 without a Content-Length."""
         declared = self.http.headers.get("content-length", "")
-        # Python refuses to read numbers of thousands of digits.
+        # int() raises for thousands of digits.
         return int(declared[:18]) if declared.isdecimal() else 0
 
     async def read(self, max_body_bytes: int, most_files: int = 0) -> PredictRequest:
-        """Read and check the body, which may be `most_files` uploaded images too.
+        """Read and check the body: JSON, or up to `most_files` uploaded images.
 
         Raises TooLarge, InvalidRequest, or ClientGone.
         """
@@ -88,7 +88,7 @@ class Incoming:
         return parse(bytes(body))
 
     def timeout_ms(self, default: int) -> int:
-        """Return the caller's deadline in milliseconds, at most the server's.
+        """Return the request's timeout in milliseconds, at most `default`.
 
         Raises InvalidRequest.
         """
@@ -100,7 +100,7 @@ class Incoming:
         return min(int(given), default)
 
     async def gone(self) -> None:
-        """Return when the client has closed its connection."""
+        """Wait until the client closes its connection."""
         while (await self.http.receive())["type"] != "http.disconnect":
             pass
 
@@ -124,10 +124,10 @@ def parse(body: bytes) -> PredictRequest:
 
 
 def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[list[InputRow], bool]:
-    """Return the texts or pairs of a request, and whether the caller sent just one.
+    """Return the texts or pairs of a request, and whether it is a single one.
 
-    A caller that sent just one gets a flat answer. A list of two strings is two texts for a model of single texts and
-    one pair for a model of pairs. Raises InvalidRequest and TooLarge.
+    A single input gets a flat answer. A list of two strings is two texts for a model of single texts, and one pair for
+    a model of pairs. Raises InvalidRequest and TooLarge.
     """
     inputs = request.inputs
     single = isinstance(inputs, str) or (pairs and bool(inputs) and isinstance(inputs[0], str))
@@ -150,7 +150,7 @@ def rows_of(request: PredictRequest, *, pairs: bool, max_inputs: int) -> tuple[l
 
 
 def field_of(index: int, *, single: bool) -> str:
-    """Return the name of one of the inputs in a message."""
+    """Return the name of an input for error messages."""
     return "`inputs`" if single else f"`inputs.{index}`"
 
 
@@ -162,7 +162,7 @@ def _explain(error: ValidationError, content: dict[str, Any]) -> RequestError:
     if field != "inputs":
         return InvalidRequest(f"`{field}`: {problem['msg']}")
     if isinstance(content["inputs"], list):
-        # The union of shapes reports every branch; the first entry that fits none of them is what helps.
+        # pydantic reports every branch of the union. The first entry that fits none of them is more useful.
         for index, item in enumerate(content["inputs"]):
             texts = item if isinstance(item, list) else [item]
             if not 1 <= len(texts) <= 2 or not all(isinstance(text, str) for text in texts):

@@ -17,9 +17,9 @@ def is_upload(content_type: str) -> bool:
 
 
 async def uploaded(content_type: str, body: bytes, max_inputs: int) -> str | list[str]:
-    """Return the images of a body, as `inputs` of the JSON shape has them.
+    """Return the images of a body as data URLs, in the shape of `inputs`.
 
-    One image comes by itself, several files come as a list. Raises InvalidRequest and TooLarge.
+    One image is a string, several are a list. Raises InvalidRequest and TooLarge.
     """
     if not content_type.lower().startswith(MULTIPART):
         return data_url(body)
@@ -29,12 +29,12 @@ async def uploaded(content_type: str, body: bytes, max_inputs: int) -> str | lis
 
     parser = MultiPartParser(
         Headers({"content-type": content_type}),
-        stream(),  # type: ignore[arg-type]  # it asks for a generator, and only iterates
+        stream(),  # type: ignore[arg-type]  # typed as a generator, only iterated
         max_files=max_inputs + 1,
         max_fields=1,
         max_part_size=max(len(body), 1),
     )
-    # It is in memory already; starlette would write large parts to /tmp, which is memory as well, and small.
+    # The body is in memory already. Starlette would write large parts to /tmp, which is memory too, and small.
     parser.spool_max_size = len(body) + 1
     try:
         form = await parser.parse()

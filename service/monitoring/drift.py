@@ -1,4 +1,4 @@
-"""Drift: how far the newest inputs are from the test rows, as a population stability index for each feature."""
+"""Drift of the newest inputs from the test rows: a population stability index for each feature."""
 
 from bisect import bisect_right
 from collections import deque
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bentune.bundle.baseline import Baseline, Binned
 
-# The index costs some microseconds: it is computed for every so many inputs, and in between nothing but counts change.
+# The index costs some microseconds, so it is computed once in so many inputs.
 STEP = 50
 
 BinCounts = npt.NDArray[np.int64]
@@ -34,13 +34,10 @@ def _shares(counts: BinCounts) -> npt.NDArray[np.float64]:
 
 
 class Drift:
-    """The newest inputs of one process. What an answer adds costs the same however large the window is."""
+    """Sliding window over one process's inputs. The cost of an answer does not depend on the window's size."""
 
     def __init__(self, baseline: Baseline, show: Callable[[str, float], None]) -> None:
-        """Start with no input; `show` gets each feature's index once the window is full.
-
-        Fewer inputs prove nothing.
-        """
+        """Start with no input; `show` gets each feature's index once the window is full."""
         self._window = baseline.window
         self._edges = {name: one.edges if isinstance(one, Binned) else None for name, one in baseline.features.items()}
         self._expected = {name: np.array(one.counts) for name, one in baseline.features.items()}
@@ -52,7 +49,7 @@ class Drift:
     def answered(self, features: Mapping[str, float]) -> None:
         """Count one answer by the value of each feature.
 
-        A value is a number that is binned, or the place of a bin.
+        A value is a number to be binned, or the index of a bin.
         """
         new = [
             int(features[name]) if edges is None else bisect_right(edges, features[name])

@@ -1,4 +1,4 @@
-"""Files of lines in one directory that together never grow beyond a bound: the oldest go when there is no more room."""
+"""Files of lines in one directory with a bound on their total size: the oldest are deleted first."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bentune.bundle.lock import locked, try_lock
 
-# The bound is divided into so many files: deleting the oldest loses an eighth of what is kept.
+# Number of files that share the bound: deleting the oldest loses an eighth of the log.
 FILES = 8
 _NAME = re.compile(r"predictions-[0-9]{20}-[0-9]+\.jsonl")
 
@@ -19,7 +19,7 @@ def log_files(directory: Path) -> list[Path]:
 
 
 class LogFiles:
-    """Appends lines to files of this process; those of others, before it and beside it, count for the bound."""
+    """Writer of one process's files. The bound includes the files of earlier and concurrent processes."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         """Bound all files of the log in `directory` by `max_bytes`.
@@ -35,7 +35,7 @@ class LogFiles:
     def append(self, line: bytes) -> None:
         """Write a line whole or not at all.
 
-        Raises OSError when the line cannot be written, or is larger than a file may get.
+        Raises OSError when the line cannot be written, or is larger than the bound of a file.
         """
         if len(line) > self._file_bytes:
             raise OSError(errno.EFBIG, f"a line of {len(line)} bytes, a file has at most {self._file_bytes}")
@@ -56,7 +56,7 @@ class LogFiles:
         self._size += len(line)
 
     def close(self) -> None:
-        """Give the file up; the next line starts another."""
+        """Close the file; the next line opens another."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -67,22 +67,24 @@ class LogFiles:
             self._make_room()
             path = self._directory / f"predictions-{time.time_ns():020d}-{os.getpid()}.jsonl"
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            # Held as long as it is written, so that another process neither deletes it nor takes it for finished.
+            # Locked while it is written: another process then does not take it for finished and delete it.
             try_lock(file)
             return file
 
     def _make_room(self) -> None:
-        """Delete the oldest files that nobody writes, until one more fits.
+        """Delete the oldest finished files until one more fits.
 
-        Raises OSError when none is left.
+        Raises OSError when there is none to delete.
         """
         sizes = {path: path.stat().st_size for path in log_files(self._directory)}
         finished = [path for path in sizes if not _is_written(path)]
-        # The others may still grow.
+        # Files that are being written may still grow.
         sizes |= {path: max(sizes[path], self._file_bytes) for path in sizes if path not in finished}
         while sum(sizes.values()) + self._file_bytes > self._max_bytes or len(sizes) >= FILES:
             if not finished:
-                raise OSError(errno.ENOSPC, f"other processes write {len(sizes)} files, which is all that may be there")
+                raise OSError(
+                    errno.ENOSPC, f"other processes write {len(sizes)} files, which leaves no room for another"
+                )
             oldest = finished.pop(0)
             oldest.unlink()
             del sizes[oldest]

@@ -1,7 +1,7 @@
-"""Every metric of the service, with its buckets: the one place that names them.
+"""Metrics of the service, with their buckets.
 
-BentoML serves them at /metrics beside its own. prometheus_client is imported when the metrics are made and not
-before: BentoML must first have set the directory of its multi-process mode, or histograms are lost (BentoML 5602).
+BentoML serves them at /metrics beside its own. prometheus_client is imported only when the metrics are created: BentoML
+must first set the directory of its multi-process mode, or histograms are lost (BentoML 5602).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 class Metrics(Observer):
-    """One process's metrics; the scheduler tells them what it does."""
+    """Metrics of one process; they observe the scheduler."""
 
     def __init__(self) -> None:
         from prometheus_client import Counter, Gauge, Histogram
@@ -36,11 +36,11 @@ class Metrics(Observer):
         self.batch_padding_ratio = Histogram(
             "bentune_batch_padding_ratio", "Share of a batch's padded tokens that is padding", buckets=RATIO
         )
-        # Several workers write to one page: a gauge is the sum over the workers that live.
+        # Several workers share one page: a gauge is the sum over the live workers.
         self.queue_requests = Gauge("bentune_queue_requests", "Waiting inputs", multiprocess_mode="livesum")
         self.queue_tokens = Gauge("bentune_queue_tokens", "Waiting tokens", multiprocess_mode="livesum")
         self.slots_busy = Gauge("bentune_slots_busy", "Slots that compute", multiprocess_mode="livesum")
-        # Each write costs a system call in multi-process mode: only what changed is written.
+        # A write costs a system call in multi-process mode, so only changed values are written.
         self._gauges = (self.queue_requests, self.queue_tokens, self.slots_busy)
         self._shown = (0, 0, 0)
         self.rejected_total = Counter("bentune_rejected_total", "Requests that got no prediction", ["reason"])
@@ -55,8 +55,8 @@ class Metrics(Observer):
             ["name", "version", "task", "variant", "provider", "digest"],
             multiprocess_mode="max",
         )
-        # Each worker has a window of its own. Any of them shows what the pod is sent; the largest would be beyond the
-        # threshold more often than it says.
+        # Each worker has its own window, and any of them represents the pod. The largest of several would exceed the
+        # threshold more often than its definition allows.
         self.drift_psi = Gauge(
             "bentune_drift_psi",
             "Population stability index of the newest inputs against test rows; absent until there are enough",
@@ -87,7 +87,7 @@ class Metrics(Observer):
         self.inference_seconds.observe(seconds)
 
     def queued(self, seconds: float) -> None:
-        """Count an input that waited for so long before it was computed."""
+        """Count an input that waited `seconds` before it was computed."""
         self.queue_seconds.observe(seconds)
 
     def rejected(self, reason: str) -> None:
@@ -95,7 +95,7 @@ class Metrics(Observer):
         self.rejected_total.labels(reason).inc()
 
     def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
-        """Show the queue and the slots as they are now."""
+        """Set the gauges of the queue and the slots."""
         now = (waiting_items, waiting_tokens, busy_slots)
         for gauge, value, before in zip(self._gauges, now, self._shown, strict=True):
             if value != before:
@@ -105,7 +105,7 @@ class Metrics(Observer):
     def predicted(self, labels: Sequence[str], confidence: float | None) -> None:
         """Count one answer with these labels.
 
-        `confidence` is the probability of the likeliest label, if it has one.
+        `confidence` is the probability of the likeliest label, or None.
         """
         for label in labels:
             self.predictions_total.labels(label).inc()
@@ -113,20 +113,20 @@ class Metrics(Observer):
             self.confidence.observe(confidence)
 
     def drifted(self, feature: str, index: float) -> None:
-        """Show the population stability index of the newest inputs."""
+        """Set the population stability index of `feature`."""
         self.drift_psi.labels(feature).set(index)
 
     def logged(self, outcome: str) -> None:
-        """Count a sampled input by what became of its line in the prediction log.
+        """Count a sampled input by the outcome of its line in the prediction log.
 
         Any thread may call it.
         """
         self.prediction_log_total.labels(outcome).inc()
 
     def prepare(self, labels: Sequence[str]) -> None:
-        """Show every series at zero from the start.
+        """Create every series at zero.
 
-        A first event is then an increase and not a new series.
+        The first event is then an increase and not a new series.
         """
         for label in labels:
             self.predictions_total.labels(label)

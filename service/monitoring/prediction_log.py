@@ -1,4 +1,4 @@
-"""The prediction log: a sample of what was asked and answered, written by a thread that no request waits for."""
+"""Prediction log: a sample of inputs and answers, written by a thread of its own."""
 
 import logging
 import queue
@@ -22,7 +22,8 @@ from service.monitoring.log_files import LogFiles
 
 logger = logging.getLogger("bentoml.bentune")
 
-# A key takes the event loop as long as a short text takes the tokenizer. Longer texts are left out, and counted.
+# The key of so many characters blocks the event loop for as long as tokenizing a short text. Longer texts are counted,
+# but not logged.
 MOST_CHARACTERS = 20_000
 # Lines that wait for the disk; with the longest texts some ten megabytes.
 MOST_WAITING = 512
@@ -36,10 +37,10 @@ WRITTEN, TOO_LONG, TOO_MANY, FAILED = OUTCOMES = ("written", "too_long", "too_ma
 class LoggedPrediction(Frozen):
     """One line of the log, an input with its answer.
 
-    `key` is `row_key` in hex and `characters` the length of the texts, which are there themselves only where the server
-    was told to keep them. `tokens` is what the model saw, special tokens included; `scores` has each label's score and
-    `label` the best one. `target` is the kind of the model's target, left out where an input has one label; older lines
-    say `multi_label`.
+    `key` is `row_key` in hex, and `characters` is the length of the texts. The texts themselves are there only with
+    `prediction_log_text`. `tokens` counts the encoded tokens, special tokens included. `scores` has each label's score,
+    and `label` is the best one. `target` is the kind of the model's target, left out where an input has one label;
+    older lines have `multi_label` instead.
     """
 
     time: datetime
@@ -57,7 +58,7 @@ class LoggedPrediction(Frozen):
 
     @property
     def kind(self) -> str:
-        """The kind of the target."""
+        """Kind of the target."""
         return self.target or OneLabel.kind
 
     @model_validator(mode="before")
@@ -79,7 +80,7 @@ class LoggedPrediction(Frozen):
 
 
 class SampledInput(NamedTuple):
-    """Sampled input that waits for its answer: `row` only where texts are logged."""
+    """Sampled input that waits for its answer; `row` is None unless texts are logged."""
 
     key: str
     characters: int
@@ -87,7 +88,7 @@ class SampledInput(NamedTuple):
 
 
 class PredictionLog:
-    """The log of one process."""
+    """Prediction log of one process."""
 
     def __init__(
         self, directory: Path, share: float, max_bytes: int, *, texts: bool, count: Callable[[str], None]
@@ -101,13 +102,13 @@ class PredictionLog:
         self._count = count
         self._files = LogFiles(directory, max_bytes)
         self._waiting: queue.Queue[LoggedPrediction | None] = queue.Queue(MOST_WAITING)
-        self._random = random.Random()  # noqa: S311 (a sample, and no secret)
+        self._random = random.Random()  # noqa: S311 (a sample, not a secret)
         self._complained = False
         self._writer = threading.Thread(target=self._write, name="prediction-log", daemon=True)
         self._writer.start()
 
     def keep(self, row: InputRow) -> SampledInput | None:
-        """Decide whether this input is logged, and if so take what is needed of its texts."""
+        """Sample an input: return the data for its line, or None if it is not logged."""
         if self._random.random() >= self._share:
             return None
         characters = sum(len(text) for text in row if text is not None)
@@ -127,7 +128,7 @@ class PredictionLog:
         content: str,
         target: str = OneLabel.kind,
     ) -> None:
-        """Hand a line to the writer; where it cannot follow, the line is lost and counted."""
+        """Queue a line for the writer; when the queue is full, count it and drop it."""
         text, text_pair = kept.row or (None, None)
         line = LoggedPrediction.model_construct(
             time=datetime.now(UTC),
@@ -149,10 +150,10 @@ class PredictionLog:
             self._count(TOO_MANY)
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Write what waits, for at most so many seconds, and end the writer."""
+        """Write the waiting lines for at most `timeout_s` seconds, and stop the writer."""
         try:
             self._waiting.put(None, timeout=timeout_s)
-        except queue.Full:  # the disk stands still
+        except queue.Full:  # the disk is stuck
             return
         self._writer.join(timeout_s)
 
@@ -161,11 +162,11 @@ class PredictionLog:
             try:
                 self._files.append(to_json(line, exclude_none=True) + b"\n")
                 self._count(WRITTEN)
-            except Exception as error:  # whatever it is, the next line is tried, and no request is the worse for it
+            except Exception as error:  # whatever it is, the next line is tried, and no request is affected
                 self._count(FAILED)
                 if not self._complained:
                     self._complained = True
-                    # An error that is no fault of the disk may have the text in its message.
+                    # An error that is not an OSError may have the text in its message.
                     reason = error if isinstance(error, OSError) else type(error).__name__
                     logger.error(
                         "the prediction log cannot be written (%s); bentune_prediction_log_total counts", reason

@@ -35,9 +35,9 @@ class Recorder:
             )
 
     def keep(self, rows: Sequence[InputRow]) -> list[SampledInput | None]:
-        """Keep of each input what its line in the log will need, or None.
+        """Return the data for each input's line in the log, or None if it is not logged.
 
-        The texts of an input are given up before it waits.
+        It is called before the inputs wait, because their texts are dropped then.
         """
         log = self._log
         return [None] * len(rows) if log is None else [log.keep(row) for row in rows]
@@ -60,6 +60,6 @@ class Recorder:
             )
 
     def close(self) -> None:
-        """Write what is left of the log; takes some seconds where the disk is slow."""
+        """Write the rest of the log; a slow disk may take some seconds."""
         if self._log is not None:
             self._log.close()

@@ -20,7 +20,7 @@ class BatchShape:
     def fits(self, items: int, tokens: int, longest: int) -> bool:
         """Return true if a batch of `items` items is within bounds.
 
-        It has `tokens` tokens in all, and its longest item has `longest`.
+        It has `tokens` tokens in all, and `longest` in its longest item.
         """
         padded = items * longest
         padding_ratio = (padded - tokens) / padded

@@ -1,16 +1,16 @@
-"""Drain rate of the queue: for Retry-After, and to refuse what would only miss its deadline."""
+"""Drain rate of the queue, for Retry-After and to refuse requests that would miss their deadline."""
 
 import math
 
 RETRY_AFTER_S = (1.0, 60.0)
-"""The shortest and the longest wait that a refused client is asked for."""
+"""Shortest and longest Retry-After, in seconds."""
 
 MEMORY_S = 5.0
-"""For how long what was measured counts, in seconds. Batches may hold one text: ten of them said nothing."""
+"""Time constant of the average, in seconds. It is not a number of batches, because a batch may hold a single text."""
 
 
 class DrainRate:
-    """Rate at which the slots compute, measured on finished batches, the latest weighing most."""
+    """Rate at which the slots compute: an exponentially weighted average over finished batches."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -27,13 +27,13 @@ class DrainRate:
         self._slot_seconds = kept * self._slot_seconds + slot_seconds
 
     def seconds(self, tokens: int) -> float:
-        """Return the seconds until all slots will have computed `tokens` tokens.
+        """Return the expected seconds in which all slots compute `tokens` tokens.
 
-        They are 0 before anything was measured.
+        It is 0 before the first measurement.
         """
         return tokens * self._slot_seconds / (self._tokens * self._slots) if self._tokens else 0.0
 
     def retry_after_s(self, tokens: int) -> float:
-        """Return the same, within RETRY_AFTER_S."""
+        """Return the seconds for `tokens` tokens, clipped to RETRY_AFTER_S."""
         shortest, longest = RETRY_AFTER_S
         return min(max(self.seconds(tokens), shortest), longest)

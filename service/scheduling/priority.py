@@ -1,21 +1,21 @@
-"""Lets the slots of a busy process compute undisturbed by its event loop, which would take their cores and caches."""
+"""Thread priorities under which the event loop does not preempt the slots."""
 
 import contextlib
 import os
 import sys
 
 SWITCH_INTERVAL_S = 0.0005
-"""Longest wait for the interpreter lock of a slot that comes back from ONNX Runtime; Python's own is 5 ms."""
+"""Longest wait of a slot for the interpreter lock when ONNX Runtime returns; Python's default is 5 ms."""
 
 
 def favour_slots() -> None:
-    """Call it on the event loop's thread, before there are slots.
+    """Set SCHED_BATCH for this thread, and a short switch interval.
 
-    Under Linux a thread of SCHED_BATCH that wakes up does not drive another off its core (sched(7)): the event loop
-    does what has come in meanwhile in one go, when its turn comes. On an idle core that is at once. The threads that
-    this one starts inherit it, so slots do not drive the event loop off either.
+    Call it on the event loop's thread, before the slots start. On Linux a waking thread of SCHED_BATCH does not preempt
+    another (sched(7)). The event loop then handles all that has arrived when it gets a core; on an idle core that is at
+    once. The slots' threads inherit the policy, so they do not preempt the event loop either.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # where a sandbox forbids it, it is only slower
+        with contextlib.suppress(OSError):  # a sandbox may forbid it; serving is then only slower
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -1,4 +1,4 @@
-"""The scheduler's queue: who waits, by arrival and by length, and how the next batch is chosen among them."""
+"""Queue of the scheduler: waiting entries by arrival and by length, and the choice of the next batch."""
 
 import math
 from bisect import bisect_left, insort
@@ -14,7 +14,7 @@ _EntryT = TypeVar("_EntryT", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """Bounds of the queue: items, and tokens in all. What a slot already has does not count."""
+    """Bounds of the queue: items, and tokens in all. Items that a slot computes do not count."""
 
     max_items: int
     max_tokens: int
@@ -29,9 +29,9 @@ class QueueLimits:
 
 
 class WaitingRoom(Generic[_EntryT]):
-    """Waiting entries, by arrival and by length. Time and asyncio are the scheduler's.
+    """Waiting entries, by arrival and by length. The scheduler handles time and asyncio.
 
-    Adding or removing an entry costs a search among the distinct lengths that wait, however many entries do.
+    Adding or removing an entry costs a search among the distinct waiting lengths, whatever the number of entries.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class WaitingRoom(Generic[_EntryT]):
         return iter(self._arrivals)
 
     def add(self, entry: _EntryT, tokens: int) -> None:
-        """Let `entry` wait, as the youngest.
+        """Add `entry` as the youngest.
 
         Its length is `tokens`, at least 1. It must not be waiting already.
         """
@@ -74,17 +74,17 @@ class WaitingRoom(Generic[_EntryT]):
     def take(self, shape: BatchShape, slots: int = 1) -> list[_EntryT]:
         """Remove and return the next batch.
 
-        It has the oldest entry, and with it the nearest in length that `shape` allows. Of equal lengths the older goes
-        first, of equally near lengths the shorter. With several idle `slots` the batch stops at its share of the
-        waiting tokens, so that the other slots get theirs. The room must not be empty.
+        It has the oldest entry and the entries nearest to it in length, as far as `shape` allows. Of equal lengths the
+        older goes first, of equally near lengths the shorter. With several idle `slots` the batch stops at its share of
+        the waiting tokens, so that the other slots get work too. The room must not be empty.
         """
         oldest, anchor = next(iter(self._arrivals.items()))
         share = math.ceil(self.tokens / slots)
         batch, tokens, longest = [oldest], anchor, anchor
         self.discard(oldest)
         while True:
-            # No side is closed for good: what is too short for the padding bound may fit once longer ones have joined.
-            # Two looks are enough: where the nearest item of a side does not fit `shape`, none behind it does.
+            # Both sides are tried each time: an entry too short for the padding bound may fit once longer ones have
+            # joined. One entry per side is enough: if the nearest does not fit `shape`, none behind it does.
             for length in self._nearest(anchor):
                 if tokens + length <= share and shape.fits(len(batch) + 1, tokens + length, max(longest, length)):
                     break
@@ -99,14 +99,14 @@ class WaitingRoom(Generic[_EntryT]):
     def _nearest(self, anchor: int) -> list[int]:
         """Return the waiting lengths next to `anchor`, nearest first.
 
-        There is at most one below it, and at most one that is not below it.
+        At most one is below `anchor`, and at most one is not.
         """
         place = bisect_left(self._lengths, anchor)
         return sorted(self._lengths[max(place - 1, 0) : place + 1], key=lambda length: abs(length - anchor))
 
 
 class Ahead(Generic[_EntryT]):
-    """Batches that were formed for slots which are still busy: what is in them waits on, until its slot is free."""
+    """Batches formed ahead for busy slots. Their entries count as waiting until a slot is free."""
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -118,7 +118,7 @@ class Ahead(Generic[_EntryT]):
         return len(self._lengths)
 
     def add(self, batch: Hashable, entries: list[tuple[_EntryT, int]]) -> None:
-        """Let the entries of `batch` wait behind the batches before it.
+        """Add the entries of `batch` behind the earlier batches.
 
         Each entry comes with its length in tokens.
         """
@@ -127,14 +127,14 @@ class Ahead(Generic[_EntryT]):
         self.tokens += sum(tokens for _, tokens in entries)
 
     def slot_freed_by(self, batch: Hashable) -> None:
-        """Give the slot of `batch`, which is done, to the oldest batch that waits.
+        """Give the slot of the finished `batch` to the oldest waiting batch.
 
-        If `batch` itself waited, it alone stops waiting.
+        If `batch` itself is still waiting, only it is removed.
         """
         if self._batches:
             for entry, _ in self._batches.pop(batch if batch in self._batches else next(iter(self._batches))):
                 self.discard(entry)
 
     def discard(self, entry: _EntryT) -> None:
-        """Forget an entry that nobody waits for any more."""
+        """Remove `entry` if it waits."""
         self.tokens -= self._lengths.pop(entry, 0)

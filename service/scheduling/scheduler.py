@@ -2,8 +2,8 @@
 
 A padded batch costs its size times its longest item, so items are batched by length, not by arrival. Nothing waits for
 a timer: an idle slot serves at once, and batches grow only while all slots are busy. While a batch's worth of tokens
-waits, one is formed ahead for each busy slot, which then need not wait for the event loop; it counts as waiting until a
-slot is free. All state belongs to that loop, so nothing is locked; runners alone work in threads.
+waits, one batch is formed ahead for each busy slot, which then need not wait for the event loop. Such a batch counts as
+waiting until a slot is free. All state belongs to the event loop, so nothing is locked; only runners work in threads.
 """
 
 import asyncio
@@ -38,11 +38,12 @@ Runner: TypeAlias = Callable[[Sequence[Item]], Sequence[_ResultT]]
 """Computes one batch in a thread: one result per item, in the items' order."""
 
 DEADLINE_SHARE = 0.6
-"""Largest expected wait of a request, as a share of its time. It is below 1 because the drain rate is an estimate."""
+"""Largest expected wait of a request, as a share of the time to its deadline. It is below 1 because the drain rate is
+an estimate."""
 
 
 class Observer:
-    """Is told, on the event loop, what the scheduler does. This one ignores it; the metrics override it."""
+    """Observer of the scheduler, called on the event loop. This one does nothing; the metrics override it."""
 
     def batch_computed(self, n_items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         """Note a batch of `n_items` items, computed in `seconds`.
@@ -54,7 +55,7 @@ class Observer:
         """Note an item whose computation started `seconds` after it was submitted."""
 
     def changed(self, waiting_items: int, waiting_tokens: int, busy_slots: int) -> None:
-        """Show the queue and the slots as they are now."""
+        """Note the present state of the queue and the slots."""
 
     def rejected(self, reason: str) -> None:
         """Note a submission without an answer, of any size; `reason` is the error's."""
@@ -64,8 +65,8 @@ class Observer:
 class _Request(Generic[Item, _ResultT]):
     """One submission.
 
-    What waits is (request, index). Were it an object that the request holds too, each request would be a reference
-    cycle, and those cost pauses of the garbage collector under load.
+    A waiting entry is (request, index). An entry object that the request holds too would make each request a reference
+    cycle, and cycles cost pauses of the garbage collector under load.
     """
 
     items: Sequence[tuple[Item, int]]
@@ -80,7 +81,7 @@ _Batch: TypeAlias = list[tuple[_Request[Item, _ResultT], int]]
 
 @dataclass(frozen=True, slots=True)
 class _Computed(Generic[Item, _ResultT]):
-    """Result of a batch: an outcome for each entry that still waited for an answer."""
+    """Result of a batch: an outcome for each entry that still needed an answer."""
 
     batch: _Batch[Item, _ResultT]
     outcomes: list[_ResultT | InferenceFailed]
@@ -92,9 +93,9 @@ class Scheduler(Generic[Item, _ResultT]):
     """Scheduler that runs submitted items in batches on its slots. Use it from one event loop only.
 
     `runners` has one runner per slot, each with its own share of the cores. `wide` is a runner with all the cores: it
-    serves an item that finds everything idle, and occupies all the slots meanwhile. `clock` counts seconds, and is
-    called in threads too. `executor` runs the runners and is shut down with the scheduler; by default it is a thread
-    for each slot.
+    computes a lone item that arrives while all slots are idle, and occupies all of them. `clock` returns seconds, and
+    is called in threads too. `executor` runs the runners and is shut down with the scheduler; by default it has one
+    thread per slot.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Scheduler(Generic[Item, _ResultT]):
         for runner in runners:
             self._runners.put(runner)
         self._slots = len(runners)
-        # A seat is a slot's, or that of the batch which is next there.
+        # Each slot has two seats: for the batch that it computes, and for the next one.
         self._seats, self._taken = 2 * len(runners), 0
         self._limits = limits
         self._shape = shape
@@ -147,8 +148,8 @@ class Scheduler(Generic[Item, _ResultT]):
         """Compute `items`, and return one result per item, in order.
 
         Each item comes with its length in tokens, at least 1. All of them are admitted, or none; when one fails, all
-        fail. `deadline` is a time on the scheduler's clock. A cancelled submission leaves the queue at once; only what
-        of it already runs is computed, and thrown away.
+        fail. `deadline` is a time on the scheduler's clock. A cancelled submission leaves the queue at once; items that
+        already run are computed and discarded.
 
         Raises Overloaded, TooLarge, ShuttingDown, DeadlineExceeded or InferenceFailed.
         """
@@ -174,7 +175,7 @@ class Scheduler(Generic[Item, _ResultT]):
                 timer.cancel()
 
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Stop admitting, wait until all that was admitted is done, then `close`.
+        """Stop admitting, wait for the admitted items, then `close`.
 
         The wait takes at most `timeout_s` seconds.
         """
@@ -186,9 +187,9 @@ class Scheduler(Generic[Item, _ResultT]):
         self.close()
 
     def close(self) -> None:
-        """Stop admitting, and answer what is not done with ShuttingDown.
+        """Stop admitting, and fail unfinished requests with ShuttingDown.
 
-        The executor is shut without waiting.
+        The executor is shut down without waiting.
         """
         self._draining = True
         for request, _ in [*self._room, *chain.from_iterable(self._computing.values())]:
@@ -198,7 +199,8 @@ class Scheduler(Generic[Item, _ResultT]):
     def require_room(self, tokens: int, deadline: float) -> None:
         """Raise and count Overloaded when an item of `tokens` tokens may not wait now.
 
-        It may wait at other times. This is checked before anything is spent on a request that would be refused anyway.
+        An item that exceeds the limits of an empty queue is left to `submit`. Call it before a request is parsed and
+        encoded, to spend nothing on one that would be refused.
         """
         fits = self._limits.admit(1, tokens)
         if fits and not self._limits.admit(self.waiting_items + 1, self.waiting_tokens + tokens):
@@ -206,9 +208,9 @@ class Scheduler(Generic[Item, _ResultT]):
         self._require_time(tokens, deadline)
 
     def _require_time(self, tokens: int, deadline: float | None) -> None:
-        """Refuse a request that would only miss its deadline.
+        """Raise and count Overloaded for a request that would miss its deadline.
 
-        Computed, it would cost the time that other requests need.
+        Computing it would only delay other requests.
         """
         left = math.inf if deadline is None else deadline - self._clock()
         if self.waiting_items and self._rate.seconds(self.waiting_tokens + tokens) > DEADLINE_SHARE * left:
@@ -247,7 +249,7 @@ class Scheduler(Generic[Item, _ResultT]):
             for request, _ in batch:
                 if now >= request.deadline:
                     self._expire(request)
-            # Done also when cancelled: the task learns of that, and withdraws, only when it runs next.
+            # A cancelled answer is done too, but its task withdraws it only when it runs next.
             batch = [(request, index) for request, index in batch if not request.answer.done()]
             if batch:
                 self._start(batch, wide)
@@ -256,9 +258,8 @@ class Scheduler(Generic[Item, _ResultT]):
     def _seat_is_free(self) -> bool:
         """Return whether a batch may be formed now.
 
-        For an idle slot, at once; ahead only while a batch's worth of tokens waits. Among equal lengths
-        one formed ahead is then full. Among mixed ones the padding bound may keep it emptier than it
-        would be with what is still to come.
+        For an idle slot, at once; ahead only while a batch's worth of tokens waits. With equal lengths a batch formed
+        ahead is then full. With mixed lengths the padding bound may leave it emptier than if later items had joined.
         """
         if self._taken < self._slots:
             return True
@@ -268,7 +269,7 @@ class Scheduler(Generic[Item, _ResultT]):
         seats, slots = (self._seats, self._slots) if wide else (1, 1)
         try:
             computing = asyncio.get_running_loop().run_in_executor(self._executor, self._compute, batch, wide)
-        except RuntimeError as error:  # No thread can be started: only what will run takes a seat.
+        except RuntimeError as error:  # No thread can be started; only a batch that runs takes a seat.
             for request, _ in batch:
                 self._refuse(request, InferenceFailed(f"the batch could not be started: {error}"))
             return
@@ -279,7 +280,7 @@ class Scheduler(Generic[Item, _ResultT]):
         computing.add_done_callback(partial(self._finish, seats, slots))
 
     def _compute(self, batch: _Batch[Item, _ResultT], wide: Runner[Item, _ResultT] | None) -> _Computed[Item, _ResultT]:
-        """Run in a thread what of `batch` is still waited for.
+        """Run in a thread the entries of `batch` that still need an answer.
 
         No other batch uses its runner meanwhile.
         """
@@ -322,7 +323,7 @@ class Scheduler(Generic[Item, _ResultT]):
         self._refuse(request, DeadlineExceeded("the deadline passed before the answer was ready"))
 
     def _refuse(self, request: _Request[Item, _ResultT], error: RequestError) -> None:
-        """Answer `request` with `error`, unless it has its answer.
+        """Fail `request` with `error`, unless it already has an answer.
 
         Its waiting items leave the queue.
         """
@@ -347,7 +348,7 @@ def _outcomes(run: Runner[Item, _ResultT], items: Sequence[Item]) -> list[_Resul
         return []
     try:
         results: list[_ResultT | InferenceFailed] = [*run(items)]
-    except BaseException as error:  # Whatever a runner raises, its slot must come back.
+    except BaseException as error:  # Whatever a runner raises, its slot must become free.
         if len(items) > 1:
             return [outcome for item in items for outcome in _outcomes(run, [item])]
         failure = InferenceFailed(f"the model raised {type(error).__name__} on this input")

@@ -1,4 +1,4 @@
-"""Decoder of requests' images, in a thread of its own: a bounded number waits, as long as somebody asks."""
+"""Decoder of requests' images, in a thread of its own with a bounded queue."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from service.http.requests import InputRow, field_of
 from service.tasks.images import ImageEncoder, Pixels
 
 TOGETHER = 4
-"""Most pixels of one request, in images of the largest size: a file of few bytes may have them all."""
+"""Most pixels of one request, as a number of images of the largest size: a file of few bytes may have many pixels."""
 RETRY_AFTER_S = 1.0
 
 
@@ -21,9 +21,9 @@ class Decoder:
     watched = True
 
     def __init__(self, encoder: ImageEncoder, most_waiting: int) -> None:
-        """Let at most `most_waiting` images wait.
+        """Bound the number of waiting images.
 
-        A request of more is taken when no other waits.
+        A request of more than `most_waiting` images is accepted when no other waits.
         """
         self._encoder = encoder
         self._most_waiting = most_waiting
@@ -34,8 +34,8 @@ class Decoder:
     async def encode(self, rows: Sequence[InputRow], *, truncate: bool, single: bool, deadline: float) -> list[Pixels]:
         """Decode each image by `deadline` on the clock `time.monotonic`.
 
-        On cancellation the rest is left. An image is never cut, whatever `truncate` is. Raises Overloaded,
-        DeadlineExceeded, and for what an image is InvalidRequest and TooLarge.
+        On cancellation it stops after the current image. `truncate` is ignored: an image is never cut. Raises
+        Overloaded and DeadlineExceeded, and InvalidRequest and TooLarge for an image.
         """
         del truncate
         if self._waiting and self._waiting + len(rows) > self._most_waiting:
@@ -53,14 +53,14 @@ class Decoder:
             self._waiting -= len(rows)
 
     def close(self) -> None:
-        """End the thread; what waits is left."""
+        """Stop the thread; waiting images are dropped."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, rows: Sequence[InputRow], single: bool, stop: threading.Event) -> list[Pixels]:
         encoded, pixels = list[Pixels](), 0
         for index, (text, _) in enumerate(rows):
             if stop.is_set():
-                break  # nobody waits for it any more
+                break  # cancelled, or past the deadline
             encoded.append(self._encoder.encode(text, truncate=False, field=field_of(index, single=single)))
             pixels += encoded[-1].decoded
             if pixels > self._most_pixels:

@@ -18,7 +18,7 @@ class ImageClassification(Task):
 
     name: ClassVar = "image-classification"
     summary: ClassVar = "Classify images, in base64 or as files."
-    comparable: ClassVar = False  # its training rows are known by their pixels
+    comparable: ClassVar = False  # its training rows are identified by pixels, not by texts
     requirements: ClassVar = (PILLOW_REQUIREMENT,)
     # One image, or the files of a form, each under any name.
     body: ClassVar[dict[str, Any]] = {
@@ -36,12 +36,14 @@ class ImageClassification(Task):
     def open(cls, root: Path, settings: InputSettings, limits: Limits, target: Target, columns: Columns) -> Self:
         """Return the task of these settings and limits.
 
-        Raises BundleError when Pillow is missing, or the bundle does not give the size of images. `root` and `columns`
-        are not needed: the settings are all of the processor, and an image has no second part.
+        Raises BundleError when Pillow is missing, or the bundle does not give the size of images. No file of `root` is
+        read, because the settings are the whole processor. `columns` is ignored: an image has no pair.
         """
         del columns
         if not isinstance(settings, ImageSettings) or not isinstance(limits, ImageLimits):
-            raise BundleError(f"{root}: {cls.name} takes images, and the bundle does not say how; package it again")
+            raise BundleError(
+                f"{root}: {cls.name} takes images, but the bundle has no settings for them; package it again"
+            )
         return cls(ImageEncoder(settings, limits), target)
 
     @classmethod
@@ -60,12 +62,12 @@ class ImageClassification(Task):
 
     @property
     def inputs(self) -> str:
-        """`image`."""
+        """Kind of one input: `image`."""
         return "image"
 
     @property
     def limits(self) -> dict[str, int]:
-        """Most pixels of an image as it is sent."""
+        """Largest number of pixels of an image as it is sent."""
         return {"max_pixels": self._images.limits.max_pixels}
 
     def intake(self, most_waiting: int) -> Intake:

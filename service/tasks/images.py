@@ -1,4 +1,4 @@
-"""Pixel values of an image that is sent as base64 or a data URL; nothing here trusts it."""
+"""Pixel values of an untrusted image that is sent as base64 or a data URL."""
 
 import base64
 import binascii
@@ -26,23 +26,23 @@ PILLOW_REQUIREMENT = "pillow>=11,<14"
 FORMATS = ("PNG", "JPEG")
 DATA_URL = re.compile(r"data:image/(?:png|jpeg|jpg);base64,", re.ASCII)
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-"""Eight bits a channel: PIL cuts off what is brighter of the others."""
+"""PIL modes of eight bits per channel. From the other modes it clips brighter values."""
 PIXEL_BYTES = 12
-"""Bytes of memory that decoding takes for each pixel: the image as it was, its copy that is upright or has other
-channels, and the buffer of a progressive JPEG (25 million pixels: 192 to 287 MB were seen)."""
+"""Bytes of memory that decoding takes per pixel: the image, its upright or RGB copy, and the buffer of a progressive
+JPEG (25 million pixels: 192 to 287 MB measured)."""
 MOST_STRETCHED = 50
-"""Largest ratio of an image's sides: where the shorter side is made larger, the longer one is as well."""
+"""Largest ratio of an image's sides: enlarging the shorter side enlarges the longer one too."""
 ORIENTATION = 0x0112
-"""The EXIF tag that says how the camera was held."""
+"""EXIF tag of the image's orientation."""
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """One image as the model sees it: `values`, float32 [3, height, width]. Each costs as much as `patches` tokens.
+    """Encoded image: `values` is float32 [3, height, width], and it costs as much as `patches` tokens.
 
-    `decoded` are the pixels of the file that it was made of.
+    `decoded` is the number of pixels in its file.
     """
 
     values: FloatArray
@@ -52,7 +52,7 @@ class Pixels:
 
     @property
     def identity(self) -> list[int]:
-        """A digest of the values: another number where a pixel value is another one."""
+        """Digest of the values; different values give a different number."""
         return [int.from_bytes(hashlib.sha256(self.values.tobytes()).digest()[:8])]
 
     @property
@@ -65,7 +65,7 @@ class Pixels:
 
 
 class ImageEncoder:
-    """The bundle's image processor: the same values as the model's own gave in training (`verify` proves it)."""
+    """Image processor of the bundle. It gives the values of the model's own processor (`verify` compares them)."""
 
     def __init__(self, settings: ImageSettings, limits: ImageLimits) -> None:
         """Raise BundleError when Pillow is not installed."""
@@ -81,7 +81,7 @@ class ImageEncoder:
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Pixels:  # noqa: ARG002
         """Encode one image, base64 or a data URL; safe to call from several threads.
 
-        It is never cut, whatever `truncate` is. Raises InvalidRequest and TooLarge, which name `field`.
+        `truncate` is ignored: an image is never cut. Raises InvalidRequest and TooLarge, which name `field`.
         """
         content = decoded(text, field)
         with self._decoding:
@@ -95,9 +95,9 @@ class ImageEncoder:
 
 
 def data_url(content: bytes) -> str:
-    """Return an image file as text (RFC 2397).
+    """Return an image file as a data URL (RFC 2397).
 
-    Every place that holds texts can carry it.
+    It can be stored wherever a text can.
     """
     kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
@@ -118,14 +118,13 @@ def decoded(text: str, field: str = "`inputs`") -> bytes:
 def open_image(content: bytes, max_pixels: int, field: str = "`inputs`") -> "Image":
     """Open a PNG or JPEG file as an RGB image, upright.
 
-    Raises InvalidRequest and TooLarge, which name `field`. The size of the image is known, and bounded, before a pixel
-    is decoded.
+    Raises InvalidRequest and TooLarge, which name `field`. The size of the image is checked before a pixel is decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a size that is checked here
+            warnings.simplefilter("ignore")  # the size is checked here
             image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
             _require_size(image.width, image.height, max_pixels, field)
             if image.mode not in MODES:
@@ -142,15 +141,15 @@ def open_image(content: bytes, max_pixels: int, field: str = "`inputs`") -> "Ima
     except Image.DecompressionBombError:
         raise TooLarge(f"{field} must have at most {max_pixels} pixels: make it smaller") from None
     except Exception:
-        # PIL's decoders raise whatever they stumble over in files that are cut off or made to break them.
+        # PIL's decoders raise errors of any type for truncated or malicious files.
         raise InvalidRequest(f"{field} is an image that is damaged or cut off") from None
 
 
 def pixel_values(image: "Image", settings: ImageSettings) -> FloatArray:
     """Return the pixel values of an RGB image, float32 [3, height, width].
 
-    The arithmetic is that of transformers' image processors. Raises TooLarge where the image would have more than
-    MOST_PIXELS on the way.
+    The arithmetic is that of transformers' image processors. Raises TooLarge when the resized image would have more
+    than MOST_PIXELS.
     """
     from PIL.Image import Resampling
 
@@ -187,7 +186,7 @@ def _require_size(width: int, height: int, max_pixels: int, field: str) -> None:
 
 
 def _upright(orientation: object) -> "Transpose | None":
-    """Return how to turn an image upright, by the EXIF standard; None without a turn."""
+    """Return the turn that makes an image upright, by the EXIF standard, or None."""
     from PIL.Image import Transpose
 
     turns = {

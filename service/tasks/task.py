@@ -1,4 +1,4 @@
-"""The interface of a task in the service: what one input is, how a batch is made of inputs, how one is answered."""
+"""Interface of a task in the service: its inputs, its batches and its answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from bentune.bundle.targets.target import Observation, Prediction, Target
 from service.http.requests import InputRow, PredictRequest, rows_of
 
 Feed: TypeAlias = dict[str, npt.NDArray[Any]]
-"""The inputs of a graph, by name."""
+"""Inputs of a graph, by name."""
 
 
 WAITING_TOKEN = 48
@@ -23,7 +23,7 @@ WAITING_TOKEN = 48
 
 
 class Encoded(Protocol):
-    """One input as the model takes it; its length is its cost in a batch, in tokens."""
+    """Encoded input of the model; its length is its cost in a batch, in tokens."""
 
     @property
     def truncated(self) -> bool:
@@ -31,10 +31,7 @@ class Encoded(Protocol):
 
     @property
     def identity(self) -> list[int]:
-        """Return numbers that are the same for the same encoded input.
-
-        They are token ids, or a digest of pixel values.
-        """
+        """Numbers that identify the encoded input: token ids, or a digest of pixel values."""
 
     @property
     def features(self) -> Mapping[str, float]:
@@ -57,14 +54,14 @@ class Encoder(Protocol):
         """
 
     def collate(self, batch: Sequence[Any]) -> Feed:
-        """Return one batch as the graph takes it."""
+        """Return one batch as inputs of the graph."""
 
 
 class Intake(Protocol):
     """Encoder of requests: bounded, and off the event loop where encoding takes long."""
 
     watched: bool
-    """True if encoding waits, so that a client which goes away ends it."""
+    """True if encoding may wait, so that it must be cancelled when the client closes its connection."""
 
     async def encode(
         self, rows: Sequence[InputRow], *, truncate: bool, single: bool, deadline: float
@@ -76,22 +73,22 @@ class Intake(Protocol):
         ...
 
     def close(self) -> None:
-        """End its threads."""
+        """Stop its threads."""
 
 
 class Task(ABC):
     """One task with the encoder and the target of one bundle."""
 
     name: ClassVar[str]
-    """The manifest's."""
+    """Name of the task in the manifest."""
     summary: ClassVar[str]
     """First line of /predict on the API's page."""
     comparable: ClassVar[bool] = True
-    """True if versions can be compared: training rows must be known by their texts."""
+    """True if versions can be compared: training rows must be identified by their texts."""
     requirements: ClassVar[tuple[str, ...]] = ()
-    """Packages that pip installs in the Bento, beside those of bentofile.yaml."""
+    """Packages that pip installs in the Bento besides those of bentofile.yaml."""
     body: ClassVar[dict[str, Any]] = {}
-    """OpenAPI content of bodies that /predict takes beside JSON; empty where it takes JSON alone."""
+    """OpenAPI content of the bodies that /predict accepts besides JSON."""
 
     def __init__(self, encoder: Encoder, target: Target, *, pairs: bool = False) -> None:
         self.encoder = encoder
@@ -108,7 +105,7 @@ class Task(ABC):
 
     @classmethod
     def waiting_token_bytes(cls, bundle: Bundle) -> int:
-        """Return the bytes that a waiting token takes: a token's id and what holds it."""
+        """Return the bytes of memory that a waiting token takes."""
         del bundle
         return WAITING_TOKEN
 
@@ -125,7 +122,7 @@ class Task(ABC):
 
     @property
     def limits(self) -> dict[str, int]:
-        """Limits of one input that /info shows beside `max_tokens`."""
+        """Limits of one input that /info shows besides `max_tokens`."""
         return {}
 
     @abstractmethod
@@ -140,7 +137,7 @@ class Task(ABC):
         return rows_of(request, pairs=self.pairs, max_inputs=max_inputs)
 
     def collate(self, batch: Sequence[Encoded]) -> Feed:
-        """Return one batch as the graph takes it."""
+        """Return one batch as inputs of the graph."""
         return self.encoder.collate(batch)
 
     def answer(self, output: Float32s, scores: Float32s, request: PredictRequest) -> list[Prediction]:
@@ -153,11 +150,11 @@ class Task(ABC):
     def difference(self, scores: Float32s, expected: Sequence[float]) -> float:
         """Return the distance of one row's scores from those of a golden row.
 
-        It is infinite where they do not fit.
+        It is infinite when their numbers of scores differ.
         """
         return self.target.distance(scores, np.asarray(expected)) if len(expected) == len(scores) else float("inf")
 
     def observe(self, encoded: Encoded, scores: Float32s) -> Observation:
-        """Return what the metrics count of one answer."""
+        """Return the labels, confidence and features of one answer for the metrics."""
         found = self.target.observe(scores)
         return Observation(found.labels, found.confidence, {**encoded.features, **found.features})

@@ -14,7 +14,7 @@ from service.tasks.task import Encoded, Encoder, Intake, Task
 from service.tasks.tokenizer import TextTokenizer
 
 INLINE_CHARACTERS = 20_000
-"""Characters of a request above which tokenizing would hold up the event loop longer than a request should wait."""
+"""Characters of a request above which tokenizing runs in a thread, so as not to block the event loop."""
 
 
 class TextTask(Task):
@@ -33,7 +33,7 @@ class TextTask(Task):
 
     @property
     def inputs(self) -> str:
-        """`pair` where an input is two texts."""
+        """Kind of one input: `text` or `pair`."""
         return "pair" if self.pairs else "text"
 
     def intake(self, most_waiting: int) -> Intake:
@@ -61,7 +61,7 @@ class Tokenizing:
         return self._encode(rows, truncate, single)
 
     def close(self) -> None:
-        """End nothing: it has no thread of its own."""
+        """Do nothing: it has no thread of its own."""
 
     def _encode(self, rows: Sequence[InputRow], truncate: bool, single: bool) -> list[Encoded]:
         encoded = []

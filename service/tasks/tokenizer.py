@@ -1,4 +1,4 @@
-"""Token ids of texts by the bundle's tokenizer.json, and padded batches of them."""
+"""Tokenizer of the bundle's tokenizer.json, and padded batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Tokens:
 
     @property
     def identity(self) -> list[int]:
-        """Its token ids."""
+        """Token ids."""
         return self.ids
 
     @property
@@ -42,7 +42,7 @@ class Tokens:
 
 
 class TextTokenizer:
-    """The bundle's tokenizer: the same ids as the Hugging Face tokenizer gave in training (`verify` proves it)."""
+    """Tokenizer of the bundle. It gives the ids of the Hugging Face tokenizer in training (`verify` compares them)."""
 
     def __init__(self, tokenizer_file: Path, settings: ProcessorSettings, max_tokens: int) -> None:
         """Read tokenizer.json, and replace its truncation and padding by ours.
@@ -61,18 +61,18 @@ class TextTokenizer:
             tokenizer.no_truncation()
             tokenizer.encode_special_tokens = settings.split_special_tokens
         special = self._cut.num_special_tokens_to_add(is_pair=False)
-        if max_tokens <= special:  # it would then cut nothing, without a word
+        if max_tokens <= special:  # it would silently truncate nothing
             raise BundleError(f"{tokenizer_file} adds {special} special tokens to a text, max_tokens is {max_tokens}")
         self._cut.enable_truncation(max_tokens, direction=settings.truncation_side)
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool, field: str = "`inputs`") -> Tokens:
         """Tokenize one text or a pair.
 
-        It is safe to call from several threads, and does not hold them up. Raises TooLarge, which names `field`, when
-        there are more than `max_tokens` and `truncate` is false.
+        It is safe to call from several threads, and releases the interpreter lock. Raises TooLarge, which names
+        `field`, when there are more than `max_tokens` and `truncate` is false.
         """
         tokenizer = self._cut if truncate else self._whole
-        # `encode` computes the same ids and keeps the interpreter lock: the event loop would stand still meanwhile.
+        # `encode` computes the same ids but keeps the interpreter lock, which would block the event loop.
         (encoding,) = tokenizer.encode_batch_fast([text if text_pair is None else (text, text_pair)])
         if len(encoding) > self.max_tokens:
             raise TooLarge(
@@ -88,7 +88,7 @@ class TextTokenizer:
         )
 
     def collate(self, batch: Sequence[Tokens]) -> dict[str, IntMatrix]:
-        """Return the batch as `pad` makes it."""
+        """Return the padded arrays of a batch, see `pad`."""
         return pad(batch, self.settings)
 
 

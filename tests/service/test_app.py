@@ -343,7 +343,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(make: Callable[..., Rig]) -
     async def test() -> None:
         rig = make(request_timeout_ms=30)
         response = await rig.application.answer(Caller({}, sends=False).incoming())
-        assert error_of(response) == (504, "Timeout", "the deadline passed before the body was here")
+        assert error_of(response) == (504, "Timeout", "the deadline passed before the body arrived")
         assert rig.count("rejected_total", reason="deadline") == 1
 
     run(test())

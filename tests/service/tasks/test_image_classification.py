@@ -54,7 +54,7 @@ def test_requests_are_decoded_in_a_thread_that_ends(image_bundle: Path) -> None:
 def test_the_settings_and_limits_of_texts_are_refused() -> None:
     settings, limits = ImageSettings(size=(8, 8)), ImageLimits(max_tokens=5, max_pixels=9)
     for given in ((ProcessorSettings(pad_id=0), limits), (settings, Limits(max_tokens=5))):
-        with pytest.raises(BundleError, match="image-classification takes images, and the bundle does not say how"):
+        with pytest.raises(BundleError, match="image-classification takes images, but the bundle has no settings"):
             ImageClassification.open(Path("processor"), *given, TARGET, Columns(text="image"))
     assert ImageClassification.open(Path("processor"), settings, limits, TARGET, Columns(text="image")).target is TARGET
 
