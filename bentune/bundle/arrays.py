@@ -1,4 +1,4 @@
-"""Types of arrays that all rooms share."""
+"""Array types that all packages share."""
 
 from typing import Any
 
@@ -12,4 +12,4 @@ Float32s = npt.NDArray[np.float32]
 Logits = npt.NDArray[np.float32]
 """Outputs of a model before they become scores."""
 Gold = npt.NDArray[Any]
-"""Gold answers of rows, of the type and shape that their target has."""
+"""Gold answers of rows, with the type and shape of their target."""

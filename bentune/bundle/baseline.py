@@ -1,4 +1,4 @@
-"""Baseline of drift: histograms of test rows, and how far traffic may be from them."""
+"""Drift baseline: histograms of the test rows, and thresholds for traffic."""
 
 from itertools import pairwise
 from typing import Annotated, Any, Self
@@ -19,7 +19,7 @@ class Histogram(Frozen):
 
 
 class Binned(Histogram):
-    """Bins of a number: the first holds what is below `edges[0]`, bin n what is at or above edges[n - 1], and so on."""
+    """Bins of a number: bin 0 is below `edges[0]`, bin n is from edges[n - 1] up to but without edges[n]."""
 
     edges: list[float] = Field(min_length=1, max_length=MOST_BINS - 1)
 
@@ -36,17 +36,17 @@ def _kind(given: Any) -> str:
     return "binned" if isinstance(given, Binned) or (isinstance(given, dict) and "edges" in given) else "counted"
 
 
-# Named, so that a message is of the one that was meant, and names the place.
+# Tagged, so that an error names the place and concerns the intended class only.
 AnyHistogram = Annotated[Annotated[Binned, Tag("binned")] | Annotated[Histogram, Tag("counted")], Discriminator(_kind)]
 
 
 class Baseline(Frozen):
     """Content of baseline.json.
 
-    `rows` were counted, as the variant that the plan chose sees them. `token_length` is in tokens with special ones and
-    after truncation; the target says which other features there are. A `label` is counted in the order of
-    `Target.counted`, `confidence` is the probability of that label. A pod compares its newest `window` inputs with
-    this. Where nothing changed, one feature is expected to be beyond its threshold in one of `looks_a_month` looks.
+    `rows` is the number of counted rows, computed with the variant of the plan. `token_length` counts special tokens,
+    after truncation; the target names the other features. A `label` is counted in the order of `Target.counted`,
+    `confidence` is the probability of that label. A pod compares its newest `window` inputs with the baseline. Without
+    drift, a feature is expected to exceed its threshold in one of `looks_a_month` looks.
     """
 
     rows: int = Field(ge=1)

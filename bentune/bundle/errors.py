@@ -1,21 +1,21 @@
-"""Every error that Bentune raises on purpose, and what each means to a shell or to an HTTP client.
+"""Errors that Bentune raises on purpose, with their exit codes and HTTP statuses.
 
     BentuneError                 exit 3   something broke
-    ├── InputError               exit 2   what was given is wrong: a recipe, a file, a row, a name
-    │   └── BundleError          exit 2   a bundle that is missing, changed, or not understood
-    ├── GateError                exit 1   a gate said no: the message names the gate
-    └── RequestError             one prediction request is answered with an error, the others go on
+    ├── InputError               exit 2   wrong input: a recipe, a file, a row, a name
+    │   └── BundleError          exit 2   a bundle is missing, changed, or of an unknown schema
+    ├── GateError                exit 1   a gate refused: the message names the gate
+    └── RequestError             one prediction request fails, the others go on
         ├── InvalidRequest       422      the message names the field
         ├── TooLarge             413      too many bytes, inputs or tokens
         ├── Overloaded           429      the queue is full; carries Retry-After
-        ├── ClientGone           499      nobody is waiting for the answer any more
+        ├── ClientGone           499      the client closed its connection
         ├── InferenceFailed      500      the model could not compute this input
         ├── NotReady             503      the model did not pass its start-up checks
         ├── ShuttingDown         503      the server finishes what it accepted and takes nothing new
-        └── DeadlineExceeded     504      the caller's or the server's time is up
+        └── DeadlineExceeded     504      the client's or the server's timeout passed
 
-The body of an error answer is {"error": message, "error_type": type}, with the types that
-text-embeddings-inference uses where it has one. Messages never hold the user's text.
+The body of an error response is {"error": message, "error_type": type}, with the types of text-embeddings-inference
+where it has one. Messages never hold the user's text.
 """
 
 from typing import ClassVar
@@ -28,17 +28,17 @@ class BentuneError(Exception):
 
 
 class InputError(BentuneError):
-    """Something the user gave is wrong; the message names it, its value, and what to do."""
+    """Some input is wrong; the message names it, its value, and what to do."""
 
     exit_code: ClassVar[int] = 2
 
 
 class BundleError(InputError):
-    """A bundle is missing, was changed after it was written, or has a schema this code does not know."""
+    """A bundle is missing, was changed after it was written, or has an unknown schema."""
 
 
 class GateError(BentuneError):
-    """A measurement missed its bound; `gate` is the name of the hop or gate that said no."""
+    """A measurement missed its bound; `gate` is the name of the hop or gate that refused."""
 
     exit_code: ClassVar[int] = 1
 
@@ -50,7 +50,7 @@ class GateError(BentuneError):
 class RequestError(BentuneError):
     """One request gets no prediction.
 
-    `status` is the HTTP status, `error_type` the word in the answer, `reason` the label in bentune_rejected_total.
+    `status` is the HTTP status, `error_type` the type in the response, `reason` the label in bentune_rejected_total.
     """
 
     status: ClassVar[int] = 500

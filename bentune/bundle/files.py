@@ -12,17 +12,17 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """A part of the bundle: unknown keys are errors, values do not change, numbers are finite."""
+    """Model of a bundle's part: unknown keys are errors, values are immutable, numbers finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside `path`, and put it in place of `path` when the block ends.
+    """Open a file beside `path`, and replace `path` by it when the block ends.
 
-    A reader sees the old file or the new one, never half of one, after a crash or a power cut too. When the block
-    raises, `path` stays as it is and nothing is left beside it.
+    A reader finds the old file or the new one, never half of one, even after a crash or a power cut. When the block
+    raises, `path` stays as it is and the other file is removed.
     """
     part = part_of(path)
     try:
@@ -37,22 +37,22 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def part_of(path: Path) -> Path:
-    """Return the file that `atomic_write` writes.
+    """Return the temporary file of `atomic_write`.
 
-    A process that is killed leaves this file; the next write replaces it.
+    A killed process leaves it behind; the next write replaces it.
     """
     return path.with_name(f"{path.name}.part")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 with `atomic_write`, line ends as they are."""
+    """Write UTF-8 with `atomic_write`, keeping line ends."""
     content = text.encode()
     with atomic_write(path) as file:
         file.write(content)
 
 
 def write_json(path: Path, value: BaseModel | object) -> None:
-    """Write JSON with `atomic_write`. Raises ValueError as `json_bytes` does."""
+    """Write JSON with `atomic_write`. Raises ValueError like `json_bytes`."""
     content = json_bytes(value)
     with atomic_write(path) as file:
         file.write(content)
@@ -68,8 +68,8 @@ def json_bytes(value: BaseModel | object) -> bytes:
 
 
 def sync_directory(path: Path) -> None:
-    """Make names in a directory survive a power cut, as fsync does bytes in a file."""
-    # Some network file systems refuse this; the names are right there all the same, until the power goes.
+    """Flush a directory's names to disk, so that they survive a power cut."""
+    # Some network file systems refuse this; the names are then lost only by a power cut.
     with suppress(OSError):
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,7 +1,7 @@
-"""Hardware of this process: the cores, memory and CPU instructions that container limits leave.
+"""Hardware of this process: cores, memory and CPU instructions within the container's limits.
 
-Every function takes the file system's root, so that tests can build one. A file that is missing or malformed never
-raises: it counts as no limit.
+Every function takes the file system's root, so that tests can build one. A missing or malformed file never raises: it
+counts as no limit.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Flags by which inference kernels choose their code, as the Linux kernel spells them: x86 first, then ARM.
+# Flags by which inference kernels choose their code, in the Linux kernel's spelling: x86 first, then ARM.
 # fmt: off
 _KERNEL_FLAGS = frozenset({
     "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx_vnni", "avx512_bf16",
@@ -24,12 +24,12 @@ _KERNEL_FLAGS = frozenset({
 _NO_MEMORY_LIMIT = 1 << 60
 
 
-# Each adds products of 8-bit integers up in 32 bits.
+# Each sums products of 8-bit integers in 32 bits.
 _INT8_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 
 
 class Cpu(BaseModel):
-    """The CPU that something was measured on; `cores` are the logical CPUs this process may keep busy."""
+    """CPU of a measurement; `cores` is the number of logical CPUs that this process may keep busy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,8 +41,8 @@ class Cpu(BaseModel):
     def has_int8_dot_product(self) -> bool:
         """True if int8 products are exact for weights of all 8 bits.
 
-        Without such an instruction x86 kernels add pairs of products up in 16 bits, with saturation: two products of
-        an unsigned 8-bit activation fit only if both weights lie in [-64, 64] (onnxruntime 5849 and 14642).
+        Without such an instruction x86 kernels sum pairs of products in 16 bits, with saturation: two products of an
+        unsigned 8-bit activation fit only if both weights lie in [-64, 64] (onnxruntime 5849 and 14642).
         """
         return not _INT8_DOT_PRODUCTS.isdisjoint(self.isa)
 
@@ -57,7 +57,7 @@ def visible_cores(root: Path = Path("/")) -> int:
 
     It is the smaller of affinity and cgroup quota, and at least 1.
     """
-    # The affinity already holds what cpusets and taskset take away. Not every platform has one.
+    # The affinity already respects cpusets and taskset. Not every platform has one.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [limit for group in _groups(root, "cpu") for limit in _quotas(group)]
     return max(min([cores, *limits]), 1)
@@ -90,7 +90,7 @@ def isa_flags(root: Path = Path("/")) -> tuple[str, ...]:
 def cpu_model(root: Path = Path("/")) -> str:
     """Return the CPU's name.
 
-    On ARM it is the implementer's and the part's number. An unknown CPU is "unknown".
+    On ARM it has the numbers of implementer and part. An unknown CPU is "unknown".
     """
     fields = _cpuinfo(root)
     if name := fields.get("model name"):
@@ -118,8 +118,8 @@ def _quotas(group: Path) -> Iterator[int]:
     for texts in (version_2, version_1):
         match [_positive(text) for text in texts]:
             case [int(quota_us), int(period_us)]:
-                # Rounded down: with one running thread more than the quota pays for, the group uses its quota up
-                # before the period ends, and the kernel then stops all its threads until the next period.
+                # Rounded down: one thread more than the quota allows would use it up before the period ends, and the
+                # kernel would then stop all threads until the next period.
                 yield quota_us // period_us
 
 
@@ -127,8 +127,8 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield each directory that may hold a limit on this process.
 
     These are its group and all parents, up to the mount's root. Inside a container /proc/self/cgroup often names the
-    group as the host sees it, while the container's own group is mounted as the root. The parts that are not there read
-    as no limit, and the walk up ends at the mount's root, so that both views find the limit.
+    host's path of the group, while the container's own group is mounted as the root. Missing directories count as no
+    limit, and the walk up ends at the mount's root, so both layouts give the limit.
     """
     mount = root / "sys/fs/cgroup"
     joined = _joined_groups(root)
@@ -140,7 +140,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     ]
     for top, group in hierarchies:
         parts = PurePosixPath(group or "/").parts[1:]
-        # The group lies outside of this cgroup namespace, where its files cannot be seen.
+        # The group lies outside this cgroup namespace, so its files are not visible.
         if ".." in parts:
             parts = ()
         for depth in range(len(parts), -1, -1):
@@ -169,7 +169,7 @@ def _children(directory: Path) -> list[Path]:
 
 
 def _read(path: Path) -> str:
-    """Return the file's text, or "" where it cannot be read."""
+    """Return the file's text, or "" when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     # ValueError: a NUL in a path that came from a malformed file.

@@ -12,9 +12,9 @@ POLL_S = 0.02
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a directory or a file, and wait until it is free.
+    """Lock a directory or a file, and wait until it is free.
 
-    The file is made where there is none. Only who locks it too is kept out: it can be read and written all the same.
+    A missing file is created. The lock is advisory: it only excludes other lockers, not readers or writers.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)

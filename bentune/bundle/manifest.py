@@ -1,13 +1,13 @@
-"""The bundle: the contract between training and serving, what is in it and how it is sealed and opened.
+"""Manifest of a bundle, and the functions that seal and open a bundle.
 
-manifest.json     what this is, the sha256 of every other file and of itself; written last
+manifest.json     identity, and the sha256 of every other file and of itself; written last
 model/            fp32.onnx and the other variants that the plan may choose
 processor/        settings.json, and tokenizer.json for texts
-plan.json         how to run it, and all that was measured to find out
+plan.json         runtime plan with its measurements
 evidence.json     metrics, parity chain, verdicts of comparisons
-golden.jsonl      real inputs with the scores they must give
+golden.jsonl      test inputs with the scores they must give
 baseline.json     histograms of test inputs, for drift
-rows.json         which rows it was trained on and which were held out, as filters
+rows.json         filters of the training rows and the test rows
 """
 
 import hashlib
@@ -47,8 +47,8 @@ ROWS = "rows.json"
 BASELINE = "baseline.json"
 LABEL = "label"
 SETTINGS = "processor/settings.json"
-STORE_FILE = "model.yaml"  # BentoML's own description, which its model store puts beside ours
-MODULE = "bentune"  # how a bundle is told from other models in the BentoML model store
+STORE_FILE = "model.yaml"  # BentoML's own description in its model store
+MODULE = "bentune"  # marks a bundle among other models in the BentoML model store
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -62,7 +62,7 @@ class FileEntry(Frozen):
 
 
 class BaseModelInfo(Frozen):
-    """The model that was tuned: where it came from, and the sha256 over its weight files."""
+    """Base model that was tuned: its source, and the sha256 over its weight files."""
 
     source: str
     sha256: Sha256
@@ -75,20 +75,20 @@ class Limits(Frozen):
 
 
 class ImageLimits(Limits):
-    """`max_pixels` of an image as it is sent; its `max_tokens` is what each costs, in patches of the model."""
+    """Limits of an image: `max_pixels` as it is sent; `max_tokens` is its cost in patches of the model."""
 
     max_pixels: int = Field(ge=1)
 
 
 class Columns(Frozen):
-    """The columns that the training rows had, so that the same file can be scored without naming them again."""
+    """Columns of the training rows, so that the same file can be scored without naming them again."""
 
     text: str
     text_pair: str | None = None
 
 
 class Parent(Frozen):
-    """The version that this one continues: its test rows stayed held out."""
+    """Version that this one continues; its test rows stayed held out."""
 
     tag: str
     content: Sha256
@@ -97,9 +97,9 @@ class Parent(Frozen):
 class Manifest(Frozen):
     """Manifest of the bundle: its identity, its limits, and every file in it.
 
-    `target` is written as its entries, so that older bundles are spelled as they were. `task` is any name: what serves
-    the bundle knows which it can serve. `seal` writes `files` and `own_sha256`, which is over manifest.json as it would
-    be with that value empty.
+    `target` is written as its entries, so that older bundles keep their spelling. `task` is any name; the service
+    checks that it can serve it. `seal` writes `files` and `own_sha256`, the hash of manifest.json with that value
+    empty.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -122,7 +122,7 @@ class Manifest(Frozen):
 
     @property
     def labels(self) -> list[str]:
-        """The target's labels, in the order of the outputs."""
+        """Labels of the target, in the order of the outputs."""
         return self.target.labels
 
     @model_validator(mode="before")
@@ -142,10 +142,10 @@ class Manifest(Frozen):
 
 
 class GoldenRow(Frozen):
-    """A test input with the scores it must get, in the order of the manifest's labels.
+    """Golden row: a test input with its scores, in the order of the manifest's labels.
 
-    `text` is a data URL where the model takes images. `scores` has them for every variant and provider that the plan
-    may choose, under `scores_key`; `label` is fp32's best.
+    `text` is a data URL where the model takes images. `scores` has an entry for every variant and provider that the
+    plan may choose, under `scores_key`. `label` is fp32's best label.
     """
 
     text: str
@@ -157,10 +157,10 @@ class GoldenRow(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An opened bundle: every hash was right when it was opened.
+    """Opened bundle; every hash was checked.
 
-    `digest` is the sha256 of manifest.json, and so of all that the manifest names. `content` is the same without
-    evidence.json: it stays when a verdict is written there, and is what a verdict is about.
+    `digest` is the sha256 of manifest.json, and so covers all files that it names. `content` is the same without
+    evidence.json: it stays when a verdict is written, and a verdict refers to it.
     """
 
     root: Path
@@ -178,7 +178,7 @@ class Bundle:
         return f"{self.manifest.name}:{self.manifest.version}"
 
     def evidence(self) -> dict[str, Any]:
-        """Read evidence.json. Raises BundleError when it is no object."""
+        """Read evidence.json. Raises BundleError when it is not an object."""
         try:
             evidence = json.loads((self.root / EVIDENCE).read_bytes())
         except (ValueError, RecursionError):
@@ -195,7 +195,7 @@ class Bundle:
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts of comparisons, the newest last.
 
-        Raises BundleError for what no comparison wrote.
+        Raises BundleError for an invalid verdict.
         """
         try:
             return verdicts_of(self.evidence(), self.content)
@@ -205,7 +205,7 @@ class Bundle:
     def verdict(self) -> Verdict | None:
         """Return the newest verdict, if any.
 
-        Raises BundleError for what no comparison wrote.
+        Raises BundleError for an invalid verdict.
         """
         return next(reversed(self.verdicts()), None)
 
@@ -215,9 +215,9 @@ class Bundle:
 
 
 def seal(root: Path, manifest: Manifest) -> Manifest:
-    """Record every file under `root` in the manifest and write it, last.
+    """Record every file under `root` in the manifest, and write the manifest last.
 
-    Returns the manifest as written. Raises BundleError when a file that the contract asks for is missing.
+    Returns the manifest as written. Raises BundleError when a required file is missing.
     """
     files = {
         path.relative_to(root).as_posix(): FileEntry(sha256=sha256_file(path), size=path.stat().st_size)
@@ -229,9 +229,9 @@ def seal(root: Path, manifest: Manifest) -> Manifest:
 
 
 def seal_evidence(bundle: Bundle) -> None:
-    """Record evidence.json anew, after it was written again.
+    """Record evidence.json in the manifest after a change of it.
 
-    The other files are trusted: `bundle` was just opened.
+    The other files are not checked again: `bundle` was just opened.
     """
     path = bundle.root / EVIDENCE
     changed = {EVIDENCE: FileEntry(sha256=sha256_file(path), size=path.stat().st_size)}
@@ -245,7 +245,7 @@ def _write_manifest(root: Path, complete: Manifest) -> Manifest:
 
 
 def read_manifest(root: Path) -> Manifest:
-    """Read a bundle's manifest alone; the files that it names are not checked.
+    """Read a bundle's manifest without checking the files that it names.
 
     Raises BundleError for a manifest that is missing or was changed.
     """
@@ -293,10 +293,7 @@ def _processor(root: Path, manifest: Manifest) -> InputSettings:
 
 
 def _settings_of(manifest: Manifest) -> type[ImageSettings] | type[ProcessorSettings]:
-    """Return the class of the processor's settings.
-
-    It is that of images where the limits are an image's.
-    """
+    """Return the class of the processor's settings, by the class of the limits."""
     return ImageSettings if isinstance(manifest.limits, ImageLimits) else ProcessorSettings
 
 
@@ -344,7 +341,7 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
             "install the Bentune that wrote it, or package the model again"
         )
     manifest = _parse_text(Manifest, path, content)
-    # Only the spelling that `seal` writes is taken, so that a changed byte which JSON ignores is caught as well.
+    # Only the exact spelling of `seal` is accepted, so that a changed byte which JSON ignores is detected too.
     if json_bytes(manifest) != content or _own_sha256(manifest) != manifest.own_sha256:
         raise BundleError(f"{path} was changed after it was written; package the model again")
     return manifest

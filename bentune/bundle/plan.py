@@ -1,7 +1,7 @@
-"""The runtime plan: how the bundle is run, everything that was measured to find out, and what to do on other hardware.
+"""Runtime plan of a bundle: the choice, its measurements, and the fallbacks on other hardware.
 
-A plan is measured on one CPU. A pod may have fewer cores, lack the instructions that a quantized model was proven
-with, or have no OpenVINO: it then takes the next best entry that was measured and that fits.
+A plan is measured on one CPU. A pod may have fewer cores, lack the instructions with which a quantized model was
+checked, or have no OpenVINO. It then takes the next best measured entry that fits.
 """
 
 from typing import Annotated, Any
@@ -15,9 +15,9 @@ FP32 = "fp32"
 
 CPU = "CPUExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
-"""The execution providers that a plan may choose, as ONNX Runtime calls them."""
+"""Execution providers that a plan may choose, by ONNX Runtime's names."""
 FORMER_SPEED = "texts_per_second"
-"""Name of inputs_per_second in plans of bundles that were made when all inputs were texts."""
+"""Name of inputs_per_second in the plans of older bundles, whose inputs were all texts."""
 
 
 def model_file(variant: str) -> str:
@@ -28,7 +28,7 @@ def model_file(variant: str) -> str:
 def scores_key(variant: str, provider: str) -> str:
     """Return the key of a golden row's scores for a variant on a provider.
 
-    Each provider has scores of its own, because kernels round int8 in their own ways.
+    Each provider has its own scores, because kernels round int8 differently.
     """
     return f"{variant}/{provider}"
 
@@ -39,11 +39,11 @@ Variant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
 class Check(Frozen):
     """Check of a variant's answers on one provider, against fp32's on the same test rows.
 
-    `accuracy_loss` is in points, with the interval `loss_low` to `loss_high`; negative when the variant was better.
-    `label_flips` counts rows that it labels otherwise than fp32. `batch_flips` counts rows that it labels otherwise
-    in some batch than alone, `batch_difference` is the largest change of a probability there; a variant that is `alone`
-    depends on its batch and may only run rows one by one. `kept_fp32` names groups of nodes that were left in fp32 to
-    save its accuracy. `problem` says in words why it was refused, and is empty when it was not.
+    `accuracy_loss` is in points, with the interval `loss_low` to `loss_high`; it is negative when the variant was
+    better. `label_flips` counts flips against fp32. `batch_flips` counts flips of a row in some batch against the row
+    alone, and `batch_difference` is the largest change of a probability there. A variant that is `alone` depends on its
+    batch and may only run rows one by one. `kept_fp32` names groups of nodes that were left in fp32 to keep its
+    accuracy. `problem` explains why it was refused, and is empty otherwise.
     """
 
     variant: Variant
@@ -63,10 +63,10 @@ class Check(Frozen):
 
 
 class Entry(Frozen):
-    """One way of running the bundle, as it was measured under load.
+    """One measured way to run the bundle.
 
     `inputs_per_second` is with every slot busy. `lone_ms` is the median time in milliseconds of an input that arrives
-    alone and gets all `slots` x `threads` cores. Both are medians over the `rounds` in which it was measured.
+    alone and gets all `slots` x `threads` cores. Both are medians over the `rounds` of measurement.
     """
 
     variant: Variant
@@ -89,17 +89,17 @@ class Entry(Frozen):
 
     @property
     def cores(self) -> int:
-        """The cores that it keeps busy."""
+        """Number of cores that it keeps busy."""
         return self.slots * self.threads
 
 
 class Plan(Frozen):
-    """Runtime plan. `slots` and `threads` of None follow the cores that the pod really has.
+    """Runtime plan. `slots` and `threads` of None follow the pod's cores.
 
-    `token_budget` bounds the padded tokens of a batch, `padding_bound` the share of them that is padding. `cpu` is
-    what it was measured on, `taken` the share of its cores that other programs kept busy meanwhile. `checks` and
-    `measured` are empty for the default plan, which nobody measured. `measured` holds entries of variants that passed
-    their checks only: the winner, then the others, the fastest first.
+    `token_budget` bounds the padded tokens of a batch, `padding_bound` the share of padding among them. `cpu` is the
+    measured machine, `taken` the share of its cores that other programs kept busy meanwhile. `checks` and `measured`
+    are empty for the default plan, which is not measured. `measured` has entries only of variants that passed their
+    checks: the winner, then the other entries, fastest first.
     """
 
     variant: Variant = FP32
@@ -115,5 +115,5 @@ class Plan(Frozen):
 
     @property
     def variants(self) -> set[str]:
-        """Every variant that a pod may be sent to."""
+        """Variants that a pod may run."""
         return {FP32, self.variant, *(entry.variant for entry in self.measured)}

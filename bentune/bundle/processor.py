@@ -1,4 +1,4 @@
-"""Settings of a processor, which makes a text or an image what the model takes."""
+"""Settings of a processor, which turns a text or an image into the model's inputs."""
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from bentune.bundle.files import Frozen
 
 MOST_PIXELS = 25_000_000
-"""Most pixels of one image: more than nearly every camera takes, and 75 MB once it is decoded."""
+"""Most pixels of one image: more than almost any camera has, and 75 MB when decoded."""
 
 TOKEN_LENGTH = "token_length"  # noqa: S105
 """Feature of an input for drift: its tokens, special ones included, after truncation."""
@@ -21,7 +21,7 @@ Channels = tuple[float, float, float]
 
 
 class ProcessorSettings(Frozen):
-    """Padding and truncation of texts, which tokenizer.json leaves open.
+    """Padding and truncation of texts, which tokenizer.json does not fix.
 
     `split_special_tokens`: a special token that stands in a text is read as its letters. `unknown_id` is the token for
     what the tokenizer does not know; None for a tokenizer that reads everything, and in bundles made before it was
@@ -29,7 +29,7 @@ class ProcessorSettings(Frozen):
     """
 
     files: ClassVar = ("processor/tokenizer.json",)
-    """Other files of the bundle that the processor is read from."""
+    """Further files of the bundle that the processor needs."""
 
     pad_id: int = Field(ge=0)
     pad_type_id: int = Field(default=0, ge=0)
@@ -46,11 +46,11 @@ class ProcessorSettings(Frozen):
 
 
 class ImageSettings(Frozen):
-    """The steps from an RGB image to what the model takes, in this order; sizes are in pixels.
+    """Steps from an RGB image to the model's input, in this order; sizes are in pixels.
 
-    `size` is height and width, or else `shortest_edge` keeps the proportions; `crop` is height and width of the middle
-    that is kept then. `resample` is PIL's number of a filter. Values are multiplied by `rescale`, and `mean` is taken
-    from them and `std` divides them, one each for red, green and blue.
+    The image is resized to `size` (height and width), or to `shortest_edge` with its proportions. `crop` is the height
+    and width of the center that is kept. `resample` is PIL's number of a filter. Values are multiplied by `rescale`;
+    then `mean` is subtracted and they are divided by `std`, with one value each for red, green and blue.
     """
 
     files: ClassVar[tuple[str, ...]] = ()
@@ -65,7 +65,7 @@ class ImageSettings(Frozen):
 
     @model_validator(mode="after")
     def _one_size(self) -> "ImageSettings":
-        """Require one size of all images, or they could not share a batch."""
+        """Require one size of all images, so that they can share a batch."""
         if (self.size is None) == (self.shortest_edge is None) or (self.shortest_edge is not None and not self.crop):
             raise ValueError("images come out at one size by `size`, or by `shortest_edge` and `crop`")
         least = self.size or (self.shortest_edge or 0, self.shortest_edge or 0)
@@ -82,7 +82,7 @@ class ImageSettings(Frozen):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of what the model takes."""
+        """Height and width of the model's input."""
         return self.crop or self.size or (0, 0)
 
 

@@ -1,8 +1,7 @@
-"""Verdicts written into the bundle that they judge: the one change that a finished bundle ever sees.
+"""Verdicts written into the judged bundle: the only change of a finished bundle.
 
-evidence.json is replaced first and manifest.json, which names its sha256, right after it. A crash between the two
-leaves a bundle that does not open; `mend` finds that state, which nothing else can look like, and takes the verdict
-back out.
+evidence.json is replaced first, then manifest.json with its new sha256. A crash between the two leaves a bundle that
+does not open; `mend` recognizes exactly that state and removes the verdict again.
 """
 
 import hashlib
@@ -23,34 +22,34 @@ MAX_EVIDENCE_BYTES = 100_000_000
 def add_verdict(root: Path, verdict: Verdict) -> Bundle:
     """Append a verdict to the bundle in `root` and seal it again.
 
-    The bundle's `content` stays. Returns the bundle as it now is. Raises BundleError when it is damaged, so that damage
-    is never sealed in, or is not the bundle that was judged, and BentuneError when it cannot be written.
+    The bundle's `content` stays. Returns the updated bundle. Raises BundleError when it is damaged, so that damage is
+    never sealed, or is not the judged bundle. Raises BentuneError when it cannot be written.
     """
     try:
-        # The directory itself, for a file of a lock would be one that no manifest names.
+        # The directory itself: the manifest would not name a lock file in it.
         with locked(root):
             _take_back(root)
             bundle = open_bundle(root)
             if bundle.content != verdict.candidate.content:
                 raise BundleError(f"{root} is not the bundle that was compared: its content changed; compare again")
             evidence = bundle.evidence()
-            bundle.verdicts()  # what is there must be verdicts
+            bundle.verdicts()  # raises for invalid verdicts
             evidence[VERDICTS] = [*evidence.get(VERDICTS, []), verdict.model_dump(mode="json")]
             write_json(root / EVIDENCE, evidence)
             seal_evidence(bundle)
             return open_bundle(root)
     except OSError as error:
         raise BentuneError(
-            f"{root}: the verdict cannot be written ({error.strerror}); give the bundle's owner and mode a look"
+            f"{root}: the verdict cannot be written ({error.strerror}); check the bundle's owner and mode"
         ) from None
 
 
 def mend(root: Path) -> None:
-    """Take back a verdict whose writing was cut short.
+    """Remove a verdict whose writing was interrupted.
 
-    Other damage stays, for open_bundle to refuse.
+    Other damage stays; `open_bundle` refuses it.
     """
-    # A store that may only be read has nobody who writes, and nothing to mend.
+    # A read-only store has no interrupted writes.
     with suppress(OSError), locked(root):
         _take_back(root)
 
@@ -59,7 +58,7 @@ def _take_back(root: Path) -> None:
     path = root / EVIDENCE
     for written in (path, root / MANIFEST):
         part_of(written).unlink(missing_ok=True)
-    # Whatever is wrong with the files, it is not for this function to say.
+    # Other damage of the files is reported by `open_bundle`.
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         sealed = json.loads((root / MANIFEST).read_bytes())["files"][EVIDENCE]["sha256"]
         if path.is_symlink() or path.stat().st_size > MAX_EVIDENCE_BYTES:

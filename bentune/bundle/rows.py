@@ -1,7 +1,7 @@
-"""Rows of a file, read one at a time: CSV, TSV, JSON lines, or a text a line.
+"""Rows of a file, read one at a time: CSV, TSV, JSON lines, or one text per line.
 
-Training, offline prediction and the bench all read through here, so a file is right or wrong in one way only. A
-message names the file, the line, what is wrong and what to do; it never holds a row's own text.
+Training, offline prediction and the bench share this reader, so a file is valid for all or for none. A message names
+the file, the line, the problem and what to do; it never holds a row's text.
 """
 
 import csv
@@ -34,7 +34,7 @@ _field_limit_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One data row: `number` counts from 0, `line` is the line it starts at and counts from 1."""
+    """Data row: `number` counts from 0, `line` is its first line and counts from 1."""
 
     number: int
     line: int
@@ -44,12 +44,11 @@ class Row:
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a file in its order, in constant memory.
 
-    Values are strings in CSV, TSV and text, and whatever JSON holds in JSON lines. Blank lines between CSV or JSON
-    rows are no rows; in a text file they are, so that row n is always line n + 1.
+    Values are strings in CSV, TSV and text, and JSON values in JSON lines. Blank lines are skipped in CSV and JSON
+    lines; in a text file they are rows, so that row n is always line n + 1.
 
     Raises:
         InputError: at once where the path is wrong; while iterating where the content is, or where there is no row.
-
     """
     return _rows(path, _known_suffix(path))
 
@@ -57,11 +56,10 @@ def read_rows(path: Path) -> Iterator[Row]:
 def columns(path: Path) -> list[str]:
     """Return the names of the columns.
 
-    They are a header, the keys of the first JSON object, or ["text"] of a text file.
+    They are the header, the keys of the first JSON object, or ["text"] for a text file.
 
     Raises:
         InputError: as `read_rows` does up to the first row.
-
     """
     return list(next(read_rows(path)).values)
 
@@ -93,15 +91,15 @@ def text_of(row: Row, column: str, path: Path) -> str:
 
 
 class _Lines:
-    """The lines of an open file, decoded, with their own line ends, as the csv module wants them."""
+    """Decoded lines of an open file with their own line ends, as the csv module requires."""
 
     def __init__(self, path: Path, file: BufferedReader) -> None:
         self.path = path
-        self.number = 0  # of the line handed out last
+        self.number = 0  # of the last returned line
         self.row_line = 1  # where the row being read starts
         self.ended = False
         self._file = file
-        self._offset = 0  # of the first byte not yet handed out
+        self._offset = 0  # of the first byte not yet returned
         self._row_bytes = 0
 
     def __iter__(self) -> "_Lines":
@@ -128,12 +126,12 @@ class _Lines:
         return self._decoded(line, start)
 
     def start_row(self) -> None:
-        """Tell that the next line starts a row."""
+        """Mark the next line as the start of a row."""
         self.row_line = self.number + 1
         self._row_bytes = 0
 
     def error(self, problem: str, line: int | None = None) -> InputError:
-        """Make an error that names the file and a line, the last one unless told."""
+        """Return an error that names the file and a line, by default the last one."""
         return InputError(f"{self.path}, line {line or self.number}: {problem}")
 
     def _decoded(self, line: bytes, start: int) -> str:
@@ -197,7 +195,7 @@ def _csv_values(lines: _Lines, delimiter: str) -> Iterator[Mapping[str, object]]
 
 def _records(lines: _Lines, delimiter: str) -> Iterator[list[str]]:
     """Yield the fields of each CSV row, the header's included, except blank lines."""
-    # Strict, because the csv module otherwise takes a quote that is never closed for one huge field.
+    # Strict: otherwise the csv module reads a quote that is never closed as one huge field.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         try:
@@ -214,9 +212,9 @@ def _records(lines: _Lines, delimiter: str) -> Iterator[list[str]]:
 
 @contextmanager
 def _large_fields() -> Iterator[None]:
-    """Let the csv module accept fields up to a row's bound, for the length of one row.
+    """Raise the csv module's field limit to a row's bound while one row is read.
 
-    Its limit, 128 KiB unless changed, is one number for the whole process; other code finds it as it was.
+    The limit, 128 KiB by default, is global to the process, so it is restored for other code.
     """
     with _field_limit_lock:
         before = csv.field_size_limit(MAX_ROW_BYTES)
@@ -248,7 +246,7 @@ def _json_object(line: str, lines: _Lines) -> dict[str, object]:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         values = dict(pairs)
         if len(values) < len(pairs):
-            # json would keep the last of them and drop the others without a word.
+            # json would silently keep only the last of them.
             raise lines.error("a key is in the JSON object twice; rename or remove one")
         return values
 
@@ -268,7 +266,7 @@ def _json_object(line: str, lines: _Lines) -> dict[str, object]:
 def _known_suffix(path: Path) -> str:
     """Return the suffix of a file in lower case.
 
-    Raises InputError unless the file is there, can be read, and is of a known type.
+    Raises InputError unless the file exists, is readable, and has a known type.
     """
     if path.is_dir():
         raise InputError(f"{path}: a directory where a file is needed; name one file in it")
@@ -283,7 +281,7 @@ def _known_suffix(path: Path) -> str:
 
 
 def _nearest(column: str, names: Iterable[str]) -> str:
-    """Return which columns there are, ten at most, and which was probably meant."""
+    """Describe the existing columns, at most ten, and the nearest name."""
     known = list(names)
     shown = ", ".join(map(_shown, known[:10])) + (", ..." if len(known) > 10 else "")
     by_lower_case = {name.lower(): name for name in known}
@@ -293,7 +291,7 @@ def _nearest(column: str, names: Iterable[str]) -> str:
 
 
 def _shown(name: str) -> str:
-    # Where the header is missing, the first row's text is what is taken for names.
+    # Without a header, the names are the first row's text.
     return repr(name) if len(name) <= 40 else f"a name of {len(name)} characters"
 
 

@@ -1,6 +1,6 @@
-"""The BentoML stores: names of versions, and finding and adding bundles and Bentos.
+"""BentoML stores: names of versions, and access to bundles and Bentos.
 
-BentoML's own modules are used here alone, so that a release of it that moves them changes this file.
+Only this file uses BentoML's internal modules, so that a release which moves them changes this file only.
 """
 
 import errno
@@ -26,7 +26,7 @@ NAME = r"[a-z0-9][a-z0-9._-]*"
 
 
 def stored_at(version: str) -> datetime | None:
-    """Return the second in a version's name, or None if Bentune did not name it."""
+    """Return the time in a version's name, or None for a name of another kind."""
     match = VERSION.fullmatch(version)
     try:
         return datetime.strptime(match[1], STAMP).replace(tzinfo=UTC) if match else None
@@ -35,10 +35,10 @@ def stored_at(version: str) -> datetime | None:
 
 
 def next_version(existing: Iterable[str], now: datetime, sha256: str) -> tuple[str, datetime]:
-    """Return a version greater than all of `existing`, and its second.
+    """Return a version greater than all of `existing`, and its time in seconds.
 
-    The second is now, or the one after the last. Of two that are stored within a second, and of those stored after the
-    clock was set back, the later is the greater.
+    The time is now, or one second after the last version. A later version is therefore greater, also within one second
+    and after the clock was set back.
     """
     last = max((at for version in existing if (at := stored_at(version)) is not None), default=None)
     at = now.astimezone(UTC).replace(microsecond=0)
@@ -54,18 +54,17 @@ def newest(versions: Iterable[str]) -> str | None:
 
 @contextmanager
 def reserved(name: str, sha256: str) -> Iterator[tuple[str, datetime]]:
-    """Hold the next version of `name` for this process until the block ends.
+    """Reserve the next version of `name` for this process until the block ends.
 
-    The version is yielded with its second, and the bundle is to be stored in the block. The lock is the kernel's, so
-    that it does not outlive a process that crashed. It is in the home of the stores, and so is one for all who share
-    them.
+    The version is yielded with its time; store the bundle within the block. The lock is the kernel's, so it does not
+    outlive a crashed process. It is in the stores' home, so it covers all processes that share them.
     """
     with locked(_place() / f"{name}.lock"):
         yield next_version(_stored(name), datetime.now(UTC), sha256)
 
 
 def require_store() -> None:
-    """Raise InputError before the training when nothing can be stored."""
+    """Raise InputError when the stores cannot be written, to fail before training."""
     try:
         for directory in (_place(), model_store(), bento_store()):
             with tempfile.TemporaryFile(dir=directory):
@@ -79,24 +78,24 @@ def require_store() -> None:
 
 
 def home() -> Path:
-    """Return BENTOML_HOME, the directory that both stores are in."""
+    """Return BENTOML_HOME, the directory of both stores."""
     return Path(BentoMLContainer.bentoml_home.get())
 
 
 def model_store() -> Path:
-    """Return the directory of the model store; models are its NAME/VERSION."""
+    """Return the directory of the model store, with models at NAME/VERSION."""
     return Path(BentoMLContainer.model_store_dir.get())
 
 
 def bento_store() -> Path:
-    """Return the directory of the Bento store; Bentos are its NAME/VERSION."""
+    """Return the directory of the Bento store, with Bentos at NAME/VERSION."""
     return Path(BentoMLContainer.bento_store_dir.get())
 
 
 def remember_model(tag: str) -> None:
     """Write `tag` into the arguments of the Bento that is being built.
 
-    BentoML keeps them in the Bento and gives them back when it is loaded.
+    BentoML stores them in the Bento and restores them when it is loaded.
     """
     BentoMLContainer.bento_arguments.get()["model"] = tag
 
@@ -126,7 +125,7 @@ def find_bundle(tag: str) -> Bundle:
 def bundle_tag(name: str | None = None) -> str:
     """Return NAME:VERSION of the bundle that `find_bundle` finds for NAME.
 
-    Without a name, it is the newest bundle of all names. Raises InputError when there is none.
+    Without NAME, it is the newest bundle of all. Raises InputError when there is none.
     """
     if name is not None:
         return str(_model(name).tag)
@@ -134,7 +133,7 @@ def bundle_tag(name: str | None = None) -> str:
     if not bundles:
         raise InputError("the BentoML model store has no bundle: `bentune run RECIPE` makes one")
     version = newest(str(model.tag.version) for model in bundles)
-    if version is None:  # Names that others gave have no order but BentoML's.
+    if version is None:  # Other names have no order but BentoML's.
         return str(max(bundles, key=lambda model: (model.creation_time, str(model.tag))).tag)
     return max(str(model.tag) for model in bundles if model.tag.version == version)
 
@@ -163,7 +162,7 @@ def find_bento(tag: str) -> bentoml.Bento:
 def _newest(tag: str, store: Path) -> str:
     """Return NAME:VERSION for NAME, by the order of versions.
 
-    BentoML goes by the clock, which may be set back.
+    BentoML orders by creation time, and the clock may be set back.
     """
     name, _, version = tag.partition(":")
     folder = store / name

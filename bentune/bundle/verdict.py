@@ -1,6 +1,6 @@
-"""The verdict: whether a candidate may replace what is served, as `bentune compare` writes it into evidence.json.
+"""Verdict of `bentune compare` on a candidate, written into evidence.json.
 
-The settings that it is reached by are here as well: a recipe has them, and they travel in the bundle's evidence.
+The settings of a comparison are here too: a recipe has them, and the bundle's evidence stores them.
 """
 
 from datetime import datetime
@@ -30,33 +30,38 @@ class CompareSettings(Frozen):
         default=1.0, gt=0, le=MAX_MARGIN, description="points of accuracy that the candidate may lose"
     )
     alpha: float = Field(
-        default=0.05, gt=0, le=0.2, description="share of candidates that lose the margin and may be promoted"
+        default=0.05, gt=0, le=0.2, description="largest probability to promote a candidate that loses the margin"
     )
     power: float = Field(
-        default=0.8, ge=0.5, le=0.99, description="share of equally good candidates to promote, with the rows asked for"
+        default=0.8,
+        ge=0.5,
+        le=0.99,
+        description="probability to promote an equally good candidate, for the required rows",
     )
     slices: list[str] = Field(
-        default=[], description="columns whose values are compared one by one, beside label and length"
+        default=[], description="columns whose values are compared one by one, besides label and length"
     )
     frozen: dict[str, str] = Field(
         default={}, description="column: value of slices that veto sooner: at twice alpha, without Holm's correction"
     )
-    max_latency_ratio: float = Field(default=1.5, gt=0, description="latency that the candidate may have, by served")
+    max_latency_ratio: float = Field(
+        default=1.5, gt=0, description="largest latency of the candidate, as a ratio to the served version's"
+    )
     latency_rows: int = Field(default=100, ge=10, le=10_000, description="rows that are sent one by one for latency")
     calibration_bins: int = Field(default=10, ge=2, le=100, description="bins of confidence for calibration")
     resamples: int = Field(default=1000, ge=100, le=100_000, description="bootstrap resamples")
     max_rows: int = Field(default=100_000, ge=1, le=10_000_000, description="rows to compare on; more are an error")
-    examples: int = Field(default=5, ge=0, le=100, description="rows to show each way whose answer changed")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="of the resamples and of which side goes first")
+    examples: int = Field(default=5, ge=0, le=100, description="rows to show for each direction of a changed answer")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the resamples and of the order of the two sides")
 
     @property
     def columns(self) -> list[str]:
-        """Every column that is sliced by."""
+        """Every column of slices."""
         return list(dict.fromkeys([*self.slices, *self.frozen]))
 
 
 class Judged(Frozen):
-    """One side of a comparison: `content` is the bundle's content digest, `address` that of a live service."""
+    """One side of a comparison: `content` is the bundle's content digest, `address` the address of a live service."""
 
     tag: str
     content: str
@@ -72,11 +77,11 @@ class Difference(Frozen):
 
 
 class Verdict(Frozen):
-    """The decision with the numbers that decided.
+    """Decision of a comparison, with the numbers behind it.
 
-    `metric` is what was judged, `margin` how much of it the candidate may lose, both as shares, not points.
-    `confidence` is that of the interval of `difference`. `rows_needed` is set when there were too few. `earlier` counts
-    the comparisons of this candidate before this one: each look has a chance of its own to let a bad one through.
+    `metric` is the judged metric, `margin` its largest accepted loss, as a share, not points. `confidence` is the level
+    of the interval of `difference`. `rows_needed` is set when there were too few rows. `earlier` counts the earlier
+    comparisons of this candidate: each has its own chance to pass a bad one.
     """
 
     decision: Decision
@@ -100,7 +105,6 @@ _VERDICTS = TypeAdapter(list[Verdict])
 def verdicts_of(evidence: dict[str, Any], content: str) -> list[Verdict]:
     """Return the verdicts on the bundle with this content digest, the newest last.
 
-    Those copied from another bundle do not count.
-    Raises pydantic's ValidationError for what `bentune compare` did not write.
+    Verdicts copied from another bundle are left out. Raises pydantic's ValidationError for an invalid verdict.
     """
     return [one for one in _VERDICTS.validate_python(evidence.get(VERDICTS, [])) if one.candidate.content == content]
