@@ -45,7 +45,7 @@ class ConsoleReporter:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        # A spinner is for a terminal only: it leaves nothing behind.
+        # A spinner is for a terminal only: it prints no result.
         unseen = total is None and not self.console.is_terminal
         with Progress(*columns, console=self.console, transient=total is None, disable=unseen) as progress:
             yield progress, progress.add_task(description, total=total)
@@ -58,7 +58,7 @@ class ConsoleReporter:
     def page(renderable: Any) -> None:
         """Print a table that is the command's result, on stdout.
 
-        PIPE_WIDTH wide without a terminal.
+        Without a terminal it is PIPE_WIDTH columns wide.
         """
         Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(renderable)
 

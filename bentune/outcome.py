@@ -1,4 +1,4 @@
-"""The outcome of a stage as commands print it: a few lines for people, a JSON object for machines."""
+"""Outcome of a stage as text for people and as JSON for scripts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,14 +59,14 @@ def _say_continued(report: ConsoleReporter, parent: "ParentRows", held_out: int)
         f"trained on {parent.trained_again} rows again and {parent.trained_new} new ones"
     )
     if parent.compared < held_out:
-        report.say(f"  {held_out} rows are held out, and compared on {parent.compared} of them")
+        report.say(f"  {held_out} rows are held out; the comparison uses {parent.compared} of them")
     if parent.relabelled:
         report.say(
-            f"  [yellow]![/] {parent.relabelled} rows that the parent held out have another label now, and are no "
+            f"  [yellow]![/] {parent.relabelled} rows that the parent held out have another label now and are no "
             "reference"
         )
     if parent.missing:
-        report.say(f"  [yellow]![/] {parent.missing} rows that the parent held out are not in the data any more")
+        report.say(f"  [yellow]![/] {parent.missing} rows that the parent held out are no longer in the data")
 
 
 def _say_doubtful(report: ConsoleReporter, doubtful: "DoubtfulLabels", directory: Path) -> None:
@@ -85,7 +85,7 @@ def _say_doubtful(report: ConsoleReporter, doubtful: "DoubtfulLabels", directory
 
 
 def outcome_json(outcome: "Outcome") -> dict[str, Any]:
-    """Return a stage's outcome for machines."""
+    """Return a stage's outcome as JSON."""
     return {
         "stage": outcome.stage,
         "directory": str(outcome.directory),

@@ -79,8 +79,8 @@ def resample(models: Sequence[Scored], resamples: int, seed: int) -> list[Counts
     rows = len(models[0].gold)
     rng = np.random.default_rng(seed)
     totals = [_nothing(model, resamples) for model in models]
-    # All draws are one stream; every `rows` draws make a resample. A block may end inside a resample, so that
-    # neither many resamples nor many rows need much memory.
+    # All draws are one stream, and every `rows` draws make a resample. A block may end inside a resample, so memory
+    # grows neither with the resamples nor with the rows.
     for start in range(0, resamples * rows, _DRAWS_PER_BLOCK):
         stop = min(start + _DRAWS_PER_BLOCK, resamples * rows)
         picked = rng.integers(0, rows, size=stop - start)
@@ -99,7 +99,7 @@ def resample(models: Sequence[Scored], resamples: int, seed: int) -> list[Counts
 def interval(value: np.float64, samples: Floats, confidence: float) -> Interval:
     """Return the value with the percentile interval of `samples`, float64 [resamples]."""
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # F1 is biased: with few rows or a low confidence, the interval of the resamples can miss the value.
+    # F1 is biased: with few rows or a low confidence, the percentiles can exclude the value.
     return Interval(value=float(value), low=float(min(low, value)), high=float(max(high, value)))
 
 
@@ -123,7 +123,7 @@ def _count(model: Scored, picked: Ints, sample: Ints, samples: int) -> Counts:
         return np.bincount(cells, minlength=samples * model.labels).reshape(samples, model.labels)
 
     def total(cells: Ints, weights: Floats, size: int) -> Floats:
-        # The stubs of numpy lack that weights make the counts float64.
+        # numpy's stubs omit that weights make the counts float64.
         return np.bincount(cells, weights=weights, minlength=size).astype(np.float64, copy=False)
 
     amounts = [total(sample, amount[picked], samples) for amount in model.amounts.T]

@@ -46,7 +46,7 @@ def reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
 
 
 def decision_reliability(scores: Floats, gold: Ints, bins: int) -> list[Bin]:
-    """Return the table of every decision on a label.
+    """Return the reliability table of all decisions on labels.
 
     `scores` and `gold` are [rows, labels], `gold` of 0 and 1.
     """
@@ -94,7 +94,7 @@ def ece_difference(
 def decision_ece_difference(
     candidate: Floats, served: Floats, gold: Ints, *, bins: int, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """Return the change of the ECE over every decision on a label.
+    """Return the change of the ECE over all decisions on labels.
 
     The scores and `gold`, of 0 and 1, are [rows, labels].
     """
@@ -109,9 +109,9 @@ def decision_ece_difference(
 def _difference(
     value: float, gaps_of_each: list[Floats], items: int, resamples: int, confidence: float, seed: int
 ) -> Difference:
-    """Return the difference of the two in `gaps_of_each`.
+    """Return the difference with its bootstrap interval.
 
-    They are the candidate's and the served model's, float64 [rows, bins].
+    `gaps_of_each` has the gaps of the candidate and of the served model, float64 [rows, bins].
     """
     gaps = np.hstack(gaps_of_each)
     rows, bins = gaps.shape[0], gaps.shape[1] // 2
@@ -123,14 +123,14 @@ def _difference(
         sums = np.abs(times.astype(np.float64) @ gaps) / items
         spread += (sums[:, :bins].sum(axis=1) - sums[:, bins:].sum(axis=1)).tolist()
     low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # ECE is biased: the interval of the resamples can miss the value.
+    # ECE is biased: the percentiles can exclude the value.
     return Difference(value=value, low=float(min(low, value)), high=float(max(high, value)))
 
 
 def decision_gaps(scores: Floats, gold: Mask, bins: int) -> Floats:
     """Return confidence minus correctness of one label's decisions.
 
-    The result is float64 [rows, bins]. Each decision is in its bin. `scores` are the label's probabilities, float64
+    The result is float64 [rows, bins], with each decision in its bin. `scores` are the label's probabilities, float64
     [rows]; `gold` is bool [rows].
     """
     decided = scores > THRESHOLD

@@ -22,14 +22,14 @@ from bentune.quality.ranking import of_classes
 
 BINS = 10
 MOST_CONFUSED = 100
-"""Most labels for which the confusion matrix, quadratic in their number, is kept."""
+"""Most labels for which the confusion matrix is kept; its size is quadratic in their number."""
 
 
 class ClassMetrics(Frozen):
     """Metrics of one label.
 
     `support` is the number of its gold rows; intervals on few rows are unreliable. `roc_auc` compares the label with
-    all others; it is None where every row or no row has the label. The last two are of multi-label classifiers only:
+    all others; it is None where every row or no row has the label. The last two exist for multi-label classifiers only:
     see `bentune.quality.multi_label`.
     """
 
@@ -52,7 +52,7 @@ class Classification(Report):
     labels without an order. `confusion` counts rows: one list per gold label with one number per predicted label, both
     in the order of `labels`, as are the keys of `per_class`; it is empty beyond MOST_CONFUSED labels. A multi-label
     classifier has `hamming_loss` and `average_precision`, but no `mcc` and no `confusion`;
-    `bentune.quality.multi_label` defines the others.
+    `bentune.quality.multi_label` defines its metrics.
     """
 
     shares: ClassVar = frozenset({"accuracy", "macro_f1", "micro_f1", "calibration_error"})
@@ -80,7 +80,7 @@ class Classification(Report):
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """Return the metrics that these rows have."""
+        """Metrics that are defined for these rows."""
         found = {
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
@@ -191,8 +191,8 @@ def paired(
     """Compute the metrics of one classifier minus those of another on the same rows.
 
     Both `logits` are float32 [rows, labels], `gold` is int64 [rows]. Each resample draws the same rows for both, so
-    that the difficulty of a row cancels in the difference. Raises InputError as `classification` does,
-    and when the two differ in shape.
+    that the difficulty of a row cancels in the difference. Raises InputError like `classification`, and when the two
+    differ in shape.
     """
     check_settings(resamples, confidence, seed)
     _check_rows(before_logits, gold, "logits before")
@@ -228,7 +228,7 @@ def check_labels(labels: Sequence[str], logits: npt.NDArray[np.float32]) -> None
 def _check_rows(logits: npt.NDArray[np.float32], gold: Ints, name: str) -> None:
     """Raise InputError unless metrics can be computed.
 
-    `name` is what the message calls the logits.
+    `name` is the name of the logits in the message.
     """
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise InputError(f"the {name} must be [rows, labels] with at least 2 labels, but their shape is {logits.shape}")
@@ -263,7 +263,7 @@ def _losses(logits: npt.NDArray[np.float32], gold: Ints) -> Scored:
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     log_likelihood = shifted[np.arange(len(gold)), gold] - np.log(np.exp(shifted).sum(axis=1))
-    # As scikit-learn clips float64 probabilities: the loss of a row is at most 36.04 nats.
+    # Clipped like scikit-learn's float64 probabilities: the loss of a row is at most 36.04 nats.
     epsilon = np.finfo(np.float64).eps
     losses = -np.clip(log_likelihood, np.log(epsilon), np.log1p(-epsilon))
     nothing = np.zeros(0)
@@ -312,14 +312,14 @@ class _Metrics:
 def _metrics(counts: Counts, whole: Counts) -> _Metrics:
     """Compute the metrics of each sample.
 
-    `whole` are the counts of all the rows that the samples were drawn from.
+    `whole` has the counts of all rows, from which the samples were drawn.
     """
     rows = int(whole.support.sum())
-    # A denominator of 0 has 0 hits above it, so that 0/0 becomes 0/1.
+    # Where the denominator is 0 there are no hits, so 0/0 becomes 0/1.
     f1 = 2 * counts.hits / np.maximum(counts.predicted + counts.support, 1)
-    # A label without a drawn gold row has an F1 of 0 that says nothing about the model. Averaging such zeros lowers the
-    # interval of macro F1 below its value: with two rows a label, by about a seventh. So the mean is over the drawn
-    # labels, and is then scaled by the share of labels that have a gold row at all.
+    # A label without a drawn gold row has an F1 of 0, whatever the model. Averaging such zeros lowers the interval of
+    # macro F1 below its value: with two rows per label, by about a seventh. So the mean is over the drawn labels, and
+    # is then scaled by the share of labels with any gold row.
     with_gold = (whole.support > 0).mean()
     return _Metrics(
         accuracy=counts.hits.sum(axis=1) / rows,
@@ -336,9 +336,9 @@ def _metrics(counts: Counts, whole: Counts) -> _Metrics:
 def _mcc(counts: Counts, rows: int) -> Floats:
     """Return Matthews' correlation over all labels (Gorodkin 2004).
 
-    0 where all rows have one label.
+    It is 0 where all rows have one label.
     """
     shared = counts.hits.sum(axis=1) * rows - (counts.support * counts.predicted).sum(axis=1)
-    # One root each: the product overflows int64 from some hundred thousand rows on.
+    # One root for each: their product overflows int64 from some hundred thousand rows on.
     gold, predicted = (np.sqrt(rows**2 - (margin**2).sum(axis=1)) for margin in (counts.support, counts.predicted))
     return np.asarray(np.divide(shared, gold * predicted, out=np.zeros(len(shared)), where=gold * predicted > 0))

@@ -12,9 +12,9 @@ OTHERS = "(others)"
 
 
 def by_column(column: str, values: Sequence[str]) -> Iterator[tuple[str, str, Mask]]:
-    """Yield (column, value, bool [rows]) of the commonest values.
+    """Yield (column, value, bool [rows]) for the most common values.
 
-    A column of many different numbers is quartered.
+    A column of many different numbers is split into quarters.
     """
     counts = Counter(values)
     numbers = _numbers(values) if len(counts) > MOST_VALUES else None
@@ -37,7 +37,7 @@ def _numbers(values: Sequence[str]) -> Floats | None:
 
 
 def quarters(by: str, numbers: Floats) -> Iterator[tuple[str, str, Mask]]:
-    """Yield up to four parts of like size, as `by_column` does."""
+    """Yield up to four parts of similar size, in the form of `by_column`."""
     edges = np.quantile(numbers, [0.25, 0.5, 0.75])
     place = np.searchsorted(edges, numbers, side="left")
     for quarter in np.unique(place).tolist():

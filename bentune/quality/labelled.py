@@ -1,4 +1,4 @@
-"""Labelled rows of a comparison, without duplicates and rows that a model was trained on."""
+"""Labelled rows of a comparison, without duplicates and without training rows of a model."""
 
 import difflib
 import hashlib
@@ -25,9 +25,9 @@ SHOWN_CHARACTERS = 40
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Rows with what they have: `gold` is as the target has it, `numbers` count the file's rows from 0.
+    """Labelled rows: `gold` has the target's type and shape, `numbers` count the file's rows from 0.
 
-    `values` has for each column of a slice its value in each row, as text.
+    `values` has, for each column of slices, its value in each row as text.
     """
 
     path: Path
@@ -58,9 +58,9 @@ class Labelled:
         )
 
     def fingerprint(self) -> str:
-        """Hash the sorted keys and labels of the rows.
+        """Return the sha256 of the sorted keys and labels of the rows.
 
-        Equal rows have an equal sha256 in any order.
+        It does not depend on the order of the rows.
         """
         labelled = sorted(key + str(label).encode() for key, label in zip(self.keys, self.gold.tolist(), strict=True))
         return hashlib.sha256(b"".join(labelled)).hexdigest()
@@ -79,9 +79,9 @@ def read_labelled(
 ) -> Labelled:
     """Read every row of a CSV, TSV or JSON lines file.
 
-    `renamed` maps the recipe's own names of labels to the models'; `separator` splits the labels of a multi-label row.
-    Raises InputError for a row that cannot be used, for more than `most` rows, and for a column to slice by that no row
-    has or that holds the texts.
+    `renamed` maps the recipe's names of labels to the models' names; `separator` splits the labels of a multi-label
+    row. Raises InputError for an invalid row, for more than `most` rows, and for a slice column that no row has or that
+    holds the texts.
     """
     slices = list(dict.fromkeys(slices))
     if bad := {columns.text, columns.text_pair} & {*slices}:
@@ -127,7 +127,7 @@ def without_copies(rows: Labelled) -> Labelled:
 
 
 def trained_on(rows: Labelled, filters: Mapping[str, SeenRows]) -> npt.NDArray[np.bool_]:
-    """Mark the rows that any side was trained on, bool [rows]."""
+    """Return bool [rows]: true for rows that any side was trained on."""
     seen = np.zeros(len(rows), dtype=bool)
     for one in filters.values():
         seen |= one.trained_on(rows.keys)
@@ -143,7 +143,7 @@ def refuse_trained(rows: Labelled, filters: Mapping[str, SeenRows]) -> None:
             more = ", ..." if len(places) > SHOWN else ""
             raise InputError(
                 f"{rows.path}: {name} was trained on {len(places)} of the {len(rows)} rows (numbers {first}{more}), "
-                "which says nothing of rows that are new to it; give test rows, or leave those out with "
+                "so the result would not hold for new rows; give test rows, or leave those out with "
                 f"--leave-out-trained (its filter takes {odds(one)} new rows for one of them)"
             )
 

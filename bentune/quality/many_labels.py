@@ -17,7 +17,7 @@ SUBSET_ACCURACY = "subset accuracy"
 
 
 class ManyLabelsQuality(OneLabelQuality):
-    """Any number of labels a row."""
+    """Quality of targets with any number of labels per row."""
 
     metrics: ClassVar[tuple[str, ...]] = (
         "accuracy",
@@ -37,24 +37,24 @@ class ManyLabelsQuality(OneLabelQuality):
         one_unit="point",
         budget="accuracy",
         method=METHOD,
-        note="a row is right where all of its labels are, and none too many: that is what accuracy is here",
+        note="a row is right if exactly its labels are predicted; accuracy here is subset accuracy",
     )
 
     def measure(self, logits: Logits, gold: Gold, target: Target, **options: Any) -> Report:
-        """Measure one model, as `multi_label.classification` does."""
+        """Measure one model with `multi_label.classification`."""
         return multi_label.classification(logits, gold, target.labels, **options)
 
     def paired(
         self, before: Logits, after: Logits, gold: Gold, target: Target, *, resamples: int, confidence: float, seed: int
     ) -> Paired:
-        """Measure the change from one model to the other, as `multi_label.paired` does."""
+        """Measure the change from one model to the other with `multi_label.paired`."""
         del target
         return multi_label.paired(before, after, gold, resamples=resamples, confidence=confidence, seed=seed)
 
     def _sureness(self, scores: Floats, logits: Logits, gold: Gold, target: Target) -> tuple[Floats, Floats]:
-        """Return the surest wrong decision of each row.
+        """Return the confidence of each row's surest wrong decision, and its gold score.
 
-        Where none is wrong, it is the surest of all.
+        Where no decision is wrong, the surest of all is used.
         """
         decided = np.maximum(scores, 1 - scores)
         wrong = target.answers(logits) != gold
@@ -70,18 +70,18 @@ class ManyLabelsQuality(OneLabelQuality):
     def calibration_change(
         self, candidate: Logits, served: Logits, gold: Gold, target: Target, **options: Any
     ) -> Difference:
-        """Return the change of the expected calibration error of the decisions."""
+        """Return the change of the ECE over all decisions."""
         return decision_ece_difference(exact(candidate, target), exact(served, target), gold, **options)
 
     def reliability(self, logits: Logits, gold: Gold, target: Target, bins: int) -> list[Bin]:
-        """Return how often decisions on a label are right, by how sure they are."""
+        """Return the reliability table of all decisions on labels."""
         return decision_reliability(exact(logits, target), gold, bins)
 
     def _labels_in(self, gold: Gold) -> int:
         return int(gold.any(axis=0).sum())
 
     def groups(self, gold: Gold, target: Target) -> Iterator[tuple[str, str, Mask]]:
-        """Yield the rows that have each label, and those that have none."""
+        """Yield the rows with each label, and the rows without any."""
         has = gold.astype(np.bool_)
         without = np.asarray(~has.any(axis=1), dtype=np.bool_)
         for label, inside in (*zip(target.labels, has.T, strict=True), (NO_LABEL, without)):

@@ -3,8 +3,8 @@
 A label is predicted where its probability, the sigmoid of its logit, is above THRESHOLD. `accuracy` is the share of
 rows whose predicted labels are exactly the gold ones (subset accuracy). A decision is one label of one row:
 `hamming_loss` is the share of wrong decisions, and `log_loss`, `brier` and the calibration error are means over
-decisions. The confidence of a decision is the probability of what was decided. `average_precision` and `roc_auc` are
-means over the labels for which they are defined. Point values are scikit-learn's, with zero_division=0. Intervals are
+decisions. The confidence of a decision is the probability of its outcome. `average_precision` and `roc_auc` are means
+over the labels for which they are defined. Point values are scikit-learn's, with zero_division=0. Intervals are
 percentile bootstrap over the rows, except for the areas under the ROC curve: see `bentune.quality.ranking`.
 """
 
@@ -164,14 +164,14 @@ class _Metrics:
 class _Measure:
     """Metrics of samples of one classifier's rows.
 
-    With `bins` of 0, no calibration and no average precision.
+    With `bins` of 0 there is no calibration and no average precision.
     """
 
     def __init__(self, rows: _Rows, bins: int) -> None:
         self.rows, self.bins = rows, bins
         self.predicted = rows.scores > THRESHOLD
         wrong = (self.predicted != rows.gold).mean(axis=1)
-        # As scikit-learn clips float64 probabilities: the loss of a decision is at most 36.04 nats.
+        # Clipped like scikit-learn's float64 probabilities: the loss of a decision is at most 36.04 nats.
         losses = np.minimum(np.logaddexp(0, np.where(rows.gold, -rows.logits, rows.logits)), -np.log(2.0**-52))
         brier = ((rows.scores - rows.gold) ** 2).mean(axis=1)
         amounts = [wrong == 0, wrong, losses.mean(axis=1), brier]
@@ -206,7 +206,7 @@ class _Measure:
             times @ marks.astype(np.float64) for marks in (gold & self.predicted, self.predicted, gold)
         )
         f1 = _share(2 * hits, said + there)
-        # As in `classification`: a label without a drawn row says nothing, and its 0 would lower the interval.
+        # As in `classification`: the 0 of a label without a drawn row would lower the interval, whatever the model.
         drawn = there > 0
         of_drawn = drawn.sum(axis=1).astype(np.float64)
         ranked, errors = np.zeros_like(f1), np.zeros_like(f1)
@@ -241,10 +241,10 @@ class _Measure:
 def _average_precision(scores: Floats, gold: Mask, times: Floats) -> Floats:
     """Compute the stepwise area under the precision-recall curve, float64 [samples].
 
-    0 where no row has the label.
+    It is 0 where no row has the label.
     """
     order = np.argsort(-scores, kind="stable")
-    # Rows of equal score lie on the same side of a threshold.
+    # Rows of equal score lie on the same side of every threshold.
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     sorted_times = times[:, order]
     right = np.cumsum(sorted_times * gold[order], axis=1)[:, ends]

@@ -1,10 +1,10 @@
 """Non-inferiority of a candidate's accuracy: Tango's score test for paired proportions.
 
-Among `rows` pairs of answers, `gained` are right in the candidate alone and `lost` in the served model alone. The other
-pairs agree and say nothing about the difference, (gained - lost) / rows. The test is the score test of Tango (1998,
-Statistics in Medicine 17, 891-908), with the variance under the hypothesis and a continuity correction of half a row.
-Without the correction, at a margin of one point and 268 rows, 6.8 % of the models that lose one point pass at a level
-of 5 %. With it, the tests find no more than the level over their grid of margins, rows and disagreements.
+Among `rows` pairs of answers, `gained` are right in the candidate alone and `lost` in the served model alone. The
+difference is (gained - lost) / rows; the other pairs agree and do not affect it. The test is the score test of Tango
+(1998, Statistics in Medicine 17, 891-908), with the variance under the hypothesis and a continuity correction of half a
+row. Without the correction, at a margin of one point and 268 rows, 6.8 % of the models that lose one point pass at a
+level of 5 %. With it, the tests find no more than the level over their grid of margins, rows and disagreements.
 """
 
 import math
@@ -30,7 +30,7 @@ _EDGE = 1e-9
 def mcnemar(gained: int, lost: int, rows: int) -> PairedTest:
     """Test for equal accuracy by McNemar's exact test.
 
-    Only rows in which one model alone is right count.
+    Only rows in which exactly one model is right count.
     """
     from statsmodels.stats.contingency_tables import mcnemar as exact
 
@@ -79,11 +79,11 @@ def p_value(gained: int, lost: int, rows: int, margin: float) -> float:
 
 
 def rows_needed(gained: int, lost: int, rows: int, *, margin: float, alpha: float, power: float) -> int:
-    """Compute the total rows that promote an equally good candidate.
+    """Return the total number of rows that promotes an equally good candidate.
 
-    `power` is the probability of the promotion. The number of rows is the normal approximation for the difference of
-    two equally good models. The share of rows in which only one is right is taken at its upper limit at confidence
-    `power` (Clopper and Pearson 1934), so that a few rows that agreed by luck do not promise too much.
+    `power` is the probability of the promotion. The number is by the normal approximation for the difference of two
+    equally good models. The share of rows in which only one is right is taken at its upper limit at confidence `power`
+    (Clopper and Pearson 1934), so that a few rows that agree by chance do not give too small a number.
     """
     from scipy.stats import beta
 
@@ -107,11 +107,9 @@ def rows_for(share: float, *, margin: float, alpha: float, power: float) -> int:
 def paired_loss(lost: int, won: int, rows: int) -> tuple[float, float, float]:
     """Return the points of accuracy that a variant loses, with a 95 % interval.
 
-    They follow from the rows in which only one of the two is right.
-
-
-    The interval is Agresti and Min's for matched pairs (Statistics in Medicine 2005, 24:729): Wald's after half a row
-    was added to each cell, so that it does not shrink to nothing where no row differs.
+    `lost` and `won` count the rows in which only one of the two is right. The interval is Agresti and Min's for matched
+    pairs (Statistics in Medicine 2005, 24:729): Wald's with half a row added to each cell, so that it keeps a width
+    where no row differs.
     """
     lost_more, won_more, more = lost + 0.5, won + 0.5, rows + 2
     centre = (lost_more - won_more) / more
@@ -135,7 +133,7 @@ def _power(rows: int, share: float, margin: float, alpha: float) -> float:
 def _root(above: Callable[[float], float], value: float) -> float:
     """Find the zero of a decreasing statistic below the observed `value`.
 
-    -1 where there is none.
+    The result is -1 where there is none.
     """
     low, high = -1 + _EDGE, max(value, -1 + _EDGE)
     if above(low) < 0:

@@ -1,8 +1,8 @@
 """Quality of regressions: errors and rank correlation, and paired tests on the errors.
 
-Intervals are the percentile bootstrap's over the rows. A candidate is judged by its mean absolute error as a share of
-the served model's: the interval of that ratio is the delta method's, and the test at a margin m is a one-sided paired
-t-test of |candidate's error| - (1 + m) |served model's error| (a ratio test in the manner of Fieller 1954).
+Intervals are percentile bootstrap over the rows. A candidate is judged by the ratio of its mean absolute error to the
+served model's. The interval of that ratio is by the delta method. The test at a margin m is a one-sided paired t-test
+of |candidate's error| - (1 + m) |served model's error| (a ratio test in the manner of Fieller 1954).
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ from bentune.quality.quality import (
 )
 
 CLOSE = 0.5
-"""Standard deviations of the training rows' numbers within which an answer is called close."""
+"""Largest error of a close answer, in standard deviations of the training rows' numbers."""
 MOST_ROWS = 1_000_000_000
 _CELLS_PER_BLOCK = 1 << 21
 
@@ -41,8 +41,8 @@ _CELLS_PER_BLOCK = 1 << 21
 class NumberReport(Report):
     """A regression's metrics on labelled rows; errors are in the rows' own unit.
 
-    `spearman` is the rank correlation with ties (0 where all are equal), `r2` the share of the variance that is
-    explained, below 0 where the mean would do better.
+    `spearman` is the rank correlation with ties (0 where all are equal). `r2` is the explained share of the variance,
+    below 0 where the mean would do better.
     """
 
     tiles: ClassVar = ("mean_absolute_error", "spearman")
@@ -58,12 +58,12 @@ class NumberReport(Report):
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """The four metrics."""
+        """Metrics by name."""
         return {name: getattr(self, name) for name in METRICS}
 
 
 class NumberChange(Paired):
-    """After minus before on the same rows: below 0 is better for errors, above 0 for the others."""
+    """After minus before on the same rows: better is below 0 for errors, above 0 for `spearman` and `r2`."""
 
     mean_absolute_error: Interval
     root_mean_squared_error: Interval
@@ -72,7 +72,7 @@ class NumberChange(Paired):
 
 
 class NumberQuality(Quality):
-    """One number a row."""
+    """Quality of targets with one number per row."""
 
     report: ClassVar[type[Report]] = NumberReport
     paired_report: ClassVar[type[Paired]] = NumberChange
@@ -92,7 +92,7 @@ class NumberQuality(Quality):
     def measure(self, logits: Logits, gold: Gold, target: Target, **options: Any) -> Report:
         """Measure one model.
 
-        `logits` are float32 [rows, 1], `gold` float64 [rows]. `bins` mean nothing here.
+        `logits` are float32 [rows, 1], `gold` float64 [rows]. `bins` is ignored.
         """
         options.pop("bins", None)
         settings = {"resamples": 1000, "confidence": 0.95, "seed": 0} | options
@@ -114,25 +114,25 @@ class NumberQuality(Quality):
         )
 
     def right(self, logits: Logits, gold: Gold, target: Target) -> Mask:
-        """Return where the answer is within CLOSE standard deviations."""
+        """Return true where the error is within CLOSE standard deviations."""
         return np.asarray(_errors(logits, gold, target) <= CLOSE * _scale(target))
 
     def wrong(self, logits: Logits, gold: Gold, target: Target) -> Wrong:
-        """Return the answers that are not close, by their error."""
+        """Return the answers that are not close, with their error as severity."""
         errors = _errors(logits, gold, target)
         return Wrong(errors > CLOSE * _scale(target), errors, None, None)
 
     def score(self, logits: Logits, gold: Gold, target: Target) -> float:
-        """Return the share of the variance that is explained."""
+        """Return the explained share of the variance."""
         return float(METRICS["r2"](_answers(logits, gold, target), gold, np.ones((1, len(gold))))[0])
 
     def loss(self, reference: Logits, logits: Logits, gold: Gold, target: Target) -> Difference:
-        """Return by how many percent the mean absolute error grows."""
+        """Return the growth of the mean absolute error in percent."""
         lost = Errors(_errors(logits, gold, target), _errors(reference, gold, target), _scale(target)).difference(0.025)
         return Difference(value=-100 * lost.value, low=-100 * lost.high, high=-100 * lost.low)
 
     def contest(self, candidate: Logits, served: Logits, gold: Gold, target: Target) -> Contest:
-        """Return the errors of both."""
+        """Return the absolute errors of both models."""
         return Errors(_errors(candidate, gold, target), _errors(served, gold, target), _scale(target))
 
     def commonest(self, gold: Gold, target: Target) -> Any:
@@ -161,7 +161,7 @@ class NumberQuality(Quality):
         ]
 
     def reliability(self, logits: Logits, gold: Gold, target: Target, bins: int) -> list[Bin]:
-        """Return nothing: a number has no probability."""
+        """Return an empty list: a number has no probability."""
         del logits, gold, target, bins
         return []
 
@@ -187,21 +187,21 @@ class Errors:
 
     @property
     def rows(self) -> int:
-        """Rows that both answered."""
+        """Number of rows."""
         return len(self.candidate)
 
     @property
     def gained(self) -> int:
-        """Rows where the candidate is clearly closer."""
+        """Number of rows where the candidate is clearly closer."""
         return int((self.served - self.candidate > FLIP * self.scale).sum())
 
     @property
     def lost(self) -> int:
-        """Rows where the served model is clearly closer."""
+        """Number of rows where the served model is clearly closer."""
         return int((self.candidate - self.served > FLIP * self.scale).sum())
 
     def difference(self, alpha: float) -> Difference:
-        """Return how much lower the candidate's mean absolute error is.
+        """Return the reduction of the mean absolute error by the candidate.
 
         It is a share of the served model's error.
         """
@@ -223,17 +223,14 @@ class Errors:
         return self._p_value(self.candidate - (1 + margin) * self.served)
 
     def rows_needed(self, *, margin: float, alpha: float, power: float) -> int:
-        """Return the rows that the normal approximation asks for."""
+        """Return the required number of rows by the normal approximation."""
         _, error = self._saved()
         normal = NormalDist()
         reach = (normal.inv_cdf(1 - alpha) + normal.inv_cdf(power)) * error * self.rows**0.5
         return int(max(1, min(MOST_ROWS, ceil((reach / margin) ** 2))))
 
     def _saved(self) -> tuple[float, float]:
-        """Return the share of the error that is saved, and its standard error.
-
-        The standard error is by the delta method.
-        """
+        """Return the saved share of the error, and its standard error by the delta method."""
         before = float(self.served.mean())
         if before == 0:
             return (0.0, 0.0) if not self.candidate.any() else (-1e6, 0.0)
@@ -243,10 +240,7 @@ class Errors:
 
     @staticmethod
     def _p_value(differences: Floats) -> float:
-        """Return the probability of a mean as low as that of these differences.
-
-        Lower means count too, and the true mean is taken as 0.
-        """
+        """Return the probability of this mean difference or a lower one, if the true mean is 0."""
         from scipy.stats import t
 
         rows, mean = len(differences), float(differences.mean())
@@ -319,7 +313,7 @@ def _spearman(found: Floats, gold: Floats, times: Floats) -> Floats:
 def _ranks(values: Floats, times: Floats) -> Floats:
     """Return the average rank of each row, float64 [samples, rows].
 
-    `times` is how many times a sample has each row.
+    `times` counts each row in each sample.
     """
     _, place = np.unique(values, return_inverse=True)
     order: Ints = np.argsort(place, kind="stable")

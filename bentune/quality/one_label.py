@@ -1,4 +1,4 @@
-"""Quality of classifiers with one label a row: accuracy, and tests of its difference."""
+"""Quality of classifiers with one label per row: accuracy, and tests of its difference."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ METHOD = (
 
 
 class OneLabelQuality(Quality):
-    """Quality of targets with one label a row."""
+    """Quality of targets with one label per row."""
 
     report: ClassVar[type[Report]] = Classification
     paired_report: ClassVar[type[Paired]] = PairedDifference
@@ -46,22 +46,22 @@ class OneLabelQuality(Quality):
     )
 
     def measure(self, logits: Logits, gold: Gold, target: Target, **options: Any) -> Report:
-        """Measure one model, as `classification` does."""
+        """Measure one model with `classification`."""
         return classification(logits, gold, target.labels, **options)
 
     def paired(
         self, before: Logits, after: Logits, gold: Gold, target: Target, *, resamples: int, confidence: float, seed: int
     ) -> Paired:
-        """Measure the change from one model to the other, as `paired` does."""
+        """Measure the change from one model to the other with `paired`."""
         del target
         return paired(before, after, gold, resamples=resamples, confidence=confidence, seed=seed)
 
     def right(self, logits: Logits, gold: Gold, target: Target) -> Mask:
-        """Return where the answer is what the row has, all of it."""
+        """Return true where the answer equals the gold answer."""
         return ~target.differ(target.answers(logits), gold)
 
     def wrong(self, logits: Logits, gold: Gold, target: Target) -> Wrong:
-        """Return the wrong answers, the surest the worst."""
+        """Return the wrong answers, with their confidence as severity."""
         scores = exact(logits, target)
         confidence, gold_score = self._sureness(scores, logits, gold, target)
         return Wrong(~self.right(logits, gold, target), confidence, confidence, gold_score)
@@ -75,13 +75,13 @@ class OneLabelQuality(Quality):
         return float(self.right(logits, gold, target).mean())
 
     def loss(self, reference: Logits, logits: Logits, gold: Gold, target: Target) -> Difference:
-        """Return the points of accuracy that are lost, with Agresti and Min's interval."""
+        """Return the lost points of accuracy, with Agresti and Min's interval."""
         right, before = self.right(logits, gold, target), self.right(reference, gold, target)
         value, low, high = paired_loss(int((before & ~right).sum()), int((right & ~before).sum()), len(gold))
         return Difference(value=value, low=low, high=high)
 
     def contest(self, candidate: Logits, served: Logits, gold: Gold, target: Target) -> Contest:
-        """Return the rows where just one of the two is right."""
+        """Return the counts of rows where exactly one of the two is right."""
         right, was_right = self.right(candidate, gold, target), self.right(served, gold, target)
         return Proportions(int((right & ~was_right).sum()), int((~right & was_right).sum()), len(gold))
 
@@ -98,7 +98,7 @@ class OneLabelQuality(Quality):
     ) -> list[Metric]:
         """Return accuracy, macro F1, log loss and the calibration error."""
         confidence = 1 - 2 * settings.alpha
-        # The intervals of one side alone decide nothing: as few resamples as there may be.
+        # The intervals of a single side are not used: the fewest possible resamples.
         sides = [self.measure(logits, gold, target, resamples=1).metrics for logits in (candidate, served)]
         differences = self.paired(
             served, candidate, gold, target, resamples=settings.resamples, confidence=confidence, seed=settings.seed
@@ -137,11 +137,11 @@ class OneLabelQuality(Quality):
     def calibration_change(
         self, candidate: Logits, served: Logits, gold: Gold, target: Target, **options: Any
     ) -> Difference:
-        """Return the change of the expected calibration error, as `ece_difference` does."""
+        """Return the change of the expected calibration error by `ece_difference`."""
         return ece_difference(exact(candidate, target), exact(served, target), gold, **options)
 
     def reliability(self, logits: Logits, gold: Gold, target: Target, bins: int) -> list[Bin]:
-        """Return how often answers are right, by how sure they are."""
+        """Return the reliability table."""
         return reliability(exact(logits, target), gold, bins)
 
     def of_slice(self, report: Report, gold: Gold) -> dict[str, Interval]:
@@ -159,7 +159,7 @@ class OneLabelQuality(Quality):
         return len(np.unique(gold))
 
     def groups(self, gold: Gold, target: Target) -> Iterator[tuple[str, str, Mask]]:
-        """Yield the rows of each label that has any."""
+        """Yield the rows of each label, without labels that have none."""
         for number, label in enumerate(target.labels):
             inside = gold == number
             if inside.any():
@@ -168,7 +168,7 @@ class OneLabelQuality(Quality):
 
 @dataclass(frozen=True)
 class Proportions:
-    """Rows of which the candidate alone is right, and the served model alone."""
+    """Numbers of rows where only the candidate is right, and where only the served model is."""
 
     gained: int
     lost: int
@@ -184,7 +184,7 @@ class Proportions:
         return mcnemar(self.gained, self.lost, self.rows)
 
     def worse(self) -> float:
-        """Return the exact probability that chance alone loses as many rows."""
+        """Return the exact probability of `lost` or more lost rows for equally good models."""
         from scipy.stats import binom
 
         return float(binom.sf(self.lost - 1, self.gained + self.lost, 0.5))
@@ -194,7 +194,7 @@ class Proportions:
         return p_value(self.gained, self.lost, self.rows, margin)
 
     def rows_needed(self, *, margin: float, alpha: float, power: float) -> int:
-        """Return the rows that the normal approximation asks for."""
+        """Return the required number of rows by the normal approximation."""
         return rows_needed(self.gained, self.lost, self.rows, margin=margin, alpha=alpha, power=power)
 
 

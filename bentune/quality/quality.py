@@ -1,4 +1,4 @@
-"""Interface of quality: metrics of one kind of target, of one model and of two."""
+"""Interface of quality: metrics of one model, or of two, for one kind of target."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Report(Frozen):
     shares: ClassVar[frozenset[str]] = frozenset()
     """Metrics that are shares, shown in percent."""
     tiles: ClassVar[tuple[str, ...]]
-    """Metrics that a report shows first; the first of them decides."""
+    """Metrics that a report shows first; the first of them is the headline."""
     sliced: ClassVar[tuple[str, ...]]
     """Metrics that a slice shows."""
     hub: ClassVar[dict[str, str]]
@@ -42,7 +42,7 @@ class Report(Frozen):
     @property
     @abstractmethod
     def metrics(self) -> dict[str, Interval]:
-        """Every metric that these rows have, in the order of the tables."""
+        """Metrics that are defined for these rows, in the order of the tables."""
 
 
 class Paired(Frozen):
@@ -50,7 +50,7 @@ class Paired(Frozen):
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """The changes by metric."""
+        """Changes by metric."""
         return {name: getattr(self, name) for name in type(self).model_fields}
 
 
@@ -66,69 +66,69 @@ class Metric(Frozen):
 
 
 class PairedTest(Frozen):
-    """Test of whether one model is better than another on the same rows.
+    """Paired test of two models on the same rows.
 
-    `gained` and `lost` count the rows where just one of them is right, or clearly closer. `p_value` is two-sided, for
-    that neither is better.
+    `gained` and `lost` count the rows where only one of them is right, or clearly closer. `p_value` is two-sided, for
+    the hypothesis that both are equally good.
     """
 
-    name: str = Field(description="the test, as tables name it")
+    name: str = Field(description="name of the test in tables")
     gained: int
     lost: int
     p_value: float
 
 
 class Contest(Protocol):
-    """The candidate beside the served model on some rows; above 0 the candidate is better."""
+    """Comparison of the candidate with the served model on some rows; above 0 the candidate is better."""
 
     @property
     def rows(self) -> int:
-        """Rows that both answered."""
+        """Number of rows."""
 
     @property
     def gained(self) -> int:
-        """Rows where the candidate alone is right, or clearly closer."""
+        """Number of rows where only the candidate is right, or clearly closer."""
 
     @property
     def lost(self) -> int:
-        """Rows where the served model alone is right, or clearly closer."""
+        """Number of rows where only the served model is right, or clearly closer."""
 
     def difference(self, alpha: float) -> Difference:
         """Return the difference as a share, with its limits.
 
-        Each limit is wrong at most `alpha` of the time.
+        Each limit is one-sided at level `alpha`.
         """
         ...
 
     def test(self) -> PairedTest:
-        """Test whether the two are equally good."""
+        """Test the hypothesis that the two are equally good."""
         ...
 
     def worse(self) -> float:
-        """Return the one-sided p-value for that the candidate is worse."""
+        """Return the p-value of the one-sided test that the candidate is worse."""
         ...
 
     def inferior(self, margin: float) -> float:
-        """Return the one-sided p-value for a loss of `margin` or more.
+        """Return the one-sided p-value of a loss of `margin` or more by the candidate.
 
-        The loss is the candidate's, and `margin` is a share.
+        `margin` is a share.
         """
         ...
 
     def rows_needed(self, *, margin: float, alpha: float, power: float) -> int:
-        """Return how many rows in all promote an equally good candidate.
+        """Return the total number of rows that promotes an equally good candidate.
 
-        They do so with probability `power`.
+        `power` is the probability of the promotion.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """Wrong answers and how bad each is.
+    """Wrong answers and the severity of each.
 
-    `wrong` is bool [rows], `severity` float64 [rows] orders them. `confidence` and `gold_score` are the probabilities
-    of the answer and of what would be right, float64 [rows], None where answers have none.
+    `wrong` is bool [rows]; `severity`, float64 [rows], orders them. `confidence` and `gold_score` are the probabilities
+    of the answer and of the gold answer, float64 [rows], or None for a target without probabilities.
     """
 
     wrong: Mask
@@ -138,10 +138,10 @@ class Wrong:
 
 
 class Words(Frozen):
-    """The metric that decides, in the words of a verdict.
+    """Wording of a verdict for the metric that decides.
 
-    `changed` comes before a value and its unit: "accuracy changed by"; `budget` comes after them: "points of accuracy".
-    `note` says what the metric counts, where a reader would not expect it, `method` what its intervals and tests are.
+    `changed` precedes a value and its unit ("accuracy changed by"); `budget` follows them ("points of accuracy").
+    `note` explains a metric that a reader may not expect, `method` its intervals and tests.
     """
 
     metric: str
@@ -182,29 +182,26 @@ class Quality(ABC):
 
     @abstractmethod
     def right(self, logits: Logits, gold: Gold, target: Target) -> Mask:
-        """Return bool [rows]: where the answer is right, or close."""
+        """Return bool [rows]: true where the answer is right, or close."""
 
     @abstractmethod
     def wrong(self, logits: Logits, gold: Gold, target: Target) -> Wrong:
-        """Return which answers are wrong, and how bad each is."""
+        """Return the wrong answers, with the severity of each."""
 
     @abstractmethod
     def score(self, logits: Logits, gold: Gold, target: Target) -> float:
-        """Return one number of how good a model is, at most 1.
-
-        It is accuracy, or the metric that comes closest to it.
-        """
+        """Return one score of a model, at most 1: its accuracy, or the nearest equivalent."""
 
     @abstractmethod
     def loss(self, reference: Logits, logits: Logits, gold: Gold, target: Target) -> Difference:
         """Return the points that a variant loses to the reference, with a 95 % interval.
 
-        Below 0 it is better.
+        Below 0 the variant is better.
         """
 
     @abstractmethod
     def contest(self, candidate: Logits, served: Logits, gold: Gold, target: Target) -> Contest:
-        """Return the candidate beside the served model."""
+        """Return the comparison of the candidate with the served model."""
 
     @abstractmethod
     def compared(
@@ -212,7 +209,7 @@ class Quality(ABC):
     ) -> list[Metric]:
         """Return each metric of both sides with its paired difference.
 
-        The one that decides is the first.
+        The first is the metric that decides.
         """
 
     def rows_to_compare(self, changed: float, settings: CompareSettings) -> int | None:
@@ -229,7 +226,7 @@ class Quality(ABC):
 
     @abstractmethod
     def reliability(self, logits: Logits, gold: Gold, target: Target, bins: int) -> list[Bin]:
-        """Return the reliability table; empty where answers have no probability."""
+        """Return the reliability table; it is empty for a target without probabilities."""
 
     @abstractmethod
     def calibration_change(
@@ -237,14 +234,14 @@ class Quality(ABC):
     ) -> Difference:
         """Return the change of the expected calibration error.
 
-        For targets that a temperature fits.
+        It exists only for targets with probabilities.
         """
 
     def of_slice(self, report: Report, gold: Gold) -> dict[str, Interval]:
-        """Return the metrics that a slice shows; `gold` are its rows."""
+        """Return the metrics that a slice shows; `gold` has its gold answers."""
         del gold
         return {name: report.metrics[name] for name in type(report).sliced if name in report.metrics}
 
     @abstractmethod
     def groups(self, gold: Gold, target: Target) -> Iterator[tuple[str, str, Mask]]:
-        """Yield groups of rows by what they have: a name, a value, and bool [rows]."""
+        """Yield groups of rows by their gold answers: a name, a value, and bool [rows]."""

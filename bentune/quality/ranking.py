@@ -13,12 +13,12 @@ from bentune.quality.bootstrap import Interval
 def areas(scores: Floats, gold: Mask, confidence: float) -> tuple[Interval | None, list[Interval | None]]:
     """Return the mean area under the ROC curve and each label's.
 
-    None where all rows or no row has the label. `scores` are float64 [rows, labels], `gold` is bool [rows, labels]. The
-    values are those of scikit-learn's roc_auc_score: the share of pairs, one row with the label and one without, that
-    are ranked right, ties counting as half. Each interval is Wald's with the variance of the area's influence on every
-    row (LeDell, Petersen and van der Laan, Electronic Journal of Statistics 2015, 9:1583); for one label that is
-    DeLong's (Biometrics 1988, 44:837). For the mean, the influences of the labels are averaged row by row, because
-    labels share the rows. The interval has no width where every pair is ranked right.
+    An area is None where all rows or no row has the label. `scores` are float64 [rows, labels], `gold` is bool [rows,
+    labels]. The values are those of scikit-learn's roc_auc_score: the share of pairs, one row with the label and one
+    without, that are ranked right, ties counting as half. Each interval is Wald's with the variance of the area's
+    influence on every row (LeDell, Petersen and van der Laan, Electronic Journal of Statistics 2015, 9:1583); for one
+    label that is DeLong's (Biometrics 1988, 44:837). For the mean, the influences of the labels are averaged row by
+    row, because labels share the rows. The interval has no width where every pair is ranked right.
     """
     rows, found, influences = len(gold), list[float | None](), list[Floats]()
     for label in range(scores.shape[1]):
@@ -46,7 +46,7 @@ def of_classes(
 ) -> tuple[Interval | None, list[Interval | None]]:
     """Return the areas of rows with one label each, `gold` int64 [rows].
 
-    Two labels share one area.
+    With two labels, both have the same area.
     """
     has = np.arange(scores.shape[1]) == np.asarray(gold)[:, None]
     if scores.shape[1] > 2:

@@ -1,7 +1,7 @@
 """Comparison by slices of the rows: by label, length or column.
 
-A candidate may be worse in one slice while the overall numbers hide it. Many slices are tested at once, so that their
-one-sided p-values are corrected by Holm's method (1979), which bounds the chance of any false alarm.
+A candidate may be worse in one slice while the overall numbers hide it. Many slices are tested at once, so their
+one-sided p-values are corrected by Holm's method (1979), which bounds the probability of any false alarm.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,17 @@ from bentune.quality.registry import quality_of
 LENGTH = "characters"
 
 FROZEN_LEVEL = 2
-"""A frozen slice is named in advance, so that it needs no correction, and a doubt there counts more."""
+"""Factor on alpha for a frozen slice: it is named in advance, needs no correction, and a doubt there counts more."""
 
 
 class SliceDifference(Frozen):
     """Candidate minus served in the rows where `by` is `value`.
 
-    `difference` is of the metric that decides, a share with one-sided limits, `others` are those of other metrics.
-    `worse_p` tests that the candidate is worse, `margin_p` that it loses the margin or more; both are one-sided and
-    after Holm. `vetoes` when it is
-    significantly worse, and by more than the margin, where for one that is `frozen` FROZEN_LEVEL times alpha, without
-    Holm, is significant; `non_inferior` when it is shown to lose less.
+    `difference` is that of the metric that decides, a share with one-sided limits; `others` has those of the other
+    metrics. `worse_p` tests that the candidate is worse, `margin_p` that it loses the margin or more; both are
+    one-sided and after Holm. A slice `vetoes` when it is significantly worse, and by more than the margin. The level is
+    alpha, and for a `frozen` slice also FROZEN_LEVEL times alpha without Holm. It is `non_inferior` when it
+    significantly loses less than the margin.
     """
 
     by: str
@@ -62,7 +62,7 @@ def compare_slices(
     quality, margin = quality_of(target), settings.margin / 100
     found = list(masks(rows, target, settings.slices))
     there = {(by, value) for by, value, _ in found}
-    # A frozen value is a slice of its own, also where it is rare or its column is split into quartiles.
+    # A frozen value is its own slice, even if it is rare or its column is split into quarters.
     frozen = [one for one in settings.frozen.items() if one not in there]
     found += [(by, value, np.array([one == value for one in rows.values[by]])) for by, value in frozen]
     contests = [quality.contest(candidate[mask], served[mask], rows.gold[mask], target) for _, _, mask in found]

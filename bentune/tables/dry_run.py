@@ -28,9 +28,9 @@ def dry_run(
     whole: bool,
     force: bool = False,
 ) -> None:
-    """Print the estimate of a run, `whole` or of the train stage.
+    """Print the estimate of the `whole` run or of its train stage.
 
-    Raises InputError when it does not fit.
+    Raises InputError when memory or disk do not suffice.
     """
     from training.dry_run.dry_run import dry_run as look
     from training.pipeline.run_dir import RunDir

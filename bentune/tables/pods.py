@@ -14,7 +14,7 @@ COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 class Pods:
-    """Listener of a release; a context manager, because its table must end."""
+    """Listener of a release; a context manager, because its live table must be stopped."""
 
     def __init__(self, report: ConsoleReporter) -> None:
         self._report = report
@@ -33,7 +33,7 @@ class Pods:
             self._live.stop()
 
     def say(self, renderable: Any) -> None:
-        """Print a line for people, above the table."""
+        """Print a line above the table."""
         self._report.say(renderable)
 
     def diff(self, text: str) -> None:

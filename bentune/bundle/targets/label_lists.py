@@ -1,4 +1,4 @@
-"""The labels of a row that may have any number of them: read from a list or a text, and spelled as one text."""
+"""Labels of a multi-label row: parsed from a list or a text, and written as one text."""
 
 import json
 import math
@@ -10,8 +10,8 @@ from bentune.bundle.targets.target import NO_LABEL
 def labels_of(given: object, separator: str | None = None) -> list[str]:
     """Return the labels of one row, sorted, each once; none of an empty list or text.
 
-    `given` is a list of texts or numbers, the JSON of such a list, or with a `separator` names with that between them.
-    5, 5.0 and "5" are one label. Raises ValueError, which says what is wrong and repeats nothing of it.
+    `given` is a list of texts or numbers, the JSON of such a list, or with a `separator` a text that it splits. 5, 5.0
+    and "5" are one label. Raises ValueError, which names the problem without repeating a value of the row.
     """
     if isinstance(given, str):
         given = _in_text(given.strip(), separator)
@@ -21,12 +21,12 @@ def labels_of(given: object, separator: str | None = None) -> list[str]:
 
 
 def spelled(labels: Iterable[str]) -> str:
-    """Spell the labels of a row as a JSON list, the same for the same labels."""
+    """Write the labels of a row as a JSON list, equal for equal sets of labels."""
     return json.dumps(sorted(set(labels)), ensure_ascii=False)
 
 
 def labels_in(text: str) -> list[str]:
-    """Return the labels in what `spelled` gave."""
+    """Return the labels in a text that `spelled` returned."""
     found: list[str] = json.loads(text)
     return found
 
@@ -53,7 +53,7 @@ def _name(given: object) -> str:
     if not name:
         raise ValueError("has a label without a name")
     if name == NO_LABEL:
-        raise ValueError(f"has the label {NO_LABEL}, by which rows without a label are counted: call it something else")
+        raise ValueError(f"has the label {NO_LABEL}, under which rows without a label are counted: rename it")
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise ValueError("holds half of a surrogate pair")
     return name

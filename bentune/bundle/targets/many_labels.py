@@ -1,4 +1,4 @@
-"""Target of a multi-label classifier, whose rows have any number of labels: a sigmoid each, and a threshold."""
+"""Target of a multi-label classifier: a sigmoid for each label, and a threshold."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -21,24 +21,21 @@ def sigmoid(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class ManyLabels(OneLabel):
-    """Any number of labels a row: each has a probability of its own, and the row gets those above THRESHOLD.
+    """Any number of labels per row: each has its own probability, and the row gets those above THRESHOLD.
 
-    An answer is bool [rows, labels], and so is what a row has.
+    An answer is bool [rows, labels].
     """
 
     kind: ClassVar = "many_labels"
     gives: ClassVar = "any number of labels"
 
     def wire(self) -> dict[str, Any]:
-        """Return its labels and `multi_label`.
-
-        Bundles were written so before there were other targets.
-        """
+        """Return its labels and `multi_label`, the format of older bundles."""
         return {"labels": self.labels, "multi_label": True}
 
     @property
     def counted(self) -> list[str]:
-        """The labels, and the rows that get none."""
+        """The labels, and NO_LABEL for the rows that get none."""
         return [*self.labels, NO_LABEL]
 
     def parse(self, value: object, *, separator: str | None, renamed: Mapping[str, str]) -> Any:
@@ -48,11 +45,11 @@ class ManyLabels(OneLabel):
         return marks
 
     def scores(self, logits: Scores) -> Float32s:
-        """Return a probability for each label by itself."""
+        """Return an independent probability for each label."""
         return sigmoid(logits)
 
     def logits(self, scores: Scores) -> Float32s:
-        """Return log-odds, whose sigmoids are the probabilities again."""
+        """Return log-odds, the inverse of the sigmoid."""
         bounded = np.clip(scores, LEAST, 1 - np.finfo(np.float64).eps)
         return (np.log(bounded) - np.log1p(-bounded)).astype(np.float32)
 
@@ -69,7 +66,7 @@ class ManyLabels(OneLabel):
         return np.asarray(scores > THRESHOLD)
 
     def differ(self, one: Answers, other: Answers) -> npt.NDArray[np.bool_]:
-        """Return where any label is not the same."""
+        """Return true where any label differs."""
         return np.asarray((one != other).any(axis=-1), dtype=np.bool_)
 
     def sureness(self, scores: Scores) -> npt.NDArray[np.float64]:
@@ -83,7 +80,7 @@ class ManyLabels(OneLabel):
     def observe(self, scores: Float32s) -> Observation:
         """Return the labels above the threshold.
 
-        The likeliest label stands for all of them in the histogram.
+        The histogram counts only the likeliest of them.
         """
         best = int(scores.argmax())
         confidence = float(scores[best])
@@ -94,7 +91,7 @@ class ManyLabels(OneLabel):
     def replayed(self, logged: Mapping[str, float], scores: Mapping[str, float]) -> Replayed:
         """Compare all labels above the threshold.
 
-        `moved` is the change of the probability that moved most.
+        `moved` is the largest change of a probability.
         """
         before, after = (_above(one) for one in (logged, scores))
         sure = [min(max(score, 1 - score) for score in one.values()) for one in (logged, scores)]
@@ -105,7 +102,7 @@ class ManyLabels(OneLabel):
     def plausible(self, scores: npt.NDArray[np.float64]) -> bool:
         """Return whether each row has a probability for each label.
 
-        Labels do not exclude each other, so that the probabilities may sum to anything.
+        Labels do not exclude each other, so the probabilities may have any sum.
         """
         low, high = self.bounds
         return bool((scores >= low).all() and (scores <= high).all())

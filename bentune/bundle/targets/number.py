@@ -1,4 +1,4 @@
-"""Target of a regression: one number a row."""
+"""Target of a regression: one number per row."""
 
 import math
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from bentune.bundle.arrays import Float32s
 from bentune.bundle.targets.target import Answers, Observation, Prediction, Replayed, Scores, Target
 
 FLIP = 0.1
-"""Standard deviations of the training rows' numbers beyond which two answers are not the same."""
+"""Distance beyond which two answers differ, in standard deviations of the training rows' numbers."""
 STEPS = 2
 
 
 def number_in(value: object) -> float:
     """Return the number that a column holds.
 
-    Raises ValueError, whose message goes on from the name of the column.
+    Raises ValueError, whose message follows the name of the column.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"has no number ({type(value).__name__})")
@@ -33,10 +33,10 @@ def number_in(value: object) -> float:
 
 
 class Number(Target):
-    """One number a row: outputs are in standard deviations from the training rows' mean, scores in the row's own unit.
+    """One number per row: outputs are in standard deviations from the training rows' mean, scores in the rows' unit.
 
-    `center` and `scale` are the mean and the standard deviation of the training rows, in that unit. An answer is
-    float [rows].
+    `center` and `scale` are the mean and the standard deviation of the training rows, in that unit. An answer is float
+    [rows].
     """
 
     kind: ClassVar = "number"
@@ -55,7 +55,7 @@ class Number(Target):
         return number_in(value)
 
     def scores(self, logits: Scores) -> Float32s:
-        """Return numbers in the row's unit."""
+        """Return numbers in the rows' unit."""
         return np.asarray(logits * self.scale + self.center, dtype=logits.dtype)
 
     def logits(self, scores: Scores) -> Float32s:
@@ -75,8 +75,8 @@ class Number(Target):
         return np.asarray(scores)[..., 0]
 
     def differ(self, one: Answers, other: Answers) -> npt.NDArray[np.bool_]:
-        """Return where two numbers are more than FLIP standard deviations apart."""
-        # Written so that a NaN differs too.
+        """Return true where two numbers are more than FLIP standard deviations apart."""
+        # In this form a NaN differs too.
         return np.asarray(~(np.abs(one - other) <= FLIP * self.scale), dtype=np.bool_)
 
     def sureness(self, scores: Scores) -> npt.NDArray[np.float64] | None:
@@ -85,18 +85,18 @@ class Number(Target):
         return None
 
     def turns(self, logits: Scores) -> npt.NDArray[np.int64]:
-        """Return how many standard deviations a number is from the mean.
+        """Return the whole standard deviations of each number from the mean.
 
-        The result is from 0 to 4, with 2 in the middle.
+        They are clipped to 2 and shifted, so the result is from 0 to 4, with 2 for the mean.
         """
         return np.asarray(np.clip(np.round(logits[..., 0]), -STEPS, STEPS) + STEPS, dtype=np.int64)
 
     def best(self, logits: Scores) -> str:
-        """Return the number, as people read it."""
+        """Return the number as text."""
         return self.spell(self.answers(logits))
 
     def spell(self, answer: Any) -> str:
-        """Return the number with four digits."""
+        """Return the number with four significant digits."""
         return f"{float(answer):.4g}"
 
     def ranked(self, scores: Float32s, top_k: int | None = None, *, by: Float32s) -> list[Prediction]:
@@ -109,7 +109,7 @@ class Number(Target):
         return Observation(self.labels, None, {"value": float(scores[0])})
 
     def replayed(self, logged: Mapping[str, float], scores: Mapping[str, float]) -> Replayed:
-        """Compare the two numbers; those that moved most weigh most."""
+        """Compare the two numbers; the weight is their distance."""
         name = self.labels[0]
         before, after = logged.get(name, math.nan), scores.get(name, math.nan)
         moved = abs(after - before) / self.scale
@@ -121,7 +121,7 @@ class Number(Target):
 
     @property
     def score_words(self) -> str:
-        """The requirement of `read` on an answer, in words."""
+        """Requirement of `read` on an answer, in words."""
         return f"a finite number for {self.labels[0]!r}"
 
     def plausible(self, scores: npt.NDArray[np.float64]) -> bool:

@@ -11,14 +11,14 @@ from bentune.bundle.arrays import Float32s
 from bentune.bundle.targets.target import Answers, Observation, Prediction, Replayed, Scores, Target
 
 LEAST = 1e-30
-"""Least probability: it keeps the logarithm finite in float32. The log loss of a row is bounded anyway."""
+"""Lower bound of a probability: its logarithm stays finite in float32. The log loss of a row is bounded anyway."""
 TOLERANCE = 1e-3
 SHOWN, SHOWN_CHARACTERS = 10, 40
 """Most labels in a message, and most characters of one."""
 
 
 def label_text(value: object) -> str:
-    """Return a label as text; 5, 5.0 and "5" are one."""
+    """Return a label as text; 5, 5.0 and "5" are one label."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
@@ -29,7 +29,7 @@ def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class OneLabel(Target):
-    """One label a row: scores are probabilities that sum to 1, an answer is a label's number, int64 [rows]."""
+    """One label per row: scores are probabilities that sum to 1, an answer is a label's number, int64 [rows]."""
 
     kind: ClassVar = "one_label"
     gives: ClassVar = "one label"
@@ -41,10 +41,7 @@ class OneLabel(Target):
     labels: list[str] = Field(min_length=2)
 
     def wire(self) -> dict[str, Any]:
-        """Return its labels alone.
-
-        Bundles were written so before there were other targets.
-        """
+        """Return only its labels, the format of older bundles."""
         return {"labels": self.labels}
 
     def parse(self, value: object, *, separator: str | None, renamed: Mapping[str, str]) -> Any:
@@ -55,7 +52,7 @@ class OneLabel(Target):
         return self._number(label_text(value), renamed)
 
     def _number(self, name: str, renamed: Mapping[str, str]) -> int:
-        """Return the number of a label, by its own name or its name before it was renamed."""
+        """Return the number of a label, by its name or its former name."""
         name = name if name in self.index else renamed.get(name, name)
         if name not in self.index:
             known = ", ".join(self.labels[:SHOWN])
@@ -68,7 +65,7 @@ class OneLabel(Target):
         return softmax(logits)
 
     def logits(self, scores: Scores) -> Float32s:
-        """Return log-probabilities, whose softmax are the probabilities again."""
+        """Return log-probabilities, an inverse of the softmax."""
         return np.log(np.maximum(scores, LEAST)).astype(np.float32)
 
     def certain(self, gold: Answers) -> Float32s:
@@ -84,7 +81,7 @@ class OneLabel(Target):
         return np.asarray(scores.argmax(axis=-1))
 
     def differ(self, one: Answers, other: Answers) -> npt.NDArray[np.bool_]:
-        """Return where the labels are not the same."""
+        """Return true where the labels differ."""
         return np.asarray(one != other, dtype=np.bool_)
 
     def sureness(self, scores: Scores) -> npt.NDArray[np.float64]:
@@ -106,7 +103,7 @@ class OneLabel(Target):
     def ranked(self, scores: Float32s, top_k: int | None = None, *, by: Float32s) -> list[Prediction]:
         """Return the labels with their scores, ties in label order.
 
-        They are ranked by outputs and not by scores: those of two labels may both be 1 in float32.
+        They are ranked by outputs, because the scores of two labels may both be 1 in float32.
         """
         order = np.argsort(-by, kind="stable")[:top_k]
         return [{"label": self.labels[index], "score": float(scores[index])} for index in order]
@@ -118,7 +115,7 @@ class OneLabel(Target):
         return Observation([self.labels[best]], confidence, {"label": best, "confidence": confidence})
 
     def replayed(self, logged: Mapping[str, float], scores: Mapping[str, float]) -> Replayed:
-        """Compare the likeliest labels; `moved` is of the probability of the logged one."""
+        """Compare the likeliest labels; `moved` is the change of the logged label's probability."""
         before, after = (max(one, key=one.__getitem__) for one in (logged, scores))
         moved = abs(scores.get(before, 0.0) - logged[before])
         weight = min(logged[before], scores[after])

@@ -1,4 +1,4 @@
-"""Registry of targets, and how one is read from the entries that it was written as."""
+"""Registry of targets, and the reader of a target's entries in a file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ ENTRIES = ("labels", "multi_label", "target")
 
 
 def target_in(entries: Mapping[str, Any]) -> Target:
-    """Return the target that was written as these entries; others are ignored.
+    """Return the target in these entries; other entries are ignored.
 
     Raises ValueError for a kind that this version does not have, and pydantic's ValidationError for wrong values.
     """

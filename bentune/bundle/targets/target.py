@@ -1,7 +1,7 @@
-"""The interface of a target, the meaning of a model's outputs from training to the served answer.
+"""Interface of a target, the meaning of a model's outputs from training to the served answer.
 
-Outputs are what the graph returns as `logits`, float32 [rows, labels]. Scores are what a caller reads. An answer is
-what the model decides for a row.
+Outputs are the graph's `logits`, float32 [rows, labels]. Scores are the values in a response. An answer is the model's
+decision for a row.
 """
 
 from abc import abstractmethod
@@ -25,7 +25,7 @@ NO_LABEL = "(none)"
 
 
 class Prediction(TypedDict):
-    """One label with its score, under the names of text-embeddings-inference."""
+    """One label with its score, with the keys of text-embeddings-inference."""
 
     label: str
     score: float
@@ -33,10 +33,10 @@ class Prediction(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One answer as the metrics count it.
+    """Metrics and drift features of one answer.
 
     `labels` are counted, `confidence` is the probability of the likeliest label (None where there is none), and
-    `features` are the values that drift compares with the baseline.
+    `features` are compared with the drift baseline.
     """
 
     labels: Sequence[str]
@@ -48,8 +48,8 @@ class Observation:
 class Replayed:
     """One logged answer beside the candidate's: the label of each, and its score.
 
-    `moved` is how far the scores are apart, in probability or standard deviations. `weight` orders flips: the heavier,
-    the more certain is it that one of the two is wrong.
+    `moved` is the distance of the scores, in probability or standard deviations. `weight` orders flips: the greater it
+    is, the more certain it is that one of the two is wrong.
     """
 
     before: str
@@ -62,7 +62,7 @@ class Replayed:
 
 
 class Target(Frozen):
-    """Meaning of a model's outputs. The manifest holds one; every room asks it, not the shape of an array."""
+    """Meaning of a model's outputs. The manifest holds one; all code uses it, never the shape of an array."""
 
     kind: ClassVar[str]
     """Name in the registry."""
@@ -71,10 +71,10 @@ class Target(Frozen):
     bounds: ClassVar[tuple[float, float]]
     """Least and largest score."""
     features: ClassVar[tuple[str, ...]]
-    """Histograms that the baseline has beside the token length."""
+    """Histograms of the baseline besides the token length."""
 
     gold_type: ClassVar[type[np.generic]]
-    """Type of what rows have, in an array."""
+    """Type of gold answers in an array."""
 
     labels: list[str] = Field(min_length=1)
 
@@ -84,23 +84,20 @@ class Target(Frozen):
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """The number of each label."""
+        """Number of each label."""
         return {label: number for number, label in enumerate(self.labels)}
 
     @property
     def counted(self) -> list[str]:
-        """Return the names under which answers are counted.
-
-        The baseline's label histogram has them in this order.
-        """
+        """Names under which answers are counted, in the order of the baseline's label histogram."""
         return self.labels
 
     @abstractmethod
     def parse(self, value: object, *, separator: str | None, renamed: Mapping[str, str]) -> Any:
         """Return a row's entry of `gold` from the value of its column.
 
-        `separator` is between the labels of a text of several, `renamed` are new names of labels. Raises ValueError,
-        whose words go on from the name of the column.
+        `separator` splits a text of several labels, `renamed` maps former names of labels to new ones. Raises
+        ValueError, whose message follows the name of the column.
         """
 
     @abstractmethod
@@ -109,7 +106,7 @@ class Target(Frozen):
 
     @abstractmethod
     def logits(self, scores: Scores) -> Float32s:
-        """Return outputs that have these scores, float32 of the same shape."""
+        """Return outputs with these scores, float32 of the same shape."""
 
     @abstractmethod
     def certain(self, gold: Answers) -> Float32s:
@@ -125,52 +122,52 @@ class Target(Frozen):
 
     @abstractmethod
     def differ(self, one: Answers, other: Answers) -> npt.NDArray[np.bool_]:
-        """Return bool [rows]: where two answers are not the same."""
+        """Return bool [rows]: true where two answers differ."""
 
     @abstractmethod
     def sureness(self, scores: Scores) -> npt.NDArray[np.float64] | None:
         """Return float64 [rows], the probability that the model gives its own answer.
 
-        It is None where there is none.
+        It is None for a target without probabilities.
         """
 
     @abstractmethod
     def turns(self, logits: Scores) -> npt.NDArray[np.int64]:
         """Return int64 [rows], the kind of answer of each row.
 
-        With it, a few chosen rows can show every kind.
+        It serves to choose a few rows that cover every kind.
         """
 
     @abstractmethod
     def best(self, logits: Scores) -> str:
-        """Return the best label of one row's outputs, or what stands for it."""
+        """Return the best label of one row's outputs, or the answer as text."""
 
     @abstractmethod
     def spell(self, answer: Any) -> str:
-        """Return one answer as people read it."""
+        """Return one answer as text."""
 
     @abstractmethod
     def ranked(self, scores: Float32s, top_k: int | None = None, *, by: Float32s) -> list[Prediction]:
         """Return the scores of one row as a list, best first `by` its outputs.
 
-        `top_k` is how many of the first are kept.
+        `top_k` limits the list to the first ones.
         """
 
     @abstractmethod
     def observe(self, scores: Float32s) -> Observation:
-        """Return what the metrics count of one row's scores, float32 [labels]."""
+        """Return the metrics and drift features of one row's scores, float32 [labels]."""
 
     @abstractmethod
     def replayed(self, logged: Mapping[str, float], scores: Mapping[str, float]) -> Replayed:
         """Compare a logged answer with the candidate's.
 
-        A label that one of the two lacks has the probability 0.
+        A label that is missing in one of the two has the probability 0.
         """
 
     def distance(self, one: Scores, other: Scores) -> float:
         """Return the largest change in probability from one set of scores to the other.
 
-        It is NaN where one is NaN.
+        It is NaN when a score is NaN.
         """
         return float(np.abs(np.asarray(one) - np.asarray(other)).max())
 
@@ -186,9 +183,9 @@ class Target(Frozen):
                 for one in answer:
                     scores[row, index[one["label"]]] = float(one["score"])
         except (KeyError, TypeError, ValueError, IndexError):
-            raise ValueError("an answer is not a list of the labels that it names, with their scores") from None
+            raise ValueError("an answer is not a list of the target's labels with their scores") from None
         if not self.plausible(scores):
-            raise ValueError(f"an answer has not {self.score_words}")
+            raise ValueError(f"an answer does not have {self.score_words}")
         return scores
 
     @property
@@ -202,5 +199,5 @@ class Target(Frozen):
         They are float64 [rows, labels].
         """
         low, high = self.bounds
-        # Written so that NaN, of a label that is missing, is wrong as well.
+        # In this form the NaN of a missing label is implausible too.
         return bool((scores >= low).all() and (scores <= high).all())

@@ -43,7 +43,7 @@ def test_labels_of_a_row(given: Any, separator: str | None, labels: list[str]) -
         ([["login"]], "neither a text nor a number"),
         (["  "], "without a name"),
         ([float("inf")], "no number"),
-        (["(none)"], "call it something else"),
+        (["(none)"], "under which rows without a label are counted: rename it"),
         (["\ud83d"], "surrogate"),
     ],
 )

@@ -90,7 +90,7 @@ def test_wrong_scores_are_found(bundle: Bundle) -> None:
     failing = Service(bundle, lambda *_: web.Response(status=500))
     assert "row 0: HTTPStatusError" in ask(failing)
     unknown = Service(bundle, lambda _, scores: {f"{label}x": score for label, score in scores.items()})
-    assert "row 0: an answer is not a list of the labels that it names" in ask(unknown)
+    assert "row 0: an answer is not a list of the target's labels" in ask(unknown)
     # Without the bundle there are no rows to ask with.
     assert ask(failing, bundle=False) == ""
 
