@@ -1,4 +1,4 @@
-"""Base of the benchmark commands: errors in a line, a table on the screen, a JSON file."""
+"""Base of the benchmark commands: one-line errors, a table on stdout, a JSON file."""
 
 import sys
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from bentune.bundle.errors import BentuneError
 from bentune.bundle.files import write_json
 
 WIDTH = 120
-json_option = click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result there.")
+json_option = click.option("--json", "json_path", type=click.Path(path_type=Path), help="File for the result.")
 
 
 class Command(click.Command):
-    """Command that prints expected errors in a line on stderr and exits with the codes of `bentune`."""
+    """Command that prints expected errors as one line on stderr and exits with the codes of `bentune`."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

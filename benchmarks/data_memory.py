@@ -56,8 +56,8 @@ class DataMemory(ReportModel):
 def reviews(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
     """Generate (text, label) rows like those of yelp_review_full.
 
-    Words follow Zipf's law, lengths are log-normal, and some rows are copies. One row in EXACT_EVERY is a copy of an
-    earlier one, one in NEAR_EVERY has a word of it changed.
+    Words follow Zipf's law and lengths are log-normal. One row in NEAR_EVERY repeats an earlier row with one word
+    changed, or unchanged for one row in EXACT_EVERY.
     """
     generator = np.random.default_rng(seed)
     words = np.array(
@@ -91,7 +91,7 @@ def write_reviews(path: Path, rows: int, seed: int = 0) -> Path:
             writer.writerows(reviews(rows, seed))
         return path
     schema = pa.schema([("text", pa.string()), ("label", pa.string())])
-    # In row groups of the size that the hub's own files have.
+    # In row groups of the size in the hub's files.
     with pq.ParquetWriter(path, schema) as writer:
         chunk: list[tuple[str, str]] = []
         for row in reviews(rows, seed):
@@ -110,7 +110,7 @@ def _table(rows: list[tuple[str, str]], schema: pa.Schema) -> pa.Table:
 
 
 def measure(source: Path, rows: int, work: Path, *overrides: str) -> Measured:
-    """Run `bentune data` on this file in a process of its own.
+    """Run `bentune data` on this file in its own process.
 
     Raises BentuneError when it fails.
     """
@@ -136,7 +136,7 @@ def recipe_for(source: Path, work: Path) -> Path:
 def watched(
     stage: str, recipe: Path, work: Path, *overrides: str, new: bool = True
 ) -> tuple[dict[str, Any], float, float]:
-    """Run a stage in a process of its own and return its summary, seconds and peak.
+    """Run a stage in its own process and return its summary, seconds and peak memory.
 
     The peak is in 10^6 bytes. Raises BentuneError when it fails.
     """
@@ -150,7 +150,7 @@ def watched(
 
 
 def table_of(found: DataMemory) -> Table:
-    """Make the table with a row for each run."""
+    """Return the table with a row for each run."""
     table = Table("file", "rows", "MB", "seconds", "peak MB", "kept", "left out")
     for run in found.runs:
         left_out = ", ".join(f"{rows} {reason}" for reason, rows in run.left_out.items())
@@ -160,17 +160,19 @@ def table_of(found: DataMemory) -> Table:
 
 
 @click.command(cls=Command)
-@click.option("--rows", default=ROWS, show_default=True, type=click.IntRange(10), help="How many rows.")
-@click.option("--form", "forms", multiple=True, default=("parquet", "csv"), show_default=True, help="Of the file.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for `bentune data`.")
-@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a temporary directory.")
+@click.option("--rows", default=ROWS, show_default=True, type=click.IntRange(10), help="Number of rows.")
+@click.option(
+    "--form", "forms", multiple=True, default=("parquet", "csv"), show_default=True, help="Format of the file."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
+@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Parent of the temporary directory.")
 @json_option
 def main(
     rows: int, forms: tuple[str, ...], overrides: tuple[str, ...], work: Path | None, json_path: Path | None
 ) -> None:
     """Prepare generated reviews as `bentune data` does.
 
-    The exit code is 1 when that takes more than 1500 MB.
+    Exit code 1 if that takes more than 1500 MB.
     """
     with tempfile.TemporaryDirectory(dir=work) as name:
         runs = []

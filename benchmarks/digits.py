@@ -2,8 +2,8 @@
 
     python -m benchmarks.digits DIRECTORY
 
-writes DIRECTORY/images/<digit>/<number>.png (8 x 8 pixels, grey) and DIRECTORY/model, whose weights are random: no
-package ships a pretrained one, and it learns from nothing in a minute.
+writes DIRECTORY/images/<digit>/<number>.png (8 x 8 pixels, gray) and DIRECTORY/model with random weights: no package
+ships a pretrained model, and this one trains from scratch in a minute.
 """
 
 import sys
@@ -21,15 +21,15 @@ def write_images(directory: Path) -> int:
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         folder = directory / str(label)
         folder.mkdir(parents=True, exist_ok=True)
-        grey = np.round(pixels * (255 / 16)).astype(np.uint8)  # 17 levels, as they were scanned
+        grey = np.round(pixels * (255 / 16)).astype(np.uint8)  # scanned in 17 levels
         Image.fromarray(grey).save(folder / f"{number:04}.png")
     return len(digits.images)
 
 
 def write_model(directory: Path, *, hidden: int = 64, layers: int = 4, seed: int = 0) -> None:
-    """Write a Vision Transformer of 16 patches and its image processor.
+    """Write a Vision Transformer (Dosovitskiy et al. 2020) and its image processor.
 
-    The Vision Transformer is that of Dosovitskiy et al. 2020.
+    An image has 16 patches.
     """
     import torch
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
@@ -42,7 +42,7 @@ def write_model(directory: Path, *, hidden: int = 64, layers: int = 4, seed: int
         num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=2 * hidden,
-        initializer_range=0.1,  # random weights of the usual size say too little to learn from
+        initializer_range=0.1,  # random weights of the default scale are too small to train from
     )
     ViTModel(config, add_pooling_layer=False).save_pretrained(directory)
     ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(directory)

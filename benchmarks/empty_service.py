@@ -1,4 +1,4 @@
-"""BentoML service that returns a constant, and the same without BentoML: the cost of BentoML's request path."""
+"""BentoML service that returns a constant, and the same without BentoML, for the cost of BentoML's request path."""
 
 import os
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ class Untouched(bentoml.IODescriptor):
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any) -> "Untouched":  # noqa: ARG003
-        """Leave the body where it is."""
+        """Leave the body unread."""
         return cls()
 
 

@@ -27,12 +27,12 @@ HERE = Path(__file__).resolve().parent
 CLIENTS = 32
 WARMUP_S = 2.0
 BARE = "uvicorn and Starlette alone"
-# In the order of empty_service.VARIANTS, which must not be imported here: it makes a service.
+# In the order of empty_service.VARIANTS. Importing that module would create a service.
 VARIANTS = ("as it comes", "without access log", "without access log and tracing")
 
 
 class Cost(ReportModel):
-    """One server's CPU times in milliseconds a request: of the whole worker, and of its event loop's thread."""
+    """One server's CPU times in milliseconds per request: of the whole worker, and of its event loop's thread."""
 
     server: str
     requests_per_s: float
@@ -50,8 +50,8 @@ class Endpoint(ReportModel):
 def run(tag: str, *, seconds: float = 8.0, tell: Callable[[str], None] = say) -> Endpoint:
     """Load each server in turn with 32 clients.
 
-    Every request carries the shortest golden text of the Bento `tag`. Raises BentuneError when one does not start or
-    does not answer.
+    Every request carries the shortest golden text of the Bento `tag`. Raises BentuneError when a server does not start
+    or does not answer.
     """
     texts = inputs_of_golden(bundle_of(tag).golden)
     [body] = bodies_of([min(texts, key=lambda text: len(text[0]) + len(text[1] or ""))], batch=1, seed=0)
@@ -86,7 +86,7 @@ def _ours(tag: str) -> Iterator[tuple[LoadTarget, Worker]]:
 
 @contextmanager
 def _empty(variant: str) -> Iterator[tuple[LoadTarget, Worker]]:
-    # A home of its own: servers of one home share a directory of metrics.
+    # Its own home: servers with the same home share a directory of metrics.
     with tempfile.TemporaryDirectory() as home:
         env = {"EMPTY_VARIANT": variant, "BENTOML_HOME": home}
         with running("empty_service:EmptyService", cwd=HERE, env=env) as url:
@@ -127,12 +127,12 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
 
 
 def table_of(result: Endpoint) -> Table:
-    """Make a table with a row for each server.
+    """Return the table with a row for each server.
 
-    Each row has the server's CPU time relative to the barest one's.
+    Each row has the server's CPU time relative to that of the barest.
     """
     table = Table(title=f"an endpoint, {CLIENTS} clients, {result.seconds:g} s each")
-    for column in ("server", "requests/s", "CPU ms a request", "of its event loop", "by the first"):
+    for column in ("server", "requests/s", "CPU ms/request", "of its event loop", "relative to the first"):
         table.add_column(column, justify="left" if column == "server" else "right")
     for cost in result.costs:
         table.add_row(
@@ -147,7 +147,9 @@ def table_of(result: Endpoint) -> Table:
 
 @click.command(cls=Command)
 @click.argument("tag")
-@click.option("--seconds", default=8.0, show_default=True, type=click.FloatRange(1), help="For each server.")
+@click.option(
+    "--seconds", default=8.0, show_default=True, type=click.FloatRange(1), help="Seconds of load for each server."
+)
 @json_option
 def main(tag: str, seconds: float, json_path: Path | None) -> None:
     """Measure empty endpoints, and the Bento TAG with its shortest text."""

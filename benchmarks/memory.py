@@ -78,9 +78,9 @@ class MemoryReport(ReportModel):
 def mixed_texts(texts: Sequence[Text], count: int, seed: int) -> list[Text]:
     """Return `count` beginnings of `texts`, from one word to all.
 
-    Hardly two batches then have the same shape.
+    Almost no two batches then have the same shape.
     """
-    generator = random.Random(seed)  # noqa: S311 (draws texts, keeps no secret)
+    generator = random.Random(seed)  # noqa: S311 (draws texts, not secrets)
     mixed: list[Text] = []
     for _ in range(count):
         text, pair = generator.choice(texts)
@@ -125,7 +125,7 @@ def _footprint(
     with MemoryWatch(worker) as watch:
         done = -warmup
         for part in (warmup, *parts_of(requests, POINTS)):
-            # Each part begins where the one before it ended, or every part would send the same texts.
+            # Each part begins where the one before it ended, so that parts send different texts.
             start = (done + warmup) % len(bodies)
             _send(target, [*bodies[start:], *bodies[:start]], part)
             done += part
@@ -163,7 +163,7 @@ def _textbook(run_dir: Path, bundle: Bundle, texts: Sequence[Text], tell: Callab
 
 
 def textbook_bodies(bodies: Sequence[Body]) -> list[Body]:
-    """Return the same bodies as the textbook service accepts them: lists of strings."""
+    """Return the same bodies in the textbook service's format: lists of strings."""
     asked = [(json.loads(body.content)["inputs"], body.inputs) for body in bodies]
     return [
         Body(json.dumps(TEXTBOOK.body([inputs] if isinstance(inputs, str) else inputs)).encode(), texts)
@@ -178,9 +178,9 @@ def _send(target: LoadTarget, bodies: Sequence[Body], requests: int) -> None:
 
 
 def table_of(report: MemoryReport) -> Table:
-    """Make the table with a row for each point of both servers."""
+    """Return the table with a row for each point of both servers."""
     table = Table(title="resident memory of the worker, MB")
-    for column in ("server", "requests", "MB", "by the first"):
+    for column in ("server", "requests", "MB", "relative to the first"):
         table.add_column(column, justify="left" if column == "server" else "right")
     for footprint in (report.ours, report.textbook):
         if footprint is None:
@@ -193,25 +193,29 @@ def table_of(report: MemoryReport) -> Table:
     verdict = "[green]held[/]" if report.flat else "[red]missed[/]"
     table.add_row(f"flat within {MAX_GROWTH - 1:.0%}", "", f"{report.ours.growth:.3f}", verdict)
     if report.of_textbook is not None:
-        table.add_row("peak by the textbook's", "", f"{report.of_textbook:.3f}", "")
+        table.add_row("peak relative to the textbook's", "", f"{report.of_textbook:.3f}", "")
     return table
 
 
 @click.command(cls=Command)
 @click.argument("tag")
-@click.option("--requests", default=100_000, show_default=True, type=click.IntRange(1), help="After the warm-up.")
-@click.option("--warmup", default=WARMUP, show_default=True, type=click.IntRange(1), help="Requests not counted.")
+@click.option(
+    "--requests", default=100_000, show_default=True, type=click.IntRange(1), help="Requests after the warm-up."
+)
+@click.option(
+    "--warmup", default=WARMUP, show_default=True, type=click.IntRange(1), help="Requests before the measurement."
+)
 @click.option(
     "--textbook",
     "textbook_run",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Directory of the run that made TAG: serves its weights with the textbook service, where that is installed.",
+    help="Directory of the run that made TAG: also measure its weights in the textbook service, if that is installed.",
 )
 @json_option
 def main(tag: str, requests: int, warmup: int, textbook_run: Path | None, json_path: Path | None) -> None:
     """Measure the memory of the Bento TAG over many short and long requests.
 
-    The exit code is 1 if it grows.
+    Exit code 1 if it grows by more than 5 %.
     """
     report = run(tag, requests=requests, warmup=warmup, textbook_run=textbook_run)
     show(report, table_of(report), json_path)

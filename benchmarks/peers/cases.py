@@ -30,7 +30,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Case:
-    """Load of every system for `seconds` a round, after a warm-up that does not count."""
+    """Load of every system for `seconds` per round, after a warm-up that does not count."""
 
     name: str
     clients: int
@@ -49,7 +49,7 @@ def _single(texts: Callable[[Texts], Sequence[str]]) -> Callable[[System, Texts]
 
 
 def _mixed(system: System, texts: Texts) -> list[Body]:
-    """Repeat four short texts and one of the most tokens."""
+    """Return requests in the order of four short texts, then one of the most tokens."""
     bodies = []
     for number, text in enumerate(texts.short):
         bodies.append(system.body([text], SHORT))
@@ -73,13 +73,13 @@ P99 = Figure("p99 ms", _percentile(99), higher_is_better=False)
 def cases(seconds: float) -> list[Case]:
     """Return all cases.
 
-    Most take `seconds` a round and system; those with slow answers take longer.
+    Most take `seconds` per round and system; those with slow answers take longer.
     """
     usual, short = _single(lambda texts: texts.usual), _single(lambda texts: texts.short)
     at_least, at_most = _with_target(REQUESTS), _with_target(P99)
     warm = seconds / 4
     return [
-        # First: after a crowd, the textbook's dispatcher makes one client wait for others that do not come.
+        # First: after many clients, the textbook's dispatcher makes a single client wait for further requests.
         Case("1 client, 1 text", 1, usual, (_with_target(P50)(0.6), REQUESTS, P99), seconds, warm),
         Case(CROWD, 32, usual, (at_least(5.0), P50, at_most(0.35)), 1.5 * seconds, 2 * warm),
         Case("64 clients, at most 20 tokens", 64, short, (at_least(3.0), P50, P99), seconds, warm),

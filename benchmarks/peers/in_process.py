@@ -1,4 +1,4 @@
-"""Same variant without HTTP: the upper bound of a server, and the gain of a second slot."""
+"""Variant of the plan without HTTP: the upper bound of a server, and the gain of a second slot."""
 
 import itertools
 import sys
@@ -16,7 +16,7 @@ from service.scheduling.priority import SWITCH_INTERVAL_S
 from service.tasks.registry import task_of
 
 TEXTS = 32
-"""Texts of a call, which are sorted into batches: the number of clients of the served case."""
+"""Texts per call, equal to the number of clients of the served case."""
 
 
 class InProcess:
@@ -30,7 +30,7 @@ class InProcess:
         self._slots = [Predictor(task, slot.session, best.token_budget) for slot in engine.slots]
 
     def texts_per_second(self, texts: Sequence[str], seconds: float) -> float:
-        """Return texts a second, from text to ranked labels, with every slot busy."""
+        """Return texts per second, from text to ranked labels, with every slot busy."""
         calls = itertools.cycle([texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS)])
         lock = threading.Lock()
         sys.setswitchinterval(SWITCH_INTERVAL_S)  # as in the service

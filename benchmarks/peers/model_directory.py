@@ -17,13 +17,13 @@ def write_model_directory(run: Path, target: Path, max_tokens: int) -> Path:
     """Fill `target` with the model files of the run directory `run`; return `target`.
 
     The files are config, tokenizer, model.safetensors and model.onnx. The two files of weights are links into the run.
-    Raises InputError when the run was not exported yet.
+    Raises InputError when the run is not exported yet.
     """
     merged, onnx = run / MERGED, run / EXPORTED
     for needed in (merged / WEIGHTS, onnx):
         if not needed.is_file():
             raise InputError(f"{needed} is missing: {run} is not a run that was merged and exported")
-    # In the top folder: Optimum and infinity both search every folder, and both stop at the only ONNX file there is.
+    # In the top folder: Optimum and infinity search every folder, and take the only ONNX file.
     target.mkdir(parents=True)
     for path in merged.iterdir():
         if path.name != WEIGHTS:
@@ -35,9 +35,6 @@ def write_model_directory(run: Path, target: Path, max_tokens: int) -> Path:
 
 
 def _limit_tokens(settings_file: Path, max_tokens: int) -> None:
-    """Write the length limit into the tokenizer.
-
-    Servers like infinity's torch engine read it there.
-    """
+    """Write the length limit into the tokenizer's settings, for infinity's torch engine."""
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     settings_file.write_text(json.dumps(settings | {"model_max_length": max_tokens}, indent=2), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Servers to compare with: each installed in an environment of its own, started and stopped."""
+"""Peers: other servers, each installed in its own environment, started and stopped."""
 
 import contextlib
 import os
@@ -40,8 +40,8 @@ class Peer:
     variables: Callable[[Path, int], dict[str, str]]  # of the model's directory and the most tokens of a text
     path: str
     body: Callable[[Sequence[str]], dict[str, Any]]
-    labels: Callable[[Any], list[str]]  # the likeliest of each text, out of the JSON answer
-    truncates: bool  # else one text that is longer than the model's positions stops the server for good: cut it first
+    labels: Callable[[Any], list[str]]  # the likeliest label of each text in the JSON answer
+    truncates: bool  # if false, a text longer than the model's positions would stop the server: cut it first
 
     @property
     def environment(self) -> Path:
@@ -65,10 +65,10 @@ def _textbook_labels(answer: Any) -> list[str]:
 def _infinity_arguments(engine: str) -> Callable[[int], list[str]]:
     def arguments(port: int) -> list[str]:
         return [
-            # Relative: of an absolute path it makes the folder in which it writes the fused graph.
+            # Relative: infinity derives the folder of its fused graph from an absolute path.
             *("v2", "--model-id", ".", "--served-model-name", MODEL_NAME),
             *("--engine", engine, "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)),
-            # Its warm-up sends 514 tokens, which BERT has no positions for, and its optimum engine does not truncate.
+            # Its warm-up sends 514 tokens, more than BERT's positions, and its optimum engine does not truncate.
             "--no-model-warmup",
         ]
 
@@ -76,7 +76,7 @@ def _infinity_arguments(engine: str) -> Callable[[int], list[str]]:
 
 
 def _infinity_variables(model: Path, max_tokens: int) -> dict[str, str]:  # noqa: ARG001
-    # `model_max_length` in the model's directory is its only limit of tokens.
+    # Its only token limit is `model_max_length` in the model's directory.
     return {"INFINITY_ANONYMOUS_USAGE_STATS": "false"}
 
 
@@ -119,7 +119,7 @@ PEERS = (TEXTBOOK, _infinity("optimum", truncates=False), _infinity("torch", tru
 def install(peers: Sequence[Peer] = PEERS) -> list[Peer]:
     """Install missing or changed peers and return those that can run.
 
-    The reasons why other peers cannot run are printed.
+    It prints why other peers cannot run.
     """
     problems: dict[Path, str | None] = {}
     for peer in peers:
@@ -131,7 +131,7 @@ def install(peers: Sequence[Peer] = PEERS) -> list[Peer]:
 
 
 def _install(requirements: Path, environment: Path) -> str | None:
-    """Install a peer's packages; return the error in a line, or None.
+    """Install a peer's packages; return the error as one line, or None.
 
     None means that the environment matches the file.
     """
@@ -157,8 +157,8 @@ def _install(requirements: Path, environment: Path) -> str | None:
 def running(peer: Peer, model: Path, max_tokens: int) -> Iterator[str]:
     """Serve the directory `model` on a free port and yield the address.
 
-    The address is yielded once one request was answered. Everything that the server starts is stopped at the end, and
-    what it wrote is removed. Raises BentuneError with the end of its log when it does not answer.
+    The address is yielded after a first answer. At the end all processes of the server are stopped, and its files are
+    removed. Raises BentuneError with the end of its log when it does not answer.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}{peer.path}"
@@ -185,10 +185,10 @@ def running(peer: Peer, model: Path, max_tokens: int) -> Iterator[str]:
 def server_environment(home: Path) -> dict[str, str]:
     """Return the environment of a measured server.
 
-    It is the caller's, with every directory that the server writes to in `home`.
+    It is the caller's, with all directories for the server's files in `home`.
     """
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
-    # BentoML keeps its Prometheus files in its home; infinity, one process, is faster without such files.
+    # BentoML keeps its Prometheus files in its home; infinity is one process and faster without such files.
     places = {name: str(home) for name in ("BENTOML_HOME", "HF_HOME", "INFINITY_HOME")}
     return kept | places | {"BENTOML_DO_NOT_TRACK": "true", "HF_HUB_OFFLINE": "1"}
 
@@ -206,7 +206,7 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, peer: Pee
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    # BentoML's worker is in a process group of its own: killing the group of the first process would leave it.
+    # BentoML's worker has its own process group: killing the group of the first process would leave it running.
     family: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
         first = psutil.Process(process.pid)

@@ -58,7 +58,7 @@ def write(table: Table, directory: Path) -> None:
 
 
 def markdown(table: Table) -> str:
-    """Write a line for each figure.
+    """Return the table with a line for each figure.
 
     Ratios in brackets are to the textbook service in the same rounds.
     """

@@ -20,7 +20,7 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class System:
-    """One server: its address, the shapes of its requests and answers, and its processes."""
+    """One server: its address, the formats of its requests and answers, and its processes."""
 
     name: str
     target: LoadTarget
@@ -34,9 +34,9 @@ class System:
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
-        """Resume the server and suspend it again.
+        """Resume the server for the block, and suspend it again.
 
-        Otherwise an idle server that polls would take CPU time.
+        An idle server that polls would take CPU time.
         """
         for process in self.family:
             process.resume()
@@ -47,7 +47,7 @@ class System:
                 process.suspend()
 
     def rss_mb(self) -> float:
-        """Return the resident memory in MB of the largest process, that with the model."""
+        """Return the resident memory in MB of the largest process, which has the model."""
         largest: int = max(process.memory_info().rss for process in self.family)
         return largest / 1e6
 
@@ -77,7 +77,7 @@ def start_peer(stack: contextlib.ExitStack, peer: Peer, model: Path, max_tokens:
 
 
 def peers_of(names: Sequence[str]) -> list[Peer]:
-    """Return the peers of these names, in our order."""
+    """Return the peers of these names, in the order of PEERS."""
     return [peer for peer in PEERS if peer.name in names]
 
 

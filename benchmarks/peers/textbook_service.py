@@ -1,4 +1,4 @@
-"""Textbook service: a text classifier served as BentoML's and Optimum's documentation show it."""
+"""Textbook service: a text classifier, written as in BentoML's and Optimum's documentation."""
 
 import os
 from typing import Any
@@ -9,7 +9,7 @@ MODEL = os.environ["TEXTBOOK_MODEL"]
 MAX_TOKENS = int(os.environ["TEXTBOOK_MAX_TOKENS"])
 
 
-# One worker and 60 s to answer are BentoML's defaults; its SentenceTransformers example writes the timeout out.
+# One worker and a timeout of 60 s are BentoML's defaults; its SentenceTransformers example sets the timeout.
 @bentoml.service(traffic={"timeout": 60})
 class TextbookClassifier:
     """An ONNX text classifier behind BentoML's adaptive batching."""
@@ -19,8 +19,8 @@ class TextbookClassifier:
         from transformers import AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(MODEL)
-        # Optimum's documentation gives neither a provider nor session options: by default ONNX Runtime takes all the
-        # CPU's cores and every graph optimization.
+        # Optimum's documentation sets neither a provider nor session options: by default ONNX Runtime uses all cores
+        # and every graph optimization.
         self.model = ORTModelForSequenceClassification.from_pretrained(MODEL)
 
     # 100 and 60,000 ms are the defaults of BentoML's decorator, which the examples of its adaptive batching page keep.

@@ -1,4 +1,4 @@
-"""Texts to send: test rows of a run, cut to a number of tokens so that every server computes the same work."""
+"""Texts of the benchmark: test rows of a run, cut to a number of tokens so that every server does the same work."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from training.tasks.rows import read_rows
 
 @dataclass(frozen=True)
 class Texts:
-    """Test `rows` with `labels`; `usual` texts, `short` ones of at most 20 tokens, `long` ones of the most."""
+    """Test `rows` with `labels`; `usual` texts, `short` texts of at most 20 tokens, and `long` texts at the limit."""
 
     rows: list[str]
     labels: list[str]
@@ -26,7 +26,7 @@ def texts_of(
 ) -> Texts:
     """Read the texts of a finished run in shuffled order.
 
-    A long text is several rows, one after the other. With `paragraphs` the usual texts are the rows' paragraphs: whole
+    A long text is several rows, one after the other. With `paragraphs` the usual texts are the rows' paragraphs; whole
     articles would all be cut to the same length.
     """
     tokenizer = Tokenizer.from_file(str(run / "export/processor/tokenizer.json"))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from bentune.bundle.errors import BentuneError
 
-# A process counts what held it before it became another program: Linux keeps the peak across exec. So the command is
-# started by an interpreter that has done nothing else.
+# Linux keeps the peak of a process across exec, so a child of this process would inherit its peak. A fresh interpreter
+# starts the command instead.
 WATCHER = """
 import json, os, resource, subprocess, sys
 code = subprocess.run(sys.argv[2:], stdout=int(sys.argv[1])).returncode
@@ -44,5 +44,5 @@ def peak_of(command: list[str]) -> Peak:
         said, _ = watcher.communicate()
     code, peak = json.loads(said)
     if code != 0:
-        raise BentuneError(f"`{' '.join(command)}` ended with {code}; what it said is above")
+        raise BentuneError(f"`{' '.join(command)}` ended with {code}; its output is above")
     return Peak(peak / 1e6, output)

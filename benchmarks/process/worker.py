@@ -1,4 +1,4 @@
-"""Serving process as the system reports it: memory, CPU time, and CPU time of its event loop."""
+"""Measurements of a serving process: memory, CPU time, and CPU time of its event loop."""
 
 import os
 import threading
@@ -40,24 +40,21 @@ class Worker:
 
     @property
     def cpu_s(self) -> float:
-        """CPU time of all threads so far."""
+        """CPU time in seconds of all threads so far."""
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
     @property
     def loop_cpu_s(self) -> float:
-        """Return the CPU time so far of the first thread.
-
-        BentoML and uvicorn run the event loop on it.
-        """
+        """CPU time in seconds of the first thread, on which BentoML and uvicorn run the event loop."""
         first = next(thread for thread in self._process.threads() if thread.id == self._process.pid)
         return float(first.user_time + first.system_time)
 
 
 def machine_cpu_s() -> float:
-    """Return the busy CPU time of all cores so far, a hypervisor's share included."""
+    """Return the busy seconds of all cores so far, the hypervisor's share included."""
     times = psutil.cpu_times()
-    # Linux counts a guest's time as the user's as well.
+    # "guest" is left out, because Linux counts it in "user" too.
     return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")))
 
 

@@ -30,10 +30,10 @@ MAX_RATE = 100_000
 @click.option("--text-column", help="Column of the text.  [default: the Bento's own, or text]")
 @click.option("--pair-column", help="Column of the second text, for a model of pairs.")
 @click.option(
-    "--clients", type=click.IntRange(min=1), help=f"Closed loop: requests under way.  [default: {DEFAULT_CLIENTS}]"
+    "--clients", type=click.IntRange(min=1), help=f"Closed loop: concurrent requests.  [default: {DEFAULT_CLIENTS}]"
 )
 @click.option(
-    "--rate", type=click.FloatRange(0, MAX_RATE, min_open=True), help="Open loop: requests a second, at random times."
+    "--rate", type=click.FloatRange(0, MAX_RATE, min_open=True), help="Open loop: requests per second, at random times."
 )
 @click.option("--compare", "other", metavar="TARGET", help="Second server, loaded in turns with the first.")
 @click.option("--find-knee", is_flag=True, help="Find the highest rate that holds --slo and write capacity.json.")
@@ -218,6 +218,6 @@ def _texts(
         return texts_of_file(input_path, text, pair_column or (columns.text_pair if columns else None), seed)
     if bundle is None:
         raise InputError(
-            f"{target} has no texts that could be sent to it; give --input with a CSV, TSV, JSONL or TXT file"
+            f"{target} is an address, and has no texts to send; give --input with a CSV, TSV, JSONL or TXT file"
         )
     return inputs_of_golden(bundle.golden)

@@ -138,7 +138,7 @@ def capacity(
 
         draw_scaling(out / "scaling.png", series, sizing, f"{curve.name}: {because}")
         written.append(out / "scaling.png")
-    # Last: where this file exists, the others do too.
+    # Written last: if this file exists, the other files do too.
     write_json(directory / "capacity-plan.json", plan)
     written.append(directory / "capacity-plan.json")
     report.say(f"[green]✓[/] {escape(', '.join(map(str, written)))}")

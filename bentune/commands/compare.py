@@ -64,7 +64,7 @@ def compare(
     report.say(
         "[green]✓[/] the verdict is in the candidate's evidence.json"
         if written
-        else "[yellow]![/] the candidate is a service, so the verdict is written nowhere but here and in --out"
+        else "[yellow]![/] the candidate is a service, so only this output and --out have the verdict"
     )
     if out is not None:
         report.say(f"[green]✓[/] {escape(str(out / 'comparison.json'))}, {escape(str(out / 'comparison.html'))}")

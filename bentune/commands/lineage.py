@@ -25,7 +25,7 @@ SHOWN = 5
 def lineage(name: str, addresses: tuple[str, ...], as_json: bool) -> None:
     """Show the versions of a name as a tree.
 
-    Each has its data, recipe and verdicts, and where it is served.
+    Each version is shown with its data, recipe, verdicts and services.
     """
     from rollout.lineage import lineage as read_lineage
 
@@ -42,8 +42,8 @@ def lineage(name: str, addresses: tuple[str, ...], as_json: bool) -> None:
 def draw(name: str, versions: list["Version"]) -> Tree:
     """Draw the tree of versions.
 
-    A version continues the one above it, and abandoned ones branch off to the right: with a branch for each child, a
-    year of weekly versions would be a staircase.
+    A version continues the one above it; versions without a continuation branch off to the right. With a branch for
+    each child, a year of weekly versions would become a staircase.
     """
     tree = Tree(f"[bold]{escape(name)}[/]  a version continues the one above it; branches were not continued")
     known = {version.tag for version in versions}
@@ -69,7 +69,7 @@ def _trunk(tree: Tree, version: "Version", children: dict["str | None", list["Ve
 def _weight(version: "Version", children: dict["str | None", list["Version"]]) -> tuple[bool, bool, bool]:
     """Rank a child as the continuation.
 
-    One with children comes first, then a served one, then one that may be released.
+    A child with children ranks highest, then a served one, then a promoted one.
     """
     promoted = version.verdict is not None and version.verdict.decision == "PROMOTE"
     return version.tag in children, bool(version.served), promoted
@@ -115,7 +115,7 @@ def _model(version: "Version") -> str:
 
 
 def _verdicts(version: "Version") -> list[str]:
-    """List the verdicts, newest first: it is the one that counts."""
+    """List the verdicts, newest first; only the newest counts."""
     if not version.verdicts:
         return ["verdict none"]
     newest, *earlier = map(_verdict, reversed(version.verdicts))

@@ -13,7 +13,7 @@ from bentune.options import json_option
 @click.option("--model", "tag", required=True, help="Bundle: NAME, NAME:VERSION, or its directory.")
 @click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="CSV, TSV, JSONL or TXT.")
 @click.option(
-    "--output", "output_path", required=True, type=click.Path(path_type=Path), help="JSONL with a line a row."
+    "--output", "output_path", required=True, type=click.Path(path_type=Path), help="JSONL with one line per row."
 )
 @click.option("--text-column", help="Column of the text.  [default: that of the training data]")
 @click.option("--pair-column", help="Column of the second text, for a model of pairs.")
@@ -44,7 +44,7 @@ def predict(
     text, pair = text_column or columns.text, pair_column or columns.text_pair
     if pair is not None and columns.text_pair is None:
         raise InputError(f"--pair-column {pair}: {bundle.tag} takes single texts; leave the option out")
-    # Before any scoring: a bad row at the end of a long file would cost all the work before it.
+    # Checked before any scoring: an invalid row at the end of a long file would waste the work before it.
     rows = 0
     for row in read_rows(input_path):
         for column in filter(None, (text, pair)):

@@ -15,7 +15,7 @@ SHOWN = 12
 
 
 def target_options(command: Any) -> Any:
-    """Add the options of the target, of the way to reach it, and of how far to go."""
+    """Add the options for the target, its access, --dry-run and --commit."""
     for option in reversed(
         (
             click.option("--overlay", type=click.Path(path_type=Path), help="Directory of the kustomize overlay."),
@@ -92,11 +92,11 @@ def release(
     listener = _pods(report)
     release_options = ReleaseOptions(listener, float(options["timeout"]), options["url"])
     state = read_state(target, release_options, mode)
-    # Before an image is built for nothing.
+    # Checked before an image is built.
     require_allowed(bundle, state, release_options, force=force, reason=reason)
     if image is None:
         image = made(push or "")
-        # A build takes minutes, in which somebody else may have released.
+        # A build takes minutes, and another release may have happened meanwhile.
         target = _target(options)
         state = read_state(target, release_options, mode)
     if "@sha256:" not in image:
@@ -113,7 +113,7 @@ def release(
 def rollback(**options: Any) -> int:
     """Return to the last released version.
 
-    It is the last one that was released and served; its pods are watched.
+    It is the last version that was released and served. Its pods are watched and checked.
 
     Exit code 1: the pods of that version failed.
     """
@@ -167,7 +167,7 @@ def _end(report: ConsoleReporter, outcome: Any, mode: str, done: str) -> int:
     table.add_row("where", escape(outcome.where))
     if outcome.applied and not outcome.problem:
         table.add_row("pods", f"{outcome.pods} of the version")
-        table.add_row("golden rows", f"{outcome.golden} as expected" if outcome.golden else "not asked")
+        table.add_row("golden rows", f"{outcome.golden} as expected" if outcome.golden else "not checked")
     if outcome.applied:
         table.add_row("took", f"{outcome.seconds:.0f} s")
     if outcome.problem:

@@ -30,8 +30,8 @@ SHOWN_CHARACTERS = 60
 def replay(log: Path, tag: str, max_disagreement: float | None, rows: int, texts: bool, as_json: bool) -> None:
     """Score logged requests with a candidate.
 
-    It shows where the answers differ, before any pod runs the candidate. LOG is the directory of
-    BENTUNE_PREDICTION_LOG, or one of its files. It must have the texts (BENTUNE_PREDICTION_LOG_TEXT=true).
+    The changed answers are shown before any pod runs the candidate. LOG is the directory of BENTUNE_PREDICTION_LOG, or
+    one of its files. It must have the texts (BENTUNE_PREDICTION_LOG_TEXT=true).
     """
     from bentune.bundle.errors import GateError
     from bentune.bundle.store import find_bundle
@@ -88,6 +88,6 @@ def _flips(flips: list["ChangedAnswer"]) -> Table:
 
 
 def _plain(text: str, most: int = SHOWN_CHARACTERS) -> Text:
-    """Return the beginning of a foreign text, without markup and control characters."""
+    """Return the beginning of an untrusted text, without markup and control characters."""
     shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
     return Text(shown[:most])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.report.report import Written
 
 COMPARED = "compare"
-"""Directory of the comparison that `retrain` makes, in the directory of its run."""
+"""Name of the comparison's directory in a run of `retrain`."""
 
 
 @click.command(name="report")
@@ -29,7 +29,8 @@ def report_command(
 ) -> None:
     """Write report.html and the model card of the newest run.
 
-    Stages that have not run are missing in it. The recipe.yaml beside a page is that of its run, also after `retrain`.
+    Stages that have not run are missing in it. The recipe.yaml beside the page is that of the run, also after
+    `retrain`.
     """
     from rollout.server.live import find_served
     from training.pipeline.pipeline import identity
@@ -42,7 +43,7 @@ def report_command(
     report, given = ConsoleReporter(as_json=as_json), load_recipe(recipe, (*overrides, *warm, *continued)).recipe
     purpose = identity(given) if given.parent is not None else ""
     if not RunDir.existing(runs, given.name, purpose):
-        purpose = ""  # a run that `run` made of a recipe with a parent
+        purpose = ""  # made by `run`, from a recipe with a parent
     with RunDir.open(runs, given.name, purpose=purpose) as directory:
         written = write_report(given, directory, judgement_of(directory.root))
     say_report(report, written)
@@ -52,7 +53,7 @@ def report_command(
 def judgement_of(root: Path) -> "Judgement | None":
     """Read the comparison of `retrain` from the run directory `root`.
 
-    The result is None without one. Raises InputError for a file that no comparison wrote.
+    The result is None without one. Raises InputError for an invalid file.
     """
     file = root / COMPARED / "comparison.json"
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Command `retrain`: the whole pipeline from the served version on, and a comparison with it."""
+"""Command `retrain`: training of the next version, and its comparison with the served one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--from", "served", required=True, metavar="SERVED", help="Served version: a tag, a directory or an address."
 )
 @click.option("--warm-start", is_flag=True, help="Start from the weights of the served version.")
-@click.option("--replan", is_flag=True, help="Measure the runtime plan again, for example after a busy one.")
+@click.option("--replan", is_flag=True, help="Measure the runtime plan again, for example if the machine was busy.")
 @overrides_option
 @click.option(
     "--promoted", type=click.Path(path_type=Path), help="File for the new tag, written only if promoted; for scripts."
@@ -43,9 +43,9 @@ def retrain(
     """Train and compare the next version.
 
     It is compared with SERVED on rows that are new to both. Test rows of SERVED stay test rows. If neither the rows nor
-    the recipe differ from those of SERVED, nothing is made, unless --new is given.
+    the recipe changed since SERVED, no version is made, unless --new is given.
 
-    Exit code 0 for PROMOTE and if nothing is made, 1 for HOLD and NEED MORE ROWS.
+    Exit code 0 for PROMOTE and if no version is made, 1 for HOLD and NEED MORE ROWS.
     """
     from rollout.compare.compare import compare, require_extra
     from rollout.compare.tables import tables
@@ -60,7 +60,7 @@ def retrain(
 
     require_extra()
     if promoted:
-        promoted.unlink(missing_ok=True)  # of a former run: without a new version there is nothing to release
+        promoted.unlink(missing_ok=True)  # left by an earlier run: without a new version there is nothing to release
     report, parent = ConsoleReporter(as_json=as_json), find_served(served)
     warm = ("train.warm_start=true",) if warm_start else ()
     given = load_recipe(recipe, (*overrides, *warm, f"parent={parent.tag}")).recipe
@@ -82,7 +82,7 @@ def retrain(
         candidate = run.result(PackageResult).model
         found = compare(
             candidate,
-            # The served bundle on this machine, not the service: a comparison must not delay live requests.
+            # The local copy of the served bundle, not the service: a comparison must not delay live requests.
             parent.tag,
             run.files(DataFiles).held_out,
             report=report,
@@ -90,7 +90,7 @@ def retrain(
             # Former test rows veto on their own: gains on new rows must not hide losses there.
             frozen={"set": "reference"},
             out=run.root / COMPARED,
-            # The data stage already separated trained rows: what the filters still find is a false positive.
+            # The data stage already separated trained rows: further hits of the filters are false positives.
             leave_out_trained=True,
         )
         root, written = run.root, write_report(given, run, judgement_of(run.root))
@@ -111,10 +111,7 @@ def retrain(
 
 
 def _nothing_new(parent: "Bundle", recipe: "Recipe", fingerprint: str) -> bool:
-    """Return true if the rows and the recipe are the parent's.
-
-    Time alone makes no version better.
-    """
+    """Return true if the rows and the recipe are the parent's, so that training would repeat it."""
     before = parent.recipe() | {"parent": None}
     return fingerprint == parent.manifest.data_fingerprint and before == recipe.model_dump(mode="json") | {
         "parent": None

@@ -35,7 +35,7 @@ def search(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_j
     with RunDir.open(runs, loaded.name, new=new) as run, explain_full_disk(run.root):
         report.say(f"[bold]{loaded.name}[/]  {escape(str(run.root))}")
         say_outcome(report, run_stage("data", loaded, run, report))
-        with report.task("loading what `search` needs", None):
+        with report.task("loading the libraries of `search`", None):
             from training.search.result import DIRECTORY
             from training.search.search import BEST
             from training.search.search import search as find
@@ -48,7 +48,9 @@ def search(recipe: Path, overrides: tuple[str, ...], runs: Path, new: bool, as_j
 
 def _table(result: "SearchResult") -> Table:
     rows = result.rows
-    title = f"trained on {rows['train']} rows, measured on {rows['validation']} others; test rows were not used"
+    title = (
+        f"trained on {rows['train']} rows, measured on {rows['validation']} validation rows; test rows were not used"
+    )
     table = Table("trial", result.metric, *result.best.values, "seconds", "", title=title)
     order = sorted(result.trials, key=lambda one: (one.value is None, _rank(one.value, result.direction), one.number))
     for tried in order:

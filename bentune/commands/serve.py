@@ -19,16 +19,16 @@ def serve(tag: str, host: str, port: int) -> None:
     from service.settings import Settings
 
     bento = find_bento(tag)
-    # Errors that the server would only show as a traceback of its worker.
+    # Checked here, because the server would show these errors only as a traceback of its worker.
     bundle = find_bundle(str(bento.info.all_models[0].tag))
     verdict = bundle.verdict()
     if verdict is not None and verdict.decision != "PROMOTE":
         said = f"{bundle.tag} was compared with {verdict.served.tag}: {verdict.decision}"
-        ConsoleReporter(as_json=False).say(f"[yellow]{said}; another version can be named NAME:VERSION[/]")
+        ConsoleReporter(as_json=False).say(f"[yellow]{said}; give NAME:VERSION to serve another version[/]")
     Settings.from_env(os.environ)
     require_free_port(host, port)
     command = serve_command(str(bento.tag), host, port)
-    os.execv(command[0], command)  # noqa: S606 (a list, and no shell)
+    os.execv(command[0], command)  # noqa: S606 (a list, not a shell)
 
 
 @click.command()

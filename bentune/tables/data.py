@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 SHOWN_LABELS = 30
 SPLITS = {
     "label": "by label, seed {seed}",
-    "group": "by {column}, no value of it on two sides ({groups:,} of them), seed {seed}",
-    "time": "by {column}, held out is the newest from {held_out_from} on",
+    "group": "by {column}, each of its {groups:,} values on one side only, seed {seed}",
+    "time": "by {column}, test set from {held_out_from} on",
     "hub": "as the hub has it: {test}",
 }
 RULES = {"control_characters": "control characters", "mojibake": "wrongly decoded", "html": "HTML tags or entities"}
@@ -46,7 +46,7 @@ def _treatment(result: "DataResult") -> Table:
     table = Table("rows", "what", "done", "for example")
     table.columns[0].justify = "right"
     for rule, found in result.cleaned.items():
-        how = "mended" if found.effect == "fixed" else f"as they are; data.clean.{rule}: fix mends them"
+        how = "fixed" if found.effect == "fixed" else f"left as is; data.clean.{rule}: fix cleans them"
         table.add_row(f"{found.rows:,}", RULES[rule], how, escape(found.samples[0]))
     for reason, dropped in result.dropped.items():
         table.add_row(f"{dropped.rows:,}", escape(reason), "left out", escape(dropped.samples[0]))
