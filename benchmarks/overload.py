@@ -48,7 +48,7 @@ ANY_NUMBER = "1000000"
 
 
 def fitted_queue(tokens_per_s: float, deadline_s: float, least: float) -> int:
-    """Return the queue's bound in tokens with which accepted requests keep the deadline.
+    """Return the bound of queued tokens that lets accepted requests meet the deadline.
 
     Raises InputError below `least`.
     """

@@ -143,7 +143,7 @@ class Overload(ReportModel):
 
 
 def useful_per_s(load: Load, deadline_s: float) -> float:
-    """Return the responses with status 200 per second, within deadline and load window."""
+    """Return the responses 200 per second within the deadline and the load's window."""
     useful = load.ok & (load.latency_s <= deadline_s) & (load.started_s + load.latency_s <= load.seconds)
     return float(useful.sum()) / load.seconds
 

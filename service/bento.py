@@ -63,7 +63,7 @@ def _json(value: Any) -> Response:
 
 
 def _image(tag: str, task: type[Task]) -> dict[str, Any]:
-    """Return the `image` option: the packages that plan and task add to bentofile.yaml."""
+    """Return the `image` option with the packages of plan and task."""
     plan = Plan.model_validate_json((Path(bentoml.models.get(tag).path) / "plan.json").read_bytes())
     packages = [*([OPENVINO_REQUIREMENT] if plan.provider == OPENVINO else []), *task.requirements]
     return {"image": bentoml.images.Image().python_packages(*packages)} if packages else {}

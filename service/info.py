@@ -20,7 +20,7 @@ def info(
     evidence: Mapping[str, Any],
     verdict: Verdict | None,
 ) -> dict[str, Any]:
-    """Return the content of `/info`; `proven` is None until the golden rows are replayed."""
+    """Return the content of `/info`; `proven` is None before the golden replay."""
     manifest, plan = bundle.manifest, bundle.plan
     runtime = proven.runtime if proven else None
     replayed = proven.replayed if proven else None

@@ -35,6 +35,9 @@ def write_model_directory(run: Path, target: Path, max_tokens: int) -> Path:
 
 
 def _limit_tokens(settings_file: Path, max_tokens: int) -> None:
-    """Write the length limit into the tokenizer's settings, for infinity's torch engine."""
+    """Write the length limit into the tokenizer's settings.
+
+    Servers like infinity's torch engine read it there.
+    """
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     settings_file.write_text(json.dumps(settings | {"model_max_length": max_tokens}, indent=2), encoding="utf-8")

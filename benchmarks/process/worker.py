@@ -46,7 +46,10 @@ class Worker:
 
     @property
     def loop_cpu_s(self) -> float:
-        """CPU time in seconds of the first thread, on which BentoML and uvicorn run the event loop."""
+        """CPU time in seconds of the first thread so far.
+
+        BentoML and uvicorn run the event loop on it.
+        """
         first = next(thread for thread in self._process.threads() if thread.id == self._process.pid)
         return float(first.user_time + first.system_time)
 

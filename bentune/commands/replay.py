@@ -88,6 +88,6 @@ def _flips(flips: list["ChangedAnswer"]) -> Table:
 
 
 def _plain(text: str, most: int = SHOWN_CHARACTERS) -> Text:
-    """Return the beginning of an untrusted text, without markup and control characters."""
+    """Return the start of an untrusted text, without markup and control characters."""
     shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
     return Text(shown[:most])

@@ -111,7 +111,10 @@ def retrain(
 
 
 def _nothing_new(parent: "Bundle", recipe: "Recipe", fingerprint: str) -> bool:
-    """Return true if the rows and the recipe are the parent's, so that training would repeat it."""
+    """Return true if the rows and the recipe are the parent's.
+
+    Training would repeat the parent's.
+    """
     before = parent.recipe() | {"parent": None}
     return fingerprint == parent.manifest.data_fingerprint and before == recipe.model_dump(mode="json") | {
         "parent": None

@@ -83,7 +83,7 @@ class NumberQuality(Quality):
         unit="%",
         one_unit="%",
         budget="the mean absolute error",
-        heading="Mean absolute error: how much lower the candidate's is, in % of what is served",
+        heading="Mean absolute error: reduction by the candidate, in % of the served model's",
         method="non-inferiority by a one-sided paired t-test on the ratio of mean absolute errors; slices by paired "
         "t-tests",
         alone="clearly closer, the other not",
@@ -240,7 +240,7 @@ class Errors:
 
     @staticmethod
     def _p_value(differences: Floats) -> float:
-        """Return the probability of this mean difference or a lower one, if the true mean is 0."""
+        """Return the probability of this mean or a lower one if the true mean is 0."""
         from scipy.stats import t
 
         rows, mean = len(differences), float(differences.mean())

@@ -184,7 +184,7 @@ class Proportions:
         return mcnemar(self.gained, self.lost, self.rows)
 
     def worse(self) -> float:
-        """Return the exact probability of `lost` or more lost rows for equally good models."""
+        """Return the exact probability of at least `lost` lost rows by chance."""
         from scipy.stats import binom
 
         return float(binom.sf(self.lost - 1, self.gained + self.lost, 0.5))

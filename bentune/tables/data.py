@@ -20,7 +20,7 @@ RULES = {"control_characters": "control characters", "mojibake": "wrongly decode
 
 
 def lines(result: "DataResult") -> Iterator[str | Table]:
-    """Yield a line on the split, a table of cleaned and dropped rows, and one of labels."""
+    """Yield a line on the split, a table of changed rows, and one of labels."""
     kept = sum(result.rows.values())
     yield escape(f"  {result.read:,} rows read, {kept:,} used; split {_split(result.split)}")
     if result.cleaned or result.dropped:

@@ -22,7 +22,10 @@ class Runtime:
 
     @property
     def apart(self) -> bool:
-        """True if each slot needs its own session: in a shared one slots share the threads too."""
+        """True if each slot needs its own session.
+
+        In a shared session the slots share the threads too.
+        """
         return self.provider == CPU and self.threads > 1
 
     @property

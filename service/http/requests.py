@@ -49,7 +49,7 @@ class ScoredLabel(IODescriptor):
 class PredictResponse(RootModel[list[ScoredLabel] | list[list[ScoredLabel]]]):
     """Best label first: a list for one input, a list of lists for a list of inputs.
 
-    Where /info says multi_label, an input has the labels whose scores are above 0.5, and scores do not sum to 1.
+    With `multi_label` in /info, an input has the labels whose scores are above 0.5, and scores do not sum to 1.
     """
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bentune.bundle.baseline import Baseline, Binned
 
-# The index costs some microseconds, so it is computed once in so many inputs.
+# Inputs per computation of the index, which costs some microseconds.
 STEP = 50
 
 BinCounts = npt.NDArray[np.int64]

@@ -46,7 +46,7 @@ class Metrics(Observer):
         self.rejected_total = Counter("bentune_rejected_total", "Requests that got no prediction", ["reason"])
         self.truncated_total = Counter("bentune_truncated_total", "Inputs that were cut to the model's limit")
         self.predictions_total = Counter(
-            "bentune_predictions_total", "Inputs by predicted label, each of one that has several", ["label"]
+            "bentune_predictions_total", "Inputs by predicted label; one with several labels counts for each", ["label"]
         )
         self.confidence = Histogram("bentune_confidence", "Score of the likeliest label", buckets=CONFIDENCE)
         self.model_info = Gauge(
@@ -74,7 +74,7 @@ class Metrics(Observer):
         )
         self.plan_fallback = Gauge(
             "bentune_plan_fallback",
-            "1 when the pod runs something else than its plan says, by reason",
+            "1 when the pod does not run as planned, by reason",
             ["reason"],
             multiprocess_mode="max",
         )

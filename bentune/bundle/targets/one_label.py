@@ -115,7 +115,10 @@ class OneLabel(Target):
         return Observation([self.labels[best]], confidence, {"label": best, "confidence": confidence})
 
     def replayed(self, logged: Mapping[str, float], scores: Mapping[str, float]) -> Replayed:
-        """Compare the likeliest labels; `moved` is the change of the logged label's probability."""
+        """Compare the likeliest labels.
+
+        `moved` is the change of the logged label's probability.
+        """
         before, after = (max(one, key=one.__getitem__) for one in (logged, scores))
         moved = abs(scores.get(before, 0.0) - logged[before])
         weight = min(logged[before], scores[after])

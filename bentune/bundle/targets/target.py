@@ -89,7 +89,10 @@ class Target(Frozen):
 
     @property
     def counted(self) -> list[str]:
-        """Names under which answers are counted, in the order of the baseline's label histogram."""
+        """Names under which answers are counted.
+
+        The baseline's label histogram has them in this order.
+        """
         return self.labels
 
     @abstractmethod
