@@ -73,4 +73,4 @@ def test_each_kind_of_target_has_its_quality() -> None:
     assert type(quality_of(TARGET)) is ManyLabelsQuality
     assert type(quality_of(OneLabel(labels=["a", "b"]))) is OneLabelQuality
     assert QUALITIES.keys() >= {"one_label", "many_labels"}
-    assert quality_of(TARGET).words.note.startswith("a row is right where all of its labels are")
+    assert quality_of(TARGET).words.note.startswith("a row is right if exactly its labels are predicted")
