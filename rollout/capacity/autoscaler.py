@@ -18,7 +18,7 @@ from bentune.bundle.files import Frozen
 SYNC_S = 15.0
 """Period of the controller's decisions: --horizontal-pod-autoscaler-sync-period."""
 TOLERANCE = 0.1
-"""Ratio of metric to target, as distance from 1, that changes nothing: --horizontal-pod-autoscaler-tolerance."""
+"""Largest distance from 1 of metric / target at which nothing changes: --horizontal-pod-autoscaler-tolerance."""
 
 
 class Policy(Frozen):
@@ -29,7 +29,7 @@ class Policy(Frozen):
     period_s: int = Field(gt=0, le=1800)
 
     def bound(self, start: int, sign: Literal[1, -1]) -> int:
-        """Return the most pods that `start` pods may become, or with `sign` -1 the fewest."""
+        """Return the most pods allowed from `start`; with `sign` -1 the fewest."""
         if self.kind == "Pods":
             return start + sign * self.value
         changed = start * (1 + sign * self.value / 100)
@@ -97,7 +97,7 @@ class Scaling(Frozen):
 class Autoscaler:
     """Autoscaler with the memory of its recommendations.
 
-    Call `desired` every SYNC_S seconds and scale to the result: it counts as done.
+    Call `desired` every SYNC_S seconds and scale to the result, which the next call assumes.
     """
 
     def __init__(self, scaling: Scaling) -> None:
@@ -111,9 +111,9 @@ class Autoscaler:
         """Return the number of pods to scale to at `now`, in seconds of a monotonic clock.
 
         `current` is the number last scaled to. `metrics` has, by name, the value of each pod that has one. `unready`
-        pods have not started, and `missing` ones run without a metric; pods that shut down are in none of these. The
-        metric that needs most pods decides. Without any value nothing changes, and while one metric has none, no pod is
-        removed. Raises InputError for a number of pods below 0.
+        pods have not started, and `missing` pods run without a metric; pods that shut down are in none of these. The
+        metric that needs the most pods decides. Without any value nothing changes. While one metric has no value, no
+        pod is removed. Raises InputError for a number of pods below 0.
         """
         if min(current, unready, missing) < 0:
             raise InputError(f"{current} pods, {unready} unready, {missing} without a metric; none may be below 0")
@@ -174,9 +174,8 @@ def proposal(
 ) -> int | None:
     """Return the pods that bring the metric's mean to `target`; None without a value.
 
-    Windows and policies are not applied. Pods without a metric never speed up a change. When the others need more
-    pods, they count as idle; when the others need fewer, they count as being at the target. If that reverses the
-    direction, nothing changes.
+    Windows and policies are not applied. Pods without a value never speed up a change: they count as idle while the
+    mean is above the target, and as at the target while it is below. If that reverses the direction, nothing changes.
     """
     if not values:
         return None
@@ -204,6 +203,6 @@ def _within(ratio: float, tolerance: float) -> bool:
 def _milli(value: float) -> int:
     """Round `value` up to whole thousandths, as the controller does.
 
-    The error of the float is rounded off first, so that it does not count.
+    The rounding error of the float is removed first.
     """
     return math.ceil(round(value * 1000, 6))

@@ -3,8 +3,8 @@
 Requests are a flow that is split evenly over the ready pods. Pods that became ready together are alike and form one
 cohort, so that a thousand pods cost as much as one.
 
-Only the scraped metrics are random, drawn for each pod: a scrape sees the slots that compute at that moment. The
-autoscaler averages a few scrapes, and with few pods this noise costs pods.
+Only the scraped metrics are random, drawn for each pod: a scrape counts the slots that compute at that moment.
+The autoscaler averages a few scrapes, so that with few pods this noise adds pods.
 """
 
 from collections import deque
@@ -112,7 +112,7 @@ class Fleet:
     def metrics(self) -> tuple[dict[str, list[float]], int]:
         """Return each ready pod's window means, and the number of pods without a scrape.
 
-        A pod that starts runs without a successful scrape: for the autoscaler its metric is missing.
+        A starting pod has no successful scrape: for the autoscaler its metric is missing.
         """
         values: dict[str, list[float]] = {BUSY: [], QUEUE: []}
         silent = self.starting
@@ -127,7 +127,7 @@ class Fleet:
     def scale_to(self, replicas: int, now: float) -> None:
         """Start or remove pods until there are `replicas`.
 
-        As in a ReplicaSet, unready pods go first, then the youngest.
+        As in a ReplicaSet, unready pods are removed first, then the youngest.
         """
         difference = replicas - self.ready - self.starting
         if difference > 0:

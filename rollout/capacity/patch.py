@@ -22,7 +22,7 @@ FAILURES = 3
 def write_patches(directory: Path, sizing: Sizing, because: str, scaler: str = HPA) -> list[Path]:
     """Write both patches into `directory`, each atomically.
 
-    `because` is a line of comment, and `scaler` is HPA or KEDA.
+    `because` becomes the comment at the top of each file, and `scaler` is HPA or KEDA.
     """
     written = []
     scaled = {HPA: autoscaler, KEDA: scaled_object}[scaler](sizing)
@@ -36,7 +36,7 @@ def write_patches(directory: Path, sizing: Sizing, because: str, scaler: str = H
 def deployment(sizing: Sizing) -> dict[str, Any]:
     """Build the Deployment's patch: resources and grace period.
 
-    It has no `replicas`: each apply would undo the autoscaler's.
+    It has no `replicas`: each apply would reset the autoscaler's number.
     """
     amounts = {"cpu": quantity(sizing.resources.cpu)}
     if sizing.resources.memory is not None:

@@ -1,7 +1,7 @@
 """Run of a traffic curve against real servers under the autoscaler, beside its simulation.
 
 It checks the simulation as far as one machine can: a few servers behind a proxy, an open loop of requests, and
-`rollout.capacity.autoscaler` on the servers' own /metrics. The simulation uses the startup time that the servers took.
+`rollout.capacity.autoscaler` on the servers' own /metrics. The simulation uses the measured startup time.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Observed(Frozen):
 
     `failed` requests were neither answered 200 nor refused with 429. `too_slow` counts answers 200 beyond the
     objective's limit. `violated_s` counts the seconds in which more requests than the percentile allows were slow,
-    refused or failed; `held` is true if that is not so for all requests together. `replica_hours` count a server from
+    refused or failed. `held` is true if all requests together met the objective. `replica_hours` count a server from
     the decision to start it until it is gone. `startup_s` is the mean startup time.
     """
 
@@ -228,7 +228,7 @@ async def _scrape(session: aiohttp.ClientSession, server: _Server) -> None:
 def _loads(
     target: LoadTarget, bodies: Sequence[Body], traffic: Traffic, *, zero: float, seed: int
 ) -> list[Coroutine[None, None, tuple[float, Load]]]:
-    """Create an open loop for each stretch of one rate, each of which starts on time."""
+    """Create an open loop for each stretch of constant rate; each starts on time."""
 
     async def stretch(start: float, seconds: float, rate: float) -> tuple[float, Load]:
         await asyncio.sleep(max(zero + start - time.monotonic(), 0))

@@ -26,7 +26,7 @@ def play_bento(
 ) -> Compared:
     """Run `traffic` in real time on servers of the Bento `tag`, scaled as in `sizing`.
 
-    Each server has its own cores, as many as a pod of `sizing`, and the requests are the Bento's test rows. Raises
+    Each server has its own cores, the number of a pod in `sizing`. The requests are the bundle's golden rows. Raises
     InputError for an unknown Bento, for a curve of more than an hour, and for a plan with more servers than this
     machine has cores; BentuneError for a server that does not start.
     """

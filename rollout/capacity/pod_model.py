@@ -23,8 +23,8 @@ class PodModel:
     """Model of one pod.
 
     `latencies` has, for each of the ascending `rates`, milliseconds at LEVELS, which never fall with the rate. `knee`
-    is the highest rate that held the objective, and `ceiling` the highest possible one, in requests a second. `busy` of
-    its `slots` computed at the knee, on average. A request has `inputs` inputs.
+    is the highest rate that held the objective, and `ceiling` the highest possible one, in requests a second. `busy` is
+    the mean number of the `slots` that computed at the knee. A request has `inputs` inputs.
     """
 
     rates: Floats
@@ -39,9 +39,9 @@ class PodModel:
     def of(cls, capacity: Capacity) -> Self:
         """Build the model from capacity.json.
 
-        Raises InputError when it lacks the pod's own metrics. Up to the knee only the trials that held count, because
-        disturbances only make a measurement worse, and the confirming run held at a higher rate. Above the knee all
-        count. Trials of one rate are averaged.
+        Raises InputError when it lacks the pod's own metrics. Up to the knee only the trials that held count: a failure
+        there was a disturbance, since the confirming run held at a higher rate. Above the knee all trials count. Trials
+        of one rate are averaged.
         """
         slots = slots_of(capacity)
         if capacity.signal is None or slots is None or capacity.signal.slots_busy <= 0:
@@ -84,9 +84,9 @@ class PodModel:
     def latency_ms(self, rates: Floats, percent: float, wait_ms: Floats | None = None) -> Floats:
         """Return the latency in ms at the percentile `percent`.
 
-        Below the lowest tried rate, that of the lowest. Behind a backlog a request takes `wait_ms` plus the time of a
-        request alone, or the latency at its rate if that is longer: the measured latency already includes waiting,
-        which does not count twice.
+        Below the lowest tried rate, it is the latency at that rate. Behind a backlog a request takes `wait_ms` plus the
+        time of a request alone, or the latency at its rate if that is longer. The two are not added, because the
+        measured latency already includes waiting.
         """
         alone = self._quantile(rates, percent)
         if wait_ms is None:
@@ -124,7 +124,7 @@ class PodModel:
         return np.asarray(10.0 ** -np.minimum(nines, 300.0), np.float64)
 
     def _knots(self, rates: Floats) -> Floats:
-        """Return milliseconds at each of _DEPTHS, a row a rate."""
+        """Return milliseconds at each of _DEPTHS, float64 [rates, depths]."""
         columns = [np.interp(rates, self.rates, self.latencies[:, index]) for index in range(len(LEVELS))]
         return np.stack([np.zeros(len(rates)), *columns], axis=1)
 

@@ -30,10 +30,10 @@ def bento(tag: str, timeout_ms: int = 30_000) -> Launch:
 
 
 def pinned(launch: Launch, cores: Sequence[set[int]]) -> Launch:
-    """Return `launch` on the first free set of `cores`, numbers of CPUs.
+    """Return `launch`, pinned to the first free set of `cores`, numbers of CPUs.
 
-    It waits for one, as a pending pod does. A server counts the cores of its affinity and derives its slots and threads
-    from them. Linux only.
+    It waits for a free set, as a pending pod does. A server counts the cores of its affinity and derives its slots
+    and threads from them. Linux only.
     """
     free: SimpleQueue[set[int]] = SimpleQueue()
     for each in cores:
@@ -44,7 +44,7 @@ def pinned(launch: Launch, cores: Sequence[set[int]]) -> Launch:
         with ExitStack() as stack:
             mine = free.get()
             stack.callback(free.put, mine)
-            # The affinity of this thread alone, which the processes that it starts inherit.
+            # This changes this thread alone, and the processes that it starts inherit it.
             before = os.sched_getaffinity(0)
             os.sched_setaffinity(0, mine)
             try:
@@ -83,7 +83,7 @@ class RoundRobin:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Forward one request and its answer.
 
-        503 without a server, 502 when the server breaks off.
+        The status is 503 without a server, and 502 when the connection to the server fails.
         """
         if not self.urls:
             return web.Response(status=503)

@@ -56,8 +56,8 @@ class SimulationOutcome(Frozen):
 class SimulationSeries:
     """Series of a simulation, an entry a step.
 
-    They are the start in seconds, requests a second, pods wanted and ready, and so on. `latency_ms` is the objective's
-    percentile of accepted requests, and `refused` is in requests a second.
+    `seconds` is the start of the step, and `wanted` and `ready` count pods. `rate` and `refused` are in requests a
+    second. `latency_ms` is the objective's percentile of accepted requests.
     """
 
     seconds: Floats
@@ -82,7 +82,7 @@ def simulate(
 ) -> tuple[SimulationOutcome, SimulationSeries]:
     """Simulate `traffic` from `replicas` ready pods on.
 
-    By default they are those that hold the metric at the target. Equal seeds give equal results.
+    By default it is the number at which the autoscaler is at rest. Equal seeds give equal results.
     """
     rates = traffic.steps(step_s)
     steps = len(rates)

@@ -14,8 +14,8 @@ second:
   reaction late (the metric's window, the autoscaler's next decision, the startup). Where the traffic grows within one
   reaction by more than the headroom, less the autoscaler's tolerance, the pods must be there before. Never fewer than
   two: one may be evicted.
-- most pods: those at the peak, plus those that work off, within one more reaction, the backlog of the fastest growth,
-  however few the fewest pods are. The backlog of a pod is bounded: further requests were refused.
+- most pods: those at the peak, plus those that clear the backlog of the fastest growth within one more reaction;
+  at least the fewest pods. The backlog of a pod is bounded: further requests were refused.
 - memory: the measured peak and a full queue, plus a fifth.
 - CPU: request and limit are the cores of the measurement. Slots and threads follow the limit, and with a smaller
   request the node may give the same cores to other pods.
@@ -186,7 +186,7 @@ def size(
     if not 0 < headroom <= MAX_HEADROOM:
         raise InputError(
             f"--headroom {headroom:g} is not above 0 and at most {MAX_HEADROOM:.2f}: beyond it the autoscaler's "
-            f"tolerance of {TOLERANCE:g} lets pods stand above the rate at which they hold the objective"
+            f"tolerance of {TOLERANCE:g} lets pods run above the rate at which they hold the objective"
         )
     pod = PodModel.of(capacity)
     rate = capacity.rate_per_pod
@@ -238,7 +238,7 @@ def habits(sizing: Sizing) -> Habits:
 class Growth(Frozen):
     """Growth of a curve beyond pods that follow it one reaction late.
 
-    Values are in requests a second and requests. `overrun` is the highest rate that comes before its pods, 0 when the
+    Values are in requests a second and requests. `overrun` is the highest rate that arrives before its pods, 0 when the
     headroom covers all growth. `backlog` is the largest backlog within one reaction, and `before` the rate that the
     pods were sized for at that time.
     """
@@ -249,7 +249,7 @@ class Growth(Frozen):
 
     @classmethod
     def of(cls, traffic: Traffic, reaction_s: float, headroom: float) -> "Growth":
-        """Compute the growth over every second of a curve, or 100,000 times of a long one."""
+        """Compute the growth at each second, or at 100,000 points of a long curve."""
         step_s = max(1.0, traffic.duration_s / 100_000)
         times = np.arange(0.0, traffic.duration_s + step_s, step_s)
         rates = traffic.at(times)
@@ -301,7 +301,7 @@ def _cores(capacity: Capacity) -> float:
 def _memory(capacity: Capacity, settings: Settings) -> str | None:
     """Return the measured memory and a full queue's, with a margin.
 
-    The sum is rounded up to whole MEMORY_STEP_MI. It is None if the memory was not measured.
+    The sum is rounded up to a multiple of MEMORY_STEP_MI. Returns None if the memory was not measured.
     """
     if capacity.memory_bytes is None:
         return None

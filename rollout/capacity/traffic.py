@@ -51,7 +51,7 @@ class Traffic:
         return np.interp(seconds, self.seconds, self.rates)
 
     def steps(self, step_s: float) -> Floats:
-        """Return the mean rate of each step of `step_s` seconds; a rest is a whole step."""
+        """Return the mean rate of each step of `step_s` seconds; a remainder is a step."""
         starts = np.arange(0.0, self.duration_s, step_s)
         return self.at(starts + step_s / 2)
 
@@ -112,8 +112,7 @@ def built_in(name: str, peak: float) -> Traffic:
 def read_traffic(path: Path) -> Traffic:
     """Read a CSV file with the columns `seconds` and `rate`, earliest row first.
 
-    The rate is in requests a second. The curve starts with the first row, at any second. Raises InputError that names
-    the line.
+    The rate is in requests a second. The time of the first row becomes 0. Raises InputError that names the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
