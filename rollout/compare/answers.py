@@ -13,8 +13,8 @@ from rollout.compare.decision import Flip, Flips
 def flips_of(rows: Labelled, candidate: Logits, served: Logits, target: Target, most: int) -> Flips:
     """Collect the rows whose answer changed, and examples of them.
 
-    The examples are at most `most` gains and `most` losses. They are those in which the candidate is most confident, or
-    for answers without a probability the largest moves.
+    There are at most `most` examples of gains and `most` of losses. They are the rows in which the candidate is most
+    confident, or for answers without a probability those with the largest change.
     """
     quality = quality_of(target)
     new, old = target.answers(candidate), target.answers(served)

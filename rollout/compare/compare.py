@@ -190,8 +190,8 @@ def _rows(
         else:
             raise InputError(
                 f"{side.judged.address} serves {side.judged.tag} with the content {side.judged.content[:12]}, which is "
-                "not in the BentoML model store here, so nobody can tell whether it was trained on these rows; "
-                "import it (`bentoml models import`), or vouch for the rows with --trust-rows"
+                "not in the BentoML model store here, so it cannot be checked whether it was trained on these rows; "
+                "import it (`bentoml models import`), or skip the check with --trust-rows"
             )
     every = read_labelled(
         data,
@@ -233,7 +233,7 @@ def _judged(
     judged_speed = candidate.live == served.live
     decision, reasons, needed = decide(contest, quality.words, slices, runs.latency if judged_speed else None, settings)
     if left_out.trusted:
-        reasons.append(f"that the rows are new to {' and '.join(left_out.trusted)} was not checked, but vouched for")
+        reasons.append(f"not checked (--trust-rows): that the rows are new to {' and '.join(left_out.trusted)}")
     sizes = size_of(candidate), size_of(served)
     tables = [quality.reliability(one, rows.gold, target, settings.calibration_bins) for one in logits]
     reports = [

@@ -1,9 +1,10 @@
 """Results of a comparison, and the decision that follows from them, with its reasons.
 
-PROMOTE when the candidate is shown to lose less accuracy than the margin, no slice vetoes, and its latency is not
-significantly above the allowed ratio. A slice vetoes by a significant loss beyond the margin, a frozen one already at a
-weaker significance. Otherwise HOLD when the candidate is significantly worse, or when the rows would have sufficed to
-promote an equally good candidate; otherwise NEED MORE ROWS.
+The decision is HOLD when a slice vetoes, or when the latency is significantly above the allowed ratio. A slice vetoes
+by a significant loss beyond the margin; a frozen slice vetoes at a weaker significance. Without a veto, the decision is
+PROMOTE when the candidate is shown to lose less accuracy than the margin. Otherwise it is HOLD when the candidate is
+significantly worse, or when the rows would have sufficed to promote an equally good candidate. In all other cases it is
+NEED MORE ROWS.
 """
 
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ class LeftOut(Frozen):
     copies: int
     trained: int
     filters: list[str]
-    trusted: list[str] = Field(description="sides whose bundle is not here, so that nobody checked")
+    trusted: list[str] = Field(description="sides whose bundle is not in the store, so that no row was checked")
 
 
 class Comparison(Frozen):
@@ -117,7 +118,7 @@ def decide(
             Decision.HOLD,
             [
                 summary,
-                f"it is worse for sure: it alone is wrong in {test.lost} rows, what is served alone "
+                f"it is significantly worse: it alone is wrong in {test.lost} rows, the served model alone "
                 f"in {test.gained} ({test.name} {probability(test.p_value)})",
             ],
             None,
@@ -127,7 +128,7 @@ def decide(
     if needed <= rows:
         return (
             Decision.HOLD,
-            [summary, f"more rows are not the answer: with {needed:,} rows {equally_good}, and here are {rows:,}"],
+            [summary, f"more rows do not help: with {needed:,} rows {equally_good}, and here are {rows:,}"],
             None,
         )
     disagreed = test.gained + test.lost

@@ -32,7 +32,7 @@ TIMEOUT_S = 60.0
 TRIES = 5
 MAX_WAIT_S = 30.0
 COMPARED = ("text", "pair")
-"""Kinds of inputs, as /info names them, whose rows a comparison knows by their texts."""
+"""Kinds of inputs in /info that can be compared: their texts identify the rows."""
 
 
 class Side(Protocol):
@@ -77,7 +77,7 @@ def open_side(name: str) -> Iterator[Side]:
 def size_of(side: Side) -> int | None:
     """Return the bytes of the running variant's files.
 
-    None for a service whose bundle is not in the store.
+    Returns None for a service whose bundle is not in the store.
     """
     if side.bundle is None:
         return None
@@ -99,7 +99,7 @@ class BundleScorer:
 
 
 class BundleSide:
-    """Bundle that is scored in this process, as its plan says."""
+    """Bundle that is scored in this process, with the variant and provider of its plan."""
 
     live = False
     most_texts = 1_000_000
@@ -134,7 +134,7 @@ class _Answer:
 
 
 class LiveSide:
-    """Running service over HTTP; an overloaded one is retried after the time it asks for."""
+    """Running service over HTTP; an overloaded one is retried after its Retry-After."""
 
     live = True
 
@@ -182,7 +182,7 @@ class LiveSide:
         except (ValueError, RecursionError):
             raise BentuneError(f"{self._address}: its answer is not JSON") from None
         if not isinstance(predictions, list) or len(predictions) != len(texts):
-            raise BentuneError(f"{self._address}: the answer to {len(texts)} texts is not a list of as many")
+            raise BentuneError(f"{self._address}: the answer to {len(texts)} texts is not a list of the same length")
         return _read(self.target, predictions, self._address)
 
     def _ask(self, method: str, path: str, body: Any, most_bytes: int) -> _Answer:

@@ -1,6 +1,6 @@
 """Page of a comparison: one self-contained HTML file, for a phone, a screen, or paper.
 
-It is the only output with texts of rows. All foreign content is escaped, and texts are truncated.
+It is the only output with texts of rows. All untrusted content is escaped, and texts are truncated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class Axis:
 
 
 def page_of(found: Comparison, texts: Mapping[int, tuple[str, str | None]]) -> str:
-    """Render the page as HTML; `texts` by row number provides those of the examples."""
+    """Render the page as HTML; `texts` has the examples' texts by row number."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 

@@ -43,7 +43,7 @@ def notes(found: Comparison) -> list[str]:
         said.append(f"left out: {found.left_out.copies:,} rows with the text of an earlier row")
     if found.left_out.trained:
         said.append(f"left out: {found.left_out.trained:,} rows that a side was trained on")
-    said += [f"trained rows are known by a filter: that of {line}" for line in found.left_out.filters]
+    said += [f"trained rows are identified by a filter: that of {line}" for line in found.left_out.filters]
     if found.verdict.earlier:
         times = f"{found.verdict.earlier} time{'s' * (found.verdict.earlier > 1)}"
         said.append(f"this candidate was compared {times} before; each has its own chance to promote a bad one")

@@ -89,11 +89,11 @@ def test_a_judged_bundle_is_still_served_and_a_service_is_a_side(
         try:
             refused = ask("compare", aside, url, "--data", rows)
             assert refused.code == 2
-            assert "vouch for the rows with --trust-rows" in refused.err
+            assert "skip the check with --trust-rows" in refused.err
             trusted = ask("compare", aside, url, "--data", rows, "--trust-rows", "--json")
             assert trusted.code == 0
             assert trusted.json["left_out"]["trusted"] == [f"the served model {url}"]
-            assert "vouched for" in trusted.json["verdict"]["reasons"][-1]
+            assert "not checked (--trust-rows)" in trusted.json["verdict"]["reasons"][-1]
         finally:
             shutil.move(aside, quick)
 

@@ -89,7 +89,7 @@ def test_hold_when_an_equally_good_one_would_have_passed() -> None:
     assert decision is Decision.PROMOTE  # worse for sure, but by less than the margin
     decision, said, needed = judge(120, 190, 9000)
     assert (decision, needed) == (Decision.HOLD, None)
-    assert "more rows are not the answer" in said
+    assert "more rows do not help" in said
     assert "here are 9,000" in said
 
 

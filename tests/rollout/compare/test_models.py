@@ -129,7 +129,7 @@ def test_what_is_no_info(service: Service, address: str, info: Any, said: str) -
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ({}, "not a list of as many"),
+        ({}, "not a list of the same length"),
         ([[]], "has not a probability for each"),
         ([[{"label": "animal", "score": 1.0}]], "has not a probability for each"),
         ([[{"label": name, "score": 0.9} for name in ("animal", "food", "tool")]], "has not a probability"),
