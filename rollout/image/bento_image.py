@@ -79,7 +79,7 @@ def build_image(
 
 
 def write_context(context: Path, bento: Path, bundle: Bundle) -> None:
-    """Write the Dockerfiles and what they copy into the empty directory `context`.
+    """Write the Dockerfiles and the files they copy into the empty `context`.
 
     Raises BentuneError.
     """
@@ -100,7 +100,7 @@ def write_context(context: Path, bento: Path, bundle: Bundle) -> None:
 def forget_model(description: Path) -> None:
     """Make a Bento serve the newest version of its store.
 
-    Each image of the model brings another version.
+    The version comes with the image of the model.
     """
     content = yaml.safe_load(description.read_text(encoding="utf-8"))
     content["args"]["model"] = content["args"]["model"].partition(":")[0]
@@ -112,8 +112,8 @@ def forget_model(description: Path) -> None:
 def requirements(text: str) -> list[str]:
     """Return the pinned packages of a Bento, without options.
 
-    The options name the index of its builder. Raises BentuneError for a line without a pinned version: the image must
-    have the versions of the build.
+    The options, such as the builder's package index, are dropped. Raises BentuneError for a line without a pinned
+    version: the image must have the versions of the build.
     """
     lines = [line.split(" #")[0].strip() for line in text.splitlines()]
     packages = [line for line in lines if line and not line.startswith(("-", "#"))]
@@ -126,7 +126,7 @@ def requirements(text: str) -> list[str]:
 def _pinned(line: str) -> bool:
     """Return true if a line pins one version.
 
-    A marker's version is Python's, and an address may change.
+    The version in a marker is Python's, and the content of a URL may change.
     """
     try:
         requirement = Requirement(line)
@@ -138,7 +138,7 @@ def _pinned(line: str) -> bool:
 def _command(engine: str, name: str, base: str, labels: dict[str, str], context: Path, only: str | None) -> list[str]:
     options = [part for label, value in labels.items() for part in ("--label", f"{label}={value}")]
     command = [engine, "build", "--tag", name, "--build-arg", f"BASE={base}", *options]
-    # One layer a step, cached for the next version; buildah's default is a single layer.
+    # One layer per step, cached for the next version: buildah's default is a single layer.
     if engine != "docker":
         command += ["--layers", "--format", "oci"]
     if only == "server":

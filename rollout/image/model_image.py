@@ -17,7 +17,7 @@ from bentune.bundle.manifest import Bundle
 MANIFEST, CONFIG, LAYER = (
     f"application/vnd.oci.image.{kind}" for kind in ("manifest.v1+json", "config.v1+json", "layer.v1.tar")
 )
-# Names of architectures in Go, and so in OCI.
+# OCI names architectures as Go does.
 MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 USER = "1034:1034"
 BUSYBOX = "busybox"
@@ -122,9 +122,9 @@ def _directory(name: str) -> tarfile.TarInfo:
 
 
 def _file(name: str, path: Path, mode: int) -> tarfile.TarInfo:
-    """Build a tar entry of root and of 1970.
+    """Build a tar entry with the owner root and the time 0.
 
-    So the builder and the time do not change the digest.
+    The builder and the time thus do not change the digest.
     """
     found = tarfile.TarInfo(name)
     found.size, found.mode = path.stat().st_size, mode
