@@ -67,8 +67,8 @@ class Lineage(Frozen):
 def lineage(name: str, addresses: Sequence[str] = (), progress: Callable[[int], None] = lambda _: None) -> Lineage:
     """Read the versions of `name` in BentoML's model store, and where each is served.
 
-    The record of releases in the BentoML home and the /info of each address tell where. Raises InputError when the
-    store has no version of the name.
+    Places come from the record of releases in the BentoML home and from the /info of each address. Raises InputError
+    when the store has no version of the name.
     """
     places, problems = _served_by_record()
     for address in addresses:
@@ -194,9 +194,9 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[LineageChange]
 
 
 def _served_by_record() -> tuple[dict[tuple[str, str], list[str]], list[str]]:
-    """Read from the record where each (tag, content) is served.
+    """Read the places of each served (tag, content) from the record.
 
-    The last release or rollback there decides.
+    At each place the last release or rollback decides.
     """
     problems: list[str] = []
     lines = read(tell=problems.append)

@@ -113,7 +113,7 @@ def predict_file(
             ]
             try:
                 scored = zip(chunk, scorer.score(texts), strict=True)
-            except RequestError as error:  # of an image; numbered from the first row of the chunk
+            except RequestError as error:  # an invalid image; its number counts from the first row of the chunk
                 raise InputError(f"{input_path}, rows from {chunk[0].number} on: {error}") from None
             lines = b"".join(_line(row.number, predictions[:top_k]) for row, predictions in scored)
             with _writing(partial_path):
@@ -208,7 +208,7 @@ def _check_guard(path: Path, meta_path: Path, guard: _Guard) -> None:
     except (OSError, ValueError):
         meta = None
     if not isinstance(meta, dict):
-        raise InputError(f"{path}: {meta_path.name}, which says where it comes from, is not there; {_way_out(path)}")
+        raise InputError(f"{path}: {meta_path.name}, which describes its inputs, is missing; {_way_out(path)}")
     other = [name for name, value in asdict(guard).items() if name not in meta or meta[name] != value]
     if other:
         raise InputError(f"{path}: belongs to other work ({', '.join(other)} differ); {_way_out(path)}")
@@ -240,5 +240,5 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise BentuneError(
             f"{path}: cannot be written ({error.strerror}); make room there and run the same command again: "
-            "it goes on after the last whole row"
+            "it resumes after the last whole row"
         ) from error

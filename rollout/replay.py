@@ -47,8 +47,8 @@ class Logged:
 class ChangedAnswer:
     """Input whose answer changes from `before` to `label`.
 
-    `was_sure` and `confidence` are those of each model in its own answer. A multi-label answer names all labels, and
-    its confidence is that of the least confident one.
+    `was_sure` and `confidence` are each model's confidence in its own answer. A multi-label answer names all labels,
+    and its confidence is that of the least confident one.
     """
 
     logged: LoggedPrediction
@@ -133,7 +133,7 @@ def read_log(place: Path, *, pairs: bool, most: int) -> Logged:
 def require_same_labels(rows: list[LoggedPrediction], target: Target) -> None:
     """Raise BundleError when the log is of another model.
 
-    It is if it has another kind of target, or no label in common.
+    Such a log has another kind of target, or no label in common.
     """
     others = {row.kind for row in rows} - {target.kind}
     if others:
@@ -225,7 +225,7 @@ def _files(place: Path) -> list[Path]:
 def _lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file.
 
-    One that is too long as an empty line, which counts as damaged.
+    A line that is too long is replaced with an empty one, which counts as damaged.
     """
     with path.open("rb") as file:
         while line := file.readline(MOST_LINE_BYTES):
@@ -240,7 +240,7 @@ def _parsed(line: bytes) -> LoggedPrediction | None:
         row = LoggedPrediction.model_validate_json(line)
     except ValidationError:
         return None
-    # The service logs no other text: the tokenizer takes none.
+    # The service refuses empty texts, so that it logs none.
     return row if row.label in row.scores and row.text != "" else None
 
 

@@ -31,7 +31,7 @@ class ProgressReporter(Protocol):
 
 
 class ReportModel(BaseModel):
-    """A part of the report: unknown keys are errors, values do not change."""
+    """Part of the report; unknown keys are errors, and values do not change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -148,7 +148,7 @@ def compare(
 ) -> tuple[Rounds, Rounds]:
     """Load two servers in turns, A B B A and so on, each for `pattern.seconds` in all.
 
-    Both of a pair of rounds send the same bodies, in an open loop at the same times.
+    Both rounds of a pair send the same bodies, in an open loop at the same times.
     """
     pairs = max(2, round(pattern.seconds / ROUND_S))
     rounds = (Rounds(first, [], []), Rounds(second, [], []))

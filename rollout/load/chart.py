@@ -37,7 +37,7 @@ def require_directory(out: Path) -> None:
 
 
 def draw_latency(path: Path, loads: Mapping[str, Load], title: str) -> None:
-    """Draw latency by percentile, a line a server.
+    """Draw latency by percentile, one line per server.
 
     On the axis of percentiles each nine has the same width.
     """

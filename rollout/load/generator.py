@@ -147,7 +147,7 @@ class Load:
 def run(work: Coroutine[Any, Any, _T]) -> _T:
     """Run one coroutine on its own event loop, uvloop's if installed.
 
-    The loop of uvloop takes less CPU time.
+    uvloop takes less CPU time.
     """
     try:
         from uvloop import new_event_loop

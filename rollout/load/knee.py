@@ -22,7 +22,7 @@ from rollout.server.target import Served
 SCHEMA_VERSION = 1
 CEILING_CLIENTS = 64
 RESOLUTION = 0.03
-"""Largest ratio, minus 1, of a rate that does not hold to one that does at the end of the search."""
+"""Largest ratio, minus 1, of the lowest rate that failed to the highest that held, at which the search ends."""
 LOWEST = 1 / 64
 """Share of the ceiling below which no rate is tried: the objective is out of reach."""
 STEP_DOWN = 0.95
@@ -33,7 +33,7 @@ MIN_KEPT_UP = 0.95
 FEW = 3
 """Requests that may be under way by chance."""
 MAX_LAG_SHARE = 0.25
-"""Share of the objective: a larger lag of the generator is reported, because it measured itself."""
+"""Share of the objective: a larger lag is reported, because the latency is then partly the generator's."""
 TAIL_REQUESTS = 3
 """Requests that must lie above the percentile for it to be meaningful."""
 GROWTH = 10.0
@@ -62,8 +62,8 @@ class Capacity(ReportModel):
     `rate_per_pod` is in requests a second, of `inputs_per_request` inputs each. `signal` is what an autoscaler
     reads from the pod's metrics at that rate, None for another product. `cpu` is the machine of the generator, and
     the pod's if `same_machine`. `trials` are all rates tried, in order, the confirming runs last. `startup_s` is
-    the startup time and `memory_bytes` the peak of resident memory, both None for a server that was not started for
-    this.
+    the startup time and `memory_bytes` the peak of resident memory, both None for a server that the search did
+    not start.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -87,8 +87,8 @@ class Capacity(ReportModel):
 def search(holds: Callable[[float], bool], ceiling: float) -> float | None:
     """Bisect for the highest rate that holds, to RESOLUTION.
 
-    None when none above LOWEST of the ceiling does. `holds` must be true below some rate and false above it. A rate
-    that does not hold is tried a second time, because disturbances only make a measurement worse.
+    Returns None if no rate above LOWEST times `ceiling` holds. `holds` must be true below some rate and false above it.
+    A rate that does not hold is tried a second time, because disturbances only make a measurement worse.
     """
     low, high = 0.0, None
     rate = 0.8 * ceiling
@@ -112,7 +112,7 @@ def search(holds: Callable[[float], bool], ceiling: float) -> float | None:
 def confirm(holds: Callable[[float], bool], rate: float) -> float | None:
     """Find the first of `rate` and a few lower rates that holds in a longer run.
 
-    None when none does.
+    Returns None if none of them holds.
     """
     for _ in range(CONFIRMATIONS):
         if holds(rate):
@@ -223,7 +223,7 @@ def _missed(load: Load, ok_share: float, objective: Objective, latency: Latency)
             f", but the generator was late by {lag_ms:.0f} ms" if lag_ms > MAX_LAG_SHARE * objective.limit_ms else ""
         )
         return f"{objective.percentile} was {measured:.0f} ms{blame}"
-    # In a steady state as many requests are open at the end of the window as at its start. A growing queue shows here
+    # In a steady state the number of open requests is the same at both ends of the window. A growing queue shows here
     # long before it shows in the latencies.
     behind = load.requests - load.answered
     if behind > (1 - MIN_KEPT_UP) * load.requests + FEW:

@@ -49,8 +49,8 @@ def warnings(report: BenchReport) -> list[str]:
         summary, (_, latest_ms) = measured.summary, measured.summary.generator_lag_ms
         if latest_ms > LATE_MS:
             said.append(
-                f"{measured.server}: the generator sent a request {latest_ms:.0f} ms late, which its latency holds; "
-                "it needs more CPU, or a machine of its own"
+                f"{measured.server}: the generator sent a request {latest_ms:.0f} ms late, which its latency includes; "
+                "give it more CPU, or its own machine"
             )
         if summary.generator_cpu > BUSY:
             said.append(

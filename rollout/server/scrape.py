@@ -1,6 +1,6 @@
 """Metrics of a server from outside: /info once, and /metrics before, during and after a load.
 
-A server that has neither, such as another product, is measured too, with None for what it lacks. Only a bounded part of
+A server without them, such as another product, is measured too, with None for missing values. Only a bounded part of
 an answer is read, and only numbers are taken from it.
 """
 
@@ -29,7 +29,7 @@ BATCHES = f"{PREFIX}batch_tokens_count"
 class ServerSide(BaseModel):
     """Metrics of a load inside the server, the warm-up included.
 
-    Means over batches, but `queue_ms` over inputs. `padding` is the share of padding among a batch's tokens.
+    Values are means over batches, `queue_ms` one over inputs. `padding` is the share of padding among a batch's tokens.
     `utilization` is the share of the slots' time spent computing. It is a lower bound: a batch that used all cores
     counts as one slot.
     """
@@ -112,7 +112,7 @@ def between(
 ) -> ServerSide | None:
     """Compute the metrics between pairs of readings, taken together.
 
-    None when a reading is missing, or when the server restarted within a pair.
+    Returns None when a reading is missing, or when the server restarted within a pair.
     """
     grown: defaultdict[str, float] = defaultdict(float)
     rejected: Counter[str] = Counter()

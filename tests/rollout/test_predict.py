@@ -215,7 +215,7 @@ def test_a_partial_without_a_sound_meta_file_is_refused_unless_overwritten(work:
     work.meta.unlink()
     if meta is not None:
         work.meta.write_text(meta)
-    problem = f"{work.meta.name}, which says where it comes from, is not there"
+    problem = f"{work.meta.name}, which describes its inputs, is missing"
     if meta == "{}":
         problem = "belongs to other work (input_sha256, model_digest, text_column, pair_column, top_k differ)"
     assert work.refused() == f"{work.partial}: {problem}; {work.way_out}"
@@ -304,7 +304,7 @@ def test_a_write_that_is_cut_short_is_told_and_gone_on_with(work: Work, rows: in
         message = work.refused(kind=BentuneError)
     assert message == (
         f"{work.partial}: cannot be written ({os.strerror(errno.EFBIG)}); make room there and run the same command "
-        "again: it goes on after the last whole row"
+        "again: it resumes after the last whole row"
     )
     assert work.partial.stat().st_size == size
     work.goes_on_at(rows)
