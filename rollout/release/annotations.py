@@ -1,4 +1,4 @@
-"""Annotations of a Deployment that remember its releases; its pods do not carry them."""
+"""Annotations of a Deployment that record its releases; its pods do not have them."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ from rollout.release.kubectl import Object
 
 LEFT, INTERRUPTED, UNDER_WAY = "bentune/left", "bentune/interrupted", "bentune/under-way"
 MOST = 50
-"""Most contents that are remembered, the newest: no cluster keeps the pod templates of more revisions."""
+"""Most contents that are kept, the newest: no cluster keeps the pod templates of more revisions."""
 
 
 class UnderWay(Frozen):
@@ -59,7 +59,7 @@ class Annotations:
         """Return a merge patch of the Deployment.
 
         A value that no longer holds is emptied, not removed: the ReplicaSet has a copy of each annotation, which
-        `kubectl rollout undo` would bring back.
+        `kubectl rollout undo` would restore.
         """
         under_way = self.under_way.model_dump_json() if self.under_way else ""
         values = {LEFT: " ".join(self.left), INTERRUPTED: " ".join(self.interrupted), UNDER_WAY: under_way}

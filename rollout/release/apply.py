@@ -1,4 +1,4 @@
-"""Application of a version to the cluster, which is undone whatever goes wrong."""
+"""Application of a version to the cluster, undone after a problem or an exception."""
 
 import signal
 import threading
@@ -66,7 +66,7 @@ def apply_release(
 ) -> ReleaseOutcome:
     """Apply what was written, watch and check the pods, and undo it after a problem.
 
-    Whatever is raised in between, also by Ctrl-C and SIGTERM, the former version is restored first.
+    After any exception in between, also from Ctrl-C and SIGTERM, the former version is restored first.
     """
     try:
         if state.deployed and not target.rollout:
@@ -112,7 +112,7 @@ def apply_rollback(
 ) -> ReleaseOutcome:
     """Apply a rollback, watch and check the pods.
 
-    A rollback is never undone: the version to return to is the one that the user wants to leave.
+    A rollback is never undone: that would return to the version that it left.
     """
     problem = ""
     try:
@@ -148,7 +148,7 @@ def _judge(
     )
     problem = check.problem
     if not problem:
-        # A pod that turned ready may have failed under the requests of the check.
+        # A ready pod may have failed under the requests of the check.
         pods = [describe(one) for one in new_pods(read_pods(target, options))]
         problem = next((f"{pod.name} {pod.trouble}" for pod in pods if pod.trouble), "")
     if not problem and bundle is not None and check.digest not in {None, bundle.digest}:
@@ -170,10 +170,10 @@ def _undo(
     *,
     judged: bool,
 ) -> tuple[bool, str]:
-    """Return the cluster to the former template, and then the files.
+    """Restore the former template in the cluster, and then the files.
 
-    Return true if it did, and the problem. An equal template finds its former ReplicaSet again. The cluster comes
-    first, then files and record, and messages last, so that a failure of one step does not prevent an earlier one.
+    Returns true if the cluster was restored, and the problem. The restored template selects its former ReplicaSet. The
+    order is cluster, files, record, messages, so that a failure of one step does not prevent a more important one.
     """
     undone, template = False, state.template
     try:
@@ -194,7 +194,7 @@ def _undo(
             callbacks.undone(problem, judged)
     if undone:
         annotations = replace(state.annotations, under_way=None)
-        # A release of the served version itself only restarted its pods, and says nothing against it.
+        # A release of the served version only restarted its pods: its failure is no reason to mark the version.
         if pin.content != (state.before.content if state.before else None):
             change = state.annotations.leaving if judged else state.annotations.interrupting
             annotations = change(pin.content)
@@ -220,7 +220,7 @@ def _handed_over(target: ReleaseTarget, outcome: ReleaseOutcome, options: Releas
 
 
 def _arrived(target: ReleaseTarget, pin: Pin) -> bool:
-    """Return true if the Deployment has the version, whose apply reported a failure."""
+    """Return true if the Deployment has the version although its apply failed."""
     try:
         now = read_snapshot(target.kubectl, target.deployment)
     except BentuneError:

@@ -13,11 +13,11 @@ from bentune.bundle.manifest import Bundle, GoldenRow
 from bentune.bundle.targets.target import Target
 
 LOOKS = 3
-"""Connections in a row that must meet the version: behind a Service each may reach another pod."""
+"""Connections in a row that must reach the version: behind a Service each may reach another pod."""
 TRIES = 30
 TIMEOUT_S = 30.0
 BUSY = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
-"""Statuses of an overloaded server, which say nothing about its answers."""
+"""Statuses of an overloaded server: the request is sent again."""
 MOST_WAIT_S = 5.0
 
 
@@ -50,8 +50,8 @@ def check_server(
 ) -> PodCheck:
     """Check that the server at `url` serves the version with this content.
 
-    A server that has just been started or replaced gets half a minute to show up. Without the bundle, which has the
-    golden rows, only /info is read. Each request opens its own connection.
+    A server that has just been started or replaced has half a minute to answer. Without the bundle and its golden rows,
+    only /info is read. Each request opens its own connection.
     """
     # One client, so that the certificates are loaded once; it keeps no connection.
     with httpx.Client(base_url=url, timeout=TIMEOUT_S, limits=httpx.Limits(max_keepalive_connections=0)) as client:
@@ -83,7 +83,7 @@ def _check(
 
 
 def _info(client: httpx.Client) -> dict[str, Any] | str:
-    """Return /info, or what is wrong with it."""
+    """Return /info, or a description of its error."""
     try:
         answer = client.get("/info")
         found = answer.json() if answer.status_code == httpx.codes.OK else None
@@ -103,7 +103,7 @@ def _wrong_rows(client: httpx.Client, bundle: Bundle, pause: Callable[[float], N
         except ValueError as error:
             wrong.append(f"row {number}: {error}")
             continue
-        # Any variant counts: the node decides which one answers, and each request may meet another. A NaN fails too.
+        # Any variant counts: the node decides which one answers, and each request may reach another. A NaN fails too.
         if not any(difference <= row.tolerance for difference in differences):
             wrong.append(f"row {number} is off by {min(differences):.2g}")
     return f"{len(wrong)} of {len(bundle.golden)} golden rows are answered wrongly: {wrong[0]}" if wrong else ""

@@ -55,7 +55,7 @@ def may_release(
         raise GateError(
             "verdict",
             f"{bundle.tag} was {other or 'not compared with what is served'}: `bentune compare {bundle.tag} SERVED "
-            f"--data ROWS` says whether it may be released; {ANYWAY}",
+            f"--data ROWS` decides that; {ANYWAY}",
         )
     if verdict.decision is not Decision.PROMOTE:
         raise GateError("verdict", f"{bundle.tag} may not be released: {word}: {verdict.reasons[0]}; {ANYWAY}")

@@ -47,8 +47,8 @@ class Kubectl:
     def answers(self) -> bool:
         """Return true if a cluster answers within ANSWER_S.
 
-        The time is bounded here and not by --request-timeout: with that option kubectl takes no notice of the service
-        account of the pod it runs in, and looks for a cluster on localhost:8080.
+        The time is bounded here and not by --request-timeout: with that option kubectl ignores the service account of
+        the pod that it runs in, and connects to localhost:8080.
         """
         try:
             return self._call("version", "-o", "json", seconds=ANSWER_S).returncode == 0
@@ -98,7 +98,7 @@ class Kubectl:
         """Return a Deployment to a former pod template.
 
         `kubectl rollout undo` sends the same patch, but parses the template first: a kubectl older than the cluster, as
-        in Debian, would drop the fields that it does not know.
+        in Debian, would drop fields of newer versions.
         """
         patch = [{"op": "replace", "path": "/spec/template", "value": template}]
         self._run("patch", "deployment", deployment, "--type", "json", "-p", json.dumps(patch))
@@ -133,7 +133,7 @@ class Kubectl:
 
     def _command(self, *arguments: str, bare: bool) -> list[str]:
         if shutil.which(self.program) is None:
-            raise InputError(f"{self.program} is not installed: https://kubernetes.io/docs/tasks/tools says how")
+            raise InputError(f"{self.program} is not installed; see https://kubernetes.io/docs/tasks/tools")
         options: list[str] = []
         if not bare:
             options += ["--context", self.context] if self.context else []
@@ -142,9 +142,9 @@ class Kubectl:
 
 
 def _line(text: str) -> str:
-    """Return the most telling line of an error: the last, after kubectl's warnings."""
+    """Return the most useful line of an error: the last, after kubectl's warnings."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("error: ")[:500] if lines else "it said nothing"
+    return lines[-1].removeprefix("error: ")[:500] if lines else "no output"
 
 
 def _forwarded(process: "subprocess.Popen[bytes]") -> int:

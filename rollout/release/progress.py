@@ -7,7 +7,7 @@ from enum import StrEnum
 from rollout.release.kubectl import Object
 
 REVISION = "deployment.kubernetes.io/revision"
-# Reasons for waiting that no time ends; an image that is slow to pull has another one.
+# Reasons for waiting that do not end by themselves; a slow pull of an image has another reason.
 HOPELESS = {
     "CrashLoopBackOff",
     "CreateContainerConfigError",
@@ -16,7 +16,7 @@ HOPELESS = {
     "InvalidImageName",
     "RunContainerError",
 }
-# The node's reasons for a failed pod, which say nothing about the version in it.
+# Reasons for a failed pod that come from its node, not from the version in it.
 LOST = {"Evicted", "NodeLost", "NodeShutdown", "Preempting", "Shutdown", "Terminated", "UnexpectedAdmissionError"}
 
 
@@ -103,9 +103,9 @@ def advance(before: RolloutProgress, now: Snapshot, at: float) -> RolloutProgres
 
 
 def observed(deployment: Object) -> bool:
-    """Return true once the controller has seen the newest spec.
+    """Return true once the controller has processed the newest spec.
 
-    Until then the status is of an older one.
+    Until then the status is that of an older spec.
     """
     return int(deployment.get("status", {}).get("observedGeneration", 0)) >= int(deployment["metadata"]["generation"])
 

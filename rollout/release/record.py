@@ -25,7 +25,7 @@ class Action(StrEnum):
     ROLLED_BACK = "rolled-back"
     # Ended before the pods were judged, by the user or by a cluster that did not answer.
     INTERRUPTED = "interrupted"
-    # Applied; Argo Rollouts continues, and the record does not know yet whether the version serves.
+    # Applied; Argo Rollouts continues, and the version may or may not serve in the end.
     HANDED_OVER = "handed-over"
 
 
@@ -56,7 +56,7 @@ def record_file() -> Path:
 def append(release: Release, file: Path | None = None) -> None:
     """Append a line under a lock, and flush it to disk.
 
-    With the lock, concurrent writers write whole lines. A last line that a crash left incomplete is ended first.
+    With the lock, concurrent writers write whole lines. An incomplete last line, left by a crash, is ended first.
     """
     path = file or record_file()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def append(release: Release, file: Path | None = None) -> None:
 def read(file: Path | None = None, tell: Callable[[str], None] = lambda _: None) -> list[Release]:
     """Read every line, oldest first.
 
-    Damaged ones are skipped, and `tell` is called with their number.
+    Damaged lines are skipped, and `tell` is called with a message about them.
     """
     path = file or record_file()
     if not path.is_file():
@@ -95,7 +95,7 @@ def read(file: Path | None = None, tell: Callable[[str], None] = lambda _: None)
 def served(releases: list[Release], where: str) -> list[Release]:
     """Return the releases that served there and may be returned to, oldest first.
 
-    The last one serves now. A version that was undone or rolled back from is none of them.
+    The last one serves now. Versions that were undone or rolled back from are left out.
     """
     return _replay(releases, where)[0]
 

@@ -61,7 +61,7 @@ def release(
 
 
 def read_state(target: ReleaseTarget, options: ReleaseOptions, mode: str = "apply") -> ClusterState:
-    """Read all that a release needs to know of the cluster, once.
+    """Read the state of the cluster that a release needs.
 
     Raises InputError and BentuneError.
     """
@@ -75,7 +75,7 @@ def require_allowed(
 ) -> str:
     """Return the verdict that allows the release, in a word.
 
-    Raises GateError when none does, and InputError.
+    Raises GateError when no verdict does, and InputError for an invalid `force` or `reason`.
     """
     gone = {*state.annotations.left, *left(_read(options), state.where)}
     return may_release(bundle, state.before, first=state.first, force=force, reason=reason, left=gone)
@@ -84,8 +84,8 @@ def require_allowed(
 def rollback(target: ReleaseTarget, options: ReleaseOptions, *, mode: str = "apply") -> ReleaseOutcome:
     """Return to the last version that was released and not undone, as `release` does.
 
-    The record of releases names it; without a record, the ReplicaSets that the cluster keeps. Raises InputError when
-    there is none.
+    The version comes from the record of releases, or without a record from the ReplicaSets that the cluster keeps.
+    Raises InputError when there is none.
     """
     if options.url:
         require_url(options.url)
@@ -96,7 +96,7 @@ def rollback(target: ReleaseTarget, options: ReleaseOptions, *, mode: str = "app
         return outcome
 
     def note() -> None:
-        # At once after the apply: the next rollback continues from here, whatever comes of this one.
+        # Right after the apply: the next rollback continues from here, even if this one fails.
         _record(options, outcome, Action.ROLLED_BACK, pin, f"from {state.running.tag}" if state.running else "")
 
     if mode == "commit":

@@ -13,7 +13,7 @@ from rollout.server.live import read_identity
 
 SERVICE_PORT = 80
 PLACEHOLDERS = ("bentune/model", "bentune/bundle")
-"""Images that k8s/ names: no registry has them, and an overlay has them until its first release."""
+"""Placeholder images of k8s/: no registry has them, and an overlay has them until its first release."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ def inspect(target: ReleaseTarget, mode: str) -> ClusterState:
 
 
 def identify(target: ReleaseTarget, state: ClusterState, url: str | None) -> ClusterState:
-    """Identify a running version of no release by its /info, at `url` or forwarded."""
+    """Identify a running version that no release wrote by its /info.
+
+    Without `url`, its Service is reached through `kubectl port-forward`.
+    """
     if state.first or state.before is not None or state.running is not None or not (url or state.live):
         return state
     return replace(state, before=_from_info(target, url))

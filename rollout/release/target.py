@@ -69,7 +69,7 @@ class OverlayTarget:
         return read_pin(self._objects, self.deployment)
 
     def write(self, pin: Pin) -> str:
-        """Write the file, list it, and return the diff of all that the overlay renders to.
+        """Write release.yaml, list it, and return the diff of the rendered overlay.
 
         Raises InputError.
         """
@@ -107,12 +107,12 @@ class LiveTarget:
         self.deployed: Object | None = found
         self._template: Object = found["spec"]["template"]
         self.container, self.image = pinned_container(self._template), image_in(self._template)
-        # No overlay says whether there is a Rollout, and no file is written.
+        # Without an overlay there is no known Rollout, and no file to write.
         self.written_at, self.rollout = "", ""
         self._patch: Object = {}
 
     def pinned(self) -> Pin | None:
-        """Return the version that annotates the pods."""
+        """Return the version in the annotations of the pods."""
         return pin_of(self._template)
 
     def write(self, pin: Pin) -> str:
@@ -141,7 +141,7 @@ class LiveTarget:
 def read_snapshot(kubectl: Kubectl, name: str, deployment: Object | None = None) -> Snapshot | None:
     """Read a Deployment, unless it is given, with its ReplicaSets and pods.
 
-    None without one of that name.
+    Returns None without a Deployment of that name.
     """
     deployment = deployment or kubectl.get("deployment", name)
     if deployment is None:
@@ -168,7 +168,7 @@ def _in_namespace(kubectl: Kubectl, namespace: str | None, overlay: Path) -> Kub
     if namespace is None:
         return kubectl
     if kubectl.namespace not in {None, namespace}:
-        raise InputError(f"--namespace {kubectl.namespace}: {overlay} says {namespace}; leave the option out")
+        raise InputError(f"--namespace {kubectl.namespace}: {overlay} sets {namespace}; leave the option out")
     return Kubectl(kubectl.context, namespace, kubectl.program)
 
 

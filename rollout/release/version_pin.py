@@ -65,7 +65,7 @@ class Pin:
 def pin_of(template: Object) -> Pin | None:
     """Return the version that a pod template is pinned to.
 
-    None without a pin, or if its image was changed since.
+    Returns None without a pin, or if the image was changed since.
     """
     said = template.get("metadata", {}).get("annotations") or {}
     if VERSION not in said or CONTENT not in said:
@@ -186,9 +186,7 @@ def _listed(text: str, path: Path) -> str:
     except yaml.YAMLError:
         fine = False
     if not fine:
-        raise InputError(
-            f"{path}: add `- {FILE}` to its `transformers:` by hand; they are written in a way of their own"
-        )
+        raise InputError(f"{path}: add `- {FILE}` to its `transformers:` by hand; their format is not supported")
     return after
 
 

@@ -32,7 +32,7 @@ def watch_pods(target: ReleaseTarget, options: ReleaseOptions) -> RolloutProgres
 def read_pods(target: ReleaseTarget, options: ReleaseOptions) -> Snapshot:
     """Read the Deployment and its pods, with retries. Raises BentuneError.
 
-    An API server that restarts says nothing about a version.
+    A restart of the API server is no failure of the version.
     """
     for attempt in range(FAILED_READS):
         try:

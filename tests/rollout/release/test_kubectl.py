@@ -50,7 +50,7 @@ def test_in_a_pod_it_is_the_pods_namespace(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_without_it_the_message_says_so() -> None:
-    with pytest.raises(InputError, match="no-such-kubectl is not installed: https://"):
+    with pytest.raises(InputError, match="no-such-kubectl is not installed; see https://"):
         Kubectl(program="no-such-kubectl").answers()
 
 
