@@ -28,9 +28,9 @@ class SampledRows:
 
 
 def read_sample(file: Path, most: int, seed: int) -> SampledRows:
-    """Read up to `most` rows, chosen and ordered by the hashes of their texts.
+    """Read the `most` rows whose texts have the smallest hashes under the seed.
 
-    The rows whose texts have the smallest hashes under the seed are read, in the order of the hashes.
+    They are in the order of the hashes.
     """
     hashes: list[int] = []
     parquet = pq.ParquetFile(file)

@@ -36,11 +36,11 @@ SPLITS = ("train", "validation", "test")
 FOLDS = 5
 MOST_ROWS = 10_000
 MOST_SCORES = 250_000
-"""Rows x labels, the cost of the classifier."""
+"""Largest product of rows and labels, the cost of the classifier."""
 MOST_FEATURES = 20_000
 LEAST_ACCURACY = 0.7
-"""Least accuracy of the classifier: below it, its predictions say more about itself than about the labels. With 43 %
-(1,499 reviews with stars) it doubted half of the rows, with 97 % (2,123 news articles) four."""
+"""Least accuracy of the classifier: below it, most of the doubtful rows are its own mistakes. At an accuracy of 43 %
+(1,499 reviews with stars) half of the rows were doubtful, at 97 % (2,123 news articles) four rows."""
 SHOWN = 3
 SHOWN_CHARACTERS = 300
 REMOVED = "label probably wrong"
@@ -62,7 +62,7 @@ class LabelErrors:
     reason: str | None
 
     def counts(self) -> DoubtfulLabels:
-        """Count what was found by part, with the first rows."""
+        """Count the doubtful rows by part, with the first ones."""
         return DoubtfulLabels(
             rows=self.rows,
             judged=self.judged,
@@ -91,11 +91,11 @@ class LabelErrors:
 def find_label_errors(work: Path, labels: Sequence[str], recipe: Recipe, report: Reporter) -> LabelErrors:
     """Write doubtful.jsonl into `work`.
 
-    With `remove`, doubtful rows are dropped from train.parquet alone. Training rows are judged out of fold, the others
-    by a classifier of all training rows, so that the removed rows do not depend on the test set. The choice of doubtful
-    rows follows Northcutt et al. 2021, https://arxiv.org/abs/1911.00068 (cleanlab), for multi-label rows Thyagarajan et
-    al. 2022, https://arxiv.org/abs/2211.13895. In large data only as many rows as MOST_ROWS and MOST_SCORES allow are
-    judged, the same ones for any order of the file.
+    With `remove`, doubtful rows are dropped from train.parquet alone. Training rows are judged out of fold. Validation
+    and test rows are judged by a classifier of all training rows, so the removed rows do not depend on the test set.
+    The choice of doubtful rows follows Northcutt et al. 2021, https://arxiv.org/abs/1911.00068 (cleanlab), for
+    multi-label rows Thyagarajan et al. 2022, https://arxiv.org/abs/2211.13895. MOST_ROWS and MOST_SCORES limit the
+    judged rows of a part; the choice does not depend on the order of the file.
     """
     files = {name: file for name in SPLITS if (file := DataFiles(work).part(name)).is_file()}
     rows = sum(pq.read_metadata(file).num_rows for file in files.values())
@@ -135,7 +135,7 @@ def find_label_errors(work: Path, labels: Sequence[str], recipe: Recipe, report:
 
 @dataclass(frozen=True, slots=True)
 class _Verdicts:
-    """Predictions: `rows` by their numbers in their part, and the probability of each of `labels`, [rows, labels]."""
+    """Predictions for `rows`, numbered as in the sample: `probabilities` of `labels`, float [rows, labels]."""
 
     rows: Ints
     labels: Ints
@@ -154,7 +154,10 @@ class _Judge(ABC):
 
     @classmethod
     def of(cls, train: SampledRows, labels: Sequence[str]) -> "Self | None":
-        """Fit on the training rows; None where fewer than two labels have enough of them."""
+        """Fit on the training rows.
+
+        Returns None where fewer than two labels have enough rows, or no word occurs in two texts.
+        """
         enough = cls._with_enough(train.labels, len(labels))
         if len(enough) < 2:
             return None
@@ -166,10 +169,10 @@ class _Judge(ABC):
         )
         try:
             features = vectorizer.fit_transform(texts)
-        except ValueError:  # no word occurs in two texts
+        except ValueError:
             return None
         model, folds = cls._classifier()
-        # On such sparse rows threads wait for each other, which costs ten times what they gain.
+        # On such sparse rows the waiting of the threads costs ten times what they gain.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             unseen = cross_val_predict(model, features, given, cv=folds, method="predict_proba")
@@ -178,7 +181,7 @@ class _Judge(ABC):
         return cls(enough, vectorizer.transform, model, _Verdicts(rows, enough, unseen), accuracy)
 
     def judge(self, given: SampledRows) -> _Verdicts:
-        """Judge rows that were not fitted on."""
+        """Predict the labels of rows that the classifier was not fitted on."""
         rows = self._judged(given.labels, self.labels)
         if not len(rows):
             return _Verdicts(rows, self.labels, np.zeros((0, len(self.labels))))
@@ -193,7 +196,7 @@ class _Judge(ABC):
     @staticmethod
     @abstractmethod
     def _judged(labels: Ints, judged: Ints) -> Ints:
-        """List the rows that can be judged by these labels."""
+        """List the rows that a classifier of these labels can judge."""
 
     @staticmethod
     @abstractmethod
@@ -274,9 +277,9 @@ class _OneLabelJudge(_Judge):
 
 
 class _ManyLabelsJudge(_Judge):
-    """List the doubtful multi-label rows: any of a row's labels, or a missing one, makes it doubtful.
+    """Classifier for multi-label rows: one wrong or missing label makes a row doubtful.
 
-    Labels that the classifier does not judge stay as they are.
+    Suggestions keep the labels that the classifier does not judge.
     """
 
     @staticmethod
@@ -296,7 +299,7 @@ class _ManyLabelsJudge(_Judge):
 
     @staticmethod
     def _classifier() -> tuple[Any, Any]:
-        # There are few rows of each label, and the shrinking of the default hides them.
+        # Each label has few rows, and the default regularization is too strong for them.
         return OneVsRestClassifier(LogisticRegression(C=10)), KFold(FOLDS, shuffle=True, random_state=0)
 
     @staticmethod
@@ -339,7 +342,7 @@ class _ManyLabelsJudge(_Judge):
 
 
 JUDGES: dict[str, type[_Judge]] = {OneLabel.kind: _OneLabelJudge, ManyLabels.kind: _ManyLabelsJudge}
-"""The judge of each kind of target; what has none here is not judged."""
+"""Classifier per kind of target; labels of other kinds are not judged."""
 
 
 def _remove(origins: set[str], file: Path) -> None:

@@ -13,7 +13,7 @@ SHOWN_CHARACTERS = 160
 
 
 class RowChange(Frozen):
-    """Row that a cleaning rule changed, matched or left out; `after` is None where the text is unchanged.
+    """Row that a cleaning rule changed, matched or left out; `after` is None for a row that was left out.
 
     `before` and `after` are the piece of the text around the first difference, at most SHOWN_CHARACTERS characters.
     """
@@ -26,8 +26,7 @@ class RowChange(Frozen):
 class CleaningRule(Frozen):
     """Rule of `data.clean`, or a reason why rows are invalid.
 
-    `fixed`: the texts were changed. `found`: the texts were counted and not changed. `left out`: the rows were left
-    out.
+    Effect `fixed`: the texts were changed; `found`: they were only counted; `left out`: the rows were left out.
     """
 
     rule: str
@@ -56,11 +55,10 @@ class Pair(Frozen):
 
 
 class Duplicates(Frozen):
-    """Duplicates of kept rows in `part`, which were left out.
+    """Duplicates of the kept rows in `part`, a part of the split.
 
-    `part` is the part of the split that holds the kept rows: duplicates of a row in `test` would have leaked into
-    training. It is None where data.rows left the kept rows out. `removed` is false if the recipe only reports
-    duplicates.
+    Duplicates of a row in `test` would have leaked into training. `part` is None where data.rows left the kept rows
+    out. `removed` is false if the recipe only reports near duplicates.
     """
 
     kind: Literal["exact", "near"]
@@ -71,7 +69,7 @@ class Duplicates(Frozen):
 
 
 class Contradictions(Frozen):
-    """Duplicates with different labels, side by side; of exact duplicates `other` was left out."""
+    """Duplicates with different labels, side by side; `other` was left out if they are exact."""
 
     kind: Literal["exact", "near"]
     rows: int = Field(ge=0)
@@ -79,7 +77,7 @@ class Contradictions(Frozen):
 
 
 class Lengths(Frozen):
-    """Histogram of lengths in one part: `counts` has a number per bin of the report's edges, the last open above."""
+    """Histogram of lengths in one part: `counts` per bin of the report's edges; the last bin is open above."""
 
     counts: list[int]
     smallest: int
@@ -122,7 +120,7 @@ class DataReport(Frozen):
 
 
 class DoubtfulRow(Frozen):
-    """Line of doubtful.jsonl: `score` is the probability of the row's own label; the most doubtful come first.
+    """Line of doubtful.jsonl: `score` is the probability of the row's own label; the lowest scores come first.
 
     For multi-label rows `label` and `suggested` name all labels of a row, and `score` is cleanlab's for all of them.
     """

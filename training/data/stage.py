@@ -1,4 +1,4 @@
-"""Stage `data`: reads and cleans labelled rows, removes duplicates, splits the rest, and reports on all rows."""
+"""Stage `data`: reads and cleans labelled rows, removes duplicates, splits the kept rows, and reports on all rows."""
 
 import hashlib
 import json
@@ -41,10 +41,10 @@ SHOWN_LABELS = 20
 def run(context: Context) -> DataResult:
     """Write each part as PART.parquet.
 
-    The stage also writes labels.json, rows.json, report.json and doubtful.jsonl. Parts are train, test and, if
-    requested, validation. With a parent also held_out.jsonl is written: the rows of test.parquet for `bentune compare`,
-    with the columns that the recipe's `compare` slices by and a column `set`. It is `reference` for rows of the
-    parent's test set, `relabelled` where these have another label now, else `fresh`.
+    Parts are train, test and, if requested, validation. The stage also writes labels.json, rows.json, report.json and
+    doubtful.jsonl. With a parent it writes held_out.jsonl: the rows of test.parquet for `bentune compare`, with the
+    columns that the recipe slices by and a column `set`. `set` is `reference` for rows of the parent's test set,
+    `relabelled` where such a row has another label now, else `fresh`.
 
     Raises InputError for invalid rows, a label with a single row, a label with test rows but no training rows, fewer
     than two labels, a new name in `data.labels` for a label that no row has, and data that does not fit the parent.
@@ -134,18 +134,15 @@ def _cautions(result: DataResult, files: DataFiles, context: Context) -> dict[st
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:
-    """Hash the sorted keys of the rows by sha256.
-
-    The result is independent of the order of the rows.
-    """
+    """Hash the sorted keys of the rows by sha256, so that their order does not matter."""
     return hashlib.sha256(b"".join(sorted(keys))).hexdigest()
 
 
 def _near(everything: PoolRows, known: Known, data: DataSettings, report: Reporter) -> Near:
     """Find near duplicates among the rows without exact duplicates.
 
-    Precedence goes to the parent's test set, then to its training set, then to the hub's test split, then, for a split
-    by time, to the oldest. So no test set is near the training rows of any version.
+    The order of precedence is: the parent's test set, its training set, the hub's test split, and, for a split by time,
+    the oldest rows. So no test row is near a training row of the same label, in any version.
     """
     pool, settings, rows = everything.pool, data.near_duplicates, everything.rows
     if settings.action == "off":
@@ -162,9 +159,9 @@ def _near(everything: PoolRows, known: Known, data: DataSettings, report: Report
 def _seen(split: Split, kept: Ints, left_out: Mask) -> SeenRows:
     """Build the filters of the rows that a model of these parts has seen.
 
-    They include the model's validation set. They contain the parent's training rows even where `data.rows.train` leaves
-    these out, because a warm start takes its weights. They also contain near duplicates of training rows: these must
-    not count as new rows later.
+    Validation rows count as training rows. The parent's training rows are included even where `data.rows.train` leaves
+    them out, because a warm start uses the parent's weights. Near duplicates of training rows are included, because
+    they must not count as new rows later.
     """
     parts = [*split.parts.values(), split.trained_before]
     pool = split.trained_before.pool
@@ -223,7 +220,7 @@ def _require_renamed(data: DataSettings, reading: Reading, where: str) -> None:
 
 
 def _write(part: PoolRows, labels: list[str], file: Path) -> None:
-    """Write the texts of a part, and the column `label` as the target has it."""
+    """Write the texts of a part, and the target's column `label`."""
     pool, target = part.pool, part.pool.target
     with pq.ParquetWriter(file, POOL.append(pa.field("label", target.column_type(labels)))) as writer:
         for table, rows in pool.tables(part.rows):

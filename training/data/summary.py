@@ -30,7 +30,7 @@ from training.recipe.recipe import Recipe
 NAMED = 3
 BINS = 30
 WIDEST = 99.0
-"""Percentile of the lengths at which the last bin begins, so that one huge row does not widen all bins."""
+"""Percentile of the lengths where the last bin begins, so that one huge row does not widen all bins."""
 SAME_AS_TRAINING = "same text as a row of the training split"
 PART_ROWS = {"train": "training row", "test": "test row", "validation": "validation row", None: "row that is not used"}
 
@@ -47,7 +47,7 @@ class Group:
 
 
 class RowReport:
-    """Report on the fate of each row. `kept_for` is the row that is kept for each row's text."""
+    """Report on each row. `kept_for` is the row that is kept for each row's text, int64 [rows of the pool]."""
 
     def __init__(self, reading: Reading, kept_for: Ints, near: Near, split: Split, recipe: Recipe) -> None:
         self.reading, self.kept_for, self.near, self.split, self.recipe = reading, kept_for, near, split, recipe
@@ -85,7 +85,7 @@ class RowReport:
         return found
 
     def cleaned(self) -> dict[str, Cleaned]:
-        """Count the rows that each cleaning rule matched, with its effect, and name some."""
+        """Count the rows that each cleaning rule matched, with effect and samples."""
         found: dict[str, Cleaned] = {}
         for rule in (rule for tally in self.reading.tallies for rule in tally.report() if rule.effect != "left out"):
             effect = cast('Literal["fixed", "found"]', rule.effect)
@@ -131,7 +131,7 @@ class RowReport:
         kept = self.kept_for[copies]
         other_source = pool.sources[copies] != pool.sources[kept]
         same_label = pool.label_ids[copies] == pool.label_ids[kept]
-        # The kept row may itself be a near duplicate of another one, whose part counts then.
+        # Where the kept row is itself a near duplicate, the part of the row kept for it counts.
         near = self.near.kept[kept]
         parts = self.sides[np.where(near == NO_ROW, kept, near)]
         for mask, kind, reason in (
@@ -204,10 +204,7 @@ class RowReport:
 
 
 def _edges(lengths: npt.NDArray[np.uint32]) -> list[int]:
-    """Choose the lower bounds of at most BINS bins of equal width.
-
-    The last bin is open above.
-    """
+    """Choose the lower bounds of at most BINS equal bins; the last is open above."""
     step = max(1, int(np.ceil(np.percentile(lengths, WIDEST) / (BINS - 1))))
     return list(range(0, min(int(lengths.max()), step * (BINS - 1)) + 1, step))
 

@@ -1,4 +1,4 @@
-"""Exact duplicates: rows with the same text, of which one is kept, by a rule that depends on the rows alone."""
+"""Exact duplicates: rows with the same text; one is kept, by a rule that depends on the rows alone."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +9,12 @@ from training.data.reading.pool import Pool, labelled_keys
 
 
 def same_texts(pool: Pool, known: RowFilter | None = None) -> Ints:
-    """Choose for each row the row that is kept for its text, by row_key, int64 [rows].
+    """Choose for each row the row that is kept for its text, int64 [rows].
 
-    A kept row has its own number. These are preferred, in this order: rows of the training source before those of a
-    hub's test split; for a text with several labels the row whose labelled_key is in `known`; the oldest where rows
-    have times; the smallest key, so that the choice does not depend on the rows' order.
+    Texts are the same when their row_key is. A kept row has its own number. The preferred row of a text is, in this
+    order: one of the training source before one of a hub's test split; for a text with several labels, the row whose
+    labelled_key is in `known`; the oldest, where rows have times; the row with the smallest key. So the choice does not
+    depend on the order of the rows.
     """
     rank = np.empty(len(pool), dtype=np.int64)
     rank[pool.order()] = np.arange(len(pool))

@@ -1,8 +1,8 @@
 """Near duplicates: MinHash sketches (Broder 1997) of rows, compared where a band of them agrees.
 
-The hash functions are datasketch's. Its index keeps Python objects for each row and band, gigabytes for a million rows.
-Here bands are sorted columns of numbers, and a sketch keeps the low byte of each minimum (Li and König 2010), about two
-hundred bytes a row.
+The hash functions are datasketch's, but not its index, which keeps Python objects for each row and band: gigabytes for
+a million rows. Here a band is a sorted column of numbers. A sketch keeps the low byte of each minimum (Li and König
+2010), about two hundred bytes a row.
 """
 
 import re
@@ -37,9 +37,10 @@ Hashes = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class Sketches:
-    """Sketches of `rows` of a pool, in order of precedence: `low`, uint8 [rows, texts of a row, PERMUTATIONS].
+    """Sketches of `rows` of a pool, in order of precedence.
 
-    `bands`, uint32 [bands, rows], are equal where the minima of a band are equal. `wordless` rows are similar to none.
+    `low` are the low bytes of the minima, uint8 [rows, texts of a row, PERMUTATIONS]. `bands`, uint32 [bands, rows],
+    are equal where the minima of a band are equal. A row in `wordless`, bool [rows], is similar to no other row.
     """
 
     rows: Ints
@@ -50,7 +51,7 @@ class Sketches:
     def similarity(self, one: Ints, other: Ints) -> npt.NDArray[np.float32]:
         """Estimate the Jaccard index of the shingles of rows at these places.
 
-        Paired texts get the lower index of their two texts.
+        For rows with a text pair, the result is the lower of the two indices.
         """
         found = [np.empty(0, dtype=np.float32)]
         for start in range(0, len(one), COMPARED_AT_ONCE):
@@ -65,7 +66,7 @@ class Sketches:
 class Near:
     """Near duplicates in a pool: for each row the similar row that is kept in its place, or NO_ROW.
 
-    `contradicts` holds for each row a similar row with another label, or NO_ROW; both are kept. `similarity` and
+    `contradicts` holds for each row a similar row with another label, or NO_ROW; both rows are kept. `similarity` and
     `contradicts_similarity` are the similarities to these rows.
     """
 
@@ -98,7 +99,7 @@ def sketch(pool: Pool, rows: Ints, threshold: float, advance: Callable[[int], No
         if low is None:
             low = np.empty((len(rows), len(columns), PERMUTATIONS), dtype=np.uint8)
         low[here] = np.stack([minima.astype(np.uint8) for minima in hashes], axis=1)
-        # Minima over the shingles of both texts: rows that are similar in both texts are similar in these.
+        # Rows that are similar in both texts are similar in the minima over both.
         bands[:, here] = _bands(np.minimum.reduce(hashes), *banding)
         wordless[here] = np.any(empty, axis=0)
         advance(len(numbers))
@@ -110,8 +111,8 @@ def sketch(pool: Pool, rows: Ints, threshold: float, advance: Callable[[int], No
 def find_near(pool: Pool, sketches: Sketches, threshold: float, locked: Mask) -> Near:
     """Keep one of several similar rows of the same label, by precedence.
 
-    In order of precedence, each row is left out if it is similar to a kept one. Rows that are `locked`, bool [rows of
-    the pool], are always kept.
+    In order of precedence, each row is left out if it is similar to a kept row. Rows in `locked`, bool [rows of the
+    pool], are always kept.
     """
     rows = sketches.rows
     near = Near.none(pool)
@@ -124,7 +125,7 @@ def find_near(pool: Pool, sketches: Sketches, threshold: float, locked: Mask) ->
         first = np.full(len(rows), len(rows), dtype=np.int64)
         best = np.zeros(len(rows), dtype=np.float32)
         for leaders, others in _candidates(sketches, ~left_out):
-            # Contradictions are looked for in the first round only; later rounds settle the undecided rows.
+            # Only the first round searches for contradictions; later rounds settle the undecided rows.
             asked = ~kept[others] & (labels[leaders] == labels[others]) if round_ else slice(None)
             one, other, similarity = _alike(sketches, leaders[asked], others[asked], threshold)
             same = labels[one] == labels[other]
@@ -183,9 +184,9 @@ def _candidates(sketches: Sketches, alive: Mask) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _banding(threshold: float) -> tuple[int, int]:
-    """Choose the number and the size of bands.
+    """Choose the number and the size of the bands.
 
-    The size is the longest that finds a share RECALL of pairs at the threshold.
+    The size is the largest that finds a share RECALL of the pairs at the threshold.
     """
     return max(
         (

@@ -1,4 +1,4 @@
-"""Rules that clean texts: control characters, wrong decoding, remains of HTML. A rule may also count only."""
+"""Rules that clean texts: control characters, wrong decoding, remains of HTML. A rule may also only count."""
 
 import html
 import re
@@ -13,8 +13,8 @@ from training.recipe.data import CleanSettings
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
 ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|([A-Za-z][A-Za-z0-9]{1,31}));")
 ESCAPED_TIMES = 3
-"""Most levels of escaping that are undone: three programs make `&amp;lt;br&amp;gt;`, and more must not cost time."""
-# A list of names, because `<3`, `a < b` and `<your name>` are no HTML.
+"""Most levels of escaping that are undone, such as `&amp;lt;br&amp;gt;`: a bound on the time for one text."""
+# A list of names, because `<3`, `a < b` and `<your name>` are not HTML.
 TAGS = (
     "a abbr address article aside audio b big blockquote body br button caption center cite code col dd del details "
     "div dl dt em embed fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe "
@@ -46,10 +46,7 @@ def clean(text: str, settings: CleanSettings) -> tuple[str, list[tuple[str, str,
 
 
 def without_control_characters(text: str) -> str:
-    """Remove control characters.
-
-    Those that separate words, like a form feed, become a space.
-    """
+    """Remove control characters; those that separate words become a space."""
     return CONTROL.sub(lambda match: " " if match[0].isspace() else "", text) if CONTROL.search(text) else text
 
 
@@ -78,7 +75,7 @@ def _character(match: re.Match[str]) -> str:
 
 
 RULES: dict[str, Callable[[str], str]] = {
-    # First, because in wrongly decoded texts a control character may be half of a letter.
+    # First, because in a wrongly decoded text a control character may be half of a letter.
     "mojibake": decoded_again,
     "control_characters": without_control_characters,
     "html": without_html,

@@ -26,7 +26,8 @@ Keys = npt.NDArray[np.uint64]
 class CheckedRow:
     """Valid row: `key` identifies texts and label, `text_key` is its row_key, `source` the number of its source.
 
-    For multi-label rows `label` spells all labels. `group` and `time` are None unless the recipe splits by them.
+    For multi-label rows `label` is the text of all labels. `group` and `time` are None unless the recipe splits by
+    them.
     """
 
     text: str
@@ -45,9 +46,9 @@ class CheckedRow:
 class Pool:
     """Checked rows of all sources as arrays with one entry a row; `file` holds their texts in the same order.
 
-    `keys` and `text_keys` are uint64 [rows, 2], in the order of their bytes. `label_ids` are places in `labels`, which
-    are sorted; each of these is what the target read of a row, and is treated as one label: rows whose labels are not
-    all the same differ. `groups` (64-bit hashes) and `times` are there if the recipe splits by them.
+    `keys` and `text_keys` are uint64 [rows, 2], which sort as their bytes do. `label_ids` are places in `labels`, which
+    are sorted. Each of `labels` is the target's reading of one row: the labels of a multi-label row count as one.
+    `groups` (64-bit hashes) and `times` are None unless the recipe splits by them.
     """
 
     file: Path
@@ -67,7 +68,7 @@ class Pool:
         return len(self.keys)
 
     def label_sets(self) -> list[list[str]]:
-        """Return for each of `labels` the labels that a row with it has."""
+        """Return for each of `labels` the single labels that it stands for."""
         return [self.target.names(label) for label in self.labels]
 
     def tables(self, rows: Ints) -> Iterator[tuple[pa.Table, Ints]]:
@@ -90,9 +91,9 @@ class Pool:
         }
 
     def order(self) -> Ints:
-        """Sort all rows by key, then group and time.
+        """Sort all rows by key, then group, then time, int64 [rows].
 
-        This makes the order independent of the files.
+        So the order does not depend on the files.
         """
         ranks: list[npt.NDArray[Any]] = [self.keys[:, 1], self.keys[:, 0]]
         ranks = [values for values in (self.times, self.groups) if values is not None] + ranks
@@ -105,7 +106,7 @@ class PoolWriter:
     def __init__(self, file: Path, target: TrainingTarget, chunk_rows: int = CHUNK_ROWS) -> None:
         """Open the file.
 
-        `chunk_rows` are in memory at a time, here and where the pool is read.
+        At most `chunk_rows` rows are in memory at a time, in writing and in reading.
         """
         self._file, self._target = file, target
         self._chunk_rows = chunk_rows
@@ -144,10 +145,7 @@ class PoolWriter:
         return len(self._label_ids)
 
     def close(self) -> Pool:
-        """Write the last chunk and return the Pool.
-
-        Its label_ids follow the sorted labels.
-        """
+        """Write the last chunk and return the Pool, with sorted labels."""
         self._flush()
         self._writer.close()
         labels = sorted(self._labels)
@@ -244,7 +242,7 @@ class PoolRows:
         return rows, flat[np.repeat(starts[ids], sizes[ids]) + within]
 
     def whole_keys(self) -> list[bytes]:
-        """Return each row's key, which identifies its texts as written and its label."""
+        """Return each row's key, a hash of its texts and its label."""
         return as_bytes(self.pool.keys[self.rows])
 
     def row_keys(self) -> list[bytes]:

@@ -25,7 +25,7 @@ from training.tasks.task import Task
 MOST_CHARACTERS = 100
 MOST_BAD_ROWS = 5
 ROWS_AFTER_BAD = 10_000
-"""Rows that are read after the first invalid one, to report several at once without reading all of a large file."""
+"""Rows that are read after the first invalid one: one message reports several, without reading all of a large file."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 IN_BRACKETS = re.compile(r" \([^()]*\)$")
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
@@ -40,7 +40,7 @@ class Tally:
     samples: dict[tuple[str, Effect], list[RowChange]] = field(default_factory=dict)
 
     def changed(self, rule: str, origin: str, before: str, after: str, *, fixed: bool) -> None:
-        """Count a rule's match in a text, which the rule changed if `fixed`."""
+        """Count a rule's match in a text; with `fixed` the rule changed the text."""
         effect: Effect = "fixed" if fixed else "found"
         if self._count(rule, effect):
             piece, mended = difference(before, after)
@@ -59,21 +59,21 @@ class Tally:
             yield CleaningRule(rule=rule, effect=effect, rows=self.rules[rule, effect], samples=samples)
 
     def _count(self, rule: str, effect: Effect) -> bool:
-        """Count one occurrence; return true while samples of it are wanted."""
+        """Count one occurrence; return True while it has fewer than SAMPLES samples."""
         self.rules[rule, effect] = self.rules.get((rule, effect), 0) + 1
         return len(self.samples.setdefault((rule, effect), [])) < SAMPLES
 
 
 def parse_time(value: object) -> tuple[TimeKind, float]:
-    """Parse a time to split by: its kind, and a number that grows with it.
+    """Parse a time to split by; return its kind, and a number that grows with it.
 
-    The number of a date is its seconds since 1970. A date without a zone is in UTC. Raises ValueError when it is
+    For a date the number is seconds since 1970; a date without a zone is in UTC. Raises ValueError when the value is
     neither an ISO date nor a finite number.
     """
     try:
         match value:
             case bool():
-                raise ValueError("a truth value is no time")
+                raise ValueError("a boolean is no time")
             case int() | float():
                 number = float(value)
             case str() if NUMBER.fullmatch(value.strip()):
@@ -151,7 +151,7 @@ class _Reader:
             origin=raw.origin,
             also=also,
             key=row_key_with_label(found.content, found.text_pair or "", label),
-            # Without it, the same text could be in the training set and the test set at once.
+            # Without the label: else the same text could be in the training set and in the test set.
             text_key=row_key(found.content, found.text_pair),
             source=number,
             group=group,
@@ -159,7 +159,7 @@ class _Reader:
         )
 
     def _label(self, given: object) -> str:
-        """Spell the row's label, or all its labels, as one text."""
+        """Return the row's label, or all its labels, as one text."""
         try:
             label, names = self.target.read(given)
         except ValueError as problem:
@@ -170,7 +170,7 @@ class _Reader:
     def _text(self, column: str, given: object, *, origin: str, tally: Tally) -> str:
         if not isinstance(given, str):
             raise _BadRow(f"column {column!r} is not a text ({type(given).__name__})")
-        # Blanks around a text stay: the service does not take them off, and some tokenizers see them.
+        # Blanks around a text stay: the service keeps them too, and they change the tokens of some tokenizers.
         text = given
         if not text.strip():
             raise _BadRow(f"column {column!r} is empty")
@@ -203,9 +203,9 @@ class _Reader:
 
 
 def read_sources(sources: Sequence[Source], data: DataSettings, task: Task, file: Path, report: Reporter) -> Reading:
-    """Read all rows; their texts, or images as data URLs, go to `file`.
+    """Read all rows, and write their texts, or images as data URLs, to `file`.
 
-    Raises InputError for invalid rows, unless data.invalid_rows leaves them out.
+    Raises InputError for invalid rows, unless data.invalid_rows is `drop`.
     """
     target = task.target(data)
     reader, tallies = _Reader(data, task, target), [Tally() for _ in sources]
@@ -257,7 +257,7 @@ def row_key_with_label(*parts: str) -> bytes:
 
 
 def _group(column: str, given: object) -> int:
-    """Hash the group's name to 64 bits, because there may be as many groups as rows."""
+    """Hash the group's name to 64 bits, because each row may have a group of its own."""
     empty = given is None or (isinstance(given, float) and not math.isfinite(given))
     if empty or isinstance(given, list | dict) or not (name := label_text(given)):
         raise _BadRow(f"column {column!r} has no group ({type(given).__name__})")

@@ -10,7 +10,7 @@ from training.recipe.data import SplitSettings
 
 
 def hold_out(part: PoolRows, share: float, split: SplitSettings, seed: int, where: str) -> tuple[PoolRows, PoolRows]:
-    """Split off a share of the rows; return the rest and the share.
+    """Split off a share of the rows; return the remaining rows and the share.
 
     Raises InputError when that is impossible; `where` begins the message.
     """
@@ -26,8 +26,8 @@ def hold_out(part: PoolRows, share: float, split: SplitSettings, seed: int, wher
 def some_groups(part: PoolRows, share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Draw whole groups with about `share` of each label's rows, bool [rows].
 
-    In random order, a group is taken if that brings the labels' counts nearer to the share, with equal weight for each
-    label (chi-square distance). StratifiedGroupKFold of scikit-learn supports shares of 1/n only.
+    In random order, each group is taken if it brings the labels' counts nearer to the share by chi-square distance,
+    with equal weight for each label. StratifiedGroupKFold of scikit-learn supports shares of 1/n only.
     """
     groups, of_row = np.unique(part.groups, return_inverse=True)
     rows, labels = part.pool.target.strata(part)
@@ -50,7 +50,7 @@ def some_groups(part: PoolRows, share: float, seed: int) -> npt.NDArray[np.bool_
 def newest(part: PoolRows, share: float) -> npt.NDArray[np.bool_]:
     """Mark the newest `share` of the rows, bool [rows].
 
-    Among equal times those of the larger key are marked.
+    Among rows of the same time, those with the larger keys are marked.
     """
     order = np.argsort(part.times, kind="stable")  # the part's rows are in the order of their keys
     chosen = np.zeros(len(part), dtype=np.bool_)

@@ -23,10 +23,10 @@ MOST_RELABELLED = 0.05
 class Split:
     """Assignment of rows: `parts` are `train`, `test` and, if requested, `validation`.
 
-    The other fields are empty without a previous version. `reference` are the rows of its test set with their labels
-    unchanged, `relabelled` those with another label now. `trained_before` are the rows that it was trained on, even
-    where data.rows.train leaves them out. `missing` counts the rows of its test set that the data no longer has, `gone`
-    the training rows that the data no longer has.
+    The other fields are empty without a previous version. `reference` are the rows of its test set with the same label
+    as before, `relabelled` the rows with another label now. `trained_before` are its training rows, even where
+    data.rows.train leaves them out. The data no longer has `missing` rows of its test set and `gone` rows of its
+    training set.
     """
 
     parts: dict[str, PoolRows]
@@ -39,14 +39,14 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Rows of the previous version's test set and training set, bool [rows of the pool]; no row is in both."""
+    """Rows of the previous version's test set and training set, bool [rows of the pool]; no row is in both sets."""
 
     held_out: Mask
     trained: Mask
 
     @classmethod
     def of(cls, everything: PoolRows, seen: SeenRows | None) -> "Known":
-        """Look the kept rows up in the previous version's filters."""
+        """Search for the kept rows in the previous version's filters."""
         held_out, trained = np.zeros((2, len(everything.pool)), dtype=np.bool_)
         if seen is not None:
             keys = everything.row_keys()
@@ -58,7 +58,8 @@ class Known:
 def split_afresh(everything: PoolRows, left_out: Mask, data: DataSettings, seed: int, where: str) -> Split:
     """Split off the recipe's test set, or take the hub's.
 
-    Rows of the pool that are `left_out` are in no part. Raises InputError when the split is impossible.
+    No part contains rows that are in `left_out`, bool [rows of the pool]. Raises InputError when the split is
+    impossible.
     """
     share = data.split.test
     part = everything.take(np.flatnonzero(~left_out[everything.rows]))
@@ -78,9 +79,11 @@ def split_onward(
     """Keep the previous version's test and training sets, and split the new rows.
 
     A share of the new rows is split off for the test set. The result depends on the rows, the previous version's
-    filters, the share and the seed alone. `data.rows.test` limits the new rows only. Rows of the pool that are
-    `left_out` are in no part. Raises InputError when most rows of the previous test set are gone, or when more than a
-    few of them have another label now: then the versions could not be compared.
+    filters, the share and the seed alone. `data.rows.test` limits the new rows only. No part contains rows that are in
+    `left_out`, bool [rows of the pool].
+
+    Raises InputError when the versions could not be compared: more than MOST_MISSING of the previous test set is gone,
+    or more than MOST_RELABELLED of it has another label now.
     """
     held_out, trained = known.held_out[everything.rows], known.trained[everything.rows]
     out = left_out[everything.rows]
@@ -127,9 +130,9 @@ def split_onward(
 def _fresh_held_out(
     everything: PoolRows, held_out: Mask, trained: Mask, fresh: Mask, data: DataSettings, share: float, seed: int
 ) -> Mask:
-    """Draw the new rows for the test set.
+    """Draw the new rows for the test set, bool [rows].
 
-    New rows of a known group go to the group's part.
+    New rows of a known group go to the part of their group.
     """
     if data.split.kind == "label":
         return everything.pool.target.draw_among(everything, fresh, share, seed)
