@@ -18,7 +18,7 @@ CHUNK_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One SELECT on the database whose URL is in `environ`: the URL itself is in no recipe, message or evidence."""
+    """One SELECT on the database whose URL is in `environ`; no recipe, message or evidence contains the URL."""
 
     variable: str
     query: str
@@ -26,7 +26,7 @@ class Query:
 
     @classmethod
     def of(cls, source: str, query: str, environ: Mapping[str, str] = os.environ) -> "Query":
-        """Make the query of `data.source` and `data.query`.
+        """Build the query of `data.source` and `data.query`.
 
         Raises InputError when the environment variable is not set.
         """
@@ -44,15 +44,15 @@ class Query:
             return list(result.keys())
 
     def rows(self) -> Generator[dict[str, Any]]:
-        """Stream the rows, with exact numbers as integers where whole, else as floats."""
+        """Stream the rows; decimal numbers become integers where whole, else floats."""
         with self._result() as result:
             for row in result.mappings():
                 yield {name: _plain(value) for name, value in row.items()}
 
     def digest(self, names: list[str]) -> str:
-        """Return a sha256 of these columns of all rows, whatever their order.
+        """Return a sha256 of these columns of all rows, independent of their order.
 
-        A query promises no order.
+        A query guarantees no order.
         """
         total = count = 0
         for row in self.rows():
@@ -72,7 +72,7 @@ class Query:
         engine = None
         try:
             engine = sqlalchemy.create_engine(self.environ[self.variable], poolclass=sqlalchemy.NullPool)
-            # As it is written: no `:name` or `%` in it is a parameter.
+            # `:name` and `%` in the query are text, not parameters.
             options = {"yield_per": CHUNK_ROWS, "no_parameters": True}
             with engine.connect() as connection:
                 yield connection.execution_options(**options).exec_driver_sql(self.query)

@@ -21,23 +21,20 @@ SHOWN_SOURCES = 3
 
 
 def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:
-    """Return digests of the current rows, one for each split of the source itself."""
+    """Return a digest of the current rows for each source to open."""
     return [source.digest for source in open_sources(data, also)]
 
 
 def open_sources(data: DataSettings, also: Sequence[str] = ()) -> list[Source]:
-    """Open the training rows, and the test rows of a hub data set's own split.
-
-    The test rows are opened where `data.split.test` names that split.
-    """
+    """Open the training rows, and the test rows where `data.split.test` names a split."""
     splits = [data.split.train, data.split.test] if isinstance(data.split.test, str) else [data.split.train]
     return [open_source(data, split, also) for split in splits]
 
 
 def open_source(data: DataSettings, split: str, also: Sequence[str] = ()) -> Source:
-    """Find the recipe's data, with `also` other columns of it.
+    """Open the recipe's data, with the further columns `also`.
 
-    `split` matters to hub data sets only. Raises InputError when the data is not there, has an unknown form, or lacks a
+    Only hub data sets use `split`. Raises InputError when the data does not exist, has an unknown form, or lacks a
     column.
     """
     wanted = Wanted(data.columns, also, data.split.group, data.split.time)
@@ -48,7 +45,7 @@ def open_source(data: DataSettings, split: str, also: Sequence[str] = ()) -> Sou
             found[given] = _database(Query.of(given, data.query), wanted)
             continue
         for location in locate_all(given, "data.source"):
-            # A file that two of the names lead to is read once.
+            # A file that matches two of the sources is read once.
             found.setdefault(location.path or location.name, _located(location, data, split, wanted))
     sources = list(found.values())
     return sources[0] if len(sources) == 1 else several(sources)
@@ -66,7 +63,7 @@ def _located(location: Location, data: DataSettings, split: str, wanted: Wanted)
 
 
 def several(sources: Sequence[Source]) -> Source:
-    """Join sources to one; its digest does not depend on their order."""
+    """Join sources into one, with a digest that does not depend on their order."""
     shown = ", ".join(source.name for source in sources[:SHOWN_SOURCES])
     more = len(sources) - SHOWN_SOURCES
     names = Counter(Path(source.name).name for source in sources)
@@ -104,9 +101,9 @@ def _database(query: Query, wanted: Wanted) -> Source:
 
 
 def tables_in(root: Path) -> list[Path]:
-    """List the files of rows directly in a folder, by name.
+    """List the files of rows directly in a folder, sorted by name.
 
-    A folder of classes has none.
+    A folder of classes has no such file.
     """
     if any(root.glob("*/*.txt")):
         return []
@@ -115,7 +112,7 @@ def tables_in(root: Path) -> list[Path]:
 
 
 def _together(root: Path, files: Sequence[Path], wanted: Wanted) -> Source:
-    """Join the files of a folder that grows by a file at a time."""
+    """Join the files of a folder."""
     sources = [_file(path, wanted) for path in files]
 
     def read() -> Iterator[Raw]:
@@ -210,8 +207,7 @@ def _folder(root: Path, data: DataSettings, wanted: Wanted) -> Source:
 
 
 def _looks_like_hub(path: Path) -> bool:
-    # The layout of a hub repository: a card and data files, where a folder of classes has folders of texts, and a
-    # folder that grows has files of rows and no card.
+    # A hub repository has a card and data files. A folder of classes has folders of texts, a folder of rows no card.
     if any(path.glob("*/*.txt")):
         return False
     return (path / "README.md").is_file() or (not tables_in(path) and any(path.glob("**/*.parquet")))
@@ -226,17 +222,17 @@ def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> 
     if not local:
         datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE or offline()
     try:
-        # The cache of datasets does not notice that a local repository's files changed; streaming does without it.
+        # Streaming avoids the cache of datasets, which ignores changed files of a local repository.
         table = datasets.load_dataset(name, data.config, split=split, streaming=local)
         table = table._resolve_features() if local else table
-    except Exception as error:  # of the hub, of pyarrow, of the file system, or of datasets itself
+    except Exception as error:  # the hub, pyarrow, the file system and datasets share no base class
         if not local and isinstance(error, ConnectionError | FileNotFoundError):
             raise InputError(f"data.source: {location.name} could not be loaded: {why_not()}") from error
         raise InputError(f"data.source: {name}, split {split!r}: {_line(error)}") from error
     require_columns(wanted, table.column_names, location.name)
     table = table.select_columns(wanted.all)
     feature = table.features[wanted.names.label]
-    feature = getattr(feature, "feature", feature)  # of a list, what is in it
+    feature = getattr(feature, "feature", feature)  # a list's element
     classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
 
     def read() -> Iterator[Raw]:
@@ -251,13 +247,13 @@ def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> 
     if location.path is not None:
         digest = files_digest(_visible_files(location.path))
     else:
-        # The fingerprint that datasets keeps for its cache stands for the rows and the version on the hub.
+        # The cache fingerprint of datasets depends on the rows and the version on the hub.
         digest = hashlib.sha256(str(table._fingerprint).encode()).hexdigest()
     return Source(f"{location.name} ({split})", digest, read)
 
 
 def _named(label: object, classes: Sequence[str]) -> object:
-    """Return the class name for a number, or for each in a list; anything else stays."""
+    """Replace a number, or each number in a list, by its class name."""
     if isinstance(label, list):
         return [_named(one, classes) for one in label]
     return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
@@ -273,7 +269,7 @@ def _visible_files(root: Path) -> list[Path]:
 
 
 def _line(error: Exception) -> str:
-    """Return a library's message on one line, that of the cause where there is one."""
+    """Return the first line of an error's message, or of its cause's message."""
     lines = str(error.__cause__ or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Images of a source: reading within bounds, decoding once, and the digest of their pixels."""
+"""Images of a source: reading with limits, checking, and the digest of their pixels."""
 
 import hashlib
 from pathlib import Path
@@ -12,14 +12,14 @@ MOST_BYTES = 20_000_000
 MOST_CHARACTERS = 1000
 """Longest path, in characters."""
 IMAGES_AT_ONCE = 50
-"""Rows of a pool that are in memory together: each may have MOST_BYTES."""
+"""Number of rows of a pool that are in memory at once: each may have MOST_BYTES."""
 
 
 def checked_image(given: object) -> tuple[str, str]:
-    """Return the data URL of an image and a digest of its pixels as a model sees them.
+    """Return the data URL of an image and a digest of its decoded pixels.
 
-    `given` is the bytes of a file or a data URL. The same picture has the same digest in any file format. Raises
-    ValueError that says why it cannot be used.
+    `given` is the bytes of a file or a data URL. The same pixels have the same digest in any file format. Raises
+    ValueError for an image that cannot be used.
     """
     if not isinstance(given, str | bytes):
         raise ValueError(f"there is no image ({type(given).__name__})")
@@ -37,10 +37,10 @@ def checked_image(given: object) -> tuple[str, str]:
 
 
 def image_of(value: object, folder: Path) -> object:
-    """Return a cell of the column of images, with a path replaced by its file.
+    """Return a cell of the image column, with a path replaced by its file.
 
-    Bytes and a data URL are returned as they are. A path below `folder` is replaced by the content of its file. Parquet
-    files of hubs hold bytes and path, as a struct. Raises ValueError for a path that cannot be read.
+    Bytes and a data URL are returned as they are. A path below `folder` is replaced by the content of its file. In
+    Parquet files of hubs a cell is a struct of bytes and path. Raises ValueError for a path that cannot be read.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")

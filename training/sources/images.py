@@ -14,14 +14,14 @@ from training.sources.raw import SLICES, Raw, Source
 
 
 def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:
-    """Return digests of the rows as they are now, with the files that a table names."""
+    """Return digests of the current rows, including the files that a table names."""
     return [source.digest for source in open_image_sources(data, also)]
 
 
 def open_image_sources(data: DataSettings, also: Sequence[str] = ()) -> list[Source]:
     """Open the recipe's images as one source; `also` are other columns of a table.
 
-    Raises InputError when they are not there, have an unknown form, or lack a column.
+    Raises InputError when the images do not exist, have an unknown form, or lack a column.
     """
     found: dict[Path | str, Source] = {}
     for given in data.sources:
@@ -104,6 +104,6 @@ def _digest(table: Source, folder: Path) -> str:
         if isinstance(value, str):
             try:
                 total.update(files_digest([file_of(value, folder)]).encode())
-            except (ValueError, OSError):  # told with its row
+            except (ValueError, OSError):  # reading the row reports it
                 continue
     return total.hexdigest()

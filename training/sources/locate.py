@@ -1,4 +1,4 @@
-"""Places that a recipe names: `package:NAME/path` in an installed package, a local path, or a name on a hub."""
+"""Locations in a recipe: `package:NAME/path` in an installed package, a local path, or a name on a hub."""
 
 import functools
 import glob
@@ -18,7 +18,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place on this machine (`path`), or else a hub's `name`."""
+    """A `path` on this machine, or else a hub's `name`."""
 
     name: str
     path: Path | None
@@ -27,7 +27,7 @@ class Location:
 def locate(given: str, key: str) -> Location:
     """Resolve the value of the recipe's `key`.
 
-    Raises InputError when the package is not installed, the path is not there, or the text is no hub name either.
+    Raises InputError when the package is not installed, or the value is neither an existing path nor a hub name.
     """
     if given.startswith(PACKAGE):
         return Location(given, _in_package(given, key))
@@ -44,11 +44,9 @@ def locate(given: str, key: str) -> Location:
 
 
 def locate_all(given: str, key: str) -> list[Location]:
-    """Resolve as `locate` does, and a glob to every path that it matches, by name.
+    """Resolve a glob such as `more/*.jsonl` to its paths, any other value as `locate`.
 
-    A glob is a name like `more/*.jsonl`. Hidden paths are left out.
-
-    Raises InputError when nothing matches, or as `locate` does.
+    The paths are sorted; hidden ones are left out. Raises InputError when nothing matches, or as `locate` does.
     """
     if not any(character in given for character in "*?[") or _is_there(given):
         return [locate(given, key)]
@@ -93,9 +91,9 @@ def _in_package(given: str, key: str) -> Path:
 def offline() -> bool:
     """Return True when only the hub's cache can be used.
 
-    That holds when HF_HUB_OFFLINE is set or the hub does not answer. The hub is asked once and briefly, for without a
-    network its libraries retry for minutes. One that does not answer is not asked again in this process: its libraries
-    do not pass `local_files_only` on to every look-up.
+    That is so when HF_HUB_OFFLINE is set or the hub does not respond to one short request: without a network its
+    libraries would retry for minutes. Then HF_HUB_OFFLINE is set for this process, because the libraries do not pass
+    `local_files_only` on to every request.
     """
     from huggingface_hub import configure_http_backend, constants, get_session
 
@@ -104,12 +102,12 @@ def offline() -> bool:
             get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
         except OSError:  # every error of requests is one
             constants.HF_HUB_OFFLINE = True
-            configure_http_backend()  # drops the open session, which knows nothing of the flag
+            configure_http_backend()  # drops the open session, which ignores the flag
     return constants.HF_HUB_OFFLINE
 
 
 def why_not() -> str:
-    """Return the reason, for a message, that the hub did not give a name."""
+    """Return the reason why the hub did not return a model or data set, for a message."""
     from huggingface_hub import constants
 
     place = f"there is no such path here, and the hub ({constants.ENDPOINT})"

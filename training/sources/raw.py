@@ -14,10 +14,9 @@ SLICES = "evaluate.slices or compare.slices"
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A row before any check: `origin` names it for people, `problem` is set when it could not be read.
+    """A row before any check: `origin` names it in messages, `problem` is set when it could not be read.
 
-    `also` has the values of the columns to slice by, `group` or `time` that of the column which decides
-    who is held out.
+    `also` has the values of the columns to slice by, `group` or `time` the value of the column to split by.
     """
 
     origin: str
@@ -32,7 +31,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Columns to read: the recipe's, and in `also` those to slice by."""
+    """Columns to read: the recipe's columns, and in `also` the columns to slice by."""
 
     names: ColumnNames
     also: Sequence[str] = ()
@@ -41,13 +40,13 @@ class Wanted:
 
     @property
     def all(self) -> list[str]:
-        """Return their names in the source, each once."""
+        """Return the columns' names in the source, each once."""
         names = (self.names.text, self.names.text_pair, self.names.label, self.group, self.time, *self.also)
         return list(dict.fromkeys(name for name in names if name))
 
     @property
     def keyed(self) -> list[tuple[str, str]]:
-        """Return each with the recipe's key that names it."""
+        """Return each column after the recipe's key that names it."""
         names = {f"data.columns.{key}": name for key, name in self.names.model_dump(exclude={"image"}).items()}
         names |= {"data.split.group": self.group, "data.split.time": self.time}
         return [
@@ -58,7 +57,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows that can be read more than once; `digest` changes when they do."""
+    """Rows that can be read more than once; `digest` changes when the rows change."""
 
     name: str
     digest: str
