@@ -9,21 +9,21 @@ from training.recipe.section import PACKAGE, Section
 
 
 class DistillSettings(Section):
-    """A teacher whose answers the model learns beside the labels (Hinton et al. 2015, https://arxiv.org/abs/1503.02531)."""
+    """Distillation: the model learns a teacher's answers too (Hinton et al. 2015, https://arxiv.org/abs/1503.02531)."""
 
     teacher: str = Field(
         min_length=1,
         description="fine-tuned classifier: NAME:VERSION of a bundle, hub name, local path, or package:NAME/path",
     )
-    temperature: float = Field(default=2.0, gt=0, le=100, description="what logits are divided by, the teacher's too")
-    weight: float = Field(default=0.5, ge=0, le=1, description="of the teacher's answers; the labels have the rest")
+    temperature: float = Field(default=2.0, gt=0, le=100, description="divisor of the logits of both models")
+    weight: float = Field(default=0.5, ge=0, le=1, description="weight of the teacher's answers in the loss")
     max_tokens: int | None = Field(
         default=None,
         ge=4,
-        description="longer texts are cut for the teacher; by default as in its bundle, or as ours",
+        description="length at which the teacher's texts are cut; by default its bundle's, or max_tokens",
     )
     student_layers: int | None = Field(
-        default=None, ge=1, description="layers of the model to start from, evenly spaced; by default all of them"
+        default=None, ge=1, description="layers of the student, evenly spaced in the model; by default all"
     )
 
 
@@ -36,16 +36,16 @@ class PruneSettings(Section):
     )
     amount: float = Field(default=0.3, gt=0, lt=1, description="share of the weights, heads or neurons")
     importance_rows: int = Field(
-        default=512, ge=1, description="training rows that the importance of heads and neurons is measured on"
+        default=512, ge=1, description="training rows for measuring the importance of heads and neurons"
     )
     epochs: float = Field(default=1.0, gt=0, description="passes over the training rows after pruning")
     learning_rate: float | None = Field(
         default=None,
         gt=0,
-        description="peak after pruning; by default train's for the method full, else 5e-5",
+        description="peak learning rate after pruning; by default train's for method full, else 5e-5",
     )
 
 
 def names_bundle(teacher: str) -> bool:
-    """Tell a bundle's NAME:VERSION from a hub name, a path and package:NAME/path."""
+    """Return True for a bundle's NAME:VERSION, not a hub name or a path."""
     return ":" in teacher and not teacher.startswith(PACKAGE) and not Path(teacher).exists()

@@ -11,12 +11,12 @@ Rule = Literal["fix", "show", "off"]
 
 
 class ColumnNames(Section):
-    """Names of the columns; a folder of classes has `text` and `label`."""
+    """Names of the columns; the columns of a folder of classes are `text` and `label`."""
 
     text: str = Field(default="text", description="column with the text")
     text_pair: str | None = Field(default=None, description="column with the second text of a pair")
     label: str = Field(default="label", description="column with the label")
-    image: str = Field(default="image", description="images: column with the path, or the bytes, of each")
+    image: str = Field(default="image", description="images: column with the path or the bytes")
 
     @model_validator(mode="after")
     def _different(self) -> "ColumnNames":
@@ -29,11 +29,11 @@ class ColumnNames(Section):
 class SplitSettings(Section):
     """Settings of the test set and the validation set."""
 
-    test: float | str = Field(default=0.2, description="share of rows held out, by label; or a hub split's name")
-    validation: Fraction = Field(default=0.0, description="share of the training rows to pick the best checkpoint with")
+    test: float | str = Field(default=0.2, description="share of the rows for the test set; or a hub split's name")
+    validation: Fraction = Field(default=0.0, description="share of the training rows for the validation set")
     train: str = Field(default="train", description="name of the hub split to train on")
-    group: str | None = Field(default=None, min_length=1, description="column of which no value is on two sides")
-    time: str | None = Field(default=None, min_length=1, description="column by which the newest rows are held out")
+    group: str | None = Field(default=None, min_length=1, description="column; rows of the same value stay together")
+    time: str | None = Field(default=None, min_length=1, description="column; the newest rows by it are held out")
 
     @model_validator(mode="after")
     def _share(self) -> "SplitSettings":
@@ -56,14 +56,14 @@ class SplitSettings(Section):
 
 
 class RowLimits(Section):
-    """Largest number of rows, drawn at random with the recipe's seed."""
+    """Largest numbers of rows, drawn with the recipe's seed."""
 
     train: int | None = Field(default=None, ge=1, description="training rows; all by default")
     test: int | None = Field(default=None, ge=1, description="test rows; all by default")
 
 
 class CleanSettings(Section):
-    """Rules for dirty rows. By default none changes a text, for the served model gets texts as they come."""
+    """Rules for dirty rows. By default none changes a text, because the service does not clean texts either."""
 
     control_characters: Rule = Field(default="show", description="control characters: fix removes them, show counts")
     mojibake: Rule = Field(default="show", description="wrongly decoded texts: fix decodes them again, show counts")
@@ -73,7 +73,7 @@ class CleanSettings(Section):
 
     @property
     def fixes(self) -> dict[str, bool]:
-        """Return for each rule that can change texts True where it does."""
+        """Return for each rule of texts whether it changes them."""
         return {name: getattr(self, name) == "fix" for name in ("control_characters", "mojibake", "html")}
 
 
@@ -84,7 +84,7 @@ class NearDuplicateSettings(Section):
         default="remove", description="what to do with all but one of them"
     )
     threshold: float = Field(
-        default=0.8, ge=0.5, le=1, description="share of word shingles that two texts have in common, from which on"
+        default=0.8, ge=0.5, le=1, description="least share of common word shingles of near duplicates"
     )
 
 
@@ -94,7 +94,7 @@ def label_text(label: object) -> str:
 
 
 def _texts(value: Any) -> Any:
-    """Turn labels that YAML read as numbers into texts; pydantic refuses the rest."""
+    """Convert labels that YAML read as numbers to texts; pydantic refuses other types."""
     if not isinstance(value, dict):
         return value
     numbers = {old for old, new in value.items() if isinstance(new, int | float) and not isinstance(new, bool)}
@@ -105,10 +105,10 @@ LabelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 
 
 class DataSettings(Section):
-    """Sources of the labelled rows, and what is done to them before training."""
+    """Sources of the labelled rows, their cleaning and their split."""
 
     source: str | list[str] = Field(
-        description="hub name, local path or glob, package:NAME/path, or sql:VARIABLE; or a list of such"
+        description="hub name, local path or glob, package:NAME/path, or sql:VARIABLE; or a list of them"
     )
     query: str | None = Field(default=None, min_length=1, description="SELECT on the database of sql:VARIABLE")
     config: str | None = Field(default=None, description="configuration of a hub data set")
@@ -118,7 +118,7 @@ class DataSettings(Section):
     )
     multi_label: bool = Field(default=False, description="rows have any number of labels: a list, or a text of several")
     label_separator: str | None = Field(
-        default=None, min_length=1, description="what is between the labels of a row where they are one text"
+        default=None, min_length=1, description="text between the labels of a row where they are one text"
     )
     split: SplitSettings = SplitSettings()
     rows: RowLimits = RowLimits()
@@ -126,7 +126,7 @@ class DataSettings(Section):
     near_duplicates: NearDuplicateSettings = NearDuplicateSettings()
     invalid_rows: Literal["error", "drop"] = Field(default="error", description="what to do with an unusable row")
     doubtful_labels: Literal["show", "remove", "off"] = Field(
-        default="show", description="rows whose label is probably wrong; remove leaves out those to train on"
+        default="show", description="rows whose label is probably wrong; remove leaves such training rows out"
     )
 
     @field_validator("source")

@@ -1,4 +1,4 @@
-"""The recipe's `train.deepspeed`: DeepSpeed's own configuration, except for keys that the recipe has itself."""
+"""The recipe's `train.deepspeed`: DeepSpeed's own configuration, without the keys that the recipe sets itself."""
 
 import difflib
 import json
@@ -37,10 +37,7 @@ KEYS = (
 
 
 def _read(value: Any) -> Any:
-    """Return the mapping, read from a JSON file where one is named.
-
-    The recipe holds all that it depends on.
-    """
+    """Replace the name of a JSON file by its content, so that the recipe contains it."""
     if not isinstance(value, str):
         return value
     try:
@@ -59,18 +56,18 @@ def _read(value: Any) -> Any:
 
 
 def _known(given: dict[str, Any]) -> dict[str, Any]:
-    """Refuse keys that DeepSpeed does not know, which it would silently ignore."""
+    """Refuse keys that DeepSpeed would silently ignore, or that the recipe sets."""
     for key, value in given.items():
         if key in ELSEWHERE:
-            raise ValueError(f"{key}: the recipe says it ({ELSEWHERE[key]}); leave it out")
+            raise ValueError(f"{key}: the recipe sets it ({ELSEWHERE[key]}); leave it out")
         if key not in KEYS:
             close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(KEYS)}"
             raise ValueError(f"{key}: DeepSpeed's configuration has no such key that can be set here; {hint}")
         if key in RECIPES and value != AUTO:
-            raise ValueError(f"{key}: the recipe says it; leave it out or give {AUTO!r}")
+            raise ValueError(f"{key}: the recipe sets it; leave it out or give {AUTO!r}")
         if key in {"bf16", "fp16"} and (not isinstance(value, dict) or value.get("enabled", AUTO) != AUTO):
-            raise ValueError(f"{key}.enabled: train.precision says it; leave it out or give {AUTO!r}")
+            raise ValueError(f"{key}.enabled: train.precision sets it; leave it out or give {AUTO!r}")
     return given
 
 

@@ -1,4 +1,4 @@
-"""Values that a recipe leaves open: what is used instead, and what it follows from."""
+"""Values that a recipe leaves open: the value in use and its origin."""
 
 from functools import reduce
 from operator import getitem
@@ -12,7 +12,7 @@ BASE_MODEL = "from the base model"
 
 
 class Derived(NamedTuple):
-    """A value that nobody gave. None where it is known only when its source is opened."""
+    """A value in use that the recipe leaves open; None where only its source has it."""
 
     value: Any
     origin: str

@@ -13,9 +13,9 @@ class EvaluateSettings(Section):
     """Metrics of the base and the tuned model on the test rows."""
 
     resamples: int = Field(default=1000, ge=100, description="bootstrap resamples")
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the intervals")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="confidence level of the intervals")
     ordinal: bool = Field(
-        default=False, description="labels are numbers in order, as stars are: also the mean absolute error of the rank"
+        default=False, description="labels are ordered numbers, such as stars; adds the mean absolute error of the rank"
     )
     minimum: dict[str, float] = Field(
         default={},
@@ -23,16 +23,16 @@ class EvaluateSettings(Section):
         "any, the model must be better than always giving the commonest answer",
     )
     slices: list[Column] = Field(
-        default=[], max_length=20, description="columns of the source whose values are measured one by one"
+        default=[], max_length=20, description="columns of the source; each of their values is measured separately"
     )
     calibration_bins: int = Field(default=10, ge=2, le=100, description="bins of confidence for calibration")
     examples: int = Field(default=5, ge=0, le=100, description="rows to show whose answer changed")
-    mistakes: int = Field(default=10, ge=0, le=100, description="rows to show that are wrong, the surest first")
+    mistakes: int = Field(default=10, ge=0, le=100, description="wrong answers to show, the most confident first")
 
 
 class CalibrateSettings(Section):
     """Temperature scaling of the merged model."""
 
     temperature: bool = Field(
-        default=False, description="divide the logits by a number fitted on the validation rows, in the served weights"
+        default=False, description="divide the logits by a number that is fitted on the validation set"
     )

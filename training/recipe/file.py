@@ -34,8 +34,8 @@ class LoadedRecipe:
 class _PlainLoader(yaml.SafeLoader):
     """A YAML loader without traps: plain values as in YAML 1.2, a key only once, and no aliases.
 
-    In YAML 1.1 `no` is a truth value, 2026-01-01 a date and 1e-4 a text; a second key of the same name wins silently;
-    and a few lines of aliases, for which a recipe has no use, stand for more values than memory holds.
+    In YAML 1.1 `no` is a boolean, 2026-01-01 a date and 1e-4 a text. A second key of the same name silently replaces
+    the first. A few lines of aliases can stand for more values than fit in memory.
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own)
@@ -66,7 +66,7 @@ for _tag, _pattern, _first in (
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """A YAML dumper that quotes what `_PlainLoader` would misread, and writes no aliases."""
+    """A YAML dumper that quotes texts which `_PlainLoader` would misread, and writes no aliases."""
 
     yaml_implicit_resolvers = _PlainLoader.yaml_implicit_resolvers
 
@@ -83,9 +83,9 @@ def spelled_out(recipe: Recipe) -> str:
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Read `path`, apply overrides of the form key.key=value, and check the whole.
+    """Read `path`, apply overrides of the form key.key=value, and check the recipe.
 
-    Raises InputError that lists every problem with its path in the recipe and the nearest valid name.
+    Raises InputError that lists every problem with its key and the nearest valid name.
     """
     given = _read_yaml(path)
     origins = {key: str(path) for key, _ in _leaves(given)}
@@ -127,7 +127,7 @@ def _explain(section: BaseModel, prefix: str, origins: Mapping[str, str]) -> Ite
     for name, field in type(section).model_fields.items():
         key, value = f"{prefix}{name}", getattr(section, name)
         if isinstance(value, BaseModel):
-            # `method: lora` names the method; the rest of its section are still defaults.
+            # `method: lora` names the method; the other values of its section are defaults.
             inner = {f"{key}.name": origins[key]} if key in origins else {}
             yield from _explain(value, f"{key}.", {**origins, **inner})
         else:
@@ -137,13 +137,13 @@ def _explain(section: BaseModel, prefix: str, origins: Mapping[str, str]) -> Ite
 
 
 def digest(value: BaseModel | Mapping[str, Any]) -> str:
-    """Return the sha256 of the canonical JSON of a recipe, or of a part of one."""
+    """Return the sha256 of the canonical JSON of a recipe, or of a part of it."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _validated(given: Mapping[str, Any]) -> Recipe:
-    # Strict, so that `true` is no number; from JSON, because strict wants objects for sections otherwise.
+    # Strict, so that `true` is not a number. From JSON, because strict Python input requires objects for sections.
     return Recipe.model_validate_json(json.dumps(given, default=str), strict=True)
 
 
@@ -156,7 +156,7 @@ def _check(given: Mapping[str, Any]) -> list[str]:
 
 
 def _placed(given: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value to search for where an override would put it."""
+    """Put a searched value where an override would put it."""
     if not all(key.split(".")):
         raise InputError(f"{key!r}: write the keys of the recipe with a dot between them, for example train.epochs")
     try:
@@ -178,7 +178,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError is a date or a number that is none, like 2026-99-99
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date or number, like 2026-99-99
         raise InputError(f"{path}: not YAML: {error}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -227,7 +227,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
-    """Yield a line per key with its problem, under every reading that it could have."""
+    """Yield a line per key with its problem, one for each type that it may have."""
     messages: dict[str, list[str]] = {}
     got: dict[str, str] = {}
     for problem in error.errors(include_url=False):
@@ -259,10 +259,9 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
-    """Return the steps of a problem's place that the user wrote, and a section.
+    """Return the steps of a problem's location, and the section of the last step.
 
-    The section is that of the last step. Pydantic adds the branch of a union that it tried ("lora", "list[str]"), which
-    the user never wrote.
+    Steps that the user did not write are left out: pydantic adds the branch of a union ("lora", "list[str]").
     """
     steps: list[str] = []
     section: type[BaseModel] = Recipe
@@ -279,7 +278,7 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
             values = get_args(annotation)[1] if mapping else None
         elif mapping or isinstance(step, int):
             steps.append(str(step))
-            # The values of a mapping may be a section, which Annotated hides.
+            # The values of a mapping may be sections inside Annotated.
             held = getattr(values, "__origin__", values)
             inner = held if isinstance(held, type) and issubclass(held, BaseModel) else None
         elif step in METHODS:

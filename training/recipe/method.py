@@ -17,13 +17,13 @@ class FullMethod(Section):
 class _Adapters(Section):
     name: str
     rank: int = Field(default=16, ge=1, description="rank of the adapters")
-    alpha: int = Field(default=32, ge=1, description="scale: an adapter counts alpha / rank")
+    alpha: int = Field(default=32, ge=1, description="scale: an adapter's output is multiplied by alpha / rank")
     dropout: Fraction = Field(default=0.05, description="dropout on the adapters' inputs")
     target_modules: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = Field(
         default="auto", description="layers that get an adapter; auto takes every linear layer but the head"
     )
-    rslora: bool = Field(default=False, description="an adapter counts alpha / sqrt(rank), which suits high ranks")
-    dora: bool = Field(default=False, description="adapters turn a weight's columns and train their lengths apart")
+    rslora: bool = Field(default=False, description="scale by alpha / sqrt(rank), which suits high ranks")
+    dora: bool = Field(default=False, description="train magnitude and direction of each weight separately")
 
 
 class LoraMethod(_Adapters):
@@ -38,7 +38,7 @@ class LoraMethod(_Adapters):
 
 
 class QloraMethod(_Adapters):
-    """Adapters beside frozen weights of 4 bits, NF4 (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
+    """Adapters beside frozen 4-bit weights, NF4 (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
 
     name: Literal["qlora"]
     default_learning_rate: ClassVar[float] = 1e-3
@@ -53,17 +53,17 @@ class BiasMethod(Section):
 
 
 class FreezeMethod(Section):
-    """Every weight but those of the lowest layers, or of named parts."""
+    """All weights except the lowest layers, or except named parts."""
 
     name: Literal["freeze"]
     default_learning_rate: ClassVar[float] = 5e-5
     layers: int | None = Field(
         default=None,
         ge=0,
-        description="lowest layers that stay as they are, with the embeddings; by default half of them",
+        description="lowest layers that are frozen, with the embeddings; by default half of all layers",
     )
     patterns: Annotated[list[str], Field(min_length=1)] | None = Field(
-        default=None, description="parts that stay as they are instead: embeddings, encoder.layer.0, *.attention.*"
+        default=None, description="parts that are frozen instead: embeddings, encoder.layer.0, *.attention.*"
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The recipe: one typed model of all that a run depends on. Only task, model and data have no default."""
+"""The recipe: one typed model of all settings of a run. Only task, model and data have no default."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,7 +22,7 @@ Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])
 class VerifySettings(Section):
     """Bounds of each hop from the trained model to the served one."""
 
-    rows: int = Field(default=256, ge=1, description="test rows that go through every hop")
+    rows: int = Field(default=256, ge=1, description="test rows that are compared at every hop")
     merge_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, merged to trained")
     calibrate_tolerance: float = Field(
         default=1e-3, gt=0, description="largest logit difference, calibrated to merged and divided"
@@ -30,43 +30,41 @@ class VerifySettings(Section):
     export_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, ONNX to torch")
     batch_tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference, in a batch to alone")
     label_flips: int = Field(default=0, ge=0, description="rows whose label may change at a hop")
-    golden_rows: int = Field(
-        default=32, ge=1, description="of these rows, how many a pod replays before it turns ready"
-    )
-    golden_tolerance: float = Field(default=0.02, gt=0, description="largest difference of a probability there")
+    golden_rows: int = Field(default=32, ge=1, description="number of these rows that a pod replays before it is ready")
+    golden_tolerance: float = Field(default=0.02, gt=0, description="largest difference of a probability in a replay")
 
 
 class PlanSettings(Section):
     """Accuracy that the runtime plan may give up for speed, and the time of its measurements."""
 
     accuracy_budget: float = Field(default=0.5, ge=0, le=100, description="points of accuracy that a variant may lose")
-    rows: int = Field(default=512, ge=8, description="test rows that accuracy is compared on")
-    batch_rows: int = Field(default=64, ge=8, description="of these rows, how many also go through batches")
+    rows: int = Field(default=512, ge=8, description="test rows for comparing accuracy")
+    batch_rows: int = Field(default=64, ge=8, description="number of these rows that are also computed in batches")
     batch_tolerance: float = Field(
         default=0.02, gt=0, description="largest change of a probability in a batch; beyond it rows run one by one"
     )
-    calibration_rows: int = Field(default=64, ge=8, description="training rows that fix the scales of int8")
-    seconds: float = Field(default=1.5, gt=0, le=60, description="how long each way of running is measured")
+    calibration_rows: int = Field(default=64, ge=8, description="training rows for the scales of int8")
+    seconds: float = Field(default=1.5, gt=0, le=60, description="duration of each measurement")
     variants: list[Literal["int8-dynamic", "int8-static", "int8-nncf"]] = Field(
-        default=["int8-dynamic", "int8-static", "int8-nncf"], description="what is tried beside fp32"
+        default=["int8-dynamic", "int8-static", "int8-nncf"], description="variants to try beside fp32"
     )
 
 
 class Recipe(Section):
-    """A whole run."""
+    """All settings of a run."""
 
-    name: Name = Field(description="of the model; by default the recipe file's")
-    task: str = Field(description="what the model does")
+    name: Name = Field(description="name of the model; by default the recipe file's")
+    task: str = Field(description="task of the model")
     model: str = Field(min_length=1, description="base model: hub name, local path, or package:NAME/path")
     data: DataSettings
     max_tokens: int = Field(default=256, ge=4, description="longer texts are cut, in training and serving")
     parent: Tag | None = Field(
-        default=None, description="NAME:VERSION that this one continues; `bentune retrain` sets it"
+        default=None, description="NAME:VERSION that this run continues; `bentune retrain` sets it"
     )
-    seed: int = Field(default=42, ge=0, lt=2**32, description="of the split, the head and the order of rows")
+    seed: int = Field(default=42, ge=0, lt=2**32, description="seed of the split, the head and the order of rows")
     method: Method = LoraMethod(name="lora")
     train: TrainSettings = TrainSettings()
-    distill: DistillSettings | None = Field(default=None, description="learn from a larger classifier too")
+    distill: DistillSettings | None = Field(default=None, description="learn a larger classifier's answers too")
     prune: PruneSettings | None = Field(default=None, description="make the trained model smaller")
     calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -92,9 +90,9 @@ class Recipe(Section):
     @field_validator("calibrate")
     @classmethod
     def _rows_to_fit(cls, calibrate: CalibrateSettings, info: ValidationInfo) -> CalibrateSettings:
-        """Require validation rows to fit the temperature on.
+        """Require a validation set to fit the temperature on.
 
-        The model is too sure of training rows, and test rows judge it.
+        The model is overconfident on training rows, and test rows measure it.
         """
         if calibrate.temperature and "data" in info.data and not info.data["data"].split.validation:
             raise ValueError("temperature is fitted on validation rows: set data.split.validation, for example 0.1")
@@ -103,7 +101,7 @@ class Recipe(Section):
     @field_validator("*")
     @classmethod
     def _of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse what has no meaning for this task, rather than ignore it."""
+        """Refuse settings without a meaning for this task."""
         name = str(info.field_name)
         if "task" in info.data and value != cls.model_fields[name].default:
             refuse_others(info.data["task"], name, value)
@@ -126,7 +124,7 @@ class Recipe(Section):
 
     @property
     def carried(self) -> list[str]:
-        """Return the columns that test rows keep, to slice by here and in comparisons."""
+        """Return the columns that test rows keep, to slice by in evaluate and compare."""
         compared = self.compare.columns if self.parent is not None else []
         return list(
             dict.fromkeys([*self.evaluate.slices, *(name for name in compared if name not in {"label", "set"})])
@@ -134,23 +132,17 @@ class Recipe(Section):
 
     @property
     def saved_method(self) -> Method:
-        """Return the method of the saved weights, which is full for a pruned model.
-
-        This holds whatever was tuned before.
-        """
+        """Return the method of the saved weights, which is full for a pruned model."""
         return self.method if self.prune is None else FullMethod(name="full")
 
     @property
     def learning_rate(self) -> float:
-        """Return the peak learning rate, the method's own where none is given."""
+        """Return the peak learning rate; by default the method's."""
         return self.train.learning_rate or self.method.default_learning_rate
 
     @property
     def prune_learning_rate(self) -> float:
-        """Return the peak learning rate after pruning.
-
-        After pruning every weight is tuned, whatever the method.
-        """
+        """Return the peak learning rate after pruning, where every weight is tuned."""
         given = self.prune.learning_rate if self.prune is not None else None
         same = self.train.learning_rate if isinstance(self.method, FullMethod) else None
         return given or same or FullMethod.default_learning_rate

@@ -1,4 +1,4 @@
-"""Keys of a recipe that its task or its target has no use for: refused, and not left without an effect."""
+"""Keys of a recipe without a meaning for its task or its target: errors, because they would have no effect."""
 
 import importlib
 from collections.abc import Iterator
@@ -12,18 +12,12 @@ if TYPE_CHECKING:
 
 
 def known_tasks() -> dict[str, Any]:
-    """Return the tasks by name.
-
-    They are above recipes, and so are found by the name of their module.
-    """
+    """Return the tasks by name; imported late, because tasks import recipes."""
     return cast("dict[str, Any]", importlib.import_module("training.tasks.registry").TASKS)
 
 
 def refuse_others(task: str, name: str, value: Any) -> None:
-    """Raise ValueError for a given key that `task` has no use for.
-
-    The key is within the recipe's section `name`.
-    """
+    """Raise ValueError for a key of section `name` that `task` does not use."""
     refused = known_tasks()[task].refused
     for key in (f"{name}{inner}" for inner in _given(value)):
         if key in refused:
@@ -32,16 +26,13 @@ def refuse_others(task: str, name: str, value: Any) -> None:
 
 
 def refuse_for_target(task: str, data: "DataSettings", section: "Section | None") -> None:
-    """Raise ValueError for a recipe section that does not go with the kind of label."""
+    """Raise ValueError for a recipe section that does not fit the kind of label."""
     if problem := known_tasks()[task].target(data).problem_of(section):
         raise ValueError(problem)
 
 
 def _given(value: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the value's own place, and the places of values given below it.
-
-    Values equal to the default are left out.
-    """
+    """Yield `prefix` and the keys below it whose values differ from the default."""
     yield prefix
     if isinstance(value, BaseModel):
         for name in sorted(value.model_fields_set):

@@ -1,4 +1,4 @@
-"""The recipe's `search`: the values to search, the metric, the number of trials; and checks of each value to try."""
+"""The recipe's `search`: searched values, metric and number of trials; and a check of each value."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -10,7 +10,7 @@ from bentune.bundle.errors import InputError
 from training.recipe.section import Section
 
 SEARCHABLE = ("model", "max_tokens", "seed", "method", "train")
-"""Values that the train stage reads: others would give each trial other rows, or change nothing that is trained."""
+"""Keys that the train stage reads. Other keys would change the rows of a trial, or nothing of its training."""
 
 Number = int | float
 _Check = Callable[[dict[str, Any]], list[str]]
@@ -20,11 +20,11 @@ _Place = Callable[[dict[str, Any], str, Any], None]
 class Span(Section):
     """A range of numbers, or a list of choices, for one value of the recipe."""
 
-    low: Number | None = Field(default=None, description="the smallest")
-    high: Number | None = Field(default=None, description="the largest")
-    log: bool = Field(default=False, description="draw its logarithm: as many between 1e-5 and 1e-4 as up to 1e-3")
+    low: Number | None = Field(default=None, description="smallest value")
+    high: Number | None = Field(default=None, description="largest value")
+    log: bool = Field(default=False, description="draw on a logarithmic scale")
     step: Number | None = Field(default=None, gt=0, description="only low, low + step, and so on")
-    choices: list[Any] | None = Field(default=None, min_length=1, max_length=100, description="a list stands for it")
+    choices: list[Any] | None = Field(default=None, min_length=1, max_length=100, description="values to choose from")
 
     @model_validator(mode="after")
     def _either(self) -> "Span":
@@ -52,16 +52,16 @@ def _listed(value: Any) -> Any:
 class SearchSettings(Section):
     """Settings of `bentune search`."""
 
-    trials: int = Field(default=20, ge=1, le=10_000, description="trainings, those that were pruned included")
-    metric: str = Field(default="accuracy", min_length=1, description="of the validation rows; loss is one as well")
+    trials: int = Field(default=20, ge=1, le=10_000, description="number of trainings, including pruned ones")
+    metric: str = Field(default="accuracy", min_length=1, description="metric of the validation set, or loss")
     direction: Literal["maximize", "minimize"] | None = Field(
         default=None, description="by default minimize for a metric that ends with loss, else maximize"
     )
     pruning: Literal["median", "hyperband", "none"] = Field(
-        default="median", description="which trials end early, by what they have reached at each tenth of the training"
+        default="median", description="rule that ends trials early, by their metric at each tenth of the training"
     )
     validation: float = Field(
-        default=0.2, gt=0, lt=1, description="share of the training rows to measure on, where validation has none"
+        default=0.2, gt=0, lt=1, description="share of the training rows to measure on, without a validation set"
     )
     values: dict[str, Annotated[Span, BeforeValidator(_listed)]] = Field(
         default={}, description="key of the recipe: {low, high, log, step}, or a list"
@@ -69,16 +69,15 @@ class SearchSettings(Section):
 
     @property
     def towards(self) -> Literal["maximize", "minimize"]:
-        """Return the direction, by the metric where none is given."""
+        """Return the direction; by default that of the metric."""
         return self.direction or ("minimize" if self.metric.endswith("loss") else "maximize")
 
 
 def search_problems(given: Mapping[str, Any], check: _Check, place: _Place) -> list[str]:
-    """List the problems of a recipe's searched values, whatever else is wrong with it.
+    """List the problems of a recipe's searched values, without its other problems.
 
-    Each end of a range and each choice is tried in the recipe.
-
-    `check` lists the problems of a recipe, `place` puts a value into it or raises InputError where there is no place.
+    Each end of a range and each choice is tried in the recipe. `check` lists the problems of a recipe. `place` puts a
+    value into it, or raises InputError for a wrong key.
     """
     search = given.get("search")
     values = search.get("values") if isinstance(search, Mapping) else None

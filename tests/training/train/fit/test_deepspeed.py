@@ -43,9 +43,9 @@ def test_a_file_is_read_into_the_recipe_and_the_recipes_values_are_left_to_train
     ("given", "said"),
     [
         ({"zero_optimisation": {"stage": 2}}, "did you mean 'zero_optimization'"),
-        ({"optimizer": {"type": "AdamW"}}, "optimizer: the recipe says it"),
-        ({"train_batch_size": 8}, "train_batch_size: the recipe says it; leave it out or give 'auto'"),
-        ({"bf16": {"enabled": True}}, "bf16.enabled: train.precision says it"),
+        ({"optimizer": {"type": "AdamW"}}, "optimizer: the recipe sets it"),
+        ({"train_batch_size": 8}, "train_batch_size: the recipe sets it; leave it out or give 'auto'"),
+        ({"bf16": {"enabled": True}}, "bf16.enabled: train.precision sets it"),
         ("/none/zero.json", "/none/zero.json cannot be read: No such file"),
     ],
 )
