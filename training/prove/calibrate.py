@@ -33,7 +33,7 @@ def run(context: Context) -> CalibrateResult:
     shortest = np.array([min(range(len(rows)), key=lambda row: len(ids[row]))])
     one = one_batch(tokenizer, rows.take(shortest), context.recipe.max_tokens)
     fitted = fitted.model_copy(update={"layer": fold(model, one, fitted.temperature)})
-    shutil.copytree(merged, files.model)  # with the tokenizer as it was before use
+    shutil.copytree(merged, files.model)  # use has changed the tokenizer in memory
     model.save_pretrained(files.model, safe_serialization=True)
     write_json(files.temperature, fitted)
     context.report.say(_message(fitted))

@@ -34,8 +34,8 @@ def run(context: Context) -> EvaluateResult:
     """Write evaluation.json with the metrics before and after.
 
     It also holds their paired difference, slices, and example rows. `compressed` holds the metrics of `teacher` (with
-    `distill`) and `dense` (before `prune`), and the paired difference from them to the tuned model; it is empty without
-    both. Raises InputError when `evaluate.ordinal` is set and a label is no number.
+    `distill`) and `dense` (before `prune`), and the paired difference from each of them to the tuned model. Raises
+    InputError when `evaluate.ordinal` is set and a label is not a number.
     """
     quiet()
     recipe, settings = context.recipe, context.recipe.evaluate
@@ -96,7 +96,7 @@ def run(context: Context) -> EvaluateResult:
 
 
 def _temperature(context: Context) -> Temperature | None:
-    """Read the temperature from the file that `verify` proves."""
+    """Read the temperature from the file that `verify` reads too; None without one."""
     if not context.has(CalibrateFiles):
         return None
     return Temperature.model_validate_json(context.files(CalibrateFiles).temperature.read_bytes())
@@ -104,7 +104,7 @@ def _temperature(context: Context) -> Temperature | None:
 
 @dataclass(frozen=True, slots=True)
 class JudgedRows:
-    """Test set, as measured and as `shown`, with its quality metrics and their options."""
+    """Test set, as measured and as `shown` in excerpts, with its quality metrics and their options."""
 
     rows: Rows
     shown: Rows
@@ -114,7 +114,7 @@ class JudgedRows:
     options: dict[str, Any]
 
     def measure(self, logits: Logits, inside: Any = slice(None)) -> Report:
-        """Measure a model on all rows, or on those that are `inside`, bool [rows]."""
+        """Measure a model on all rows, or on the rows in `inside`, bool [rows]."""
         return self.quality.measure(logits[inside], self.rows.labels[inside], self.target, **self.options)
 
     def scaled(self, temperature: Temperature, plain: Logits, scaled: Logits) -> Scaled:
@@ -166,9 +166,9 @@ class JudgedRows:
         ]
 
     def changed(self, before: Logits, after: Logits, most: int) -> list[Changed]:
-        """Return rows whose answer changed, the right ones first.
+        """Return at most `most` rows whose answer changed, the right answers first.
 
-        Wrong ones follow, at most half of `most`.
+        At most half of them are wrong answers.
         """
         old, new = self.target.answers(before), self.target.answers(after)
         found = self.quality.wrong(after, self.rows.labels, self.target)

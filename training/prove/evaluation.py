@@ -1,4 +1,4 @@
-"""Schema of evaluation.json, the measurements of the base model and the tuned one on the test set."""
+"""Schema of evaluation.json, the measurements of the base model and the tuned model on the test set."""
 
 from typing import Any
 
@@ -21,8 +21,9 @@ SMALL = 30
 class Changed(Frozen):
     """A row whose answer changed; `confidence` is the tuned model's in its answer, None where answers have none.
 
-    For multi-label rows `gold` and the answers name all labels of a row. `confidence` is then that of the most
-    confident wrong decision on a label, or without one of the most confident decision; the same holds for a Mistake.
+    For multi-label rows `gold` and the answers name all labels of a row. `confidence` is then the confidence of the
+    most confident wrong decision on a label; where every decision is right, of the most confident one. The same is true
+    of a Mistake.
     """
 
     text: str
@@ -33,7 +34,7 @@ class Changed(Frozen):
 
 
 class Mistake(Frozen):
-    """Row that the tuned model gets wrong; `origin` is its place in the source, the scores are probabilities."""
+    """Row that the tuned model gets wrong; `origin` is its place in the source, scores are probabilities."""
 
     text: str
     origin: str
@@ -44,9 +45,9 @@ class Mistake(Frozen):
 
 
 class Slice(Frozen):
-    """The tuned model on the rows in which the column `by` has this value: `metrics` are those that a slice shows.
+    """The tuned model on the rows in which the column `by` has this value, with the `metrics` of a slice.
 
-    `small` when there are fewer than SMALL rows.
+    `small` is true for fewer than SMALL rows.
     """
 
     by: str
@@ -59,7 +60,7 @@ class Slice(Frozen):
 class Scaled(Frozen):
     """Effect on the test set of a `temperature`, which was fitted on `rows` validation rows.
 
-    The values `before` are the tuned model's without it. `error` is the paired change of the expected calibration
+    Values with `before` are the tuned model's without it. `error` is the paired change of the expected calibration
     error, below 0 where it fell.
     """
 
@@ -72,14 +73,14 @@ class Scaled(Frozen):
 
 
 class Compressed(Frozen):
-    """Metrics of a larger model that the tuned one was made from, and the difference from it to the tuned one."""
+    """Metrics of a larger model from which the tuned model was made, and the difference to the tuned model."""
 
     metrics: SerializeAsAny[Report]
     difference: SerializeAsAny[Paired]
 
 
 class Evaluation(Frozen):
-    """Content of evaluation.json. `tuned` is the model as served, calibrated where the recipe asks for it.
+    """Content of evaluation.json. `tuned` is the model as served, calibrated with `calibrate.temperature`.
 
     `target` is the kind of the target, `headline` the metric that decides. `mistakes` are the worst, the worst first.
     Runs made before there was a `minimum` have None.
@@ -100,7 +101,7 @@ class Evaluation(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _read_reports(cls, entries: Any) -> Any:
-        """Read each report as that of the target."""
+        """Read each report with the class of its target."""
         if not isinstance(entries, dict) or isinstance(entries.get("tuned"), Report):
             return entries
         if (quality := QUALITIES.get(str(entries.get("target")))) is None:

@@ -58,7 +58,7 @@ def slices_table(slices: Sequence[Slice]) -> Table:
 
 
 def per_class(report: Report) -> dict[str, ClassMetrics]:
-    """Return the metrics of each label; nothing of a report without labels."""
+    """Return the metrics of each label, empty for a report without labels."""
     return getattr(report, "per_class", {})
 
 

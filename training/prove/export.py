@@ -1,4 +1,4 @@
-"""Stage `export`: the finished model as an ONNX file, written by Optimum, with the processor that serving reads."""
+"""Stage `export`: the finished model as an ONNX file, written by Optimum, with the processor for serving."""
 
 import logging
 import shutil
@@ -38,7 +38,7 @@ def run(context: Context) -> ExportResult:
 
 
 def _export(merged: Path, output: Path, task: str) -> None:
-    # Optimum's own check uses random tokens and only logs a difference; `verify` uses real rows and stops.
+    # Optimum's own check uses random tokens and only logs a difference; `verify` uses test rows and stops.
     logging.getLogger("optimum").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -48,5 +48,5 @@ def _export(merged: Path, output: Path, task: str) -> None:
             )
     except OSError:
         raise
-    except Exception as error:  # the exporter passes on torch's errors
+    except Exception as error:  # torch's errors have no common base
         raise BentuneError(f"export: Optimum could not export {merged}: {type(error).__name__}: {error}") from error

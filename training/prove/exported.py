@@ -1,4 +1,4 @@
-"""The service's own task on the exported files: what is proven is what serves."""
+"""The service's own task on the exported files, so that the served code is verified."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,11 +31,11 @@ def served_task(exported: Path, recipe: Recipe, target: Target) -> ServedTask:
 
 
 def encoded(rows: Rows, encoder: Encoder) -> list[Encoded]:
-    """Encode every row as the service gives it to the model; what is too long is cut."""
+    """Encode every row as the service does; too long rows are truncated."""
     pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
     return [encoder.encode(*texts, truncate=True) for texts in zip(rows.texts, pairs, strict=True)]
 
 
 def ids_of(inputs: Sequence[Encoded]) -> list[list[int]]:
-    """Return the numbers that stand for each input in the parity chain."""
+    """Return the numbers that identify each input in the parity chain."""
     return [one.identity for one in inputs]

@@ -1,4 +1,4 @@
-"""Golden rows: rows of the test set that a pod replays before it turns ready."""
+"""Golden rows: rows of the test set that a pod replays before it becomes ready."""
 
 import numpy as np
 
@@ -10,13 +10,14 @@ from training.prove.parity import Stop
 from training.tasks.rows import Rows
 
 GOLDEN_CHARACTERS = 700_000
-"""Largest size of a golden row, which every pod carries; photographs may be much larger."""
+"""Largest size of a golden row, because every pod loads it; photographs may be much larger."""
 
 
 def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float, target: Target) -> list[GoldenRow]:
-    """Choose up to `most` rows, with the scores that fp32 gives them.
+    """Choose up to `most` rows, with their fp32 scores.
 
-    Kinds of answers take turns. No row has more than GOLDEN_CHARACTERS, unless all have: then the shortest are taken.
+    The predicted labels take turns. Rows longer than GOLDEN_CHARACTERS are left out; if all are, the shortest are
+    chosen.
     """
     sizes = np.array([len(text) for text in rows.texts])
     small = np.flatnonzero(sizes <= GOLDEN_CHARACTERS)
@@ -38,5 +39,5 @@ def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float, target: Tar
 
 
 def rounded(scores: Float32s) -> list[float]:
-    """Return scores as they are written down."""
+    """Round scores as they are stored."""
     return [round(float(score), 7) for score in scores]

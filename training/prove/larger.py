@@ -21,7 +21,7 @@ from training.train.compress.teacher import open_teacher
 def larger_models(recipe: Recipe, trained: Path, rows: Rows, labels: list[str], report: Reporter) -> dict[str, Logits]:
     """Compute the logits of `teacher` and `dense` where the recipe has them.
 
-    The logits are float32 [rows, labels]. Raises InputError when the teacher has changed since training.
+    Logits are float32 [rows, labels]. Raises InputError when the teacher has changed since training.
     """
     found: dict[str, Logits] = {}
     if recipe.distill is not None:

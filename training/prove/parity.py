@@ -1,4 +1,4 @@
-"""Parity chain: comparison of each point with the one before, and the problems found."""
+"""Parity chain: comparison of each point with the point before it."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,9 +16,9 @@ if TYPE_CHECKING:  # the report reads hops, and must not import torch
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Results of one point of the chain: logits, float32 [rows, labels], and the token ids that it used.
+    """Results of one point of the chain: logits, float32 [rows, labels], and the rows' token ids.
 
-    `probe_ids` are those of the task's probes, texts that are in no row.
+    `probe_ids` are the token ids of the task's probes, which are made-up texts.
     """
 
     name: str
@@ -30,9 +30,9 @@ class Stop:
 
 
 class Hop(Frozen):
-    """Comparison of one point of the chain with the one before it.
+    """Comparison of one point of the chain with the point before it.
 
-    Differences are of logits, None when they are not finite; digests are sha256.
+    Differences are those of logits, None when they are not finite; digests are sha256.
     """
 
     hop: str
@@ -64,10 +64,7 @@ class Parity(Frozen):
 
 
 def compare(hop: str, before: Stop, after: Stop, tolerance: float, flips_allowed: int, target: Target) -> Hop:
-    """Compare two successive points of the chain.
-
-    `problems` lists what is out of bounds.
-    """
+    """Compare two successive points of the chain; `problems` lists exceeded bounds."""
     same_shape = before.logits.shape == after.logits.shape
     difference = np.abs(before.logits - after.logits) if same_shape else np.full(1, np.inf)
     flips = len(before.logits)

@@ -1,7 +1,7 @@
 """Temperature scaling: division of the logits by one number, fitted on the validation set.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks": the temperature changes a model's confidence and never its
-answer. It is folded into the layer that computes the logits, so that the weights are those of the calibrated model.
+answer. It is folded into the weights of the layer that computes the logits, so the service needs no code for it.
 """
 
 import math
@@ -26,9 +26,8 @@ MOST = 20.0
 def fit_temperature(logits: Logits, gold: Labels, training: TrainingTarget, target: Target) -> Temperature:
     """Find the temperature with the least log loss.
 
-    `logits` are float32 [rows, labels], and `gold` is as the target has it. Where every row is right, or the answers
-    say nothing, the loss falls all the way to the end of the range: then it is left at 1, for these rows do not tell
-    how sure the model may be.
+    `logits` are float32 [rows, labels], `gold` are the target's labels. The temperature is 1, with a `problem`, when
+    every answer is right or the least loss is at an end of the range: then the rows do not determine a temperature.
     """
 
     def loss(logarithm: float) -> float:
@@ -54,9 +53,8 @@ def fit_temperature(logits: Logits, gold: Labels, training: TrainingTarget, targ
 def fold(model: torch.nn.Module, inputs: dict[str, Any], temperature: float) -> str:
     """Divide the weights of the logits' layer in place, and return its name.
 
-    This layer computes the logits. It is the last linear layer with as many outputs as labels that runs on `inputs`, a
-    batch. Raises InputError, and leaves the model unchanged, when there is none or when dividing it does not divide the
-    logits.
+    It is the last linear layer to run on the batch `inputs` that has one output per logit. Raises InputError, and
+    leaves the model unchanged, when there is no such layer, or when dividing it does not divide the logits.
     """
     model.eval()
     with torch.inference_mode():

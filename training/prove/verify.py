@@ -2,8 +2,8 @@
 
     trained (torch, base + adapter) -> merged (torch) -> fp32 ONNX (the service's own predictor) -> the same in batches
 
-After `calibrate` there is one more: merged, its logits divided by the temperature -> calibrated (torch) -> fp32 ONNX.
-Each hop is compared with the hop before it. The first one that is out of bounds stops the run and is named.
+`calibrate` adds a hop: merged, its logits divided by the temperature -> calibrated (torch) -> fp32 ONNX.
+Each point is compared with the point before it. The first hop that exceeds a bound stops the run and is named.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ def served(exported: Path, recipe: Recipe, target: Target) -> Predictor:
 
 @contextlib.contextmanager
 def _blamed_on(hop: str) -> Iterator[None]:
-    """Turn any error into a GateError of `hop`, which made a model that cannot be run."""
+    """Convert any error to a GateError of `hop`, whose model cannot be run."""
     try:
         yield
     except Exception as error:  # the errors of torch, safetensors, tokenizers and ONNX Runtime have no common base
