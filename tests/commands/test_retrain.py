@@ -224,7 +224,7 @@ def test_two_retrains_of_a_name_at_once_do_not_tread_on_each_other(grown: Path, 
     [
         (["data.columns.text_pair=second"], "takes single texts, and so must what continues it"),
         (["train.warm_start=true"], "no run in .*tiny made it"),
-        (["train.warm_start=true", "model=other"], "come from .*tiny-bert, the recipe says other"),
+        (["train.warm_start=true", "model=other"], "come from .*tiny-bert, the recipe's model is other"),
         (["data.columns.text=set"], "a text column cannot be called 'set' with a parent"),
     ],
 )

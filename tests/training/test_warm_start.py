@@ -75,7 +75,7 @@ def test_the_run_that_made_the_parent_is_found_by_its_tag_and_content(
     with pytest.raises(InputError) as caught:
         weights_of(parent, str(tiny_model), tmp_path / "elsewhere")
     assert f"the weights of {parent.tag} are needed, which its bundle does not hold: no run in " in str(caught.value)
-    with pytest.raises(InputError, match="come from .*tiny-bert, the recipe says other: give the same model"):
+    with pytest.raises(InputError, match="come from .*tiny-bert, the recipe's model is other: give the same model"):
         weights_of(parent, "other", runs)
 
 

@@ -1,1 +1,1 @@
-"""Order of the stages, the directory of a run, and what makes a stage run again."""
+"""Order of the stages, the directory of a run, and the changes that make a stage run again."""

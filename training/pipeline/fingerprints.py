@@ -1,4 +1,4 @@
-"""Fingerprints of a base model and of a teacher, without loading them: a change of their files redoes the training."""
+"""Fingerprints of a base model's and a teacher's files; a change triggers retraining."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,7 @@ TEACHER_KEY = "distill.teacher"
 def base_files_digest(model: str, key: str = "model") -> str:
     """Return the sha256 over a local model's files, or over a hub model's name.
 
-    `key` is the recipe's key that names the model. Raises InputError when it is not there.
+    `key` is the recipe's key that names the model. Raises InputError when the model does not exist.
     """
     path = locate(model, key).path
     if path is None or not path.is_dir():
@@ -27,13 +27,13 @@ def base_files_digest(model: str, key: str = "model") -> str:
 def teacher_bundle(teacher: str) -> Bundle | None:
     """Open the stored bundle that NAME:VERSION names.
 
-    Returns None where `teacher` is no tag. Raises InputError if the bundle is missing.
+    Returns None where `teacher` is not a tag. Raises InputError if the bundle is missing.
     """
     return open_parent(teacher, TEACHER_KEY) if names_bundle(teacher) else None
 
 
 def teacher_digest(teacher: str) -> str:
-    """Return the bundle's content digest, or the sha256 as `base_files_digest`.
+    """Return the bundle's content digest, or the result of `base_files_digest`.
 
     Raises InputError if the teacher is missing.
     """

@@ -1,4 +1,4 @@
-"""The part of the other processes: each takes part in the stages that rank 0 calls it to, and writes nothing."""
+"""The loop of the other ranks: each runs the stages that rank 0 sends, and writes nothing to the run."""
 
 import contextlib
 import importlib
@@ -29,19 +29,16 @@ class Silent:
 
 
 def call(team: Any, stage: str, recipe: Recipe, inputs: dict[str, Path]) -> None:
-    """Make all other processes run a stage on these inputs.
-
-    They run it beside this process, which is rank 0.
-    """
+    """Start a stage on these inputs in all other ranks; for rank 0 only."""
     places = {name: str(path.resolve()) for name, path in inputs.items()}
     team.send({"stage": stage, "recipe": recipe.model_dump(mode="json"), "inputs": places})
 
 
 def follow(team: Team) -> int:
-    """Run the stages that rank 0 names until it ends; returns its exit code.
+    """Run the stages that rank 0 sends until it ends; return its exit code.
 
-    A stage that fails here as it does there ends with the exit code of rank 0. One that fails here alone raises, so
-    that the launcher ends the other processes.
+    Where a stage fails in both ranks, the exit code is that of rank 0. Where it fails in this rank alone, its error is
+    raised, so that the launcher ends the other processes.
     """
     while EXIT not in (message := team.receive()):
         module = importlib.import_module(MODULES[message["stage"]])

@@ -1,7 +1,7 @@
 """The layout of a run: for each stage the files in its directory that other stages, the report or commands read.
 
 Every class is one stage's directory; its files are paths when read from an instance: `DataFiles(directory).test`.
-What a stage keeps for itself while it works is named in its own module.
+Files that only the stage itself uses are named in its own module.
 """
 
 from dataclasses import dataclass
@@ -44,10 +44,10 @@ class StageFiles:
 
 
 class DataFiles(StageFiles):
-    """The rows, split and cleaned; `validation` and `held_out` are there only where the recipe asks for them.
+    """The cleaned and split rows; `validation` and `held_out` exist only where the recipe needs them.
 
-    `seen` holds filters of the rows that were trained on and held out. `held_out` has the test rows for `bentune
-    compare`, one JSON object a line.
+    `seen` holds filters of the training rows and the held-out rows. `held_out` has the test rows for `bentune compare`,
+    one JSON object a line.
     """
 
     stage = "data"
@@ -113,9 +113,9 @@ class EvaluateFiles(StageFiles):
 
 
 class ExportFiles(StageFiles):
-    """The model as ONNX with what the service needs to make its inputs; the bundle holds both directories.
+    """The ONNX model and its processor; the bundle holds both directories.
 
-    `tokenizer` is there for texts, `limits` for images.
+    `tokenizer` exists for texts, `limits` for images.
     """
 
     stage = "export"
@@ -139,7 +139,7 @@ class VerifyFiles(StageFiles):
 
 
 class PlanFiles(StageFiles):
-    """The runtime plan and what goes with it into the bundle; `model` holds the variants beside fp32."""
+    """The runtime plan and its files for the bundle; `model` holds the variants beside fp32."""
 
     stage = "plan"
 
@@ -152,7 +152,7 @@ class PlanFiles(StageFiles):
 
 
 class PackageFiles(StageFiles):
-    """The names of what was stored in the BentoML stores."""
+    """The names of the bundle and the Bento in the BentoML stores."""
 
     stage = "package"
 

@@ -1,4 +1,4 @@
-"""The pipeline: the order of the stages, what each depends on, and which of them a run must do again."""
+"""The pipeline: the order of the stages, their dependencies, and the choice of stages to run again."""
 
 import importlib
 import logging
@@ -26,13 +26,13 @@ from training.tasks.registry import task_of
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: the earlier stages that it reads and the parts of the recipe that it depends on, `section.value` too.
+    """One stage: the earlier stages that it reads, and the sections or values of the recipe that it depends on.
 
-    `resumable`: its unfinished work is kept, as far as its module's worth_keeping() names it; other stages start over.
-    `stores_elsewhere`: its module's still_there() looks if what it stored was deleted. `proves`: it finds out what is
-    wrong with its inputs, and so takes them as they are. `only_if`: it is there only where the recipe sets that value,
-    and later stages do without it elsewhere. `together`: every process that torchrun or its like has started takes
-    part. `layout` is raised when the stage writes something else than before, and old runs then do it again.
+    `resumable`: unfinished work is kept, as far as the module's worth_keeping() names it; other stages start over.
+    `stores_elsewhere`: the module's still_there() checks that the stored artifacts exist. `proves`: the stage checks
+    its inputs itself, so changed inputs are no error. `only_if`: the recipe's value without which there is no such
+    stage. `together`: every rank takes part. `layout`: a number to raise when the stage's files change, so that old
+    runs do the stage again.
     """
 
     name: str
@@ -46,16 +46,13 @@ class Stage:
     layout: int = 2
 
     def wanted(self, recipe: Recipe) -> bool:
-        """Return whether the recipe has this stage."""
+        """Return True when the recipe has this stage."""
         return not self.only_if or bool(reduce(getattr, self.only_if.split("."), recipe))
 
     def load(self, report: Reporter) -> Any:
-        """Import the stage's module.
-
-        It is imported now and not before, so that a command pays only for what it runs.
-        """
+        """Import the stage's module, late, so that other commands start faster."""
         with report.task(f"loading what `{self.name}` needs", None):
-            # PEFT and Trainer import it; it warns of a kernel that it would take from a hub.
+            # PEFT and Trainer import bitsandbytes, which warns about a kernel from a hub.
             logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
             return importlib.import_module(MODULES[self.name])
 
@@ -110,7 +107,7 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One stage after a run: `redone` is false when what was there still holds."""
+    """One stage after a run: `redone` is false when its former result is still valid."""
 
     stage: str
     directory: Path
@@ -120,9 +117,9 @@ class Outcome:
 
 
 def identity(recipe: Recipe) -> str:
-    """Return a digest of all that decides a run's outcome, except the machine.
+    """Return a digest of the recipe, the rows and the parent.
 
-    This is the recipe, the rows and the parent.
+    On one machine these determine the outcome of a run.
     """
     return digest({"recipe": recipe.model_dump(mode="json"), "outside": _outside(STAGES[0], recipe)})
 
@@ -143,24 +140,23 @@ def run_all(recipe: Recipe, run: RunDir, report: Reporter, *, again: Collection[
 
 
 def run_stage(name: str, recipe: Recipe, run: RunDir, report: Reporter, *, force: bool = False) -> Outcome:
-    """Run one stage, unless it is done and nothing that it depends on changed.
+    """Run one stage, unless it is done and its dependencies are unchanged.
 
     Raises InputError when the recipe does not have the stage, and when an earlier one is not done, was done for other
     recipe values, or was changed afterwards; GateError when the result of an earlier one forbids to go on.
     """
     stage = STAGES[NAMES.index(name)]
     if not stage.wanted(recipe):
-        raise InputError(f"{name}: the recipe does not ask for it: set {stage.only_if}")
+        raise InputError(f"{name}: the recipe does not have this stage: set {stage.only_if}")
     with explain_full_disk(run.root):
         changed = _require_inputs(stage, recipe, run)
         return _run(stage, recipe, run, report, force=force or changed)
 
 
 def standing(recipe: Recipe, run: RunDir) -> dict[str, Path]:
-    """Return the directories of the stages that are done for this recipe.
+    """Return the directories of the stages that are done for this recipe, by name.
 
-    They were not changed since, and are keyed by name in the order of the stages. A stage after one that is not among
-    them has seen another recipe, other rows or other weights, and is not either.
+    The stages are unchanged since, and in their order. A stage is left out when a stage that it reads is.
     """
     found: dict[str, Path] = {}
     wanted = {stage.name for stage in stages_of(recipe)}
@@ -173,16 +169,16 @@ def standing(recipe: Recipe, run: RunDir) -> dict[str, Path]:
 
 
 def unfinished(name: str, recipe: Recipe, run: RunDir) -> Path | None:
-    """Return the directory that an interrupted stage would go on from.
+    """Return the directory from which an interrupted stage would resume.
 
-    The inputs of the stage are done.
+    The inputs of the stage must be done.
     """
     stage = STAGES[NAMES.index(name)]
     return run.unfinished(name, _key(stage, recipe, run)) if stage.resumable else None
 
 
 def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: bool) -> Outcome:
-    """Run a stage whose inputs are there, unless it is done and nothing changed."""
+    """Run a stage whose inputs are done, unless it is done and nothing changed."""
     directory, record = run.stage(stage.name), run.record(stage.name)
     key = _key(stage, recipe, run)
     if (
@@ -218,9 +214,9 @@ def _still_there(stage: Stage, directory: Path, report: Reporter) -> bool:
 
 
 def _require_inputs(stage: Stage, recipe: Recipe, run: RunDir) -> bool:
-    """Return whether an input was changed since it was written.
+    """Return True when an input was changed since it was written.
 
-    Raises InputError where the stage cannot go on.
+    Raises InputError where the stage cannot run.
     """
     for earlier in stages_of(recipe):
         if earlier.name not in _upstream(stage):
@@ -273,7 +269,7 @@ def _key(stage: Stage, recipe: Recipe, run: RunDir) -> str:
 
 
 def _outside(stage: Stage, recipe: Recipe) -> list[str]:
-    """Return digests of a stage's dependencies that no stage wrote.
+    """Return digests of a stage's dependencies outside the run.
 
     These are the rows, the parent, the base model, the teacher and the hardware.
     """

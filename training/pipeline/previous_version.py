@@ -1,4 +1,4 @@
-"""The previous version that a run continues: what must be alike in both, and where its weights are."""
+"""The previous version that a run continues: its bundle, required similarities, and its weights."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ SHOWN = 5
 def open_parent(tag: str, key: str = "parent") -> Bundle:
     """Open the bundle NAME:VERSION of the BentoML model store.
 
-    `key` is the recipe's key that names it. Raises InputError, BundleError.
+    `key` is the recipe's key that names the bundle. Raises InputError, BundleError.
     """
     try:
         bundle = open_bundle(Path(bentoml.models.get(tag).path))
@@ -81,15 +81,15 @@ def require_labels(parent: Bundle, labels: Sequence[str]) -> None:
 
 
 def weights_of(parent: Bundle, model: str, runs: Path) -> Path:
-    """Find the directory of the merged model that the parent was exported from.
+    """Find the directory of the merged model from which the parent was exported.
 
-    The merged model includes the head. A bundle holds ONNX only. Raises InputError when no run under `runs` made this
-    very bundle, its weights were changed since, or they come from another base than `model`, the recipe's.
+    The run that made the parent has it, because a bundle holds ONNX only. Raises InputError when no run under `runs`
+    made this bundle, when the weights were changed since, or when their base model is not `model`.
     """
     if (before := parent.recipe().get("model")) != model:
         raise InputError(
-            f"train.warm_start: the weights of {parent.tag} come from {before}, the recipe says {model}: give the same "
-            "model, or start cold"
+            f"train.warm_start: the weights of {parent.tag} come from {before}, the recipe's model is {model}: give "
+            "the same model, or start cold"
         )
     for run, made in _made(parent, runs):
         merged, files = run.record(MergeFiles.stage), run.files(MergeFiles)
@@ -114,7 +114,7 @@ def weights_of(parent: Bundle, model: str, runs: Path) -> Path:
 def _made(parent: Bundle, runs: Path) -> Iterator[tuple[RunDir, PackageResult]]:
     """Yield the runs that made a bundle of the parent's tag, the newest first.
 
-    Each run comes with the result that it stored.
+    Each run is paired with its result of `package`.
     """
     for path in sorted((runs / parent.manifest.name).glob(f"*/{PackageFiles.stage}"), reverse=True):
         run = RunDir(path.parent)

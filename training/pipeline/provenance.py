@@ -1,4 +1,4 @@
-"""Provenance of a model: the code's revision, the versions of packages that decide its weights, the hardware."""
+"""Provenance of a model: the code's revision, the versions of packages, the hardware."""
 
 import importlib.metadata
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(service.__file__).resolve().parent.parent
 def code_revision() -> str:
     """Return the checkout's commit, or the version of an installed wheel.
 
-    The commit ends in `-dirty` when files were changed since.
+    The commit ends with `-dirty` when the checkout has changed files.
     """
     try:
         command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]

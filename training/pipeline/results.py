@@ -42,14 +42,14 @@ R = TypeVar("R", bound=Result)
 
 
 class Dropped(Frozen):
-    """Rows that were left out for one reason; `samples` names a few by where they were read."""
+    """Rows that were left out for one reason; `samples` are the origins of a few."""
 
     rows: int
     samples: list[str]
 
 
 class Cleaned(Frozen):
-    """Rows in which one cleaning rule found something: `fixed`, or `found` and left as they were."""
+    """Rows that one cleaning rule matched: `fixed`, or `found` and left unchanged."""
 
     rows: int
     effect: Literal["fixed", "found"]
@@ -66,9 +66,9 @@ class LabelsPerRow(Frozen):
 class SplitReport(Frozen):
     """The rule by which rows were held out.
 
-    `label`: a share of each label. `group`: no value of `column` is on two sides. `time`: the newest by `column`;
-    `held_out_from` is the first time held out, as it stands in ISO format or as a number. `hub`: the hub's own split.
-    `continued` says that a parent's rows kept their side, and that only new rows were split so.
+    `label`: a share of each label. `group`: all rows of one value of `column` are in the same part. `time`: the newest
+    rows by `column`; `held_out_from` is their first time, in ISO format or as a number. `hub`: the hub's own split.
+    `continued`: the parent's rows kept their part, and the rule assigned only the new rows.
     """
 
     kind: Literal["label", "group", "time", "hub"]
@@ -76,17 +76,18 @@ class SplitReport(Frozen):
     test: float | str
     validation: float
     column: str | None = None
-    groups: int | None = Field(default=None, description="how many groups there are")
+    groups: int | None = Field(default=None, description="number of groups")
     held_out_from: str | None = None
     continued: bool = False
 
 
 class ParentRows(Frozen):
-    """The version that this one continues, by tag and content digest, and what became of its rows.
+    """The parent, by tag and content digest, and numbers of its rows and of new rows.
 
-    Of the test rows `reference` were held out by the parent too, `relabelled` were as well and have another label now,
-    `fresh` are new, and `compared` are used by `bentune compare`. `missing` rows that it held out, and `trained_gone`
-    that it was trained on, are no longer in the data. Of the training rows `trained_again` were its own.
+    Test rows: `reference` are in the parent's test set too, with the same label; `relabelled` are too, with another
+    label now; `fresh` are new; `bentune compare` uses `compared`. Training rows: `trained_again` are the parent's,
+    `trained_new` are new. The data no longer has `missing` of the parent's test rows and `trained_gone` of its training
+    rows.
     """
 
     tag: str
@@ -102,7 +103,7 @@ class ParentRows(Frozen):
 
 
 class DoubtfulLabel(Frozen):
-    """A row whose label is probably wrong; `score` is the probability of the label that it has."""
+    """A row whose label is probably wrong; `score` is the probability of this label."""
 
     split: str
     origin: str
@@ -112,9 +113,10 @@ class DoubtfulLabel(Frozen):
 
 
 class DoubtfulLabels(Frozen):
-    """Numbers of rows whose label is probably wrong, by part, of `judged` rows; `not_judged` is why none were judged.
+    """Numbers of rows whose label is probably wrong, by part, of `judged` rows.
 
-    `accuracy` is that of the quick classifier that judged, on rows that it never saw. `first` are the most doubtful.
+    `not_judged` is the reason why no row was judged. `accuracy` is the out-of-fold accuracy of the quick classifier.
+    `first` are the rows with the lowest scores.
     """
 
     rows: int
@@ -151,7 +153,7 @@ class TokenCoverage(Frozen):
 
 
 class DataResult(Result):
-    """The labelled rows: where they are from, what was left out, and how many of which label are in each part.
+    """The labelled rows: their sources, the left-out rows, and the numbers of rows by part and label.
 
     `fingerprint` is the sha256 over the rows' keys. `labels_a_row` is None where each row has one label. `parent` is
     set where this version continues another. `tokens` is None for images, and where the tokenizer could not be read.
@@ -183,9 +185,9 @@ class Parameters(Frozen):
 
 
 class TrainedRows(Frozen):
-    """The rows that training used in place of the `given` ones: counts by label, and the labels' weights in the loss.
+    """The training rows after balance and augmentation: counts by label before and after, and weights in the loss.
 
-    `perturbed` of the `rows` are changed copies, made by augmentation.
+    `perturbed` is the number of perturbed copies among the `rows`.
     """
 
     rows: int
@@ -195,7 +197,7 @@ class TrainedRows(Frozen):
 
 
 class Hardware(Frozen):
-    """The machine that trained; `gpus` are names."""
+    """The hardware of the training; `gpus` are names."""
 
     cpu: Cpu
     gpus: list[str]
@@ -209,15 +211,15 @@ class TeacherFiles(Frozen):
 
 
 class DistilledFrom(TeacherFiles):
-    """The teacher of a distillation; `training_accuracy` is the share of training rows whose label it answers."""
+    """The teacher of a distillation; `training_accuracy` is its accuracy on the training rows."""
 
     training_accuracy: float
 
 
 class CurvePoint(Frozen):
-    """One point of a learning curve: the mean training loss since the point before, or metrics of the validation rows.
+    """One point of a learning curve: the mean training loss since the point before, or metrics of the validation set.
 
-    Metrics stand under their names with the prefix of VALIDATED, as transformers logs them.
+    The names of metrics have the prefix VALIDATED, as transformers logs them.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -246,7 +248,7 @@ class CurvePoint(Frozen):
 class Shrunk(Frozen):
     """The size of the trained model before and after pruning; `zeros` is a share of the linear weights.
 
-    Heads and neurons are counted where whole ones were taken out.
+    Numbers of heads and neurons are 0 unless pruning removes them.
     """
 
     kind: str
@@ -261,7 +263,7 @@ class Shrunk(Frozen):
 
 
 class Pruned(Shrunk):
-    """The pruned model, and the second training that tuned it again."""
+    """The pruned model, and the second training after pruning."""
 
     learning_rate: float
     steps: int
@@ -274,7 +276,7 @@ class Pruned(Shrunk):
 class TrainStart(Frozen):
     """The start of a training. `base` is the base model, or the parent's tag after a warm start.
 
-    `head` says which labels a base model that was a classifier already shares with the data.
+    `head` describes, for a base model that is a classifier, the labels that it shares with the data.
     """
 
     base: str
@@ -291,8 +293,8 @@ class TrainStart(Frozen):
 class TrainResult(TrainStart, Result):
     """The training of the model; `warnings` are about its learning curves, `loss` is the mean over all steps.
 
-    `best_step` is the step whose weights were kept, where there were validation rows to choose it by. `sharded` when
-    the weights were spread over the processes by FSDP.
+    `best_step` is the step whose weights were kept, None without a validation set. `sharded` is true when FSDP
+    distributed the weights over the processes.
     """
 
     stage = "train"
@@ -319,9 +321,9 @@ class MergeResult(Result):
 
 
 class Temperature(Frozen):
-    """The temperature that was fitted on `rows` validation rows; the losses are theirs, in nats a row.
+    """The temperature that was fitted on `rows` validation rows; the losses are means of these rows, in nats.
 
-    `layer` is the one that was divided. `temperature` is 1 where these rows tell none, and `problem` says so.
+    `layer` is the layer that was divided. `problem` is empty, or the reason why the `temperature` is 1.
     """
 
     temperature: float
@@ -371,7 +373,7 @@ class ExportResult(Result):
 
 
 class VerifyResult(Result):
-    """The largest difference of a logit at each comparison of the parity chain, on `rows` test rows."""
+    """The largest logit difference at each hop, on `rows` test rows."""
 
     stage = "verify"
 
@@ -383,7 +385,7 @@ class VerifyResult(Result):
 
 
 class PlanResult(Entry, Result):
-    """The way of running that won."""
+    """The plan's first choice."""
 
     stage = "plan"
 
@@ -391,8 +393,8 @@ class PlanResult(Entry, Result):
 class PackageResult(Result):
     """The stored bundle and Bento: `model` and `bento` are tags in BentoML's stores.
 
-    `bundle` and `bento_path` are the directories. `content` is the bundle's digest without its evidence.
-    `weights_sha256` is that of the merged model, which a warm start goes on from.
+    `bundle` and `bento_path` are directories. `content` is the content digest. `weights_sha256` is the sha256 of the
+    merged model, from which a warm start continues.
     """
 
     stage = "package"
@@ -422,11 +424,11 @@ RESULTS: dict[str, type[Result]] = {
         PackageResult,
     )
 }
-"""By the stage's name."""
+"""Class of the result by the stage's name."""
 
 
 class StageRecord(BaseModel):
-    """stage.json: the key that the stage was done for, its files, and its result as JSON in `summary`."""
+    """stage.json: the key for which the stage was done, its files, and its result as JSON in `summary`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -438,14 +440,14 @@ class StageRecord(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Digest over what the stage wrote: later stages are redone when it changes."""
+        """Digest over files and result: a change makes later stages run again."""
         entries = sorted((name, entry.sha256) for name, entry in self.files.items())
         return hashlib.sha256(json.dumps([entries, self.summary], sort_keys=True).encode()).hexdigest()
 
     def result(self, kind: type[R]) -> R:
         """Return the stage's result.
 
-        Raises ValidationError where other code wrote another kind.
+        Raises ValidationError where other code wrote it in another form.
         """
         return kind.model_validate(self.summary)
 
@@ -453,6 +455,6 @@ class StageRecord(BaseModel):
 def result_in(directory: Path, kind: type[R]) -> R:
     """Read the result of a stage from its directory.
 
-    Raises ValidationError where other code wrote another kind.
+    Raises ValidationError where other code wrote it in another form.
     """
     return StageRecord.model_validate_json((directory / RECORD).read_bytes()).result(kind)

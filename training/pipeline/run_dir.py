@@ -1,4 +1,4 @@
-"""A run's directory: one sub-directory a stage, each complete or not there; one process at a time."""
+"""A run's directory, which one process uses at a time: a sub-directory per stage, each complete or absent."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ PARTIAL = ".partial"
 LOCK = ".lock"
 PURPOSE = ".purpose"
 RUN_ID = re.compile(r"([0-9]{8}-[0-9]{6})(?:-([0-9]+))?")
-# Messages of safetensors, tokenizers and torch on a full disk: they report it in words only.
+# Messages of safetensors, tokenizers and torch on a full disk, because they set no errno.
 FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing", "] . unexpected pos ")
 
 
@@ -40,17 +40,16 @@ class RunDir:
     @classmethod
     @contextlib.contextmanager
     def open(cls, runs: Path, name: str, *, new: bool = False, purpose: str = "") -> Iterator[Self]:
-        """Hold the newest run of `name` that has this purpose, or a new one.
+        """Lock the newest run of `name` that has this purpose, or a new one.
 
-        A new run is made when there is none or `new` is set. A run without a purpose is the one that a person goes on
-        with: raises InputError when another process holds it. With one it is enough to have a run for it, so that two
-        processes with the same get one each. Runs for other purposes are left as they are. A new run in which nothing
-        was done is removed again. Raises InputError when `runs` cannot be written.
+        A new run is made when there is none or `new` is set. Without a purpose, raises InUse when another process holds
+        the newest run. With a purpose, any free run of that purpose is used, and a new one is made when all are held. A
+        run in which nothing was done is removed again. Raises InputError when `runs` cannot be written.
         """
         parent = runs / name
         with explain_full_disk(parent), _explain_no_access(parent):
             parent.mkdir(parents=True, exist_ok=True)
-            # Two processes that start at once choose one after the other.
+            # Two processes that start at once must not choose the same run.
             with locked(parent):
                 existing = [] if new else cls.existing(runs, name, purpose)
                 root, lock = _free(existing, parent, purpose) if purpose else _newest(existing, parent)
@@ -95,7 +94,7 @@ class RunDir:
         return result_in(self.stage(kind.stage), kind)
 
     def intact(self, record: StageRecord) -> bool:
-        """Return whether every file that the stage wrote is still what it was."""
+        """Return True when every file of the stage is unchanged."""
         directory = self.stage(record.stage)
         return all(
             (directory / name).is_file() and sha256_file(directory / name) == entry.sha256
@@ -113,8 +112,8 @@ class RunDir:
     ) -> Iterator[Path]:
         """Make a directory to work in until `finish`.
 
-        Files that an interrupted run left there stay only with `keep`. When the work fails or is interrupted,
-        everything in it is removed but for the names that `worth_keeping` gives.
+        Files of an interrupted run stay only with `keep`. When the work fails or is interrupted, everything is removed
+        except the names that `worth_keeping` returns.
         """
         work = self.root / (name + PARTIAL)
         try:
@@ -132,11 +131,11 @@ class RunDir:
     def begin(self, name: str, key: str, *, keep: bool) -> Path:
         """Make a directory to work in.
 
-        Files that an interrupted run left there stay only with `keep` and the same key.
+        Files of an interrupted run stay only with `keep` and the same key.
         """
         work = self.root / (name + PARTIAL)
         if keep and self.unfinished(name, key):
-            return work  # and do not write the key again: on a full disk that would lose it
+            return work  # on a full disk, writing the key again would lose it
         if work.exists():
             shutil.rmtree(work)
         work.mkdir()
@@ -144,7 +143,7 @@ class RunDir:
         return work
 
     def finish(self, key: str, result: Result, seconds: float) -> StageRecord:
-        """Write the record, last, and put the stage's work in the place of what was there."""
+        """Write the record, last, and replace the stage's directory by its work."""
         name = result.stage
         work, directory = self.root / (name + PARTIAL), self.stage(name)
         (work / KEY).unlink()
@@ -171,10 +170,7 @@ class DiskFull(BentuneError):
 
 @contextlib.contextmanager
 def explain_full_disk(root: Path) -> Iterator[None]:
-    """Turn "no space left", however a library words it, into one clear error.
-
-    `root` is the directory that is written to.
-    """
+    """Convert any library's "no space left" to DiskFull; `root` is written to."""
     try:
         yield
     except DiskFull:
@@ -195,9 +191,9 @@ def explain_full_disk(root: Path) -> Iterator[None]:
 
 
 def _full_place(error: BaseException, root: Path) -> Path:
-    """Return `root`, or the file that could not be written.
+    """Return `root`, or the file outside of it that could not be written.
 
-    Such a file is in the hub's cache, the BentoML stores or /tmp.
+    Such a file may be in the hub's cache, the BentoML stores or /tmp.
     """
     name = getattr(error, "filename", None)
     place = Path(name).absolute() if isinstance(name, str) else root.absolute()
@@ -229,7 +225,7 @@ def _free(existing: list[Path], parent: Path, purpose: str) -> tuple[Path, int]:
 
 
 def _lock(root: Path) -> int:
-    """Hold a run for as long as this process lives, or until the descriptor is closed."""
+    """Lock a run until this process ends or the returned descriptor is closed."""
     lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if not try_lock(lock):
@@ -246,7 +242,7 @@ def _lock(root: Path) -> int:
 
 
 def _run_number(path: Path) -> tuple[str, int] | None:
-    """Return when a run was started, to sort by; None for what is no run."""
+    """Return the start of a run, to sort by; None for a path that is not a run."""
     match = RUN_ID.fullmatch(path.name)
     return (match[1], int(match[2] or 0)) if match and path.is_dir() else None
 

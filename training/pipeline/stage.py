@@ -1,4 +1,4 @@
-"""The interface of a stage: its module, the inputs that it is given, and the reporter that it writes to."""
+"""The interface of a stage: its module, its inputs, and its reporter."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -23,16 +23,16 @@ MODULES = {
     "plan": "training.plan.stage",
     "package": "training.package",
 }
-"""Each stage's module, by the stage's name; it has `run`, and is imported only when the stage runs."""
+"""Each stage's module, by the stage's name; it has `run`, and is imported when the stage runs."""
 
 
 class Reporter(Protocol):
-    """The place where a stage shows its progress to people."""
+    """The place where a stage shows its progress."""
 
     def task(self, description: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
         """Show a progress bar.
 
-        Call the value with the number of steps done since the last call.
+        The returned function is called with the number of steps done since the last call.
         """
 
     def say(self, renderable: Any) -> None:
@@ -43,8 +43,8 @@ class Reporter(Protocol):
 class Context:
     """One run of a stage: it reads the directories of earlier stages in `inputs`, and writes into `work` only.
 
-    `work` becomes the stage's directory when the stage returns, and not before. After an interruption a stage finds
-    there what it had written under the same settings, and may go on from it.
+    `work` becomes the stage's directory only when the stage returns. After an interruption it may still contain files
+    of the same settings, from which the stage can resume.
     """
 
     recipe: Recipe
@@ -60,10 +60,7 @@ class Context:
         return kind(self.inputs[kind.stage])
 
     def has(self, kind: type[StageFiles]) -> bool:
-        """Return whether the recipe has this stage.
-
-        The stage is there only where it is asked for.
-        """
+        """Return True when the recipe has this stage."""
         return kind.stage in self.inputs
 
     def result(self, kind: type[R]) -> R:

@@ -1,4 +1,4 @@
-"""The worker processes that one training is spread over, and the messages of rank 0 to the other ranks.
+"""The worker processes of one training, and the messages of rank 0 to the other ranks.
 
 torchrun, `accelerate launch` and Kubeflow start the same command several times and set the rank of each process in its
 environment. Only rank 0 opens the run, writes, and reports. The other ranks wait for its messages, take part in the
@@ -17,13 +17,13 @@ from typing import Any, Protocol
 
 from bentune.bundle.errors import BentuneError
 
-# Messages go over the store of the rendezvous, not over the process group of the gradients: a stage may take hours
-# without a timeout, and a rank 0 that is gone is noticed at once.
+# Messages use the store of the rendezvous, not the process group of the gradients. So a stage may take hours without a
+# timeout, and the end of rank 0 is noticed at once.
 RENDEZVOUS_TIMEOUT = timedelta(minutes=15)
 POLL = timedelta(hours=1)
 EXIT_TIMEOUT = timedelta(seconds=10)
 EXIT = "exit"
-# gloo has no type of error of its own.
+# gloo raises plain RuntimeErrors.
 LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer")
 
 
@@ -55,9 +55,9 @@ class Place:
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
-    """Read the place that torchrun and its like set in the environment.
+    """Read the place that torchrun and similar launchers set in the environment.
 
-    Without these variables the place is that of a single process.
+    Without these variables it is the place of a single process.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environment.keys():
         return Place()
@@ -69,7 +69,7 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
 
 
 class Rank0Exit(SystemExit):
-    """The exit of rank 0, with its exit code, where another message was due."""
+    """The exit of rank 0, with its exit code, in place of an expected message."""
 
 
 class LostPeer(BentuneError):
@@ -96,7 +96,7 @@ class Team:
     def send_exit(self, code: int) -> None:
         """Send the exit code as the last message, and wait until it is received.
 
-        This is for rank 0 only. The store that holds it may be in this very process.
+        This is for rank 0 only. It waits because the store may be in this process.
         """
         from torch.distributed import DistError
 
@@ -105,9 +105,9 @@ class Team:
             self.store.wait([f"left/{rank}" for rank in range(1, self.here.world)], EXIT_TIMEOUT)
 
     def receive(self, timeout: timedelta | None = None) -> dict[str, Any]:
-        """Wait for the next message of rank 0; without a timeout as long as it takes.
+        """Wait for the next message of rank 0, without a limit if there is no timeout.
 
-        Raises DistStoreError after the timeout, BentuneError when rank 0 is gone.
+        Raises DistStoreError after the timeout, BentuneError when rank 0 has ended.
         """
         from torch.distributed import DistNetworkError, DistStoreError
 
@@ -117,7 +117,7 @@ class Team:
                 self.store.wait([key], timeout or POLL)
                 message: dict[str, Any] = json.loads(self.store.get(key))
             except DistNetworkError as error:
-                raise BentuneError("the process that leads the training is gone; start all of them again") from error
+                raise BentuneError("rank 0 of the training has ended; start all processes again") from error
             except DistStoreError:
                 if timeout is not None:
                     raise
@@ -141,7 +141,7 @@ class Team:
 
 
 class Alone:
-    """A single process: it sends nothing, and its own value is the one that is broadcast."""
+    """A single process, which sends nothing and broadcasts to itself."""
 
     leads = True
 
@@ -158,23 +158,20 @@ class Alone:
 
 @contextlib.contextmanager
 def explain_lost_peer() -> Iterator[None]:
-    """Turn the errors of gloo and NCCL about a lost process into a single one.
-
-    That error points to the lost process's own message.
-    """
+    """Convert the errors of gloo and NCCL about a lost process to LostPeer."""
     try:
         yield
     except RuntimeError as error:
         from torch.distributed import DistError
 
         if isinstance(error, DistError) or any(words in str(error) for words in LOST):
-            raise LostPeer("another process of this training has ended, and its own message says why") from error
+            raise LostPeer("another process of this training has ended; its own message has the reason") from error
         raise
 
 
 @functools.cache
 def team() -> Team | Alone:
-    """Return the team of this process. The first call waits until all ranks are there."""
+    """Return the team of this process; the first call waits for all ranks."""
     here = place()
     if here.world == 1:
         return Alone()

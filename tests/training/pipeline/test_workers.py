@@ -279,7 +279,7 @@ def test_one_that_fails_ends_both_and_says_why_once(tmp_path: Path, tiny_run: Pa
     assert "MemoryError: cannot allocate 1 GB for a test" in pair.err(1)
     assert "MemoryError" not in pair.err(0)
     assert (
-        "another process of this training has ended, and its own message says why" in json.loads(pair.out(0))["error"]
+        "another process of this training has ended; its own message has the reason" in json.loads(pair.out(0))["error"]
     )
     assert [path.name for path in run.iterdir() if path.is_dir()] == ["data"]
 

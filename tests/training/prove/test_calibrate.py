@@ -169,7 +169,7 @@ def test_without_it_the_chain_is_as_it_was(copy: Path, calibrated_recipe: Path) 
     answer = ask("calibrate", *plain)
     assert (answer.code, answer.json["error"]) == (
         2,
-        "calibrate: the recipe does not ask for it: set calibrate.temperature",
+        "calibrate: the recipe does not have this stage: set calibrate.temperature",
     )
 
 
