@@ -1,4 +1,4 @@
-"""Digest of a value, by which two processors are told apart."""
+"""Digest of a value, for the comparison of two processors."""
 
 import hashlib
 import json

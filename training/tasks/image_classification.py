@@ -73,7 +73,7 @@ class ImageClassification(Task):
         return Input(text, None, content)
 
     def as_read(self, recipe: "Recipe") -> "Recipe":
-        """Return the recipe without what judges rows by how texts look."""
+        """Return the recipe with the checks of texts off."""
         near = recipe.data.near_duplicates.model_copy(update={"action": "off"})
         data = recipe.data.model_copy(update={"near_duplicates": near, "doubtful_labels": "off"})
         return recipe.model_copy(update={"data": data})
@@ -85,7 +85,7 @@ class ImageClassification(Task):
         return load_image_processor(recipe)
 
     def dataset(self, parts: "Iterable[Rows]", processor: Any, max_tokens: int, file: Path) -> "ImageRows":
-        """Return images that are decoded as they are asked for."""
+        """Return images that are decoded on access."""
         from training.tasks.image.rows import ImageRows
         from training.tasks.rows import joined
 
@@ -103,7 +103,7 @@ class ImageClassification(Task):
         write_json(ExportFiles(directory).limits, processor.limits)
 
     def limits(self, exported: Path, max_tokens: int) -> Limits:
-        """Return the most pixels, and the patches that an image costs."""
+        """Return the most pixels, and the number of tokens of an image."""
         del max_tokens
         return ImageLimits.model_validate_json(ExportFiles(exported).limits.read_bytes())
 
@@ -112,9 +112,9 @@ class ImageClassification(Task):
         return digest(processor.settings.model_dump(mode="json"))
 
     def exported_digest(self, exported: Path) -> str:
-        """Return the digest of the steps as they were written."""
+        """Return the digest of the stored steps."""
         return digest(json.loads(ExportFiles(exported).settings.read_bytes()))
 
     def shown(self, rows: "Rows", origins: Sequence[str]) -> "Rows":
-        """Return the rows with each image's origin in the place of the image."""
+        """Return the rows with each image replaced by its origin."""
         return replace(rows, texts=list(origins))

@@ -13,7 +13,7 @@ from training.tasks.image.rows import image_logits
 from training.tasks.rows import Rows, of_size
 
 Processor: TypeAlias = PreTrainedTokenizerBase | ImageProcessor
-"""Maker of a model's inputs."""
+"""Tokenizer or image processor."""
 
 
 def torch_logits(
@@ -26,8 +26,8 @@ def torch_logits(
 ) -> tuple[Logits, list[list[int]]]:
     """Compute logits and each row's token ids, in the order of the rows.
 
-    The logits are float32 [rows, labels]. For images a digest of the pixels stands for the ids. Rows of similar length
-    share a batch. The model is put into eval mode, because dropout would make comparisons fail.
+    The logits are float32 [rows, labels]. For images a digest of the pixels replaces the ids. Rows of similar length
+    share a batch. The model is set to eval mode, because dropout would make comparisons fail.
     """
     if isinstance(tokenizer, ImageProcessor):
         return image_logits(model, tokenizer, rows, advance, batch_size)
@@ -49,7 +49,7 @@ def torch_logits(
 def token_ids(processor: Processor, texts: list[str], max_tokens: int) -> list[list[int]]:
     """Tokenize texts, each truncated to `max_tokens`.
 
-    The result is empty for an image processor, which reads no texts.
+    The result is empty for an image processor.
     """
     if isinstance(processor, ImageProcessor) or not texts:
         return []

@@ -20,5 +20,5 @@ def task_of(recipe: "Recipe") -> Task:
 
 
 def target_of(recipe: "Recipe") -> TrainingTarget:
-    """Return what a row's label is in the recipe."""
+    """Return the recipe's target."""
     return task_of(recipe).target(recipe.data)

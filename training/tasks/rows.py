@@ -22,12 +22,12 @@ NOTHING = "(none)"
 SHOWN_CHARACTERS = 40
 
 Labels = npt.NDArray[Any]
-"""One entry a row: int64 [rows], int64 [rows, labels] with 1 for each that a row has, or float64 [rows]."""
+"""One entry a row: int64 [rows], int64 [rows, labels] with 1 for each label of a row, or float64 [rows]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Texts, or pairs where `pairs` is not None, with their labels as the target has them."""
+    """Texts, or pairs where `pairs` is not None, with the target's labels."""
 
     texts: list[str]
     pairs: list[str] | None
@@ -152,7 +152,7 @@ def joined(parts: Iterable[Rows]) -> Rows:
 
 
 def of_size(parts: Iterable[Rows], size: int | None = None) -> Iterator[Rows]:
-    """Regroup rows into parts of `size`, by default PART; the last part has the rest."""
+    """Regroup rows into parts of `size`, by default PART; the last may be smaller."""
     size = size or PART
     waiting: list[Rows] = []
     for part in parts:

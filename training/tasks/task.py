@@ -1,6 +1,6 @@
-"""The interface of a task in training: what its inputs are, from a source to the exported model and the report.
+"""The interface of a task in training: its inputs, from a source to the exported model and the report.
 
-Nothing heavy is imported here or by the tasks when they are imported: a recipe is checked by them.
+A check of a recipe imports the tasks, so this module and they have slow imports inside functions only.
 """
 
 from abc import ABC, abstractmethod
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from training.tasks.rows import RowFile, Rows
 
 ReadText = Callable[[str, object], str]
-"""Return the cleaned text of a column's value."""
+"""Function from a column's name and value to the cleaned text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input of a row: `text` is stored, and `content` stands for it where inputs are compared."""
+    """One input of a row: `text` is stored, `content` identifies it in comparisons."""
 
     text: str
     text_pair: str | None
@@ -37,10 +37,10 @@ class Input:
 
 
 class Task(ABC):
-    """Task of a model, with all that training needs to know about it."""
+    """Task of a model, with its names, readers and writers for training."""
 
     name: ClassVar[str]
-    """The recipe's and the manifest's."""
+    """Name in the recipe and the manifest."""
     noun: ClassVar[str]
     nouns: ClassVar[str]
     onnx_task: ClassVar[str]
@@ -48,11 +48,11 @@ class Task(ABC):
     auto_model: ClassVar[str]
     """Name of transformers' class that loads a model with its head."""
     refused: ClassVar[dict[str, str]]
-    """Keys of the recipe that mean nothing here, with the reason."""
+    """Keys of the recipe without a meaning for the task, with the reason."""
     rows_at_once: ClassVar[int]
     """Number of rows whose inputs are in memory at once while they are read."""
     lengths: ClassVar[bool]
-    """True for inputs with lengths to report and labels to judge by their words."""
+    """True for inputs with lengths to report, and with words for the label check."""
     request: ClassVar[str]
     """Options of curl that send one input."""
 
@@ -68,26 +68,26 @@ class Task(ABC):
 
     @abstractmethod
     def source_digests(self, data: DataSettings, also: Sequence[str] = ()) -> list[str]:
-        """Return digests that change with the rows, without reading more than that needs."""
+        """Return digests that change with the rows, reading only what that requires."""
 
     @abstractmethod
     def read(self, raw: Raw, names: ColumnNames, read_text: ReadText) -> Input:
-        """Return the input of a row. Raises ValueError for one that cannot be used."""
+        """Return the input of a row. Raises ValueError for an unusable row."""
 
     def as_read(self, recipe: "Recipe") -> "Recipe":
-        """Return the recipe as the data stage goes by it."""
+        """Return the recipe as the data stage uses it."""
         return recipe
 
     @abstractmethod
     def processor(self, recipe: "Recipe") -> "Processor":
         """Load the base model's processor.
 
-        Raises InputError when it has none that can be served.
+        Raises InputError when it has no processor that can be served.
         """
 
     @abstractmethod
     def dataset(self, parts: "Iterable[Rows]", processor: Any, max_tokens: int, file: Path) -> "Dataset | ImageRows":
-        """Return rows as Trainer takes them; `file` may hold them."""
+        """Return rows for Trainer; they may be stored in `file`."""
 
     @abstractmethod
     def columns(self, names: ColumnNames) -> Columns:
@@ -95,11 +95,11 @@ class Task(ABC):
 
     @abstractmethod
     def write_processor(self, processor: Any, exported: Path, directory: Path) -> None:
-        """Write into `directory` what the service reads; `exported` is what Optimum wrote."""
+        """Write the service's processor into `directory`, from Optimum's `exported` files."""
 
     @abstractmethod
     def limits(self, exported: Path, max_tokens: int) -> Limits:
-        """Return what one input of the exported model may be."""
+        """Return the limits of one input of the exported model."""
 
     def coverage(self, rows: "RowFile", processor: Any, max_tokens: int, seed: int) -> "TokenCoverage | None":
         """Count unknown tokens and truncated rows in a sample of `rows`; None where inputs are no texts."""
@@ -107,19 +107,19 @@ class Task(ABC):
         return None
 
     def probes(self, processor: Any) -> list[str]:
-        """Return texts that tell two tokenizers apart; none where inputs are no texts."""
+        """Return texts on which tokenizers differ; empty where inputs are not texts."""
         del processor
         return []
 
     @abstractmethod
     def digest(self, processor: Any) -> str:
-        """Return the sha256 that stands for a processor."""
+        """Return the sha256 that identifies a processor."""
 
     @abstractmethod
     def exported_digest(self, exported: Path) -> str:
-        """Return the sha256 that stands for the exported processor.
+        """Return the sha256 that identifies the exported processor.
 
-        It is the sha256 of the processor that the exported one was made of.
+        It equals the `digest` of the processor from which it was exported.
         """
 
     def shown(self, rows: "Rows", origins: Sequence[str]) -> "Rows":
@@ -128,6 +128,6 @@ class Task(ABC):
         return rows
 
     def bound(self, max_tokens: int) -> str:
-        """Return how long an input may be, in words; empty where the model takes one size."""
+        """Describe the largest input; empty where the model takes one size."""
         del max_tokens
         return ""

@@ -77,7 +77,7 @@ class TextTask(Task):
         return load_tokenizer(recipe)
 
     def dataset(self, parts: "Iterable[Rows]", processor: Any, max_tokens: int, file: Path) -> "Dataset":
-        """Return tokenized rows, which rank 0 alone writes where several processes train."""
+        """Return tokenized rows; with several processes only rank 0 writes them."""
         from datasets import Dataset
 
         from training.pipeline.workers import team
@@ -120,9 +120,9 @@ class TextTask(Task):
         return coverage(rows, processor, max_tokens, seed)
 
     def probes(self, processor: "PreTrainedTokenizerBase") -> list[str]:
-        """Return texts such as clean rows are not.
+        """Return made-up texts that clean rows do not cover.
 
-        They have blanks, line ends, widths, accents or special tokens, and one is too long.
+        They have blanks, line ends, widths, accents or special tokens; one is too long.
         """
         special = [f"{token} before and after{token}" for token in processor.all_special_tokens]
         return [*PROBES, *special, " ".join(PROBES * 200)]
@@ -138,15 +138,15 @@ class TextTask(Task):
         return tokenizer_digest(Tokenizer.from_file(str(ExportFiles(exported).tokenizer)))
 
     def bound(self, max_tokens: int) -> str:
-        """Return the most tokens."""
+        """Describe the most tokens."""
         return f"{max_tokens} tokens; what is longer is cut"
 
 
 def tokenizer_digest(tokenizer: "Tokenizer") -> str:
-    """Return the sha256 of a tokenizer, as it is loaded.
+    """Return the sha256 of a loaded tokenizer, without truncation and padding.
 
-    tokenizer_config.json can change what tokenizer.json says. Truncation and padding are set anew for every call, and
-    saved in whatever state the last call left them.
+    It is loaded, because tokenizer_config.json can override tokenizer.json. Truncation and padding are set for each
+    call, and the last call's values are saved.
     """
     from training.tasks.digest import digest
 

@@ -1,4 +1,4 @@
-"""Transformers' class of a model with its head: that of the recipe's task, or for saved models the config's."""
+"""Transformers' class of a model with its head: that of the recipe's task, or that of a saved model's config."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def auto_model(task: Task) -> Any:
 
 
 def loads(config: PretrainedConfig, task: Task) -> bool:
-    """Return whether the task's class loads a model of this config."""
+    """Return True when the task's class loads a model of this config."""
     return type(config) in auto_model(task)._model_mapping
 
 

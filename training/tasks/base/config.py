@@ -1,7 +1,7 @@
-"""Config of a base model, also of one that a newer transformers saved: understood as it was meant, or refused.
+"""Config of a base model; one that a newer transformers saved is translated or refused.
 
-A config class takes keys that it does not know and leaves them out of the computation, without a word. transformers 5
-saves the rotary base in `rope_parameters` alone; 4.57 then computes with its default, which is another model.
+A config class silently stores unknown keys, and the computation ignores them. transformers 5 saves the rotary base in
+`rope_parameters` alone; 4.57 then computes with its default, which is another model.
 """
 
 import inspect
@@ -15,12 +15,12 @@ from transformers import AutoConfig, PretrainedConfig
 from bentune.bundle.errors import InputError
 
 ROPE = "rope_parameters"
-# Keys that say how a model was made or is loaded, and change no computation.
+# Keys about the making or loading of a model, which change no computation.
 ABOUT = {
     *("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "model_type", "_name_or_path"),
     *("unsloth_version", "unsloth_fixed", "transformers.js_config"),
 }
-# Scalings whose parameters are the same in both versions. `longrope` also has a length outside of them.
+# Scalings with the same parameters in both versions. `longrope` also has a length outside of them.
 SCALINGS = {"default", "linear", "dynamic", "yarn", "llama3"}
 SHOWN, SHOWN_CHARACTERS = 5, 60
 UNSET: tuple[object, ...] = (None, False, {}, [], "")
@@ -31,8 +31,8 @@ BASES = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope
 def load_config(name: str, place: str, options: Mapping[str, Any]) -> PretrainedConfig:
     """Load the config of the model `name`.
 
-    Rotary parameters of transformers 5 are translated into this version's. Raises InputError for a config that a newer
-    transformers saved with keys which this version would leave out.
+    Rotary parameters of transformers 5 are translated into this version's. Raises InputError for a config of a newer
+    transformers with keys that this version would ignore.
     """
     config: PretrainedConfig = AutoConfig.from_pretrained(place, **options)
     written, _ = PretrainedConfig.get_config_dict(place, **options)
@@ -53,7 +53,7 @@ def load_config(name: str, place: str, options: Mapping[str, Any]) -> Pretrained
 
 
 def _known(config: PretrainedConfig) -> set[str]:
-    """Return the keys that the class of a config takes."""
+    """Return the keys that the class of a config uses."""
     kinds = [kind for kind in type(config).__mro__ if issubclass(kind, PretrainedConfig)]
     taken = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
     return taken | set(PretrainedConfig().to_dict()) | set(config.attribute_map)
@@ -69,7 +69,7 @@ def _newer(saved: str) -> bool:
 def _take_rope(name: str, config: PretrainedConfig, given: Any) -> None:
     """Set the rotary base and scaling of a config from `rope_parameters`.
 
-    Raises InputError for parameters that this version has no place for.
+    Raises InputError for parameters without a counterpart in this version.
     """
     found = _by_layer(config, given) or _for_all(config, given) if isinstance(given, dict) else {}
     if not found:
@@ -83,10 +83,7 @@ def _take_rope(name: str, config: PretrainedConfig, given: Any) -> None:
 
 
 def _by_layer(config: PretrainedConfig, given: dict[str, Any]) -> dict[str, Any]:
-    """Translate parameters for each kind of layer, as ModernBERT has them.
-
-    The result is empty for other parameters.
-    """
+    """Translate parameters per kind of layer, such as ModernBERT's; empty for others."""
     found = {}
     for kind, one in given.items():
         place = BASES.get(kind, "")
@@ -101,7 +98,7 @@ def _by_layer(config: PretrainedConfig, given: dict[str, Any]) -> dict[str, Any]
 def _for_all(config: PretrainedConfig, given: dict[str, Any]) -> dict[str, Any]:
     """Translate parameters for all layers.
 
-    The result is empty where this version has no place for one of them.
+    The result is empty where one of them has no counterpart in this version.
     """
     scaling = {key: value for key, value in given.items() if key != "rope_theta"}
     kind, share = scaling.get("rope_type", "default"), scaling.pop("partial_rotary_factor", None)

@@ -1,4 +1,4 @@
-"""Head of a base model that is a classifier already: its rows are taken by the names of labels, not by place."""
+"""Head of a base model that is a classifier: its rows are matched with the data's labels by name, not by place."""
 
 import re
 import unicodedata
@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 from bentune.bundle.errors import InputError
 
 SHOWN, SHOWN_CHARACTERS = 5, 40
-"""Most labels of one kind in a message, and most characters of one: their names come from files of others."""
+"""Most labels of one kind in a message, and most characters of a label: a model's files may hold any name."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelMatch:
-    """Labels of the data that the base model knows: `rows` maps their numbers to those of the base model's labels."""
+    """Match of labels: `rows` maps numbers of the data's labels to numbers of the base model's labels."""
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
@@ -25,12 +25,12 @@ class LabelMatch:
 
     @property
     def whole(self) -> bool:
-        """Return whether the base model has each label."""
+        """Return True when the base model has each label."""
         return len(self.rows) == len(self.ours)
 
     @property
     def in_place(self) -> bool:
-        """Return whether both have the same labels in the same order."""
+        """Return True when both have the same labels in the same order."""
         return self.whole and len(self.ours) == len(self.theirs) and all(a == b for a, b in self.rows.items())
 
     def __str__(self) -> str:
@@ -45,10 +45,10 @@ class LabelMatch:
 
 
 def match_labels(ours: Sequence[str], theirs: Sequence[str]) -> LabelMatch:
-    """Match labels by name, and else by spelling.
+    """Match labels by name, or else by spelling.
 
-    Spellings are equal that differ in case, width, blanks, `-` and `_` alone. A spelling that two labels of one side
-    share matches nothing.
+    Spellings are equal if they differ in case, width, blanks, `-` and `_` alone. A spelling of two labels of the data,
+    or of the model, matches nothing.
     """
     named = {label: number for number, label in enumerate(theirs)}
     spelled, known = _by_spelling(theirs), _by_spelling(ours)
@@ -59,7 +59,7 @@ def match_labels(ours: Sequence[str], theirs: Sequence[str]) -> LabelMatch:
             found = spelled.get(_spelling(label))
         if found is not None:
             rows[number] = found
-    if len(set(rows.values())) < len(rows):  # one is named so, another only spelled so
+    if len(set(rows.values())) < len(rows):  # a label's name is another label's spelling
         rows = {number: found for number, found in rows.items() if ours[number] == theirs[found]}
     return LabelMatch(tuple(ours), tuple(theirs), rows)
 
@@ -79,7 +79,7 @@ def output_layers(model: PreTrainedModel, labels: int) -> dict[str, nn.Linear]:
 
 
 def has_head(model: PreTrainedModel, missing: set[str], labels: int) -> bool:
-    """Return whether the checkpoint had a head, of any number of labels.
+    """Return True when the checkpoint had a head, of any number of labels.
 
     `missing` are the weights that the checkpoint lacks.
     """
@@ -90,7 +90,7 @@ def has_head(model: PreTrainedModel, missing: set[str], labels: int) -> bool:
 def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Return the modules with weights outside the encoder, by name.
 
-    There are none where transformers does not name the encoder.
+    The result is empty where transformers does not name the encoder.
     """
     encoder = model.base_model_prefix
     if not isinstance(getattr(model, encoder, None), nn.Module):
@@ -111,7 +111,7 @@ def renew(model: PreTrainedModel, modules: Mapping[str, nn.Module]) -> None:
 def take_rows(model: PreTrainedModel, known: PreTrainedModel, match: LabelMatch) -> None:
     """Copy the rows of matching labels from the head of `known`.
 
-    It is the base model with its own labels. Raises InputError where the layers that give the logits cannot be told.
+    `known` is the base model with its own labels. Raises InputError where the layers of the logits cannot be found.
     """
     layers, taken = output_layers(model, len(match.ours)), output_layers(known, len(match.theirs))
     if not layers or layers.keys() != taken.keys():

@@ -40,9 +40,9 @@ NEWER_TOKENIZER = "TokenizersBackend"
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Base model; `fresh` names the modules (head, pooler) that hold weights which its checkpoint does not have.
+    """Base model; `fresh` names the modules (head, pooler) with weights that are not in its checkpoint.
 
-    `head` says what became of the head of a base model that is a classifier already; it is empty for one that is none.
+    `head` describes the reuse of the head of a base model that is a classifier; it is empty for other models.
     """
 
     model: PreTrainedModel
@@ -60,7 +60,7 @@ def quiet() -> None:
 def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """Load the base model's fast tokenizer, with truncation and padding off.
 
-    Raises InputError when the model has none that can be served, or when the recipe's max_tokens exceeds the model's.
+    Raises InputError when the model has no tokenizer that can be served, or when max_tokens exceeds its maximum.
     """
     place, options = _place(recipe.model)
     config = _config(recipe)
@@ -89,13 +89,10 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def _tokenizer(place: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """Load a tokenizer.
-
-    One that transformers 5 saved under a name that 4 does not know is read from its tokenizer.json.
-    """
+    """Load a tokenizer; from tokenizer.json if only transformers 5 has its class."""
     kind = get_tokenizer_config(place, **options).get("tokenizer_class")
     loader: Any = PreTrainedTokenizerFast if kind == NEWER_TOKENIZER else AutoTokenizer
-    # There it is a list, of tokens that tokenizer.json has; here it is a mapping.
+    # transformers 5 saves a list of tokens, which tokenizer.json has too; transformers 4 requires a mapping.
     more: dict[str, Any] = {"extra_special_tokens": {}} if kind == NEWER_TOKENIZER else {}
     tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(place, use_fast=True, **more, **options)
     return tokenizer
@@ -104,7 +101,7 @@ def _tokenizer(place: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
 def load_image_processor(recipe: Recipe) -> ImageProcessor:
     """Load the base model's image processor.
 
-    Raises InputError when it has none that can be served.
+    Raises InputError when it has no image processor that can be served.
     """
     place, options = _place(recipe.model)
     config = _config(recipe)
@@ -116,14 +113,14 @@ def load_image_processor(recipe: Recipe) -> ImageProcessor:
         return ImageProcessor.of(place, **options)
     except InputError:
         raise
-    except Exception as error:  # what a processor's own code raises on wrong values
+    except Exception as error:  # a processor's own code may raise any error on wrong values
         raise _missing(recipe.model, "image processor", error) from error
 
 
 def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
     """Load the base model with a head for `labels`; the same seed gives the same head.
 
-    Where the base model is a classifier, its head is kept for the labels that it knows by name and is fresh for others.
+    Where the base model is a classifier, its head is kept for labels of the same name and is fresh for other labels.
     Only safetensors weights are read, never a pickle, and the model's own code is never run. Raises InputError when the
     model cannot be loaded.
     """
@@ -157,9 +154,9 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
 
 
 def _fit_head(model: PreTrainedModel, known: PreTrainedModel | None, match: LabelMatch, seed: int) -> set[str]:
-    """Give the head rows from `known` for matching labels, and fresh ones else.
+    """Fill the head with rows of `known` for matching labels, else with fresh rows.
 
-    Returns the names of the modules that hold fresh weights.
+    Returns the names of the modules with fresh weights.
     """
     set_seed(seed)
     renewed = head_modules(model) if known is None else output_layers(model, len(match.ours))
@@ -233,7 +230,7 @@ def _config(recipe: Recipe) -> PretrainedConfig:
 
 
 def _positions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, task: Task) -> int:
-    """Return the most tokens that the model has positions for."""
+    """Return the number of tokens for which the model has positions."""
     most = getattr(config, "max_position_embeddings", None) or 10**9
     # RoBERTa, MPNet and more number positions from the padding token's id onward, each by a copy of one function.
     kind = auto_model(task)._model_mapping.get(type(config), None)

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def augmented(image: "Image", settings: AugmentSettings, generator: np.random.Generator) -> "Image":
-    """Draw one view of an RGB image.
+    """Draw one view of an RGB image; with the settings' defaults it is unchanged.
 
-    With the settings' defaults it is the image itself. The image is rotated by up to `rotation` degrees either way and
-    filled with the mean colour of its border. It is cropped to at least `crop` of its area and resized to its former
-    size: the random resized crop of Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, without a change of
-    proportions. It is flipped each way with probability 1/2.
+    The image is rotated by up to `rotation` degrees in either direction and filled with the mean color of its border.
+    It is cropped to at least `crop` of its area and resized to its former size: the random resized crop of Szegedy et
+    al. 2015, https://arxiv.org/abs/1409.4842, without a change of proportions. It is flipped in each direction of
+    `flip` with probability 1/2.
     """
     from PIL import ImageOps
     from PIL.Image import Resampling

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 FILE = "preprocessor_config.json"
 LIMITS = "limits.json"
 PROBES = ((37, 53), (301, 170), (64, 64))
-"""Heights and widths of the images on which both are compared before training."""
+"""Heights and widths of the images for the comparison before training."""
 PATCH = 16
-"""Edge of the patch that counts as one token, for models without patches."""
+"""Edge in pixels of the patch that counts as one token, for models without patches."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageProcessor:
     """Image counterpart of a tokenizer: `own` is the model's processor in transformers, `limits` are the service's.
 
-    Training and evaluation use `own`; the service's implementation is proven against it.
+    Evaluation uses `own`. Training and the service use the service's implementation, which is checked against it.
     """
 
     own: Any
@@ -65,7 +65,7 @@ class ImageProcessor:
         return open_image(decoded(text), self.limits.max_pixels)
 
     def encode(self, texts: Sequence[str]) -> list[Pixels]:
-        """Encode base64 images by the model's own processor."""
+        """Encode images, given as data URLs, with the model's own processor."""
         return [Pixels(self.pixels(self.read(text)), self.limits.max_tokens) for text in texts]
 
     def served(self) -> ImageEncoder:
@@ -80,16 +80,13 @@ class ImageProcessor:
 
     @classmethod
     def saved(cls, directory: Path) -> "ImageProcessor":
-        """Read what `save_pretrained` wrote."""
+        """Read the files of `save_pretrained`."""
         own = AutoImageProcessor.from_pretrained(directory, use_fast=False)
         limits = ImageLimits.model_validate_json((directory / LIMITS).read_bytes())
         return cls(own, settings_of(own.to_dict()), limits)
 
     def require_same(self, name: str) -> None:
-        """Raise InputError where the service's pixel values differ from the model's own.
-
-        The model's own values are those of its processor.
-        """
+        """Raise InputError where the service's pixel values differ from the processor's."""
         from PIL import Image
 
         random = np.random.default_rng(0)
@@ -125,7 +122,10 @@ def settings_of(own: dict[str, Any]) -> ImageSettings:
 
 
 def patches(config: Any, shape: tuple[int, int]) -> int:
-    """Count an image's tokens by height and width: its patches and one class token."""
+    """Count an image's tokens: its patches and one class token.
+
+    `shape` is (height, width) in pixels.
+    """
     given = getattr(config, "patch_size", None)
     edge = given if isinstance(given, int) and given > 0 else PATCH
     rows, columns = (max(1, size // edge) for size in shape)

@@ -19,7 +19,7 @@ from training.tasks.rows import Rows
 class ImageRows(Dataset):  # type: ignore[type-arg]  # of dicts
     """Dataset of `pixel_values`, float32 [3, height, width], and `labels`.
 
-    With `augment` every epoch has another view of each image, which depends on seed, epoch and row alone.
+    With `augment` every epoch has its own view of each image, which depends on seed, epoch and row alone.
     """
 
     rows: Rows
@@ -35,7 +35,7 @@ class ImageRows(Dataset):  # type: ignore[type-arg]  # of dicts
         image = self.processor.read(self.rows.texts[row])
         if self.augment is not None:
             image = augmented(image, self.augment, np.random.default_rng([self.seed, self.epoch(), row]))
-        # Equal to the model's own processor, as checked when it was loaded, in a quarter of the time.
+        # The same values as the model's own processor, as checked in loading, in a quarter of the time.
         values = pixel_values(image, self.processor.settings)
         return {"pixel_values": values, "labels": int(self.rows.labels[row])}
 
@@ -45,7 +45,7 @@ class ImageRows(Dataset):  # type: ignore[type-arg]  # of dicts
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each image, all the same."""
+        """Number of tokens of each image, the same for all."""
         return [self.processor.limits.max_tokens] * len(self)
 
 
@@ -65,7 +65,7 @@ def image_logits(
 ) -> tuple[FloatArray, list[list[int]]]:
     """Compute logits and a digest of each row's pixels, in the order of the rows.
 
-    The logits are float32 [rows, labels]. The model is put into eval mode.
+    The logits are float32 [rows, labels]. The model is set to eval mode.
     """
     model.eval()
     device = next(model.parameters()).device

@@ -1,1 +1,1 @@
-"""Targets in training: labels read, split, learned and measured, one class for each kind."""
+"""Targets in training: reading, splitting, learning and measuring of each kind of label."""

@@ -22,7 +22,7 @@ def label_order(labels: Iterable[str]) -> list[str]:
 def ranks_of(labels: list[str]) -> npt.NDArray[np.int64]:
     """Rank the labels by their numbers, int64 [labels]; equal numbers share a rank.
 
-    Raises InputError for a label that is no number.
+    Raises InputError for a label that is not a number.
     """
     numbers = []
     for label in labels:

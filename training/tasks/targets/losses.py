@@ -20,7 +20,7 @@ class Loss(Protocol):
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG001
-    """Return the cross-entropy in nats, every row alike."""
+    """Return the mean cross-entropy in nats."""
     return functional.cross_entropy(logits.float(), labels)
 
 
@@ -58,8 +58,8 @@ class WeightedCrossEntropy:
 class WeightedBinaryCrossEntropy:
     """Binary cross-entropy in nats of multi-label rows, a mean over rows and labels.
 
-    `weights`, float32 [labels], weigh the positive rows of a label, as torch's pos_weight. Smoothing turns the targets
-    0 and 1 into `smoothing` / 2 and 1 - `smoothing` / 2.
+    `weights`, float32 [labels], are the weights of a label's positive rows, torch's pos_weight. Smoothing changes the
+    targets 0 and 1 to `smoothing` / 2 and 1 - `smoothing` / 2.
     """
 
     weights: torch.Tensor | None = None

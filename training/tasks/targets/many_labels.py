@@ -29,7 +29,7 @@ MOST_LABELS = 2000
 
 
 class ManyLabelsTraining(OneLabelTraining):
-    """Multi-label target: a row has a set of labels, which may be empty."""
+    """Multi-label target: each row has a set of labels, which may be empty."""
 
     kind: ClassVar = ManyLabels.kind
     problem_type: ClassVar = "multi_label_classification"
@@ -38,7 +38,7 @@ class ManyLabelsTraining(OneLabelTraining):
     note: ClassVar = "any number; accuracy counts rows with all of theirs and none too many"
 
     def use(self, noun: str, nouns: str) -> str:
-        """Return what the model is for."""
+        """Return the use of the model, for the model card."""
         return (
             f"Give any number of its labels, those whose probability is above one half, to {nouns} like those that it "
             f"was trained on. It knows no other labels, and a {noun} that gets none may still be about something."
@@ -71,7 +71,7 @@ class ManyLabelsTraining(OneLabelTraining):
         return spelled(renamed(names, self.data.labels)), set(names)
 
     def names(self, label: str) -> list[str]:
-        """Return the labels that it spells."""
+        """Return the labels in the text of `read`."""
         return labels_in(label)
 
     def order(self, labels: Iterable[str], where: str) -> list[str]:
@@ -118,7 +118,7 @@ class ManyLabelsTraining(OneLabelTraining):
         return {"mean": float(sizes.mean()), "without": int((sizes == 0).sum())}
 
     def strata(self, rows: LabelledRows) -> tuple[Ints, Ints]:
-        """Return the labels; that a row has none is one to share as well."""
+        """Return the labels of each row, and one more for rows without a label."""
         places, labels = rows.label_pairs()
         without = np.setdiff1d(np.arange(len(rows)), places)
         nothing = labels.max(initial=-1) + 1
@@ -147,14 +147,14 @@ class ManyLabelsTraining(OneLabelTraining):
         return stratified(places, labels, len(gold), share, seed)
 
     def counts(self, gold: Gold, labels: int) -> Ints:
-        """Return the rows that have each label."""
+        """Count the rows of each label."""
         del labels
         return np.asarray(gold.sum(axis=0))
 
     def weights(self, gold: Gold, labels: int) -> list[float]:
-        """Return what a label's rows count for beside those without it: as much in all.
+        """Return per label the number of rows without it divided by the rows with it.
 
-        A label that no row or every row has weighs 1.
+        The weight is 1 where no row or every row has the label.
         """
         return [float((len(gold) - own) / own) if 0 < own < len(gold) else 1.0 for own in self.counts(gold, labels)]
 

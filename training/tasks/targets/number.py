@@ -33,14 +33,14 @@ class NumberTraining(TrainingTarget):
     validation: ClassVar[tuple[str, ...]] = ("mean_absolute_error", "root_mean_squared_error", "spearman")
 
     def use(self, noun: str, nouns: str) -> str:
-        """Return what the model is for."""
+        """Return the use of the model, for the model card."""
         return (
             f"Give {nouns} like those that it was trained on the number {self.data.columns.label!r}, in the unit of "
             f"the training rows. It gives every {noun} one, however foreign it is."
         )
 
     def problem_of(self, section: Section | None) -> str:
-        """Refuse what is for classes."""
+        """Return why settings for classes are refused."""
         match section:
             case TrainSettings() if section.balance != "none":
                 return "balance: a number has no classes to balance; leave it out"
@@ -53,11 +53,11 @@ class NumberTraining(TrainingTarget):
         return super().problem_of(section)
 
     def read(self, value: object) -> tuple[str, set[str]]:
-        """Return the number, spelled so that equal numbers are."""
+        """Return the number as text; equal numbers have equal texts."""
         return repr(number_in(value)), set()
 
     def names(self, label: str) -> list[str]:
-        """Return the column's name: every row has a number, whatever it is."""
+        """Return the column's name, which is the only label."""
         del label
         return [self.data.columns.label]
 
@@ -109,7 +109,7 @@ class NumberTraining(TrainingTarget):
         return chosen
 
     def draw_among(self, rows: LabelledRows, among: Mask, share: float, seed: int) -> Mask:
-        """Draw a share of these rows, of each tenth."""
+        """Draw the same share of each tenth of these rows."""
         chosen = np.zeros(len(among), dtype=np.bool_)
         chosen[among] = self.draw_gold(_numbers(rows)[among], share, seed)
         return chosen
@@ -119,7 +119,7 @@ class NumberTraining(TrainingTarget):
         return stratified(np.arange(len(gold)), _tenths(gold), len(gold), share, seed)
 
     def counts(self, gold: Gold, labels: int) -> Ints:
-        """Return the number of rows: each has the one label."""
+        """Return the number of rows, because each has the only label."""
         del labels
         return np.array([len(gold)])
 

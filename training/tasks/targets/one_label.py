@@ -39,10 +39,10 @@ class OneLabelTraining(TrainingTarget):
     )
 
     def read(self, value: object) -> tuple[str, set[str]]:
-        """Return the label by its new name, and by its own."""
+        """Return the label's new name, and its given name."""
         if not isinstance(value, str | int | float) or not label_text(value):
             raise ValueError(f"has no label ({type(value).__name__})")
-        # NaN is what pandas writes where there is none.
+        # pandas writes NaN for a missing label.
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"has no label ({value})")
         if SURROGATE.search(str(value)):
@@ -63,7 +63,7 @@ class OneLabelTraining(TrainingTarget):
         return ordered
 
     def column(self, spelled: Sequence[str], labels: Sequence[str]) -> "pa.Array":
-        """Return the labels' numbers, int64; -1 for one that is not known."""
+        """Return the labels' numbers, int64; -1 for an unknown label."""
         import pyarrow as pa
 
         number = {label: place for place, label in enumerate(labels)}
@@ -103,12 +103,12 @@ class OneLabelTraining(TrainingTarget):
         return chosen
 
     def draw_among(self, rows: LabelledRows, among: Mask, share: float, seed: int) -> Mask:
-        """Draw as many of each label as fit, for some labels have a row or two."""
+        """Draw a share of each label's rows, where a label may have a single row."""
         labels = rows.label_ids
         places = {int(label): np.flatnonzero(among & (labels == label)) for label in np.unique(labels)}
         exact = {label: len(own) * share for label, own in places.items()}
         counts = {label: int(number) for label, number in exact.items()}
-        # The rows left over by rounding go to the labels that lost most by it.
+        # Rows that rounding down left over go to the labels with the largest fractions.
         left = round(int(among.sum()) * share) - sum(counts.values())
         for label in sorted(exact, key=lambda label: (counts[label] - exact[label], label))[: max(0, left)]:
             counts[label] += 1
@@ -119,7 +119,7 @@ class OneLabelTraining(TrainingTarget):
         return chosen
 
     def draw_gold(self, gold: Gold, share: float, seed: int) -> Mask:
-        """Draw the share of each label's rows, rounded; one row at least stays."""
+        """Draw a share of each label's rows, rounded; at least one row stays."""
         generator = np.random.default_rng(seed)
         chosen = np.zeros(len(gold), dtype=np.bool_)
         for label in np.unique(gold):
@@ -128,13 +128,13 @@ class OneLabelTraining(TrainingTarget):
         return chosen
 
     def counts(self, gold: Gold, labels: int) -> Ints:
-        """Return the rows of each label."""
+        """Count the rows of each label."""
         return np.bincount(gold, minlength=labels)
 
     def weights(self, gold: Gold, labels: int) -> list[float]:
         """Return the weight of each label as in scikit-learn's "balanced".
 
-        A weight is the number of all rows divided by labels x rows of the label. Over the rows the mean weight is 1.
+        A weight is rows / (labels x rows of the label). Over the rows the mean weight is 1.
         """
         rows = self.counts(gold, labels)
         return [float(len(gold) / (np.count_nonzero(rows) * own)) if own else 0.0 for own in rows]
@@ -154,7 +154,7 @@ class OneLabelTraining(TrainingTarget):
     def validate(self, logits: npt.NDArray[np.float64], gold: Gold) -> dict[str, float]:
         """Return scikit-learn's metrics.
 
-        Their macro F1 is over the labels that are there or were predicted.
+        Macro F1 is the mean over the labels that occur or were predicted.
         """
         from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef
 

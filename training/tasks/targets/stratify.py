@@ -2,7 +2,7 @@
 
 Sechidis, Tsoumakas and Vlahavas 2011, "On the Stratification of Multi-Label Data", algorithm 1, with two subsets: the
 label with the fewest remaining rows goes first, and each of its rows goes to the subset that needs that label most.
-Here to have no label counts as a label, so that such rows are stratified too.
+Here rows without a label are stratified too, as the rows of one more label.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""The interface of a target in training: what a row's label is, how rows are split by it, and how it is learned.
+"""The interface of a target in training: the reading, splitting, learning and measuring of labels.
 
-Nothing heavy is imported here or by the targets when they are imported: a recipe is checked by them.
+A check of a recipe imports the targets, so this module and they have slow imports inside functions only.
 """
 
 from abc import ABC, abstractmethod
@@ -25,44 +25,44 @@ if TYPE_CHECKING:
 
     from training.tasks.targets.losses import Loss
 
-"""Labels of rows: int64 [rows], int64 [rows, labels] with 1 for each that a row has, or float64 [rows]."""
+"""Labels of rows: int64 [rows], int64 [rows, labels] with 1 for each label of a row, or float64 [rows]."""
 
 
 class LabelledRows(Protocol):
-    """Rows to split, with their labels: `label_ids` are places in `label_names`, which are spelled labels."""
+    """Rows to split, with their labels: `label_ids` are places in `label_names`, the labels as text."""
 
     @property
     def label_ids(self) -> npt.NDArray[np.int32]:
-        """The spelled label of each row."""
+        """Place of each row's label in `label_names`."""
 
     @property
     def label_names(self) -> list[str]:
-        """Spelled labels."""
+        """Labels as text; for multi-label rows, all labels of a row in one text."""
 
     @property
     def label_counts(self) -> dict[str, int]:
         """Number of rows per label, the most frequent first."""
 
     def label_pairs(self) -> tuple[Ints, Ints]:
-        """Return (row, label) of every label that a row has."""
+        """Return (row, label) for every label of every row."""
 
     def __len__(self) -> int: ...
 
 
 class TrainingTarget(ABC):
-    """Kind of a row's label, and the way it is learned."""
+    """Kind of label, and its use in training."""
 
     kind: ClassVar[str]
-    """The bundle's target."""
+    """Kind of the bundle's target."""
     problem_type: ClassVar[str]
     """Name of the problem in a model's config."""
     validation: ClassVar[tuple[str, ...]]
     """Metrics of the validation rows."""
     note: ClassVar[str] = ""
-    """Labels that a row may have, in words, where a reader of a report would not expect them."""
+    """Sentence about a row's labels for the reports, empty for one label a row."""
 
     def use(self, noun: str, nouns: str) -> str:
-        """Return what the model is for, in two sentences of the model card."""
+        """Return the use of the model, two sentences for the model card."""
         return (
             f"Give one of its labels, with the probability of each, to {nouns} like those that it was trained on. It "
             f"knows no other labels: every {noun} gets one, however foreign it is."
@@ -72,10 +72,7 @@ class TrainingTarget(ABC):
         self.data = data
 
     def problem_of(self, section: Section | None) -> str:
-        """Return, in words, why a section of the recipe does not go with this target.
-
-        The text is empty where it does.
-        """
+        """Return why a section of the recipe does not fit this target, else an empty text."""
         match section:
             case TrainSettings() if section.early_stopping and section.early_stopping.metric not in self.validation:
                 return f"early_stopping.metric: {self.other_metric(section.early_stopping.metric)}"
@@ -99,7 +96,7 @@ class TrainingTarget(ABC):
         return ""
 
     def other_metric(self, metric: str) -> str:
-        """Return what to say of a validation metric that there is not."""
+        """Return the message for an unknown validation metric."""
         *most, last = self.validation
         return f"{metric!r} is not measured here; give {', '.join(most)} or {last}"
 
@@ -114,27 +111,27 @@ class TrainingTarget(ABC):
 
     @abstractmethod
     def read(self, value: object) -> tuple[str, set[str]]:
-        """Return a row's label as one text, and the names that it was given by.
+        """Return a row's label as one text, and the labels' given names.
 
-        Equal labels have the same text. Raises ValueError, whose words go on from the name of the column.
+        Equal labels have the same text. Raises ValueError, whose message continues after the name of the column.
         """
 
     @abstractmethod
     def names(self, label: str) -> list[str]:
-        """Return the labels in what `read` gave."""
+        """Return the labels in a text that `read` returned."""
 
     @abstractmethod
     def order(self, labels: Iterable[str], where: str) -> list[str]:
         """Return the labels of a model in its order.
 
-        Raises InputError for what no model can learn.
+        Raises InputError for labels that no model can learn.
         """
 
     @abstractmethod
     def column(self, spelled: Sequence[str], labels: Sequence[str]) -> "pa.Array":
         """Return the column `label` of a split's file.
 
-        A label that is not among `labels` is left out.
+        Labels that are not in `labels` are left out.
         """
 
     @abstractmethod
@@ -143,14 +140,14 @@ class TrainingTarget(ABC):
 
     @abstractmethod
     def written(self, label: str) -> Any:
-        """Return what `read` gave as a row of held_out.jsonl has it."""
+        """Convert a text that `read` returned to the form in held_out.jsonl."""
 
     @abstractmethod
     def target(self, labels: list[str], gold: Gold) -> Target:
         """Return the bundle's target; `gold` are the labels of the training rows."""
 
     def labels_a_row(self, gold: Gold) -> dict[str, float] | None:
-        """Return the mean number of labels a row, and the rows without one.
+        """Return the mean number of labels a row, and the number of rows without one.
 
         The result is None where each row has one label.
         """
@@ -158,7 +155,7 @@ class TrainingTarget(ABC):
         return None
 
     def strata(self, rows: LabelledRows) -> tuple[Ints, Ints]:
-        """Return (row, stratum) of every stratum that a row is in.
+        """Return (row, stratum) for every stratum of every row.
 
         Groups are drawn so that each stratum has its share.
         """
@@ -168,7 +165,7 @@ class TrainingTarget(ABC):
     def draw(self, rows: LabelledRows, share: float, seed: int, where: str) -> Mask:
         """Draw a share of the rows, the same of each label: bool [rows].
 
-        Raises InputError where that cannot be.
+        Raises InputError where that is impossible.
         """
 
     @abstractmethod
@@ -177,11 +174,11 @@ class TrainingTarget(ABC):
 
     @abstractmethod
     def draw_gold(self, gold: Gold, share: float, seed: int) -> Mask:
-        """Draw a share of training rows, bool [rows], that leaves each label at least one."""
+        """Draw a share of training rows, bool [rows]; each label keeps at least one."""
 
     @abstractmethod
     def counts(self, gold: Gold, labels: int) -> Ints:
-        """Return how many rows have each label, int64 [labels]."""
+        """Count the rows of each label, int64 [labels]."""
 
     @abstractmethod
     def weights(self, gold: Gold, labels: int) -> list[float]:
@@ -200,11 +197,11 @@ class TrainingTarget(ABC):
 
     @abstractmethod
     def log_loss(self, logits: npt.NDArray[np.float64], gold: Gold) -> float:
-        """Return the mean loss of the rows, in nats: what a temperature is fitted by."""
+        """Return the mean loss of the rows, in nats, which a temperature minimizes."""
 
 
 def higher_is_better(metric: str) -> bool:
-    """Return true where a higher validation metric is better: all but loss and error."""
+    """Return True where a higher validation metric is better: all but loss and error."""
     return not metric.endswith(("_loss", "_error"))
 
 

@@ -17,8 +17,8 @@ Pieces = list[tuple[str, str]]
 def perturb(text: str, settings: AugmentSettings, generator: np.random.Generator) -> str:
     """Edit words and letters of a text at the settings' rates.
 
-    A single word is never dropped. The kinds of edits are drawn at random. Their number is rate x words, and rate x
-    letters, rounded up or down at random, so that short texts get their share. The result is never empty, and has no
+    The kinds of edits are drawn at random. Their numbers are rate x words and rate x letters, rounded up or down at
+    random, so that short texts get their share. A single word is never dropped. The result is never empty, and has no
     white space at its ends.
     """
     pieces: Pieces = WORD.findall(text)
@@ -28,7 +28,7 @@ def perturb(text: str, settings: AugmentSettings, generator: np.random.Generator
     letters = [*"".join(word + blanks for word, blanks in pieces).strip()]
     places = [place for place, letter in enumerate(letters) if letter.isalpha()]
     edits = list(_drawn(settings.character_edits, settings.character_rate * len(places), generator))
-    # From the end, so that an edit does not move the places of the next ones.
+    # From the end, so that an edit does not move the places of later edits.
     chosen = (
         sorted(generator.choice(places, min(len(edits), len(places)), replace=False), reverse=True) if edits else []
     )
@@ -80,10 +80,7 @@ def _mistype(letters: list[str], place: int, generator: np.random.Generator) -> 
 
 
 def _neighbours() -> dict[str, str]:
-    """Map each key to the keys that touch it.
-
-    They are the keys beside it, and two each in the rows above and below.
-    """
+    """Map each key to the keys beside it, and to two keys above and two below it."""
     found = {}
     for row, keys in enumerate(KEYBOARD):
         for column, key in enumerate(keys):

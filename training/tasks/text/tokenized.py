@@ -14,7 +14,7 @@ from training.tasks.image.rows import ImageRows
 from training.tasks.rows import Rows, of_size
 
 AT_ONCE = 1_000
-"""Number of rows tokenized at once; their tokens are Python integers first, ten times as large."""
+"""Number of rows tokenized at once, because their tokens are first Python integers, ten times as large."""
 
 TYPES = {"input_ids": pa.int32(), "token_type_ids": pa.int8()}
 MASK = "attention_mask"
@@ -23,7 +23,7 @@ MASK = "attention_mask"
 def tokenized(parts: Iterable[Rows], tokenizer: PreTrainedTokenizerBase, max_tokens: int, file: Path) -> Dataset:
     """Tokenize rows, truncated to `max_tokens`, into `file`.
 
-    The result is `file` as a dataset with `labels`. There is no padding and no attention mask, which the collator adds.
+    The result is `file` as a dataset with `labels`. The collator adds padding and attention mask.
     """
     file.parent.mkdir(exist_ok=True)
     writer = None
