@@ -4,21 +4,22 @@ from collections.abc import Sequence
 
 from training.pipeline.results import CurvePoint
 
-RISING = 2  # evaluations in a row: one that is higher is chance
+RISING = 2  # consecutive evaluations: a single rise may be chance
 RISE = 0.02
 FALL = 0.05
 GAP = 0.5
 
 
 def curve_warnings(curve: Sequence[CurvePoint], best_step: int | None = None) -> list[str]:
-    """List the problems that the curves show, one sentence each; empty without any.
+    """List the problems that the curves show, one text each; empty without any.
 
-    Losses are in the units of the loss that was minimized. `best_step` is the step whose weights were kept.
+    `best_step` is the step whose weights were kept.
 
-    A model is over-fitted when the validation loss rose at each of the last evaluations, by 2 % or more in all, while
-    the training loss fell (Prechelt 1998, "Early stopping - but when?", criterion UP), or when it ends 50 % or more
-    above the training loss and above its own minimum. Training was too short when the validation loss still fell by 5 %
-    or more at the last evaluation. The learning rate was too low when the training loss never fell by as much.
+    A model is over-fitted when the validation loss rose at each of the last evaluations, in total by more than 2 %,
+    while the training loss fell (Prechelt 1998, "Early stopping - but when?", criterion UP). It is also over-fitted
+    when the validation loss ends more than 50 % above the training loss and more than 2 % above its own minimum.
+    Training was too short when the validation loss still fell by more than 5 % at the last evaluation. The learning
+    rate was too low when the training loss never fell by 5 %.
     """
     training = [(point.step, point.loss) for point in curve if point.loss is not None]
     validation = [(point.step, point.eval_loss) for point in curve if point.eval_loss is not None]

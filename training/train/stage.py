@@ -176,7 +176,7 @@ def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs
 
 
 def _result(start: TrainStart, fitted: Fitted, report: Reporter) -> TrainResult:
-    """Put together the stage's result, and report what its learning curves warn of."""
+    """Build the stage's result, and report warnings about its learning curves."""
     warnings = curve_warnings(fitted.curve, fitted.best_step)
     for warning in warnings:
         report.say(f"[yellow]![/] {warning}")
@@ -196,10 +196,7 @@ def _result(start: TrainStart, fitted: Fitted, report: Reporter) -> TrainResult:
 
 
 def _start(recipe: Recipe, runs: Path) -> Recipe:
-    """Set the model that training starts from.
-
-    It is the recipe's own, or that of the previous version's run.
-    """
+    """Set the model from which training starts: the recipe's, or the parent's weights."""
     if not recipe.warm or recipe.parent is None:
         return recipe
     weights = weights_of(open_parent(recipe.parent), recipe.model, runs)
@@ -207,9 +204,6 @@ def _start(recipe: Recipe, runs: Path) -> Recipe:
 
 
 def worth_keeping(work: Path) -> set[str]:
-    """List the names to keep after a failure.
-
-    They are complete checkpoints, teacher logits and pruning phases.
-    """
+    """List the names to keep after a failure: checkpoints, teacher logits, pruning."""
     checkpoints = {CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set()
     return checkpoints | ({ANSWERS} if (work / ANSWERS).is_file() else set()) | pruning.worth_keeping(work)

@@ -27,8 +27,8 @@ ANSWERS = "teacher_logits.npy"
 class DistillationLoss:
     """Loss of Hinton et al. 2015 (https://arxiv.org/abs/1503.02531), section 2, as a mean over the batch.
 
-    weight * T^2 * KL(teacher / T || student / T) + (1 - weight) * the loss of the labels. The rows are those of
-    `taught`; rows without teacher logits, as in the validation set, count by their labels alone.
+    weight * T^2 * KL(teacher / T || student / T) + (1 - weight) * the loss of the labels. `taught` makes the training
+    rows. Rows without teacher logits, as in the validation set, have the loss of the labels alone.
     """
 
     def __init__(self, settings: DistillSettings, of_labels: Loss) -> None:
@@ -58,8 +58,8 @@ class DistillationLoss:
 def taught(dataset: Dataset, answers: Logits) -> Dataset:
     """Replace `labels` by the gold label's number, then the teacher's logits.
 
-    The new `labels` are float32 [1 + labels]. Trainer passes to the loss nothing of a row but its labels and the
-    model's inputs.
+    The new `labels` are float32 [rows, 1 + labels]. They are in one column, because Trainer passes only labels and the
+    model's inputs to the loss.
     """
     # A float32 holds every whole number up to 2^24.
     both = np.column_stack([np.asarray(dataset["labels"], dtype=np.float32), answers.astype(np.float32)])
@@ -71,8 +71,8 @@ def ask_teacher(
 ) -> tuple[Logits, DistilledFrom]:
     """Compute the teacher's logits for the training rows, and their summary.
 
-    The logits are float32 [rows, labels]. A resumed run reads the logits from `work`, where `teacher.json` stays.
-    Raises InputError as `open_teacher` does, and when the teacher lacks a label.
+    The logits are float32 [rows, labels]. A resumed run reads them from `work`. Writes teacher.json. Raises InputError
+    as `open_teacher` does, and when the teacher lacks a label.
     """
     if recipe.distill is None:
         raise ValueError("the recipe has no `distill`")

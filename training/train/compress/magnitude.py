@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 def zero_smallest(model: PreTrainedModel, amount: float) -> None:
     """Set the smallest share `amount` of the encoder's linear weights to zero.
 
-    The weights are ranked over all layers. Biases, embeddings and the head stay as they are (Han et al. 2015,
+    The weights are ranked over all layers. Biases, embeddings and the head are unchanged (Han et al. 2015,
     https://arxiv.org/abs/1506.02626; global ranking as in torch.nn.utils.prune.global_unstructured).
     """
     linear = [(module, "weight") for module in _linear_layers(model)]
@@ -20,7 +20,7 @@ def zero_smallest(model: PreTrainedModel, amount: float) -> None:
 
 
 def hold_zeros(model: PreTrainedModel) -> None:
-    """Keep today's zeros at zero during training, by a mask.
+    """Keep the present zeros at zero during training, by a mask.
 
     `release` restores plain weights.
     """

@@ -2,7 +2,7 @@
 
     dense/ (trained, merged)  ->  pruned/ (smaller, not yet tuned again)  ->  model/ (the result)
 
-Each directory appears complete or not at all, so that an interrupted run resumes in its phase.
+Each directory is complete or absent, so that an interrupted run resumes in its phase.
 """
 
 import shutil
@@ -71,7 +71,7 @@ def dense_result(work: Path) -> TrainResult | None:
 def worth_keeping(work: Path) -> set[str]:
     """List the directories to keep after a failure.
 
-    They are the completed phases, and checkpoints of the current one.
+    They are the completed phases, and the checkpoints of the current phase.
     """
     done = {name for name in (DENSE, PRUNED) if (work / name).is_dir()}
     return done | ({CHECKPOINTS} if last_whole_checkpoint(work / CHECKPOINTS) else set())
@@ -90,7 +90,7 @@ def prune_and_tune(
 ) -> Pruned:
     """Prune and tune the model in `work`, write model/, and summarize it.
 
-    `save_tuned` wrote the model that is pruned. dense/ stays for the stage `evaluate`. `trained` is the summary of the
+    The model is the output of `save_tuned`. dense/ stays for the stage `evaluate`. `trained` is the summary of the
     training, which a resumed run reads from dense/.
     """
     if recipe.prune is None:
@@ -164,7 +164,7 @@ def _prune(
 
 
 def tuned_again(recipe: Recipe) -> Recipe:
-    """Return the recipe of the second training: every weight, for `prune.epochs`."""
+    """Return the recipe of the second training, which tunes every weight."""
     if recipe.prune is None:
         raise ValueError("the recipe has no `prune`")
     again = {"epochs": recipe.prune.epochs, "learning_rate": recipe.prune_learning_rate}
@@ -189,10 +189,7 @@ def _load(directory: Path) -> PreTrainedModel:
 
 
 def _write(place: Path, *writers: Callable[[Path], Any]) -> None:
-    """Write a directory beside `place` and rename it.
-
-    Thus it appears complete or not at all.
-    """
+    """Write a directory under another name and rename it when it is complete."""
     beside = place.with_name(place.name + ".partial")
     for old in (beside, place):
         shutil.rmtree(old, ignore_errors=True)

@@ -42,7 +42,7 @@ class Layout:
 BERT = Layout("encoder.layer", "attention.output.dense", "intermediate.dense", "output.dense", "intermediate_size")
 DISTILBERT = Layout("transformer.layer", "attention.out_lin", "ffn.lin1", "ffn.lin2", "hidden_dim")
 
-# Tests show for each of these that a pruned model loads and is exported as it was saved.
+# For each of these, tests check that a pruned model loads and exports with the same logits.
 LAYOUTS = {
     "bert": BERT,
     "roberta": BERT,
@@ -98,9 +98,10 @@ def remove_least_important(
 ) -> Removed:
     """Remove the share `settings.amount` of heads, neurons or both.
 
-    The least important for `rows` are removed. Heads of all layers are ranked together, each layer's scores divided by
-    their Euclidean norm, as Michel et al. 2019 do; every layer keeps one. Every layer loses the same number of neurons,
-    because the config holds one width for all. Raises InputError when the model cannot be pruned by this kind.
+    The least important ones for `rows` are removed. Heads of all layers are ranked together, each layer's scores
+    divided by their Euclidean norm, as in Michel et al. 2019; every layer keeps one head. Every layer loses the same
+    number of neurons, because the config holds one width for all. Raises InputError when the model cannot be pruned by
+    this kind.
     """
     layout = layout_of(model, settings.kind)
     layers = list(cast("torch.nn.ModuleList", model.base_model.get_submodule(layout.layers)))
@@ -161,9 +162,9 @@ def taylor_scores(
     loss: Loss,
     advance: Callable[[int], None],
 ) -> list[WeightScores]:
-    """Score the groups of each of `gated`, over tokenized rows with `labels`.
+    """Score the groups of each gated layer, over tokenized rows with `labels`.
 
-    The scores of each are float64 [groups]. The model is left in eval mode and without gradients.
+    A layer's scores are float64 [groups]. The model is left in eval mode and without gradients.
     """
     totals = [torch.zeros(one.groups, dtype=torch.float64) for one in gated]
     collate = DataCollatorWithPadding(tokenizer)
@@ -179,7 +180,7 @@ def taylor_scores(
             batch = {name: values.to(device) for name, values in batch.items()}
             labels = batch.pop("labels")
             logits = model(**batch).logits
-            # A sum, so that a row's gradient does not depend on the rest of its batch.
+            # A sum, so that a row's gradient does not depend on the size of its batch.
             (loss(logits, labels, batch) * len(labels)).backward()
             model.zero_grad(set_to_none=True)
             advance(len(labels))

@@ -1,4 +1,4 @@
-"""Teacher of a distillation: a fine-tuned classifier whose logits come in the order of the student's labels."""
+"""Teacher of a distillation: a fine-tuned classifier, with logits in the order of the student's labels."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +35,8 @@ class Teacher:
     def logits(self, rows: Rows, labels: Sequence[str], advance: _Advance) -> Logits:
         """Compute logits in the order of the given labels, matched by name.
 
-        The logits are float32 [rows, labels]. Labels that only the teacher has are left out, as if it knew that none of
-        them is right. Raises InputError when it lacks one of the given labels, or when its logits are not finite.
+        The logits are float32 [rows, labels]. Labels that only the teacher has are left out, as if their probability
+        were 0. Raises InputError when the teacher lacks a given label, or when its logits are not finite.
         """
         if missing := [label for label in labels if label not in self.labels]:
             raise InputError(
@@ -53,8 +53,8 @@ class Teacher:
 def open_teacher(recipe: Recipe) -> Teacher:
     """Open the teacher that the recipe's `distill` names, with its own tokenizer.
 
-    A bundle's fp32 model answers, which the stage `verify` proved equal to the trained one. Raises InputError when
-    there is no such teacher, or when it has no trained head.
+    Of a bundle, the fp32 model is used, which `verify` compared with the trained model. Raises InputError when there is
+    no such teacher, or when it has no trained head.
     """
     if recipe.distill is None:
         raise ValueError("the recipe has no `distill`")

@@ -64,9 +64,9 @@ def training_arguments(recipe: Recipe, checkpoints: Path, *, validate: bool) -> 
         load_best_model_at_end=validate,
         metric_for_best_model=best_by if validate else None,
         greater_is_better=higher_is_better(best_by) if validate else None,
-        restore_callback_states_from_checkpoint=True,  # else early stopping would count from zero
+        restore_callback_states_from_checkpoint=True,  # else early stopping counts from zero
         logging_steps=LOGGING_STEPS,
-        logging_nan_inf_filter=False,  # the filter would replace a NaN by the mean of the losses before it
+        logging_nan_inf_filter=False,  # the filter replaces a NaN by the mean of the losses before it
         deepspeed=configuration(recipe),
         report_to=[],
         disable_tqdm=True,
@@ -129,9 +129,9 @@ def _schedule_options(recipe: Recipe) -> dict[str, Any]:
 def precision_for(asked: Precision | Literal["auto"]) -> Precision:
     """Choose the precision of training.
 
-    Raises InputError when the hardware lacks the requested one. bf16 and fp16 are mixed precision: weights and
-    optimizer stay fp32. A CPU without bf16 instructions would emulate bf16 many times slower than fp32; fp16 needs a
-    GPU.
+    bf16 and fp16 are mixed precision: weights and optimizer stay fp32. fp16 needs a GPU. A CPU without bf16
+    instructions would emulate bf16 many times slower than fp32. Raises InputError when the hardware lacks the requested
+    precision.
     """
     if torch.cuda.is_available():
         has = {"fp32", "fp16"} | ({"bf16"} if torch.cuda.is_bf16_supported(including_emulation=False) else set())

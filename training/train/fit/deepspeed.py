@@ -58,21 +58,18 @@ def require_deepspeed(recipe: Recipe, environment: Mapping[str, str] = os.enviro
 
 @contextlib.contextmanager
 def stdout_kept(recipe: Recipe) -> Iterator[None]:
-    """Redirect DeepSpeed's output to stderr.
-
-    The command's stdout may be one JSON object.
-    """
+    """Redirect DeepSpeed's output to stderr, because stdout may be one JSON object."""
     with contextlib.nullcontext() if recipe.train.deepspeed is None else contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 def is_checkpoint(checkpoint: Path) -> bool:
-    """Return true for a checkpoint that DeepSpeed wrote."""
+    """Return True for a checkpoint that DeepSpeed wrote."""
     return (checkpoint / NEWEST).is_file()
 
 
 def load(model: torch.nn.Module, checkpoint: Path) -> None:
-    """Load a sharded checkpoint into a model that is not trained any further."""
+    """Load a sharded checkpoint into a model that is not trained further."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     model.load_state_dict(get_fp32_state_dict_from_zero_checkpoint(str(checkpoint)), strict=False)
@@ -81,7 +78,7 @@ def load(model: torch.nn.Module, checkpoint: Path) -> None:
 def gather(model: torch.nn.Module, *, keep: bool) -> None:
     """Gather the weights that ZeRO 3 has sharded; every process must call this.
 
-    With `keep` the model holds them afterwards in float32, ready to be saved.
+    With `keep` the model then holds them in float32, ready to be saved.
     """
     from deepspeed import zero
 

@@ -84,15 +84,15 @@ def fit(
 
     `rows` and `validation` are tokenized and have `labels`. Under torchrun every process calls this, and all use the
     `checkpoints` of rank 0. `callbacks` are added to Trainer's own. Training resumes from the last complete checkpoint
-    in `checkpoints`; the caller removes that directory once the model is saved. Raises BentuneError when the loss is no
-    longer a number, InputError when the recipe needs something that the model, the rows or the hardware lack.
+    in `checkpoints`; the caller removes that directory after saving the model. Raises BentuneError when the loss is no
+    longer a number, InputError when the recipe does not fit the model, the rows or the hardware.
     """
     team, here = processes.team(), processes.place()
     checkpoints = Path(team.broadcast(str(checkpoints.resolve())))
     with contextlib.redirect_stdout(sys.stderr):  # an installed DeepSpeed is imported here, and prints a line
         trainer = trainer_of(model, tokenizer, recipe, rows, validation, checkpoints, loss)
     if here.world > 1:
-        torch.manual_seed(recipe.seed + here.rank)  # or dropout would be the same in every process
+        torch.manual_seed(recipe.seed + here.rank)  # else dropout is the same in every process
         torch.set_num_threads(max(1, visible_cores() // here.local))
     found = team.broadcast(str(last_whole_checkpoint(checkpoints) or "") if team.leads else "")
     checkpoint = Path(found) if found else None
@@ -118,13 +118,13 @@ def fit(
             gather(model, keep=team.leads)
         else:
             deepspeed.gather(model, keep=team.leads)
-        trainer.accelerator.wait_for_everyone()  # a process may still read a checkpoint that rank 0 is to remove
+        trainer.accelerator.wait_for_everyone()  # a process may still read a checkpoint that rank 0 removes
     if here.world > 1:
         torch.set_num_threads(visible_cores())
     if recipe.train.gradient_checkpointing:
         cast("PreTrainedModel", model).gradient_checkpointing_disable()
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
-    # With sharded weights only rank 0 has all of them; the other workers see its error.
+    # With sharded weights only rank 0 has all of them; the other workers end with its error.
     broken = team.leads and not all(torch.isfinite(weight).all() for weight in model.parameters())
     if broken or not finite(history):
         if team.leads:
@@ -171,7 +171,7 @@ def trainer_of(
         arguments = training_arguments(recipe, checkpoints, validate=validation is not None)
         if isinstance(rows, ImageRows):
             rows.epoch = lambda: sampler.epoch
-            # Trainer derives both from the signature of `forward`, which a PEFT wrapper hides.
+            # Trainer derives these two from the signature of `forward`, which a PEFT wrapper hides.
             arguments.remove_unused_columns, arguments.label_names = False, ["labels"]
         trainer = RowTrainer(
             sampler=sampler,
@@ -192,7 +192,7 @@ def trainer_of(
 
 
 def validation_metrics(target: TrainingTarget, prediction: EvalPrediction) -> dict[str, float]:
-    """Return every metric of the validation rows, from what Trainer gives."""
+    """Compute every metric of the validation set from Trainer's predictions."""
     return target.validate(np.asarray(prediction.predictions, dtype=np.float64), np.asarray(prediction.label_ids))
 
 

@@ -21,7 +21,7 @@ FSDP, DEEPSPEED, WHOLE = "FSDP", "DeepSpeed", "whole weights in each process"
 
 
 def fsdp_requested(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return true where the processes were started by `accelerate launch --use_fsdp`."""
+    """Return True where `accelerate launch --use_fsdp` started the processes."""
     return environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
@@ -50,10 +50,7 @@ def require_shardable(recipe: Recipe, environment: Mapping[str, str] = os.enviro
 
 
 def require_same_sharding(checkpoint: Path, recipe: Recipe, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise InputError for a checkpoint of another kind of sharding.
-
-    The format of such a checkpoint differs.
-    """
+    """Raise InputError for a checkpoint in the format of another kind of sharding."""
     was = FSDP if (checkpoint / WEIGHTS).is_file() else DEEPSPEED if is_checkpoint(checkpoint) else WHOLE
     now = FSDP if fsdp_requested(environment) else WHOLE if recipe.train.deepspeed is None else DEEPSPEED
     if was != now:
@@ -66,9 +63,9 @@ def require_same_sharding(checkpoint: Path, recipe: Recipe, environment: Mapping
 def shard(state: AcceleratorState) -> None:
     """Make accelerate shard the weights, on CPUs too, and write unsharded checkpoints.
 
-    accelerate 1.15 enables FSDP on accelerators only: AcceleratorState.__init__ checks for a list of distributed types
-    without MULTI_CPU, and otherwise silently trains with unsharded weights. Its sharding itself works over gloo. Rank 0
-    writes an unsharded checkpoint, which any number of processes can read, and without a pickle.
+    accelerate 1.15 enables FSDP on accelerators only: AcceleratorState.__init__ has a list of distributed types without
+    MULTI_CPU, and for other types silently trains with unsharded weights. The sharding itself works over gloo. Rank 0
+    writes an unsharded checkpoint, which any number of processes can read without a pickle.
     """
     if state.distributed_type is DistributedType.MULTI_CPU:
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
@@ -84,7 +81,7 @@ def shard(state: AcceleratorState) -> None:
 def gather(model: torch.nn.Module, *, keep: bool) -> None:
     """Gather the weights that FSDP has sharded; every process must call this.
 
-    With `keep` the model can then be saved, but no longer run. A model that is not sharded stays as it is.
+    With `keep` the model can then be saved, but no longer run. A model that is not sharded is unchanged.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):

@@ -19,10 +19,10 @@ from training.tasks.text.augment import perturb
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """Rows of `given` that are `kept` as they are, followed by a perturbed copy of each of `copied`.
+    """Unchanged rows of `given`, numbered in `kept`, followed by a perturbed copy of each row in `copied`.
 
-    `copied` are two runs of sorted row numbers: repeats by oversampling, and additions by augmentation. `loss` weighs
-    the rows, by `weights` where the labels have some. Texts are read and perturbed one part at a time.
+    `copied` are two arrays of sorted row numbers: repeats by oversampling, and additions by augmentation. `loss` is the
+    loss to minimize, with the labels' `weights` if any. Texts are read and perturbed one part at a time.
     """
 
     given: StoredRows
@@ -44,7 +44,7 @@ class TrainingRows:
 
     @property
     def labels(self) -> Labels:
-        """The label of each row, as the target has it."""
+        """Label of each row, in the target's form."""
         seen: Labels = self.given.labels[np.concatenate([self.kept, *self.copied])]
         return seen
 
@@ -68,7 +68,7 @@ class TrainingRows:
 
     def _perturbed(self) -> Iterator[Rows]:
         of_texts = np.random.default_rng([self.seed, self.perturbed])
-        # The draws for second texts follow those for all first texts: this generator skips the first ones.
+        # The draws for second texts follow the draws for all first texts, which this generator skips.
         of_pairs = np.random.default_rng([self.seed, self.perturbed])
         if self.given.paired:
             for part in self._copied():
@@ -85,7 +85,7 @@ class TrainingRows:
 def training_rows(
     rows: StoredRows, settings: TrainSettings, target: TrainingTarget, labels: int, seed: int
 ) -> TrainingRows:
-    """Balance and augment `rows`; the result depends on nothing but the arguments.
+    """Balance and augment `rows`; the result depends on the arguments alone.
 
     The first occurrence of each row is unchanged. Where augmentation makes copies, the repeats of oversampling are
     perturbed too.
@@ -111,7 +111,8 @@ def training_rows(
 def balanced(labels: npt.NDArray[np.int64], balance: Balance, seed: int) -> Ints:
     """Return the sorted numbers of the rows to train on.
 
-    With `oversample` every label gets as many rows as the most frequent one: each row equally often, the rest drawn.
+    With `oversample` every label gets the number of rows of the most frequent label. Its rows are repeated equally
+    often, up to one; the seed chooses those with one more repeat.
     """
     if balance in ("none", "weights"):
         return np.arange(len(labels), dtype=np.int64)

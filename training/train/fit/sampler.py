@@ -12,9 +12,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 class LengthSampler(LengthGroupedSampler):
     """Sampler of batches of similar length, in an order that depends on seed and epoch alone.
 
-    transformers' sampler draws from the global generator: a resumed epoch would have another order, in which some rows
-    come twice and others never. It also yields batches from long to short: with labels that correlate with length, as
-    stars do, the end of each epoch would see few of the labels.
+    transformers' sampler draws from the global generator: a resumed epoch would have another order, so that some rows
+    would occur twice and some never. It also yields batches from long to short: where labels correlate with length, as
+    star ratings do, the end of each epoch would have few of the labels.
     """
 
     def __init__(self, batch_size: int, lengths: npt.ArrayLike, seed: int) -> None:
@@ -40,9 +40,8 @@ class LengthSampler(LengthGroupedSampler):
 class SharedBatches(BatchSampler):
     """Share of one process in each batch of `sampler`, whose order is that of a single process.
 
-    Each row is in exactly one share, however the last batch divides; only when that batch has fewer rows than there are
-    processes do some processes share its first row. accelerate's own sharding pads the last batch with rows of the
-    first batch.
+    Each row is in exactly one share, also in the last batch. If that batch has fewer rows than there are processes,
+    several processes compute its first row. accelerate's own sharding pads the last batch with rows of the first batch.
     """
 
     def __init__(self, sampler: LengthSampler, batch_size: int, rank: int, world: int) -> None:

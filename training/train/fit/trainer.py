@@ -20,9 +20,9 @@ from training.train.fit.sampler import LengthSampler, SharedBatches
 
 
 class RowTrainer(Trainer):
-    """Draws the training rows with `sampler` and minimizes `loss`, a mean over all rows of an optimizer step.
+    """Trainer that draws rows with `sampler` and minimizes `loss`, a mean over all rows of an optimizer step.
 
-    `validation_loss` is that of validation rows, whatever is minimized.
+    `validation_loss` is the loss of validation rows, which may differ from `loss`.
     """
 
     def __init__(self, *, sampler: LengthSampler, loss: Loss, validation_loss: Loss, **options: Any) -> None:
@@ -30,8 +30,8 @@ class RowTrainer(Trainer):
         self.sampler = sampler
         self.loss = loss
         self.validation_loss = validation_loss
-        # Trainer then counts the rows of a step, so that the loss is a mean over rows even where the accumulation
-        # steps have unequal batches.
+        # Trainer then counts the rows of a step, so that the loss is a mean over rows even where accumulation steps
+        # have unequal batches.
         self.model_accepts_loss_kwargs = True
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -42,18 +42,15 @@ class RowTrainer(Trainer):
             self.is_fsdp_enabled = True
 
     def _inner_training_loop(self, batch_size: Any = None, *args: Any, **options: Any) -> Any:  # noqa: ARG002
-        """Replace the checkpoint's batch size.
-
-        With another number of processes it would be wrong.
-        """
+        """Replace the checkpoint's batch size, which depends on its number of processes."""
         return super()._inner_training_loop(self.args.train_batch_size, *args, **options)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a checkpoint's weights; Trainer calls this in every process.
 
-        Trainer's own method would, with accelerate 1.15, write the same file from all processes at once, and gather
+        With accelerate 1.15, Trainer's own method would write the same file from all processes at once, and gather
         sharded weights in rank 0 alone. Sharded weights are saved with the optimizer; only their directory is made
-        here, because each process looks for it to find the best checkpoint.
+        here, because each process searches for it to find the best checkpoint.
         """
         if not self.args.should_save:
             return
@@ -78,7 +75,7 @@ class RowTrainer(Trainer):
         outputs = model(**given)
         loss = (self.loss if model.training else self.validation_loss)(outputs.logits, inputs["labels"], given)
         if num_items_in_batch is not None:
-            # Gradients are averaged over the processes, hence times their number.
+            # Gradients are averaged over the processes, so the loss is multiplied by their number.
             share = inputs["labels"].ne(-100).sum() / num_items_in_batch.flatten()[0]
             loss = loss * share * self.accelerator.num_processes
         return (loss, {"logits": outputs.logits}) if return_outputs else loss
@@ -122,7 +119,7 @@ def state_of(checkpoint: Path) -> TrainerState:
 
 
 def is_finished(checkpoint: Path, steps: int) -> bool:
-    """Return true when training ended at a checkpoint.
+    """Return True when training ended at a checkpoint.
 
     Training ends after `steps` steps or by early stopping.
     """
@@ -188,5 +185,5 @@ class ProgressCallback(TrainerCallback):
 
 
 def finite(history: Sequence[dict[str, float]]) -> bool:
-    """Return true when every loss in Trainer's history is a finite number."""
+    """Return True when every loss in Trainer's history is a finite number."""
     return all(math.isfinite(entry[key]) for entry in history for key in ("loss", "eval_loss") if key in entry)

@@ -18,14 +18,14 @@ from training.train.methods.tuning import trained_whole, within
 
 @dataclass(frozen=True, slots=True)
 class Freeze(PartialTuning):
-    """Tuning above frozen lowest layers and embeddings, or beside modules that match a pattern."""
+    """Tuning with frozen embeddings and lowest layers, or with frozen modules that match a pattern."""
 
     settings: FreezeMethod
 
     def prepare(self, base: Base) -> torch.nn.Module:
         """Freeze the chosen weights.
 
-        Raises InputError for layers and parts that the model lacks.
+        Raises InputError for layers or parts that the model lacks.
         """
         encoder = cast("PreTrainedModel", base.model.base_model)
         prefix = f"{base.model.base_model_prefix}."
@@ -49,7 +49,7 @@ class Freeze(PartialTuning):
 def _matching(encoder: PreTrainedModel, patterns: list[str], prefix: str, whole: list[str]) -> set[str]:
     """List the weights of modules whose name matches a pattern.
 
-    `*` stands for any part of a name, dots too.
+    `*` matches any part of a name, including dots.
     """
     modules = [name for name, _ in encoder.named_modules() if name and not within(name, whole)]
     frozen: set[str] = set()

@@ -17,7 +17,7 @@ class Full:
     """Tuning of every weight; the saved model no longer needs its base."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
-        """Return the base's model as it is."""
+        """Return the base's model unchanged."""
         return base.model
 
     def save(self, model: Any, directory: Path) -> None:

@@ -7,7 +7,7 @@ from training.train.methods.partial import PartialTuning, train_only
 
 
 class Head(PartialTuning):
-    """Tuning of the head; linear probing, where the head is one layer."""
+    """Tuning of the head: linear probing where the head is one layer."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
         """Freeze all but the head and other modules without pretrained weights."""

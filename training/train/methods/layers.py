@@ -1,4 +1,4 @@
-"""Layers of a transformer, found by its structure whatever its family names them."""
+"""Layers of a transformer, found by its structure instead of by name."""
 
 import torch
 from transformers import PreTrainedModel

@@ -26,12 +26,12 @@ class Lora:
     def prepare(self, base: Base) -> torch.nn.Module:
         """Add adapters to the base.
 
-        Raises InputError when a named target module is not in it.
+        Raises InputError when it lacks a named target module.
         """
         # An adapter beside random weights would learn little.
         whole = trained_whole(base)
         config = LoraConfig(
-            # Its wrapper for texts would give any other model `input_ids`.
+            # PEFT's wrapper for texts would pass `input_ids` to any other model.
             task_type=TaskType.SEQ_CLS if "input_ids" in base.model.dummy_inputs else None,
             r=self.settings.rank,
             lora_alpha=self.settings.alpha,
@@ -39,7 +39,7 @@ class Lora:
             use_rslora=self.settings.rslora,
             use_dora=self.settings.dora,
             target_modules=self._targets(base, whole),
-            # PEFT knows the head's name for some models only.
+            # PEFT finds the head by name, for some models only.
             modules_to_save=whole,
         )
         try:

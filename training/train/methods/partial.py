@@ -1,4 +1,4 @@
-"""Partial tuning: some weights are trained in place and saved, the others stay the base's."""
+"""Partial tuning: some weights are trained in place and saved, all other weights stay the base's."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ class PartialTuning:
         model = load_base()
         try:
             unknown = model.load_state_dict(load_file(directory / TUNED), strict=False).unexpected_keys
-        except RuntimeError as error:  # of another shape
+        except RuntimeError as error:  # weights of another shape
             raise BentuneError(f"{directory / TUNED} does not fit the base model: {error}") from error
         if unknown:
             raise BentuneError(f"{directory / TUNED} does not fit the base model, which has no weight {unknown[0]}")
@@ -44,7 +44,7 @@ class PartialTuning:
 
 
 def train_only(base: Base, chosen: Callable[[str], bool]) -> torch.nn.Module:
-    """Freeze all weights but those `chosen` by name and those every method trains."""
+    """Freeze all weights but those `chosen` by name and those of `trained_whole`."""
     whole = trained_whole(base)
     for name, weight in base.model.named_parameters():
         weight.requires_grad_(within(name, whole) or chosen(name))

@@ -22,7 +22,7 @@ NF4 = "nf4"
 
 @dataclass(frozen=True, slots=True)
 class Qlora:
-    """LoRA on a quantized base. The same base gives the same 4-bit weights, so only the adapter is saved.
+    """LoRA on a quantized base. Its 4-bit weights follow from the base, so only the adapter is saved.
 
     Every linear layer is quantized, except the head and modules without pretrained weights. The layers compute in
     float32, so that `merged` differs from `load` by rounding alone.
@@ -50,9 +50,9 @@ class Qlora:
         return Lora(self.settings).load(lambda: self._quantize(load_base(), _whole(directory)), directory)
 
     def merged(self, load_base: LoadBase, directory: Path) -> PreTrainedModel:
-        """Merge the saved adapter into the dequantized weights.
+        """Merge the saved adapter into the dequantized weights, float32.
 
-        Another quantization would change these weights.
+        Quantizing the result again would change the weights.
         """
         return Lora(self.settings).merged(lambda: self._rounded(load_base(), _whole(directory)), directory)
 
@@ -77,8 +77,8 @@ class Qlora:
             )
             packed.bias = layer.bias
             packed.to("cpu")  # this quantizes the weights
-            # On CPUs with AVX512-BF16 the layer would repack itself in eval mode for a kernel that computes in bfloat16
-            # and has no gradient, and would stay so when training continues after an evaluation.
+            # On CPUs with AVX512-BF16, eval mode repacks the layer for a kernel that computes in bfloat16 and has no
+            # gradient. It would stay repacked when training continues after an evaluation.
             packed.support_avx512bf16_for_cpu = False
             model.set_submodule(name, packed)
         model.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT checks this attribute

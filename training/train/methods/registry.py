@@ -39,18 +39,12 @@ def prepare(base: Base, method: Method) -> torch.nn.Module:
 
 
 def save_tuned(model: torch.nn.Module, method: Method, directory: Path) -> None:
-    """Write the trained weights as safetensors.
-
-    They are the adapter, some of the weights, or the whole model.
-    """
+    """Write the trained weights as safetensors: adapter, some weights, or model."""
     _tuning(method).save(model, directory)
 
 
 def load_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel | PeftModel:
-    """Load the model as it was trained.
-
-    It is the base with adapter or tuned weights, or the whole model.
-    """
+    """Load the trained model: the base with adapter or tuned weights, or the model."""
     return _tuning(recipe.saved_method).load(partial(load_same_base, recipe, labels, directory), directory)
 
 
@@ -63,9 +57,9 @@ def merge_tuned(recipe: Recipe, labels: list[str], directory: Path) -> PreTraine
 
 
 def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTrainedModel:
-    """Load the base that was tuned.
+    """Load the base that was tuned, with a head for `labels`.
 
-    After a warm start it is the model of the previous version's run. Raises InputError when its files, or its commit on
+    After a warm start it is the merged model of the parent's run. Raises InputError when its files, or its commit on
     the hub, have changed since.
     """
     base = UsedBase.model_validate_json(TrainFiles(directory).base.read_bytes())

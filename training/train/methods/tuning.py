@@ -16,7 +16,7 @@ LoadBase = Callable[[], PreTrainedModel]
 
 
 class Tuning(Protocol):
-    """Fine-tuning method with its settings. `load_base` loads the weights that training started from, in float32."""
+    """Fine-tuning method with its settings. `load_base` loads the weights from which training started, in float32."""
 
     def prepare(self, base: Base) -> torch.nn.Module:
         """Prepare `base` for training.
@@ -62,10 +62,7 @@ def _numbers(weight: torch.nn.Parameter) -> int:
 
 
 def trained_whole(base: Base) -> list[str]:
-    """List the modules that every method trains in full.
-
-    They are the head, and the modules that were never pretrained.
-    """
+    """List the modules that every method trains in full: head and fresh modules."""
     head = {
         name
         for name, module in base.model.named_children()
@@ -75,5 +72,5 @@ def trained_whole(base: Base) -> list[str]:
 
 
 def within(name: str, parts: Collection[str]) -> bool:
-    """Return true when a weight or module lies in one of these parts of the model."""
+    """Return True when a weight or module is in one of these parts of the model."""
     return any(part in parts for part in name.split("."))
