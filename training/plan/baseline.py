@@ -1,4 +1,4 @@
-"""Baseline for drift: histograms of the test set, each with the index that traffic like it does not exceed."""
+"""Baseline for drift: histograms of the test set, each with a threshold for the traffic's stability index."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,16 @@ from service.monitoring.drift import BinCounts, stability_index
 from service.tasks.task import Encoded
 
 WINDOW = 500
-# The alert waits for ten minutes. However fast the window moves, each false alarm covers a point of a ten-minute grid.
-# So a month has at most as many expected false alarms as grid points beyond the threshold.
+# The alert waits for ten minutes, so each false alarm covers a point of a ten-minute grid. So the expected number of
+# false alarms in a month is at most the number of grid points beyond the threshold.
 LOOKS_A_MONTH = 30 * 24 * 6
 UNKNOWN_EDGES = (0.001, 0.02, 0.1, 0.3)
 """Bins of the share of unknown tokens: none, hardly any, some, many, most."""
 
 MOST_BINS = 10
 ROWS_A_BIN = 5
-# Edges of confidence are multiples of this in log-odds. Nearly equal confidences then share a bin, and another CPU's
-# rounding does not look like drift.
+# Edges of confidence are multiples of this in log-odds, so that nearly equal confidences share a bin: the rounding of
+# another CPU must not look like drift.
 LOG_ODDS = 0.25
 MOST_LOG_ODDS = 12
 
@@ -72,7 +72,7 @@ def baseline(inputs: Sequence[Encoded], settings: InputSettings, logits: Logits,
 
 
 def _confidence_edges(confidence: npt.NDArray[np.float64], inner: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return quantiles as multiples of LOG_ODDS in log-odds."""
+    """Return quantiles of confidence, rounded to multiples of LOG_ODDS in log-odds."""
     with np.errstate(divide="ignore"):
         odds = np.log(confidence) - np.log1p(-confidence)
     snapped = np.round(np.quantile(np.clip(odds, -MOST_LOG_ODDS, MOST_LOG_ODDS), inner) / LOG_ODDS) * LOG_ODDS
@@ -90,10 +90,10 @@ def threshold(
 
     The window exceeds it with probability at most `beyond`. The test set is a sample itself, so both sides are
     resampled: the true shares given the counts (the Bayesian bootstrap of Rubin 1981, with Jeffreys' prior of half a
-    row per bin), and a window of `window` inputs from these. With many rows the index is distributed as chi-square with
-    bins - 1 degrees of freedom times 1 / rows + 1 / window (Yurdakul and Naranjo, Journal of Risk Model Validation
-    2020, 14(4)); with few rows in a bin it is not. The result is the order statistic that lies above the quantile with
-    95 % confidence.
+    row per bin), and a window of `window` inputs from these shares. With many rows the index is distributed as
+    chi-square with bins - 1 degrees of freedom times 1 / rows + 1 / window (Yurdakul and Naranjo, Journal of Risk Model
+    Validation 2020, 14(4)); with few rows in a bin it is not. The result is the order statistic that is above the
+    quantile with 95 % confidence.
     """
     at_once = max(1, MOST_AT_ONCE // len(counts))
     found = []

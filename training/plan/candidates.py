@@ -1,4 +1,4 @@
-"""Candidates for serving: each variant is built and checked, and one that narrowly fails is repaired."""
+"""Variants for serving: each is built and checked, and repaired if it narrowly fails."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Trial:
 
     @property
     def reduce_range(self) -> bool:
-        """True if products are exact on this CPU only for int8 weights in 7 bits."""
+        """True if this CPU computes products of int8 weights exactly only in 7 bits."""
         return not self.cpu.has_int8_dot_product
 
     def feeds(self, model: onnx.ModelProto) -> list[GraphInputs]:
@@ -46,7 +46,7 @@ class Trial:
         return [{name: collate([row])[name] for name in names} for row in self.calibration]
 
     def logits(self, model: Path, provider: str, advance: Advance) -> tuple[Session, np.ndarray]:
-        """Open `model` and compute its logits of every test row alone.
+        """Open `model` and compute the logits of every test row alone.
 
         The logits are float32 [rows, labels].
         """
@@ -57,8 +57,8 @@ class Trial:
 def candidates(fp32: Path, directory: Path, trial: Trial, advance: Advance) -> tuple[list[Check], dict[str, Path]]:
     """Build every variant of the recipe into `directory`, and check it.
 
-    The variants and fp32 are checked on every provider. Returns the checks, those of refused variants included, and the
-    file of each variant. `advance` is called with row counts, in all len(variants) x len(providers) x rows.
+    The variants and fp32 are checked on every provider. Returns the checks, including those of refused variants, and
+    the file of each variant. `advance` is called with the number of computed rows.
     """
     directory.mkdir()
     ready = directory / "prepared.onnx"
@@ -91,7 +91,7 @@ def _built(
             onnx.save(with_bias(onnx.load(model)), model)
     except OSError:  # a full disk is not the variant's fault
         raise
-    except Exception as error:  # the quantizers raise anything at an operator that they do not support
+    except Exception as error:  # the quantizers raise any error at an unsupported operator
         problem = f"it could not be built: {type(error).__name__}: {_first_line(error)}"
         return [Check(variant=variant, provider=CPU, rows=0, megabytes=0, problem=problem)]
     return [_tried(variant, provider, model, trial, advance) for provider in available()]
@@ -101,7 +101,7 @@ def _tried(variant: str, provider: str, model: Path, trial: Trial, advance: Adva
     try:
         session, alone = trial.logits(model, provider, advance)
         return _check(variant, provider, session, alone, model, trial)
-    except Exception as error:  # loading or running may fail, and ONNX Runtime's errors have no common base
+    except Exception as error:  # ONNX Runtime's errors have no common base
         problem = _first_line(error)
         return Check(variant=variant, provider=provider, rows=0, megabytes=_megabytes(model), problem=problem)
 
@@ -131,9 +131,9 @@ def _spared(
     trial: Trial,
     groups: dict[str, list[str]],
 ) -> list[Check]:
-    """Keep the most sensitive groups of nodes in fp32 until the budget is met.
+    """Keep sensitive groups of nodes in fp32 until the accuracy budget is met.
 
-    One more group is kept at a time.
+    One more group is kept at a time, at most MOST_SPARED.
     """
     found: list[Check] = []
     for count in range(1, MOST_SPARED + 1):
@@ -149,10 +149,10 @@ def _spared(
 
 
 def _by_sensitivity(ready: Path, scratch: Path, trial: Trial, reference: np.ndarray) -> dict[str, list[str]]:
-    """Rank groups of nodes by how far int8 moves the logits, furthest first.
+    """Rank groups of nodes by the logit change when only that group is in int8.
 
-    Each group is measured with only that group in int8. Dynamic int8 stands for the other variants: it is built in a
-    second and has the same weights.
+    The largest change is first. Dynamic int8 represents the other variants: it is built in a second and has the same
+    weights.
     """
     model = onnx.load(ready)
     groups = node_groups(model)

@@ -1,4 +1,4 @@
-"""Checks of a variant: its accuracy beside fp32's on the same rows, and the dependence of answers on the batch."""
+"""Checks of a variant: its accuracy compared with fp32's, and the dependence of its answers on the batch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ class Sample:
 
 
 def logits_alone(session: Session, sample: Sample, at_a_time: int, advance: Callable[[int], None]) -> Logits:
-    """Compute the logits of every row alone, float32 [rows, labels].
+    """Compute the logits of every row alone on `at_a_time` threads.
 
-    `at_a_time` threads compute them.
+    The logits are float32 [rows, labels].
     """
 
     def one(tokens: Encoded) -> Logits:
@@ -56,9 +56,9 @@ def check(
     megabytes: float,
     seed: int,
 ) -> Check:
-    """Compare the logits of single rows with fp32's and with those in batches.
+    """Compare the logits of single rows with fp32's and with the logits in batches.
 
-    `alone` holds the logits of each row alone.
+    `alone` holds the logits of each row alone, float32 [rows, labels].
     """
     fp32 = alone if sample.fp32 is None else sample.fp32
     rows = len(alone)
@@ -91,11 +91,10 @@ def check(
 
 
 def batch_dependence(session: Session, sample: Sample, alone: Logits, most: int, seed: int) -> tuple[float, int, int]:
-    """Measure the dependence on the batch.
+    """Measure the dependence of answers on the batch.
 
-    Returns the largest change of a probability, the number of flipped rows and that of compared rows. Up to `most` rows
-    go through shuffled batches of each size, with and without the longest row among them, which pads all the others to
-    its length.
+    Returns the largest change of a probability, the number of label flips, and the number of compared rows. Up to
+    `most` rows are computed in shuffled batches of each size, with and without the longest row, which adds padding.
     """
     order = np.random.default_rng(seed).permutation(len(alone))[:most]
     longest = int(max(order, key=lambda row: len(sample.tokens[row])))

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import psutil
 
 MAX_CONTENTION = 0.1
-"""Share of the cores used by other programs above which a measurement is called doubtful."""
+"""Share of the cores used by other programs above which a measurement is doubtful."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuClocks:
-    """Seconds since some moment in the past: wall time, busy time of all cores, CPU time of this process."""
+    """Readings in seconds: wall time, busy time of all cores, CPU time of this process."""
 
     wall: float
     machine: float
@@ -27,10 +27,9 @@ class CpuClocks:
 
 
 def contention(before: CpuClocks, after: CpuClocks, cores: int, machine_cores: int | None = None) -> float:
-    """Return the share of our `cores` that other programs kept busy.
+    """Return the share, 0 to 1, of our `cores` that other programs kept busy.
 
-    The share is 0 to 1, for the time between two readings. Other programs are assumed to run on the machine's remaining
-    cores first.
+    It is for the time between two readings, and assumes that other programs use the machine's remaining cores first.
     """
     wall = after.wall - before.wall
     if wall <= 0:

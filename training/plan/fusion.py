@@ -1,4 +1,4 @@
-"""Rewrites of int8 graphs, after which ONNX Runtime's CPU provider runs each product with its bias as one operator."""
+"""Rewrites of int8 graphs, so that ONNX Runtime's CPU provider runs each product with its bias as one operator."""
 
 import numpy as np
 import onnx
@@ -9,9 +9,9 @@ CONTRIB = "com.microsoft"
 def separated(model: onnx.ModelProto) -> onnx.ModelProto:
     """Rewrite `model` in place to the QDQ form that ONNX Runtime fuses.
 
-    On x86 this form is fused into int8 products. ONNX Runtime needs activations in uint8 and a DequantizeLinear of its
-    own for every product. Where several products share one, it dequantizes their weights in every run and computes in
-    fp32.
+    On x86 this form is fused into int8 products. ONNX Runtime needs activations in uint8 and a separate
+    DequantizeLinear for every product. Where several products share a DequantizeLinear, it dequantizes their weights in
+    every run and computes in fp32.
     """
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
@@ -37,7 +37,7 @@ def separated(model: onnx.ModelProto) -> onnx.ModelProto:
 def with_bias(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fuse every dequantized MatMul and its Add into MatMulIntegerToFloat.
 
-    `model` is changed in place. ONNX Runtime itself fuses a MatMul between two DequantizeLinear, but leaves the bias to
+    `model` is changed in place. ONNX Runtime itself fuses a MatMul with its two DequantizeLinear, but adds the bias in
     a separate pass over the activations, in which GELU is fused as the slower BiasGelu.
     """
     graph = model.graph
@@ -72,10 +72,7 @@ def with_bias(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_dequantized(node: onnx.NodeProto) -> bool:
-    """Return true when `node` dequantizes with a zero point.
-
-    It dequantizes by tensor or along the last axis.
-    """
+    """Return True for a DequantizeLinear with a zero point, by tensor or last axis."""
     axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
     return node.op_type == "DequantizeLinear" and len(node.input) == 3 and axes in ([], [1], [-1])
 

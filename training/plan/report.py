@@ -1,4 +1,4 @@
-"""Report of the plan: tables, the reasons of the verdict, and the Pareto plot."""
+"""Report of the plan: tables, the reasons of the choice, and the Pareto plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ ENTRY_COLUMNS = (
 
 
 def explanation(directory: Path) -> tuple[Plan, list[Table | str]]:
-    """Read the plan of a stage's `directory`, with its tables and verdict.
+    """Read the plan of a stage's `directory`, with its tables and reasons.
 
     Raises InputError without a plan.
     """
@@ -59,7 +59,7 @@ def entries_table(plan: Plan) -> Table:
 
 
 def verdict(plan: Plan) -> str:
-    """Explain why the winner won and each other variant lost, one line each."""
+    """Explain the choice, one line for the winner and one for each other variant."""
     best = plan.measured[0]
     flips = {(found.variant, found.provider): found.label_flips or 0 for found in plan.checks}
     lines = [
@@ -92,9 +92,9 @@ def verdict(plan: Plan) -> str:
 
 
 def best_of(plan: Plan, found: Check) -> Entry:
-    """Return the variant's fastest entry among those with the most rounds.
+    """Return the fastest entry of a variant that passed its checks.
 
-    The variant is one that passed its checks.
+    Entries with more cores, then those with more rounds, take precedence.
     """
     entries = [one for one in plan.measured if (one.variant, one.provider) == (found.variant, found.provider)]
     return max(entries, key=lambda one: (one.cores, one.rounds, one.inputs_per_second))
@@ -121,7 +121,7 @@ def markdown(plan: Plan) -> str:
 def draw_pareto(plan: Plan, target: Path) -> None:
     """Plot accuracy against speed, with the Pareto front.
 
-    Each point is the best entry of a variant and a provider.
+    Each point is the best entry of a variant on a provider.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -177,7 +177,7 @@ def pareto_points(plan: Plan) -> list[Point]:
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Select the points that no other beats in speed and accuracy, slowest first."""
+    """Select the points that no other point beats, slowest first."""
     front = [point for point in points if not any(_beats(other, point) for other in points)]
     return sorted(front, key=lambda point: (point.speed, point.accuracy))
 
@@ -197,7 +197,7 @@ def short_provider(provider: str) -> str:
 
 
 def check_cells(found: Check) -> list[str]:
-    """Format a check for CHECK_COLUMNS, without the verdict."""
+    """Format a check for CHECK_COLUMNS, without the last column."""
     name = f"{found.variant} ({' and '.join(found.kept_fp32)} in fp32)" if found.kept_fp32 else found.variant
     provider = short_provider(found.provider)
     if found.accuracy is None:

@@ -1,4 +1,4 @@
-"""Search over runtime configurations: variants x providers x slots x threads x token budgets, the best ones again."""
+"""Search over runtime configurations: variants x providers x slots x threads x token budgets; the best ones again."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ MORE_TOKEN_BUDGETS = (128, 1024)
 FINALISTS = 4
 FINAL_ROUNDS = 3
 TIE = 0.05
-"""Finalists within this share of the fastest are tied: the one that changes the fewest of fp32's labels wins."""
+"""Finalists within this share of the fastest are tied: the one with the fewest label flips wins."""
 
 Measure = Callable[[Runtime], Entry]
 
@@ -24,9 +24,9 @@ def shapes(cores: int) -> list[tuple[int, int]]:
 
 
 def first_round(checks: Sequence[Check], cores: int) -> list[Runtime]:
-    """List the configurations to measure of variants that passed their checks.
+    """List the configurations to measure, for variants that passed their checks.
 
-    One core is included for small pods.
+    A configuration on one core is included for small pods.
     """
     runtimes = []
     for found in checks:
@@ -47,7 +47,7 @@ def search(checks: Sequence[Check], cores: int, measure: Measure) -> list[Entry]
     """Measure all configurations, then the finalists again in turns.
 
     In between, more token budgets are measured for the fastest configuration. The speed of a finalist is the median of
-    its rounds, because contention may distort any single one. Returns the winner, then the other configurations on all
+    its rounds, because contention may distort a single round. Returns the winner, then the other configurations on all
     cores by speed, then those on fewer cores by speed.
     """
     measured = {runtime: measure(runtime) for runtime in first_round(checks, cores)}

@@ -50,10 +50,10 @@ class _Padding(Observer):
 def measure(
     model: Path, runtime: Runtime, task: Task, traffic: RowTraffic, padding_bound: float, seconds: float
 ) -> Entry:
-    """Load `model`, keep every slot busy, then send inputs one after the other.
+    """Load `model`, keep every slot busy for `seconds`, then send single inputs.
 
-    The slots are kept busy for `seconds`. Each slot has CLIENTS_PER_SLOT closed-loop clients, which send one input at a
-    time. The first fifth of the time is not counted.
+    Each slot has CLIENTS_PER_SLOT closed-loop clients, which send one input at a time. The first fifth of the time is
+    not counted.
     """
     engine = Engine(model, runtime, task)
     padding = _Padding()

@@ -1,8 +1,8 @@
 """Stage `plan`: a search, by measurement, for the fastest configuration on this CPU at fp32's accuracy.
 
-    build variants -> refuse those whose answers are worse -> measure the rest as they would be served -> the fastest
+    build variants -> refuse those that lose too much accuracy -> measure the others as they would be served -> choose
 
-plan.json keeps every variant and configuration that was tried, with the reason why it lost.
+plan.json keeps every variant and configuration that was tried, with the reason why it was refused.
 """
 
 import shutil
@@ -40,7 +40,7 @@ def run(context: Context) -> PlanResult:
     """Search for the plan.
 
     Writes plan.json, golden.jsonl, baseline.json, report.md, pareto.png, and into model/ every variant that a pod may
-    run. Raises GateError when none may be served.
+    run. Raises GateError when no variant may be served.
     """
     quiet()
     recipe, report = context.recipe, context.report
@@ -49,7 +49,7 @@ def run(context: Context) -> PlanResult:
     target = target_in(data.directory)
     task = served_task(exported.directory, recipe, target)
     held_out = _some(open_rows(data.test), settings.rows, recipe.seed)
-    # Calibration on the test set would fit the scales of int8 to the rows that accuracy is compared on.
+    # Calibration on the test set would fit the scales of int8 to the rows that measure accuracy.
     training = _some(open_rows(data.train), settings.calibration_rows, recipe.seed)
     sample = Sample(encoded(held_out, task.encoder), held_out.labels, task.encoder, target)
     trial = Trial(sample, encoded(training, task.encoder), settings, cpu, recipe.seed)
@@ -72,7 +72,7 @@ def run(context: Context) -> PlanResult:
         checks=tuple(checks),
         measured=tuple(entries),
     )
-    # Confidence of the chosen variant, as in the pods: int8 moves it by more than a thin bin's width.
+    # Confidence of the chosen variant, as in the pods: int8 changes it by more than the width of a narrow bin.
     session = Session(models[best.variant], best.provider, 1, cpu.cores)
     logits = logits_alone(session, sample, cpu.cores, lambda _: None)
     seen = baseline(sample.tokens, task.encoder.settings, logits, recipe.seed, target)
@@ -118,10 +118,7 @@ def _write(context: Context, plan: Plan, models: dict[str, Path], task: Task) ->
 
 
 def _with_scores(golden: list[GoldenRow], predictor: Predictor, key: str) -> list[GoldenRow]:
-    """Add `predictor`'s probabilities to each row under `key`.
-
-    Existing probabilities, verify's fp32, stay.
-    """
+    """Add `predictor`'s scores to each row under `key`; existing scores stay."""
     rows = []
     for row in golden:
         one = predictor.task.encoder.encode(row.text, row.text_pair, truncate=True)

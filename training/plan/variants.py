@@ -23,12 +23,12 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from training.plan.fusion import separated
 
 GraphInputs: TypeAlias = Mapping[str, npt.NDArray[Any]]
-"""Inputs of one run, by name."""
+"""Inputs of one run of a graph, by name."""
 
 Builder: TypeAlias = Callable[[Path, Path, Sequence[GraphInputs], Collection[str], bool], None]
-"""Reads an fp32 graph, writes a quantized one; takes calibration inputs and the nodes to keep in fp32.
+"""Function that reads an fp32 graph and writes a quantized one, from calibration inputs and nodes to keep in fp32.
 
-With the last argument, `reduce_range`, weights stay in [-64, 64], as CPUs without int8 dot products need them.
+With the last argument, `reduce_range`, weights stay in [-64, 64], as CPUs without int8 dot products require.
 """
 
 WEIGHTED = ("MatMul", "Gemm")
@@ -54,7 +54,7 @@ def dynamic(
         per_channel=True,
         reduce_range=reduce_range,
         op_types_to_quantize=list(WEIGHTED),
-        # The quantizer first turns every Gemm into a MatMul of this name.
+        # The quantizer first replaces every Gemm by a MatMul of this name.
         nodes_to_exclude=[*keep_fp32, *(f"{name}_MatMul" for name in keep_fp32)],
         extra_options=WEIGHTS_ONLY,
     )
@@ -66,7 +66,7 @@ def static(
     """Quantize weights to int8 and inputs of products to uint8 (ONNX Runtime).
 
     Weights are quantized per channel, and inputs by calibration. The graph is QDQ. Outputs stay in fp32: with quantized
-    outputs the products ran at fp32's speed, and three times as many labels changed.
+    outputs the products ran at fp32's speed, with three times the label flips.
     """
     quantize_static(
         source,
@@ -89,8 +89,8 @@ def nncf(
 ) -> None:
     """Quantize weights and inputs of products to int8 (NNCF, TRANSFORMER).
 
-    The result is smoothed and bias-corrected. Attention products and embeddings stay in fp32: on ONNX Runtime's CPU
-    provider the former gain nothing, and an int8 embedding table is dequantized as a whole in every run.
+    The result is smoothed and bias-corrected. Attention products stay in fp32, because int8 makes them no faster on
+    ONNX Runtime's CPU provider. Embeddings do too, because the whole int8 table would be dequantized in every run.
     """
     # NNCF sends usage reports over the network unless this is set before its import.
     os.environ["NNCF_CI"] = "1"
@@ -124,11 +124,11 @@ def prepared(fp32: Path, target: Path) -> None:
 
 
 def node_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Group the nodes that int8 hurts most often.
+    """Group the nodes by their sensitivity to int8.
 
     The groups are `head`, `embeddings`, `attention` products and blocks. The last two products with a weight count as
     the head: pooler and classifier, or the two layers of a head. The other products with a weight form four blocks,
-    from the first layers (`block-1`) to the last.
+    from the first layers (`block-1`) to the last layers.
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -152,7 +152,7 @@ class _Reader(CalibrationDataReader):
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Suppress the progress that quantizers print and log; our own bar shows it."""
+    """Suppress the output and log of quantizers, because the stage has its own bar."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
