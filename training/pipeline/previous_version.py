@@ -60,7 +60,7 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
     cleaned = parent.recipe().get("data", {}).get("clean", {})
     for rule, fixes in recipe.data.clean.fixes.items():
         if fixes != (cleaned.get(rule) == "fix"):
-            texts = "mended texts and this recipe has them as they came" if not fixes else "texts as they came"
+            texts = "fixed texts and this recipe fixes none" if not fixes else "texts that were not fixed"
             raise InputError(
                 f"data.clean.{rule}: {parent.tag} was made of {texts}, so rows that it held out could be trained on: "
                 f"give `{cleaned.get(rule, 'show')}`, or start over with `bentune run`"

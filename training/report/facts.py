@@ -1,6 +1,6 @@
-"""The facts of a run: its stages' results and files in one tree, from which the report and the model card are made.
+"""The facts of a run: its stages' results and files in one tree, the input of the report and the model card.
 
-Everything is read from the directories of the stages. The later parts of a run that stopped half way are None.
+Everything is read from the directories of the stages. Facts of stages that are not done are None.
 """
 
 import itertools
@@ -41,7 +41,7 @@ _ResultT = TypeVar("_ResultT", bound=Result)
 
 
 class MetricChange(NamedTuple):
-    """A metric of the tuned model and of another one, with their intervals; `change` where it was measured as well."""
+    """A metric of the tuned model and of another model, with intervals; `change` is None where it was not measured."""
 
     key: str
     other: Interval
@@ -50,10 +50,10 @@ class MetricChange(NamedTuple):
 
 
 class Judgement(Frozen):
-    """The comparison with the version that is served: `numbers` and `slices` are cells to show, in words.
+    """The comparison with the served version: `numbers` and `slices` are formatted cells.
 
-    A number has its name, the candidate's value, the served version's, and the change. A slice has its name, its rows,
-    gained and lost rows, the change in points, the probability that chance made it worse, and the conclusion.
+    A number has its name, the candidate's value, the served version's value, and the change. A slice has its name, its
+    rows, gained and lost rows, the change in points, the probability of such a loss by chance, and the conclusion.
     """
 
     verdict: Verdict
@@ -63,7 +63,7 @@ class Judgement(Frozen):
 
 
 class Facts(Frozen):
-    """One run; `seconds` is how long each stage took.
+    """One run; `seconds` is the duration of each stage.
 
     `rows` is the data stage's whole report, and `doubtful` its first rows whose label is probably wrong. `search` is a
     search on these rows, `judged` the comparison of a retrained version.
@@ -87,8 +87,8 @@ class Facts(Frozen):
 def facts_of(recipe: Recipe, stages: Mapping[str, Path]) -> Facts:
     """Read the facts from the directories of the finished stages.
 
-    `stages` holds, by name, the directories of the stages that were done for this recipe. Raises InputError that names
-    the file for what no stage wrote.
+    `stages` holds, by name, the directories of the stages that were done for this recipe. Raises InputError with the
+    name of a file that cannot be read.
     """
     records = {name: _read(StageRecord, StageFiles(directory).record, name) for name, directory in stages.items()}
 
@@ -119,8 +119,8 @@ def facts_of(recipe: Recipe, stages: Mapping[str, Path]) -> Facts:
 def search_of(root: Path, fingerprint: str) -> SearchResult | None:
     """Read the search in the run directory `root`.
 
-    The result is None where the run did not search on rows of `fingerprint`. Raises InputError that names the file for
-    what no search wrote.
+    The result is None where the run has no search on rows of `fingerprint`. Raises InputError for a file that cannot be
+    read.
     """
     file = root / DIRECTORY / RESULT
     found = _read(SearchResult, file, "search") if file.is_file() else None
@@ -133,7 +133,7 @@ def compared(tested: Evaluation) -> list[MetricChange]:
 
 
 def compressed(tested: Evaluation, larger: Compressed) -> list[MetricChange]:
-    """List the change of every metric from a larger model to the tuned one."""
+    """List the change of every metric from a larger model to the tuned model."""
     return list(_changes(larger.metrics, larger.difference, tested.tuned))
 
 
@@ -145,12 +145,12 @@ def _changes(other: Report, difference: Paired, tuned: Report) -> Iterator[Metri
 
 
 def spelled(key: str) -> str:
-    """Spell a metric's name for people."""
+    """Return a metric's name for reports."""
     return SPELLED.get(key, key.replace("_", " "))
 
 
 def _doubtful(file: Path) -> tuple[DoubtfulRow, ...]:
-    """Read the first rows of the file, which has the most doubtful first.
+    """Read the first rows of the file, those with the lowest scores.
 
     The result is empty where labels were not judged.
     """

@@ -1,4 +1,4 @@
-"""The top and the end of a report: key numbers, cautions, the recipe in words, the commands that repeat the run."""
+"""The top and the end of a report: key numbers, cautions, names and values, the commands that repeat the run."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from training.report.facts import Facts, spelled
 from training.tasks.registry import target_of, task_of
 
 LEAST_SHOWN = 0.001
-"""A share of zeros below which they are chance, not pruning."""
+"""Smallest share of zeros to show: fewer zeros are chance, not pruning."""
 
 
 class Tile(NamedTuple):
@@ -66,7 +66,7 @@ def cautions_of(facts: Facts, missing: Sequence[str], revision: str) -> list[str
             "another variant may be the fastest."
         )
     if revision.endswith("-dirty"):
-        cautions.append("The code had changes that are in no commit: its revision alone does not say what ran.")
+        cautions.append("The code had changes that are in no commit: its revision alone does not identify it.")
     if missing:
         cautions.append(
             f"Not in this report: {', '.join(missing)}. Either not done yet, or done for another recipe, other rows or "
@@ -148,7 +148,7 @@ def _plain(value: Any) -> str:
 
 
 def served_of(plan: Plan) -> str:
-    """Describe in a sentence the served variant and how its answers differ from fp32."""
+    """Describe in a sentence the served variant and its difference from fp32."""
     served = f"{plan.variant} on {short_provider(plan.provider)}"
     checks = {(one.variant, one.provider): one for one in plan.checks}
     found = checks.get((plan.variant, plan.provider))

@@ -1,7 +1,6 @@
-"""The model card in the hub's format: metadata that a hub reads, then what a reader has to know before using the model.
+"""The model card in the hub's format: metadata that a hub reads, then use, data, training and metrics of the model.
 
-It travels with the bundle, so it holds no text of any row and no directory of this machine; names and labels, which
-come from outside, are escaped.
+The bundle contains it, so it has no text of a row and no directory of this machine. Names and labels are escaped.
 """
 
 import html
@@ -70,7 +69,7 @@ def public_name(given: str) -> str:
     """
     try:
         place = locate(given, "source")
-    except InputError:  # gone since, or of a kind that is no place
+    except InputError:  # removed since, or not a location, such as a query
         return Path(given).name
     return given if place.path is None or given.startswith(PACKAGE) else Path(given).name
 
@@ -85,18 +84,14 @@ def _on_hub(given: str) -> bool:
 def escaped(text: str) -> str:
     """Escape a text for Markdown and HTML, as one line.
 
-    The result holds nothing that either would act on. It may not begin a paragraph, where a dash or a number makes a
-    list. An address in it is no link.
+    The result has no markup and no links. It must not begin a paragraph, where a dash or a number makes a list.
     """
     plain = re.sub(r"([\\`*_\[\]#|~$!])", r"\\\1", html.escape(_line(text), quote=False))
     return re.sub(r":(?=//)|(?<=www)\.|@", lambda found: f"&#{ord(found[0])};", plain, flags=re.IGNORECASE)
 
 
 def _line(text: str) -> str:
-    """Return one line without control characters.
-
-    YAML's reader would take some of them for the end of a line.
-    """
+    """Return one line without control characters, some of which end a line in YAML."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
@@ -213,9 +208,9 @@ def _served(facts: Facts) -> Iterator[str]:
 
 def _limits(tested: Evaluation | None) -> Iterator[str]:
     limits = [
-        "Its numbers are those of rows drawn from the same source as its training rows: of rows from elsewhere, or of "
-        "another time, they say nothing.",
-        "Whatever is unfair in the labels of those rows, it has learned.",
+        "Its metrics were measured on rows from the same source as its training rows. They may be worse on rows from "
+        "elsewhere, or of another time.",
+        "It has learned everything that is unfair in the labels of those rows.",
     ]
     seen = [(label, one) for label, one in per_class(tested.tuned).items() if one.support] if tested else []
     if seen:

@@ -1,6 +1,6 @@
-"""The page of a run's report: one HTML file that needs no other, for a screen, a phone, or paper.
+"""The page of a run's report: one self-contained HTML file for a screen, a phone, or paper.
 
-Texts of rows are in it, cut; all that comes from outside is escaped.
+It contains excerpts of rows. All texts from outside are escaped.
 """
 
 import re
@@ -37,12 +37,12 @@ TEMPLATE = "page.html"
 STYLES = (("bentune.quality", "page.css"), ("training.report", "templates/page.css"))
 SHOWN_CHARACTERS = 300
 SAMPLE_CHARACTERS = 160
-"""The longest piece of a text in a table."""
-RELIABLE = "How often the tuned model is right, by how sure it is"
+"""The longest piece of a text in a table, in characters."""
+RELIABLE = "Accuracy of the tuned model by its confidence"
 ROOMY = frozenset({"provider", "lone text ms", "padding", "rounds"})
-"""Columns of what was measured that a phone goes without."""
+"""Columns of the measurements that are hidden on a phone."""
 RULES = {"html": "HTML tags or entities", "mojibake": "wrongly decoded text"}
-EFFECTS = {"fixed": "mended", "found": "as they are", "left out": "left out"}
+EFFECTS = {"fixed": "fixed", "found": "as they are", "left out": "left out"}
 TITLES = {
     "judged": "Compared with what is served",
     "what": "What was trained",
@@ -64,7 +64,7 @@ TITLES = {
 def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revision: str, recipe_file: str) -> str:
     """Render the page as HTML.
 
-    `missing` names the stages that the facts know nothing of, `recipe_file` is where the recipe lies as it was used.
+    `missing` names the stages without facts, `recipe_file` is the path of the used recipe.
     """
     environment = Environment(
         autoescape=True,
@@ -155,7 +155,7 @@ def page_of(facts: Facts, missing: Sequence[str], tools: dict[str, str], revisio
 def cut(text: str, most: int = SHOWN_CHARACTERS) -> str:
     """Return one line of at most `most` characters."""
     line = " ".join(text.split())
-    # A text of just so many characters was cut by who wrote it down.
+    # A text of exactly this length was already cut when it was stored.
     return line if len(text) < most else line[:most] + " …"
 
 
@@ -164,10 +164,7 @@ def _digits(value: float | None) -> str:
 
 
 def _drawing(svg: str, alt: str) -> Markup:
-    """Add a text for screen readers to an SVG.
-
-    The content that matplotlib wrote into it is escaped already.
-    """
+    """Add a text for screen readers to an SVG, whose content matplotlib has escaped."""
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))  # noqa: S704
 
 
@@ -177,7 +174,7 @@ def _ticks(text: str) -> Markup:
 
 
 def _split(report: DataReport, limits: RowLimits) -> str:
-    """Describe how rows were held out and the most that were drawn, a sentence each."""
+    """Describe the split of the rows and the limits of their number, a sentence each."""
     split = report.split
     how = {
         "label": f"Held out is the same share of each label, drawn with the seed {split.seed}",
@@ -185,7 +182,7 @@ def _split(report: DataReport, limits: RowLimits) -> str:
         "time": f"Held out are the newest by {split.column}, from {split.held_out_from} on",
         "hub": f"Held out is the hub's own split {split.test}",
     }[split.kind]
-    continued = "; rows of the version before kept their side" if split.continued else ""
+    continued = "; rows of the previous version kept their part" if split.continued else ""
     bounds = {"to train on": limits.train, "held out": limits.test}
     drawn = " and ".join(f"{most:,} {what}" for what, most in bounds.items() if most)
     return f"{how}{continued}.{f' At most {drawn} were drawn.' if drawn else ''}"

@@ -1,4 +1,4 @@
-"""The report's plots: SVG to put into a page, in the page's own colours and font, the same bytes for the same facts."""
+"""The report's plots: SVG in the page's colors and font, with the same bytes for the same facts."""
 
 import io
 import itertools
@@ -22,9 +22,9 @@ from training.plan.report import pareto_front, pareto_points, short_provider
 from training.report.facts import PARTS, spelled
 
 SIZE_INCHES = (4.6, 2.9)
-"""Narrow, so that its letters can be read where a phone shows it at its own size."""
+"""Narrow, so that its letters can be read on a phone."""
 
-# Drawn in these, which nothing else uses, and then given the page's variables, so that dark mode changes them.
+# Colors that occur nowhere else; they are replaced by the page's variables, so that dark mode changes them.
 COLOURS = {"ink": "#010101", "soft": "#020202", "line": "#030303", "bar": "#040404", "second": "#050505"}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -52,11 +52,11 @@ STYLE: dict[Any, Any] = {
 LINES = ((COLOURS["bar"], "-"), (COLOURS["second"], "--"), (COLOURS["ink"], ":"), (COLOURS["soft"], "-."))
 MARKERS = "osD^vPX<>"
 MARKED = 12
-"""A curve of at most so many points shows each."""
+"""Largest number of points of a curve that shows each point."""
 
 
 class Plot(NamedTuple):
-    """An SVG element, what it says in words to who cannot see it, and its caption."""
+    """An SVG element, its text for screen readers, and its caption."""
 
     svg: str
     alt: str
@@ -74,8 +74,8 @@ class Series(NamedTuple):
 def curves(points: Sequence[CurvePoint], kept: int | None = None, name: str = "") -> list[Plot]:
     """Draw loss, metrics of the validation rows and learning rate over the steps.
 
-    A value that was not logged has no plot. `kept` is the step whose weights were kept. `name` keeps the plots of one
-    training apart from another's.
+    A value that was not logged has no plot. `kept` is the step whose weights were kept. `name` distinguishes the plots
+    of several trainings.
     """
     loss = [_series(points, "training rows", "loss"), _series(points, "validation rows", "eval_loss")]
     rate = [_series(points, "learning rate", "learning_rate")]
@@ -128,7 +128,7 @@ def _curve(place: str, lines: Sequence[Series], caption: str, kept: int | None) 
 
 
 def lengths(report: DataReport) -> list[Plot]:
-    """Draw a histogram of the words of a row for each part, all on the same axis."""
+    """Draw a histogram of the words of a row for each part, with the same bins."""
     return [
         _histogram(f"words-{name}", report.word_edges, part.words.counts, f"Words in a row: {PARTS.get(name, name)}")
         for name, part in report.parts.items()
@@ -156,7 +156,7 @@ def _histogram(name: str, edges: Sequence[int], counts: Sequence[int], caption: 
 def reliability(models: Mapping[str, Sequence[Bin]], caption: str) -> Plot:
     """Draw accuracy against confidence, each bin as a dot at its means.
 
-    The area of a dot grows with the number of rows in its bin.
+    A dot grows with the number of rows in its bin.
     """
     known = {
         name: [(one.confidence or 0.0, one.accuracy or 0.0, one.rows) for one in bins if one.rows]
@@ -165,13 +165,13 @@ def reliability(models: Mapping[str, Sequence[Bin]], caption: str) -> Plot:
     most = max(rows for bins in known.values() for _, _, rows in bins)
 
     def paint(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], ":", color=COLOURS["soft"], linewidth=1.2, label="as often right as sure")
+        axes.plot([0, 1], [0, 1], ":", color=COLOURS["soft"], linewidth=1.2, label="perfect calibration")
         for (name, bins), (colour, dashes), marker in zip(known.items(), LINES, MARKERS, strict=False):
             confidence, accuracy, rows = zip(*bins, strict=True)
             axes.plot(confidence, accuracy, dashes, color=colour, label=name)
             sizes = [12 + 90 * math.sqrt(count / most) for count in rows]
             axes.scatter(confidence, accuracy, s=sizes, color=colour, marker=marker, zorder=3, alpha=0.8)
-        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="share that is right")
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy")
         axes.legend(loc="upper left")
 
     said = [
@@ -184,7 +184,7 @@ def reliability(models: Mapping[str, Sequence[Bin]], caption: str) -> Plot:
 def heat_map(confusion: Sequence[Sequence[int]], caption: str) -> Plot:
     """Draw a confusion matrix without its numbers.
 
-    Each cell is as dark as its share of the gold label.
+    A cell is darker the larger its share of the gold label is.
     """
 
     def paint(axes: Axes) -> None:
@@ -204,9 +204,9 @@ def heat_map(confusion: Sequence[Sequence[int]], caption: str) -> Plot:
 
 
 def pareto(plan: Plan) -> Plot:
-    """Draw accuracy against speed, each variant at its best.
+    """Draw accuracy against speed for the best entry of each variant.
 
-    The line joins the points that no other point beats.
+    The line connects the points that no other point beats.
     """
     points = pareto_points(plan)
 
@@ -234,13 +234,10 @@ def pareto(plan: Plan) -> Plot:
 
 
 def _draw(name: str, paint: Callable[[Axes], None]) -> str:
-    """Return the <svg> that `paint` draws.
-
-    `name` keeps its ids apart from those of other plots of the page.
-    """
+    """Return the <svg> that `paint` draws, with ids that begin with `name`."""
     content = io.StringIO()
     with rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a glyph that matplotlib's own font lacks: the browser has another
+        warnings.simplefilter("ignore")  # matplotlib's font lacks some glyphs; the browser's font has them
         figure = Figure(figsize=SIZE_INCHES)
         paint(figure.subplots())
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -250,7 +247,7 @@ def _draw(name: str, paint: Callable[[Axes], None]) -> str:
     svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;]*; ", "", svg)
     svg = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", svg)
-    # Its size is the column's: what is left is the viewBox.
+    # Without width and height, only the viewBox remains, and the plot fills its column.
     svg = re.sub(r'^<svg width="[^"]*" height="[^"]*"', "<svg", svg)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     for variable, colour in COLOURS.items():

@@ -1,4 +1,4 @@
-"""The report of a run for people: report.html, README.md (the model card) and recipe.yaml beside it."""
+"""The report of a run: report.html, README.md (the model card) and recipe.yaml."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -30,9 +30,9 @@ class Written(NamedTuple):
 def write_report(recipe: Recipe, run: RunDir, judged: Judgement | None = None) -> Written:
     """Write the report of a run that this process holds.
 
-    Stages that were not done for this recipe are left out. `judged` is the comparison of the run's bundle; one of
+    Stages that were not done for this recipe are left out. `judged` is the comparison of the run's bundle; that of
     another bundle is left out. The same stages give the same bytes. Raises InputError when no stage is done, and for a
-    file that no stage wrote.
+    file that cannot be read.
     """
     stages = standing(recipe, run)
     if not stages:

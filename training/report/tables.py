@@ -1,4 +1,4 @@
-"""The report's tables: the rows of those that need more than a list of facts."""
+"""Rows of the report's tables, where they are more than a list of facts."""
 
 import contextlib
 import json
@@ -17,13 +17,13 @@ from training.report.plots import Plot, heat_map
 from training.search.result import SearchResult
 
 MOST_LABELS = 12
-"""A confusion matrix of more has no room for its numbers on a phone: it is drawn, and its worst cells are listed."""
+"""Most labels of a confusion matrix with numbers; a larger one, too wide for a phone, is drawn with its worst cells."""
 MOST_PAIRS = 10
 MOST_TRIALS = 20
 
 
 class LabelRow(NamedTuple):
-    """A label's rows in each part, and how many of its training rows there are to those of the most frequent."""
+    """A label's rows in each part; `share` is its training rows divided by those of the most frequent label."""
 
     label: str
     counts: list[int]
@@ -31,7 +31,7 @@ class LabelRow(NamedTuple):
 
 
 class MetricRows(NamedTuple):
-    """Metrics of several models on the same rows: `models` and `larger` are headings, the tuned model's the last."""
+    """Metrics of several models on the same rows: `models` and `larger` are headings, the tuned model's is the last."""
 
     models: list[str]
     larger: list[str]
@@ -39,9 +39,9 @@ class MetricRows(NamedTuple):
 
 
 class MetricRow(NamedTuple):
-    """A metric of each model; `percent` where it is a share.
+    """A metric of each model; `percent` is true for a share.
 
-    `changes` are those to the tuned model, from the base and from each larger one, in words with their intervals.
+    `changes` are the changes to the tuned model, from the base and from each larger model, formatted with intervals.
     """
 
     name: str
@@ -51,7 +51,7 @@ class MetricRow(NamedTuple):
 
 
 class SeenRow(NamedTuple):
-    """One label: its training rows, how many of them training used, and their weight in the loss."""
+    """One label: its given training rows, its rows after balance and augmentation, and its weight in the loss."""
 
     label: str
     given: int
@@ -60,7 +60,7 @@ class SeenRow(NamedTuple):
 
 
 class TrialRow(NamedTuple):
-    """A trial of a search: its values in the order of the columns, and what it is in words, where it is anything."""
+    """A trial of a search: its values in the order of the columns, and notes such as "the best"."""
 
     number: int
     reached: str
@@ -71,7 +71,7 @@ class TrialRow(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """The matrix as cells of count and share of their row, or as a plot; and the mistakes that are made most often."""
+    """The matrix as cells of count and share of their row, or as a plot; and the most frequent mistakes."""
 
     rows: list[tuple[str, list[tuple[int, float]]]]
     plot: Plot | None
@@ -90,7 +90,7 @@ class LengthRow(NamedTuple):
 
 
 class DuplicateRow(NamedTuple):
-    """Rows that are the same as others or nearly, and one pair of them."""
+    """Duplicates or contradictions of one kind, and one pair of them."""
 
     what: str
     rows: int
@@ -113,7 +113,7 @@ def label_rows(data: DataResult) -> list[LabelRow]:
 def metrics_of(tested: Evaluation) -> MetricRows:
     """List every metric that has an interval.
 
-    The columns are the values before, those of the larger models that there were, and the values after.
+    The columns are the values before, those of the larger models if any, and the values after.
     """
     names = {"teacher": "teacher", "dense": "before pruning"}
     larger = {names.get(name, name): compressed(tested, one) for name, one in tested.compressed.items()}
@@ -133,10 +133,7 @@ def _change(change: Interval, *, percent: bool) -> str:
 
 
 def seen_rows(training: TrainResult, augment: AugmentSettings) -> list[SeenRow]:
-    """List the effect of balance and augmentation by label.
-
-    The list is empty where training used the rows as they are.
-    """
+    """List the effect of balance and augmentation by label; empty without any effect."""
     seen = training.training_rows
     same = seen.by_label["given"] == seen.by_label["trained"] and not seen.perturbed and not augment.changes_images
     if same and seen.weights is None:
@@ -181,7 +178,7 @@ def trial_rows(found: SearchResult, recipe: Recipe) -> list[TrialRow]:
 
 
 def _values_of(recipe: Recipe, keys: list[str]) -> dict[str, Any]:
-    """Return the recipe's values of these keys, without those that it does not have."""
+    """Return the recipe's values of these keys, without keys that it does not have."""
     found: dict[str, Any] = {}
     for key in keys:
         with contextlib.suppress(KeyError, TypeError):
@@ -194,7 +191,7 @@ def _shown(value: Any) -> str:
 
 
 def confusion_of(labels: list[str], matrix: list[list[int]]) -> Confusion:
-    """Return the tuned model's confusion matrix, or its plot where labels are many."""
+    """Return the tuned model's confusion matrix, or its plot if there are many labels."""
     cells = [
         (label, [(count, count / max(sum(row), 1)) for count in row])
         for label, row in zip(labels, matrix, strict=False)
@@ -221,10 +218,7 @@ def length_rows(report: DataReport) -> list[LengthRow]:
 
 
 def duplicate_rows(report: DataReport) -> list[DuplicateRow]:
-    """List the rows left out as duplicates, then those that contradict another row.
-
-    The list is empty where there are none.
-    """
+    """List the duplicates, then the rows that contradict another row."""
     return [row for row in _duplicates(report) if row.rows]
 
 

@@ -101,7 +101,7 @@ def test_calibration_slices_and_mistakes(facts: Facts, tiny_run: Path) -> None:
     assert "<script" not in page.html
     error = tuned["calibration"]["error"]
     assert f"calibration error is {100 * error['value']:.1f}%" in " ".join(page.text.split())
-    (curve,) = [alt for alt in page.attributes("aria-label") if "by how sure it is" in alt]
+    (curve,) = [alt for alt in page.attributes("aria-label") if "by its confidence" in alt]
     assert curve.count(" rows)") == sum(one["rows"] > 0 for one in tuned["calibration"]["bins"])
 
 
@@ -139,7 +139,7 @@ def test_what_was_found_in_the_rows(facts: Facts) -> None:
         "21 rows were read and 15 are used. Held out are whole groups by customer, drawn with the seed 3." in page.text
     )
     assert page.table("What cleaning found") == {
-        "HTML tags or entities": ["mended", "4", "row 3: <b>a cat → a cat"],
+        "HTML tags or entities": ["fixed", "4", "row 3: <b>a cat → a cat"],
         "empty": ["left out", "1", ""],
     }
     pair = "row 9 (a cat): a cata cat (a cat): a cat"
