@@ -9,9 +9,9 @@ RESULT = "search.json"
 
 
 class Tried(Frozen):
-    """One finished trial: `value` is its metric, `reason` the error of a failed one.
+    """One finished trial: `value` is its metric, `reason` the error of a failed trial.
 
-    `repeats` is the number of an earlier trial with the same values, whose result was taken over.
+    `repeats` is the number of an earlier trial with the same values, whose result was copied.
     """
 
     number: int

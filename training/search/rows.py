@@ -19,7 +19,7 @@ def search_rows(recipe: Recipe, data: Path, directory: Path) -> tuple[Path, dict
     """Choose the trials' data directory and count its training and validation rows.
 
     Where the data stage wrote a validation set, it is the stage's directory. Otherwise the seed draws a share
-    `search.validation` of each label's training rows as validation set, and `directory` holds both. A trial never sees
+    `search.validation` of each label's training rows as validation set, and `directory` holds both sets. No trial uses
     the test set. Raises InputError when there are too few rows for both sets.
     """
     names = ("train", "validation")

@@ -40,11 +40,11 @@ FINISHED = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialS
 def search(recipe: Recipe, run: RunDir, report: Reporter) -> SearchResult:
     """Run `search.trials` trials on the run's data.
 
-    The results are search.json and best.yaml in search/. An interrupted search resumes: search.db keeps finished
-    trials, and the unfinished one resumes from its checkpoint. Trial n draws by the seed and n alone, so that the
-    result is that of an uninterrupted search. With other rows, another base or teacher, or other values of the recipe
-    the search starts over; a higher number of trials continues it. Raises InputError when nothing is searched or the
-    metric is unknown, BentuneError when every trial failed.
+    Writes search.json and best.yaml into search/. An interrupted search resumes: search.db keeps finished trials, and
+    the unfinished trial resumes from its checkpoint. Trial n draws by the seed and n alone, so the result equals that
+    of an uninterrupted search. With other rows, another base or teacher, or other values of the recipe the search
+    starts over; a higher number of trials continues it. Raises InputError when nothing is searched or the metric is
+    unknown, BentuneError when every trial failed.
     """
     if not recipe.search.values:
         raise InputError(
@@ -91,9 +91,9 @@ class _PruningCallback(TrainerCallback):
         if value is None:
             known = [name for key in metrics if (name := key.removeprefix("eval_")) != key]
             raise InputError(f"search.metric: {self.metric!r} is not measured; choose from {', '.join(sorted(known))}")
-        # In tenths, because trials of other batch sizes have other numbers of steps.
+        # In tenths, because the number of steps depends on the batch size.
         tenth = TENTHS * state.global_step // state.max_steps
-        # The first tenth is too early to judge, and after the last there is no time to save.
+        # The first tenth is too early to prune, and after the last tenth nothing is left to save.
         if not 0 < tenth < TENTHS or not math.isfinite(value):
             return
         self.trial.report(value, tenth)
@@ -111,7 +111,7 @@ def _line(tried: Tried, metric: str) -> str:
 def _study(recipe: Recipe, run: RunDir, storage: Path) -> optuna.Study:
     """Load or create the study of exactly this search.
 
-    The storage may hold other studies, which stay.
+    Other studies in the storage stay.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     record, dumped = run.record("data"), recipe.model_dump(mode="json")
@@ -169,7 +169,7 @@ def _try(
     work.mkdir(exist_ok=True)
     value = None
     try:
-        # A trial is measured by the curve before pruning, so it need not prune.
+        # A trial is measured by the curve before pruning, so it does not prune.
         drawn = with_values(recipe, values).model_copy(update={"prune": None})
         context = Context(drawn, work, {"data": rows}, report)
         value = _reached(train.run(context, [_PruningCallback(trial, recipe.search.metric)]).curve, recipe)
@@ -177,7 +177,7 @@ def _try(
     except optuna.TrialPruned:
         state = TrialState.PRUNED
     except (BentuneError, ValidationError, torch.OutOfMemoryError) as error:
-        # An input error before any trial succeeded is an error of the recipe, and would fail every trial.
+        # Before any trial succeeded, an input error is one of the recipe, which would fail every trial.
         if isinstance(error, InputError) and not any(other.state == TrialState.COMPLETE for other in before):
             raise
         trial.set_user_attr("reason", str(error))
@@ -235,10 +235,7 @@ def _result(
 
 
 def _write_best(recipe: Recipe, result: SearchResult, file: Path) -> None:
-    """Write a recipe for `bentune run`.
-
-    It is the given recipe with the best values and without `search`.
-    """
+    """Write the recipe with the best values and without `search`, for `bentune run`."""
     best, where = result.best, f"{result.rows['validation']} validation rows"
     chosen = with_values(recipe, best.values).model_copy(update={"search": SearchSettings()})
     head = f"# Trial {best.number + 1} of {len(result.trials)}: {result.metric} {best.value:.4f} on {where}.\n"

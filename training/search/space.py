@@ -14,7 +14,7 @@ from training.recipe.search import Span
 
 
 def draw(trial: Trial, key: str, span: Span, recipe: Recipe) -> Any:
-    """Draw a value for `key`; an interrupted trial returns its earlier one."""
+    """Draw a value for `key`; a resumed trial returns its earlier value."""
     if span.choices is not None:
         # Choices are JSON, because Optuna stores plain values only, and a recipe has lists and sections.
         return json.loads(trial.suggest_categorical(key, [_json(choice) for choice in span.choices]))
@@ -25,7 +25,10 @@ def draw(trial: Trial, key: str, span: Span, recipe: Recipe) -> Any:
 
 
 def own_values(recipe: Recipe) -> dict[str, Any] | None:
-    """Return the recipe's values of the searched keys, as Optuna stores them, or None."""
+    """Return the recipe's values of the searched keys, in Optuna's form.
+
+    The result is None where one of them is not in the search space.
+    """
     found: dict[str, Any] = {}
     for key, span in recipe.search.values.items():
         try:
@@ -62,7 +65,7 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def whole(key: str, span: Span, recipe: Recipe) -> bool:
-    """Return true when `key`, such as the batch size, takes only whole numbers."""
+    """Return True when `key`, such as the batch size, takes only whole numbers."""
     low, high = _ends(span)
     taken = reduce(getitem, key.split("."), with_values(recipe, {key: low}).model_dump(mode="json"))
     return isinstance(taken, int) and isinstance(low, int) and isinstance(high, int)
