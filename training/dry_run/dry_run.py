@@ -38,10 +38,10 @@ class Due(Frozen):
 class DryRun(Frozen):
     """Needs of a run. MB are 10^6 bytes.
 
-    `training` and `later_mb` are None where the train stage is done. `later_mb` is the most that the stages after it
+    `training` and `later_mb` are None where the train stage is done. `later_mb` is the largest amount that later stages
     write into the run and BentoML's stores. `memory_mb` is the memory of this machine or container. `free_mb` is the
-    free disk space beside the run; it includes the checkpoints and tokens of an interrupted training, because the
-    estimate counts them again. `warnings` name possible problems.
+    free disk space for the run; it includes the checkpoints and tokens of an interrupted training, because the estimate
+    counts them again. `warnings` name possible problems.
     """
 
     run: str
@@ -54,7 +54,7 @@ class DryRun(Frozen):
 
 
 def dry_run(recipe: Recipe, run: RunDir, report: Reporter, *, whole: bool, force: bool = False) -> DryRun:
-    """Prepare the data, and measure a few training steps in a process of its own.
+    """Prepare the data, and measure a few training steps in a subprocess.
 
     Only the data stage stays in the run. With `whole` the stages after training are listed too; with `force` training
     is measured even if it is done. Raises InputError when training does not fit into memory or on the disk.

@@ -9,10 +9,10 @@ import numpy as np
 from bentune.bundle.files import Frozen
 
 QUANTILES = (0.05, 0.95)
-"""Ends of the interval: all steps as fast, or as slow, as these quantiles of the measured steps of their length."""
+"""Quantiles of the measured steps' relative times, the ends of the interval: all steps as fast, or as slow."""
 
 CHECKPOINTS_AT_ONCE = 3
-"""Trainer keeps two checkpoints, the best among them, and removes another one after writing a third."""
+"""Trainer keeps two checkpoints, including the best one, and removes a checkpoint only after writing a third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One training; a recipe that prunes has two. `left` are the tokens of each group in the remaining steps.
+    """One training; a recipe that prunes has two. `left` is the number of tokens per group in the remaining steps.
 
     `evaluation_seconds` is the time of one evaluation, `save_seconds` and `checkpoint_bytes` are time and size of one
     checkpoint.
@@ -48,10 +48,10 @@ class Phase:
 class Rehearsal:
     """Measurements of a rehearsal. `peak_bytes` is the resident memory of its process.
 
-    `start_seconds` pass before the first step, a teacher's logits for all rows included. `saved_bytes` is the size of
-    the trained weights, `tokens_bytes` that of the tokenized rows, `held_bytes` that of an interrupted run's tokenized
-    rows and checkpoints, `model_bytes` that of the whole model in float32. `taken` is the share of the cores, 0 to 1,
-    that other programs kept busy meanwhile.
+    `start_seconds` is the time before the first step, including a teacher's logits for all rows. `saved_bytes` is the
+    size of the trained weights, `tokens_bytes` that of the tokenized rows, `held_bytes` that of an interrupted run's
+    tokenized rows and checkpoints, `model_bytes` that of the whole model in float32. `taken` is the share of the cores,
+    0 to 1, that other programs kept busy. `said` are the messages of the rehearsal.
     """
 
     rows: int
@@ -77,7 +77,7 @@ class SecondsRange(Frozen):
 
 
 class TimedWork(Frozen):
-    """Component of the time: an event that happens `times` times, with the seconds of all of them."""
+    """Component of the time: work that is done `times` times, and its total seconds."""
 
     name: str
     times: int
@@ -120,7 +120,7 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
     total = sum(part.seconds for part in parts)
     low, high = np.quantile(ratios, QUANTILES)
     disk = max(min(phase.saves, CHECKPOINTS_AT_ONCE) * phase.checkpoint_bytes for phase in found.phases)
-    # The model before pruning, the pruned one, and the result of tuning it.
+    # The model before pruning, after pruning, and after the second training.
     pruning = 3 * found.model_bytes if prunes else 0
     kept = 2 * found.model_bytes if prunes else found.saved_bytes
     return Estimate(
@@ -128,7 +128,7 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
         steps=sum(phase.steps - phase.done for phase in found.phases),
         measured_steps=len(ratios),
         taken=found.taken,
-        # The other programs may end at once.
+        # The lower end assumes that other programs end at once.
         seconds=SecondsRange(low=total * float(low) * (1 - found.taken), expected=total, high=total * float(high)),
         parts=tuple(parts),
         peak_memory_mb=found.peak_bytes / 1e6,
@@ -141,8 +141,8 @@ def estimate(found: Rehearsal, *, prunes: bool) -> Estimate:
 def _steps(phase: Phase) -> tuple[float, list[float]]:
     """Return the expected seconds of the remaining steps, and relative times.
 
-    There is one relative time per measured step. A step's relative time is its time divided by the one expected from
-    its tokens and its group's mean.
+    There is one relative time per measured step: its time divided by the time expected from its tokens and its group's
+    mean seconds per token.
     """
     everything = _rate(phase.timed)
     of_group = {

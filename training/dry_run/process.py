@@ -1,4 +1,4 @@
-"""Call of a function in a process of its own, whose memory can be measured."""
+"""Call of a function in a subprocess, whose memory can be measured."""
 
 import contextlib
 import multiprocessing
@@ -26,7 +26,7 @@ def call_in_subprocess(function: Callable[..., _Found], *arguments: Any) -> _Fou
     The arguments and the result must be picklable. The subprocess ends with this process. Raises the function's own
     BentuneError, BentuneError for any other error, and OutOfMemory when the kernel killed the subprocess.
     """
-    context = multiprocessing.get_context("spawn")  # a fork would start with the memory of this process
+    context = multiprocessing.get_context("spawn")  # a fork starts with the memory of this process
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, arguments), daemon=True)
     process.start()
@@ -59,10 +59,10 @@ def peak_bytes() -> int:
 
 
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    os.dup2(2, 1)  # libraries must not print between the lines of --json
+    os.dup2(2, 1)  # libraries must not print into the output of --json
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it, and ends this process
     with contextlib.suppress(OSError):
-        # Out of memory, the kernel is to kill this process and not its parent.
+        # When memory runs out, the kernel must kill this process and not its parent.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
     answer: tuple[Any, BentuneError | None]
     try:

@@ -40,7 +40,7 @@ from training.train.methods import count, prepare, save_tuned
 from training.train.stage import CHECKPOINTS, TOKENS, TrainingInputs, prepare_training
 
 ENOUGH_SECONDS = 15.0
-"""Total time of the measured steps; on slow machines LEAST_PASSES take longer."""
+"""Time after which enough steps are measured; on slow machines LEAST_PASSES take longer."""
 
 WARM_UP, LEAST_PASSES, MOST_PASSES = 2, 2, 40
 VALIDATION_BATCHES = 10
@@ -52,7 +52,7 @@ def rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> Re
     """Prepare training in `work` and measure some of its steps.
 
     `partial` is the stage directory of an interrupted run. Raises OutOfMemory when the step with the longest rows does
-    not fit, and every error that the train stage raises before its first step.
+    not fit into memory, and every error that the train stage raises before its first step.
     """
     try:
         return _rehearse(recipe, data, work, partial)
@@ -77,7 +77,7 @@ def _rehearse(recipe: Recipe, data: Path, work: Path, partial: Path | None) -> R
     save_seconds = time.monotonic() - start
     if recipe.prune is not None:
         again = tuned_again(recipe)
-        # As large as before pruning, because the removed weights are not known yet.
+        # The model has its size before pruning, because the removed weights are not known yet.
         model = prepare(load_base(recipe, ready.labels), again.method)
         phases.append(_phase("after pruning", model, again, ready, work, _done(partial, PRUNED_CHECKPOINTS)))
     others = contention(clocks, CpuClocks.read(), visible_cores())
@@ -157,7 +157,7 @@ def _of(rows: Any, numbers: npt.NDArray[np.int64]) -> Any:
 
 
 class _MeasuredSteps(LengthSampler):
-    """Sampler of the longest step twice, to reach peak memory with the optimizer, then of every length in turns."""
+    """Sampler of the longest step twice, to reach the peak memory, then of a step of each group in turns."""
 
     def __init__(self, plan: StepPlan, seed: int) -> None:
         super().__init__(plan.batch, plan.lengths, seed)
@@ -174,7 +174,7 @@ class _MeasuredSteps(LengthSampler):
 
 
 class _StepTimer(TrainerCallback):
-    """Timer of each step, from the end of the step before it, and of the checkpoint after the last."""
+    """Timer of each step, from the end of the step before it, and of the checkpoint after the last step."""
 
     def __init__(self, plan: StepPlan, drawn: _MeasuredSteps) -> None:
         self.plan = plan
@@ -204,7 +204,7 @@ class _StepTimer(TrainerCallback):
 
 
 class _SampledTeacher:
-    """Teacher that computes logits for a few rows; `seconds` is the expected time for all rows, `took` its own."""
+    """Teacher that computes logits for a few rows in `took` seconds; `seconds` is the expected time for all rows."""
 
     def __init__(self) -> None:
         self.seconds = self.took = 0.0

@@ -1,4 +1,4 @@
-"""Plan of a training's optimizer steps as the sampler draws them, and a representative sample of them."""
+"""Optimizer steps of a training, as the sampler draws them, and a representative sample of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ class StepPlan:
     lengths: Ints
 
     def passes(self, seed: int) -> Iterator[list[tuple[int, Ints]]]:
-        """Yield without end, for each group, its number and the rows of a step.
+        """Yield, without end, a list with each group's number and the rows of a step.
 
-        The steps are those of the first epoch. No step repeats before all steps of its group were drawn. Other epochs
-        have similar steps; an incomplete last step is left out.
+        The steps are those of the first epoch, because later epochs have similar steps. No step repeats before all
+        steps of its group were drawn. An incomplete last step is left out.
         """
         whole = max(1, len(self.first) // self.batch)
         generator = np.random.default_rng(seed)
@@ -51,7 +51,7 @@ class StepPlan:
 
 
 def step_plan(recipe: Recipe, lengths: npt.ArrayLike) -> StepPlan:
-    """Plan the steps of this recipe on rows of these lengths in tokens."""
+    """List the steps of this recipe on rows of these lengths in tokens."""
     train = recipe.train
     micro_batch, sizes = train.batch_size // train.accumulation, np.asarray(lengths, dtype=np.int64)
     steps, an_epoch = total_steps(recipe, len(sizes)), steps_per_epoch(recipe, len(sizes))
@@ -71,10 +71,7 @@ def step_plan(recipe: Recipe, lengths: npt.ArrayLike) -> StepPlan:
 
 
 def padded_tokens(lengths: Ints, micro_batch: int) -> int:
-    """Count the tokens of rows with their padding.
-
-    Each micro-batch is padded to its longest row.
-    """
+    """Count the tokens of rows, each micro-batch padded to its longest row."""
     return int(_padded(lengths, len(lengths), micro_batch)[0].sum()) if len(lengths) else 0
 
 
