@@ -1,4 +1,4 @@
-"""Stage `package`: puts model, processor, plan, evidence and golden rows into a bundle, stores it, builds the Bento."""
+"""Stage `package`: writes model, processor, plan, evidence and golden rows into a bundle, and builds the Bento."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def _store(context: Context) -> PackageResult:
 
 
 def still_there(directory: Path) -> bool:
-    """Return whether the stored bundle and the Bento that this stage made still exist."""
+    """Return True when the bundle and the Bento of this stage still exist."""
     made = PackageResult.model_validate_json(PackageFiles(directory).artifacts.read_bytes())
     try:
         stored = (bentoml.models.get(made.model).path, bentoml.bentos.get(made.bento).path)
@@ -101,7 +101,7 @@ def _fill(root: Path, context: Context) -> None:
 def _seen(context: Context) -> SeenRows:
     """Return the data stage's filters of seen rows.
 
-    After a warm start it adds those of rows that only the weights still remember.
+    After a warm start it adds filters of earlier training rows that the data no longer has.
     """
     seen = SeenRows.model_validate_json(context.files(DataFiles).seen.read_bytes())
     continued = context.result(DataResult).parent
@@ -113,7 +113,7 @@ def _seen(context: Context) -> SeenRows:
 
 
 def _manifest(context: Context, version: str, created_at: datetime) -> Manifest:
-    from training.tasks.saved import target_in  # here, so that still_there() does not wait for torch
+    from training.tasks.saved import target_in  # imported here, so that still_there() does not import torch
 
     recipe, task = context.recipe, task_of(context.recipe)
     trained, data = context.result(TrainResult), context.result(DataResult)
