@@ -72,7 +72,7 @@ def require_alike(parent: Bundle, recipe: Recipe) -> None:
 def require_labels(parent: Bundle, labels: Sequence[str]) -> None:
     """Raise InputError when the data and the parent have different labels."""
     known, found = set(parent.manifest.labels), set(labels)
-    for other, problem in ((known - found, "which the data does not have"), (found - known, "which it does not know")):
+    for other, problem in ((known - found, "which the data does not have"), (found - known, "which it does not have")):
         if other:
             raise InputError(
                 f"data.source: {parent.tag} has other labels, {_shown(sorted(other))} {problem}: versions with other "

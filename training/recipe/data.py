@@ -80,9 +80,7 @@ class CleanSettings(Section):
 class NearDuplicateSettings(Section):
     """Near duplicates of one label, found by MinHash over shingles of three words."""
 
-    action: Literal["remove", "show", "off"] = Field(
-        default="remove", description="what to do with all but one of them"
-    )
+    action: Literal["remove", "show", "off"] = Field(default="remove", description="action for all but one of them")
     threshold: float = Field(
         default=0.8, ge=0.5, le=1, description="least share of common word shingles of near duplicates"
     )
@@ -124,7 +122,7 @@ class DataSettings(Section):
     rows: RowLimits = RowLimits()
     clean: CleanSettings = CleanSettings()
     near_duplicates: NearDuplicateSettings = NearDuplicateSettings()
-    invalid_rows: Literal["error", "drop"] = Field(default="error", description="what to do with an unusable row")
+    invalid_rows: Literal["error", "drop"] = Field(default="error", description="action for an unusable row")
     doubtful_labels: Literal["show", "remove", "off"] = Field(
         default="show", description="rows whose label is probably wrong; remove leaves such training rows out"
     )

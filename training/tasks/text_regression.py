@@ -16,7 +16,7 @@ class TextRegression(TextTask):
         "data.labels": "a number has no name",
         "data.multi_label": "a row has one number",
         "data.label_separator": "a row has one number",
-        "data.doubtful_labels": "the quick classifier that judges labels knows classes",
+        "data.doubtful_labels": "the quick classifier that judges labels requires classes",
         "distill": "only classifiers learn from a teacher",
         "prune": "only classifiers are pruned",
     }

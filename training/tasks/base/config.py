@@ -47,7 +47,7 @@ def load_config(name: str, place: str, options: Mapping[str, Any]) -> Pretrained
         )
         raise InputError(
             f"model: {name} was saved by transformers {saved}, and its config.json has {shown}, which transformers "
-            f"{version('transformers')} leaves out of the computation; give a model that this version knows"
+            f"{version('transformers')} leaves out of the computation; give a model that this version supports"
         )
     return config
 

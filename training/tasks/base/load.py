@@ -208,7 +208,7 @@ def _require_weights(name: str, model: PreTrainedModel, missing: set[str], misma
         wrong += sorted(missing)
     if wrong:
         raise InputError(
-            f"model: {name}: the weight {wrong[0]} is not in its files or has another shape than config.json says "
+            f"model: {name}: the weight {wrong[0]} is not in its files or has another shape than in config.json "
             f"({len(wrong)} such weights); the files do not belong together: restore them"
         )
 
@@ -223,7 +223,7 @@ def _config(recipe: Recipe) -> PretrainedConfig:
         raise _missing(recipe.model, "config", error) from error
     if "/" in str(config._attn_implementation):
         raise InputError(
-            f"model: {recipe.model}: its config.json asks for attention code from a hub, which is never run; "
+            f"model: {recipe.model}: its config.json names attention code from a hub, which is never run; "
             "remove `_attn_implementation`"
         )
     return config
@@ -258,7 +258,7 @@ def _missing(model: str, part: str, error: Exception) -> InputError:
     path = locate(model, "model").path
     if "trust_remote_code" in str(error):
         return InputError(
-            f"model: {model} needs code of its own, which is never run; choose a model that transformers knows itself"
+            f"model: {model} needs code of its own, which is never run; choose a model that transformers supports"
         )
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if path is None and isinstance(error, OSError):

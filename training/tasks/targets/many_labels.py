@@ -41,7 +41,7 @@ class ManyLabelsTraining(OneLabelTraining):
         """Return the use of the model, for the model card."""
         return (
             f"Give any number of its labels, those whose probability is above one half, to {nouns} like those that it "
-            f"was trained on. It knows no other labels, and a {noun} that gets none may still be about something."
+            f"was trained on. It has no other labels, and a {noun} that gets none may still be about something."
         )
 
     def problem_of(self, section: Section | None) -> str:

@@ -65,7 +65,7 @@ class TrainingTarget(ABC):
         """Return the use of the model, two sentences for the model card."""
         return (
             f"Give one of its labels, with the probability of each, to {nouns} like those that it was trained on. It "
-            f"knows no other labels: every {noun} gets one, however foreign it is."
+            f"has no other labels: every {noun} gets one, however foreign it is."
         )
 
     def __init__(self, data: DataSettings) -> None:

@@ -77,7 +77,7 @@ class Lora:
             if name and not within(name, whole) and not any(True for _ in module.children())
         ]
         for target in targets:
-            # PEFT itself accepts a list of which a single name exists.
+            # PEFT itself accepts a list in which only one name exists.
             if not any(name == target or name.endswith(f".{target}") for name in adaptable):
                 names = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
                 close = difflib.get_close_matches(target, names, n=1, cutoff=0.5)

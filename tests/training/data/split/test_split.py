@@ -307,7 +307,7 @@ def test_no_more_warm_starts_than_a_bundle_keeps_filters_of() -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (("a", "b", "c"), "'c' which it does not know"),
+        (("a", "b", "c"), "'c' which it does not have"),
         (("a", "x"), "'b' which the data does not have"),
     ],
 )

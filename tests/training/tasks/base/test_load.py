@@ -184,7 +184,7 @@ def test_an_encoder_that_its_file_holds_in_part_is_not_filled_up_with_random_wei
 def test_an_encoder_of_another_shape_than_its_config_says(model: Path) -> None:
     edit(model / "config.json", intermediate_size=48)
     message = refused(lambda: load_base(recipe(model), LABELS))
-    assert "has another shape than config.json says (6 such weights)" in message
+    assert "has another shape than in config.json (6 such weights)" in message
 
 
 def test_an_encoder_that_is_not_in_the_file_at_all(model: Path) -> None:
@@ -219,7 +219,7 @@ def test_code_of_the_models_own_is_never_run(known: bool, model: Path, tmp_path:
         assert load_tokenizer(recipe(model)).is_fast
     else:
         expected = (
-            f"model: {model} needs code of its own, which is never run; choose a model that transformers knows itself"
+            f"model: {model} needs code of its own, which is never run; choose a model that transformers supports"
         )
         assert refused(lambda: load_base(recipe(model), LABELS)) == expected
         assert refused(lambda: load_tokenizer(recipe(model))) == expected

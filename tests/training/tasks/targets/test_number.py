@@ -90,7 +90,7 @@ def test_validation_rows_are_measured_in_standard_deviations() -> None:
         ({"prune": {"kind": "magnitude"}}, "only classifiers are pruned"),
         ({"data": {"source": "s", "labels": {"a": "b"}}}, "a number has no name"),
         ({"data": {"source": "s", "multi_label": True}}, "a row has one number"),
-        ({"data": {"source": "s", "doubtful_labels": "remove"}}, "knows classes"),
+        ({"data": {"source": "s", "doubtful_labels": "remove"}}, "requires classes"),
     ],
 )
 def test_what_is_for_classes_is_refused_before_anything_is_read(
