@@ -4,7 +4,8 @@
     OUT.jsonl.partial.meta.json   the inputs of those lines, so that only the same work is resumed
     OUT.jsonl                     the partial under its final name, once it has every row
 
-Each row is scored once, however often the work is interrupted.
+Each row is scored once, however often the work is interrupted. OUT.csv and OUT.parquet are made of the partial and the
+input at the end: see `rollout.predict_tables`.
 """
 
 import json
@@ -21,8 +22,12 @@ from typing import Protocol
 from bentune.bundle.errors import BentuneError, InputError, RequestError
 from bentune.bundle.files import sha256_file, sync_directory, write_json
 from bentune.bundle.lock import try_lock
-from bentune.bundle.rows import read_rows, text_of
+from bentune.bundle.rows.form import UTF8, FileForm
+from bentune.bundle.rows.read import columns as columns_of
+from bentune.bundle.rows.read import every_row, read_rows
+from bentune.bundle.rows.row import Row, text_of
 from bentune.bundle.targets.target import Prediction
+from rollout.predict_tables import require_free, table_writer
 
 
 class Scorer(Protocol):
@@ -43,9 +48,13 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PredictSummary:
-    """Rows of the output, rows that an earlier run had finished, and wall seconds of this run."""
+    """Rows of the output, rows that an earlier run had finished, and wall seconds of this run.
+
+    `errors` of the rows have an error in place of a prediction.
+    """
 
     rows: int
+    errors: int
     resumed_at: int
     seconds: float
 
@@ -59,6 +68,8 @@ class _Guard:
     text_column: str
     pair_column: str | None
     top_k: int | None
+    form: str
+    strict: bool
 
 
 def predict_file(
@@ -68,21 +79,25 @@ def predict_file(
     *,
     text_column: str = "text",
     pair_column: str | None = None,
+    form: FileForm = UTF8,
+    strict: bool = False,
     top_k: int | None = None,
     chunk_rows: int = 512,
     progress: Callable[[int], None],
     overwrite: bool = False,
 ) -> PredictSummary:
-    """Write the predictions of each row as a JSON line, in the file's order.
+    """Write the predictions of each row, in the file's order.
 
-    A line is `{"row": n, "prediction": [{"label": ..., "score": ...}, ...]}`. Rows are scored and flushed to disk
-    `chunk_rows` at a time. After any interruption, the same call resumes after the last whole line. `progress` is
-    called at the start and after each chunk with the total of finished rows, those of earlier runs included.
-    `overwrite` replaces an existing output, and a partial of other work.
+    A line of JSON is `{"row": n, "prediction": [{"label": ..., "score": ...}, ...]}`. For a row that cannot be read or
+    has no text it is `{"row": n, "error": "..."}`; with `strict` such a row is an error. An output whose name ends in
+    .csv or .parquet has the input's columns and the best label. Rows are scored and flushed to disk `chunk_rows` at a
+    time. After any interruption, the same call resumes after the last whole line. `progress` is called at the start and
+    after each chunk with the total of finished rows, those of earlier runs included. `overwrite` replaces an existing
+    output, and a partial of other work.
 
     Raises:
-        InputError: bad arguments, a bad row, an existing output, a partial that belongs to other work or that another
-            process is writing. Chunks before a bad row stay.
+        InputError: bad arguments, a file that loses rows, with `strict` a bad row, an existing output, a partial that
+            belongs to other work or that another process is writing. Chunks before a bad row stay.
         BentuneError: the output cannot be written, or the model gave a score that is no number. Finished chunks stay.
     """
     started = time.monotonic()
@@ -93,38 +108,76 @@ def predict_file(
             raise InputError(f"{name} is {value}; give at least 1")
     if input_path.resolve() in {path.resolve() for path in (output_path, partial_path, meta_path)}:
         raise InputError(f"{output_path}: the output would be written over the input; give another output")
-    rows = read_rows(input_path)
+    rows = (read_rows if strict else every_row)(input_path, form)
+    write = table_writer(output_path)
+    names = columns_of(input_path, form)
+    if write is not None:
+        require_free(names)
     _refuse_finished(output_path, overwrite)
-    guard = _Guard(sha256_file(input_path), scorer.digest, text_column, pair_column, top_k)
+    guard = _Guard(
+        sha256_file(input_path), scorer.digest, text_column, pair_column, top_k, form.model_dump_json(), strict
+    )
+    columns = (text_column,) if pair_column is None else (text_column, pair_column)
 
     with _locked(partial_path) as partial:
         _refuse_finished(output_path, overwrite)  # again: the former holder of the lock may have finished it
-        resumed_at = done = _resume(partial, partial_path, meta_path, guard, overwrite)
+        resumed_at, errors = _resume(partial, partial_path, meta_path, guard, overwrite)
+        done = resumed_at
         progress(done)
         for _ in islice(rows, done):
             pass
         while chunk := list(islice(rows, chunk_rows)):
-            texts = [
-                (
-                    text_of(row, text_column, input_path),
-                    None if pair_column is None else text_of(row, pair_column, input_path),
-                )
-                for row in chunk
-            ]
-            try:
-                scored = zip(chunk, scorer.score(texts), strict=True)
-            except RequestError as error:  # an invalid image; its number counts from the first row of the chunk
-                raise InputError(f"{input_path}, rows from {chunk[0].number} on: {error}") from None
-            lines = b"".join(_line(row.number, predictions[:top_k]) for row, predictions in scored)
+            answers = _answers(scorer, chunk, columns, input_path, strict=strict)
+            errors += sum(isinstance(answer, str) for answer in answers)
+            lines = b"".join(_line(row.number, answer, top_k) for row, answer in zip(chunk, answers, strict=True))
             with _writing(partial_path):
                 _append(partial, lines)
             done += len(chunk)
             progress(done)
         with _writing(output_path):
-            partial_path.replace(output_path)
+            if write is None:
+                partial_path.replace(output_path)
+            else:
+                write(names, every_row(input_path, form), partial_path, output_path)
+                partial_path.unlink()
             meta_path.unlink(missing_ok=True)
             sync_directory(output_path.parent)
-    return PredictSummary(done, resumed_at, time.monotonic() - started)
+    return PredictSummary(done, errors, resumed_at, time.monotonic() - started)
+
+
+def _answers(
+    scorer: Scorer, chunk: Sequence[Row], columns: Sequence[str], path: Path, *, strict: bool
+) -> list[list[Prediction] | str]:
+    """Return the predictions of each row, or why it has none."""
+    answers: list[list[Prediction] | str] = ["" for _ in chunk]
+    texts: dict[int, tuple[str, str | None]] = {}
+    for place, row in enumerate(chunk):
+        try:
+            if row.problem is not None:
+                raise InputError(f"{path}, row {row.number} (line {row.line}): {row.problem}")
+            found = [text_of(row, column, path) for column in columns]
+            texts[place] = found[0], found[1] if len(found) > 1 else None
+        except InputError as error:
+            if strict:
+                raise
+            answers[place] = str(error)
+    for place, answer in zip(texts, _scored(scorer, [*texts.values()]), strict=True):
+        if isinstance(answer, str) and strict:
+            raise InputError(f"{path}, row {chunk[place].number} (line {chunk[place].line}): {answer}")
+        answers[place] = answer
+    return answers
+
+
+def _scored(scorer: Scorer, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction] | str]:
+    """Score the texts together, or one by one where the scorer refuses one of them."""
+    if not texts:
+        return []
+    try:
+        return [*scorer.score(texts)]
+    except RequestError as error:
+        if len(texts) == 1:
+            return [str(error)]
+    return [answer for text in texts for answer in _scored(scorer, [text])]
 
 
 def _refuse_finished(output: Path, overwrite: bool) -> None:
@@ -163,30 +216,30 @@ def _is_at(file: FileIO, path: Path) -> bool:
         return False
 
 
-def _resume(partial: FileIO, path: Path, meta_path: Path, guard: _Guard, overwrite: bool) -> int:
-    """Cut the partial after its last whole line and return its number of rows."""
+def _resume(partial: FileIO, path: Path, meta_path: Path, guard: _Guard, overwrite: bool) -> tuple[int, int]:
+    """Cut the partial after its last whole line, and return its rows and how many of them are errors."""
     try:
-        rows, size = _whole_lines(path)
+        rows, errors, size = _whole_lines(path)
         if rows:
             _check_guard(path, meta_path, guard)
     except InputError:
         if not overwrite:
             raise
-        rows = size = 0
+        rows = errors = size = 0
     with _writing(path):
         partial.truncate(size)
         if not rows:
             # Only once the partial is empty: a meta file must never describe another run's lines.
             write_json(meta_path, asdict(guard))
-    return rows
+    return rows, errors
 
 
-def _whole_lines(path: Path) -> tuple[int, int]:
-    """Count the lines and bytes of a partial up to its last line end.
+def _whole_lines(path: Path) -> tuple[int, int, int]:
+    """Count the lines, the errors among them, and the bytes of a partial up to its last line end.
 
     Raises InputError unless they are rows 0, 1, 2...
     """
-    rows = size = 0
+    rows = errors = size = 0
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
@@ -195,11 +248,15 @@ def _whole_lines(path: Path) -> tuple[int, int]:
                 record = json.loads(line)
             except ValueError:
                 record = None
-            if not isinstance(record, dict) or record.get("row") != rows or "prediction" not in record:
+            answered = (
+                isinstance(record, dict) and record.get("row") == rows and {"prediction", "error"} & record.keys()
+            )
+            if not answered:
                 raise InputError(f"{path}, line {rows + 1}: not the line of row {rows}; {_way_out(path)}")
             rows += 1
+            errors += "error" in record
             size += len(line)
-    return rows, size
+    return rows, errors, size
 
 
 def _check_guard(path: Path, meta_path: Path, guard: _Guard) -> None:
@@ -218,9 +275,10 @@ def _way_out(path: Path) -> str:
     return f"delete {path} to start again, or give --overwrite, or give another output"
 
 
-def _line(row: int, predictions: Sequence[Prediction]) -> bytes:
+def _line(row: int, answer: Sequence[Prediction] | str, top_k: int | None) -> bytes:
+    found = {"error": answer} if isinstance(answer, str) else {"prediction": answer[:top_k]}
     try:
-        line = json.dumps({"row": row, "prediction": predictions}, ensure_ascii=False, allow_nan=False)
+        line = json.dumps({"row": row, **found}, ensure_ascii=False, allow_nan=False)
     except ValueError:
         raise BentuneError(f"row {row}: the model gave a score that is not a finite number; check the model") from None
     return line.encode() + b"\n"

@@ -1,23 +1,36 @@
 """Command `predict`: offline scoring of a file."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from bentune.bundle.errors import InputError
 from bentune.console import ConsoleReporter
-from bentune.options import json_option
+from bentune.options import form_of, form_options, json_option
 
 
 @click.command()
 @click.option("--model", "tag", required=True, help="Bundle: NAME, NAME:VERSION, or its directory.")
-@click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="CSV, TSV, JSONL or TXT.")
 @click.option(
-    "--output", "output_path", required=True, type=click.Path(path_type=Path), help="JSONL with one line per row."
+    "--input",
+    "input_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="CSV, TSV, JSONL, JSON, Parquet, XLSX or TXT; .gz and .zip of one text file.",
+)
+@click.option(
+    "--output",
+    "output_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="JSONL with one line per row; .csv or .parquet: the input's columns and the best label.",
 )
 @click.option("--text-column", help="Column of the text.  [default: that of the training data]")
 @click.option("--pair-column", help="Column of the second text, for a model of pairs.")
 @click.option("--top-k", type=click.IntRange(min=1), help="Write only the K best labels.")
+@click.option("--strict", is_flag=True, help="Stop at the first row that cannot be answered.")
+@form_options
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, finished or not.")
 @json_option
 def predict(
@@ -27,27 +40,33 @@ def predict(
     text_column: str | None,
     pair_column: str | None,
     top_k: int | None,
+    strict: bool,
     overwrite: bool,
     as_json: bool,
+    **form: Any,
 ) -> None:
     """Score a file offline with the service's own predictor.
 
-    After an interruption the same command resumes.
+    A row without a text gets an error in its place. After an interruption the same command resumes.
     """
-    from bentune.bundle.rows import read_rows, text_of
+    from bentune.bundle.rows.header import require_columns
+    from bentune.bundle.rows.read import every_row, read_rows
+    from bentune.bundle.rows.row import text_of
     from bentune.bundle.store import find_bundle
     from rollout.compare.models import BundleScorer
     from rollout.predict import predict_file
 
-    report, bundle = ConsoleReporter(as_json=as_json), find_bundle(tag)
+    report, bundle, how = ConsoleReporter(as_json=as_json), find_bundle(tag), form_of(form)
     columns = bundle.manifest.columns
     text, pair = text_column or columns.text, pair_column or columns.text_pair
     if pair is not None and columns.text_pair is None:
         raise InputError(f"--pair-column {pair}: {bundle.tag} takes single texts; leave the option out")
+    wanted = [("--text-column", text), *([("--pair-column", pair)] if pair is not None else [])]
+    require_columns(input_path, wanted, how)
     # Checked before any scoring: an invalid row at the end of a long file would waste the work before it.
     rows = 0
-    for row in read_rows(input_path):
-        for column in filter(None, (text, pair)):
+    for row in (read_rows if strict else every_row)(input_path, how):
+        for _, column in wanted if strict else ():
             text_of(row, column, input_path)
         rows += 1
     with report.progress("scoring", rows) as finished:
@@ -57,9 +76,21 @@ def predict(
             output_path,
             text_column=text,
             pair_column=pair,
+            form=how,
+            strict=strict,
             top_k=top_k,
             progress=finished,
             overwrite=overwrite,
         )
     report.say(f"{summary.rows} rows in {output_path} ({summary.seconds:.1f} s, started at row {summary.resumed_at})")
-    report.result({"output": output_path, "model": bundle.tag, "rows": summary.rows, "resumed_at": summary.resumed_at})
+    if summary.errors:
+        report.say(f"[yellow]![/] {summary.errors} of them have an error and no label; --strict stops at the first")
+    report.result(
+        {
+            "output": output_path,
+            "model": bundle.tag,
+            "rows": summary.rows,
+            "errors": summary.errors,
+            "resumed_at": summary.resumed_at,
+        }
+    )

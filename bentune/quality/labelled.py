@@ -13,7 +13,8 @@ import numpy.typing as npt
 from bentune.bundle.arrays import Gold
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import Columns
-from bentune.bundle.rows import Row, read_rows, text_of
+from bentune.bundle.rows.read import read_rows
+from bentune.bundle.rows.row import Row, text_of
 from bentune.bundle.seen_rows import SeenRows, row_key
 from bentune.bundle.targets.target import Target
 

@@ -8,7 +8,8 @@ from statistics import median_low
 
 from bentune.bundle.errors import InputError
 from bentune.bundle.manifest import GoldenRow
-from bentune.bundle.rows import read_rows, text_of
+from bentune.bundle.rows.read import read_rows
+from bentune.bundle.rows.row import text_of
 from rollout.load.generator import Body
 
 Text = tuple[str, str | None]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.data_memory import MOST_MB, DataMemory, measure, reviews, table_of, write_reviews
-from bentune.bundle.rows import read_rows
+from bentune.bundle.rows.read import read_rows
 
 
 def test_generated_reviews_have_yelps_shape(tmp_path: Path) -> None:

@@ -541,7 +541,7 @@ def test_what_says_nothing_of_any_number_of_labels_is_spelled_as_before(root: Pa
 
 def test_any_number_of_labels_is_said_and_counts_inputs_without_one(root: Path) -> None:
     seal(root, manifest(multi_label=True))
-    with pytest.raises(BundleError, match="counts 2 labels, not 3"):
+    with pytest.raises(BundleError, match="the histogram label has 2 bins, not 3"):
         open_bundle(root)
     label = Histogram(counts=[1, 0, 1], threshold=0.2)
     write_json(root / "baseline.json", BASELINE.model_copy(update={"features": FEATURES | {"label": label}}))

@@ -185,7 +185,7 @@ def test_the_columns_that_are_compared_by_come_along(
     given = ("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs", "--set", "train.epochs=1")
     wrong = ask(*given, "--set", 'compare.slices=["regoin"]')
     assert wrong.code == 2
-    assert "has no column 'regoin'; it has 'text', 'label', 'region'; did you mean 'region'?" in wrong.err
+    assert "has no column 'regoin'; the columns are 'text', 'label', 'region'; did you mean 'region'?" in wrong.err
     texts = ask(*given, "--set", 'compare.slices=["text"]')
     assert "compare.slices: 'text' holds the texts; slice by another column" in texts.err
     # More test rows than may be compared on: 50 of the 72 are drawn.

@@ -4,44 +4,22 @@ import errno
 import json
 import os
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scorers import FakeScorer, predictions
 
-from bentune.bundle.errors import BentuneError, InputError
+from bentune.bundle.errors import BentuneError, InputError, InvalidRequest
 from bentune.bundle.lock import try_lock
 from rollout import predict
 from rollout.predict import Prediction, PredictSummary, predict_file
 
-LABELS = ("lö", "mid", "high")
-
-
-def predictions(text: str) -> list[Prediction]:
-    shift = sum(map(ord, text)) % 3
-    return [{"label": LABELS[(n + shift) % 3], "score": score} for n, score in enumerate((0.75, 0.125, 0.0625))]
-
 
 def interrupt() -> None:
     raise KeyboardInterrupt
-
-
-class FakeScorer:
-    """Scores that depend on the text alone; remembers every text, and does `on_call[n]` at the nth call."""
-
-    def __init__(self, digest: str = "d1", on_call: dict[int, Callable[[], object]] | None = None) -> None:
-        self.digest = digest
-        self.texts: list[tuple[str, str | None]] = []
-        self.calls = 0
-        self.on_call = on_call or {}
-
-    def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
-        self.calls += 1
-        self.on_call.get(self.calls, lambda: None)()
-        self.texts += texts
-        return [predictions(text) for text, _ in texts]
 
 
 class Work:
@@ -176,7 +154,7 @@ def test_a_bad_row_is_named_and_the_chunks_before_it_stay(work: Work) -> None:
     work.write([*work.texts[:7], " ", *work.texts[8:]])
     for calls in (3, 0):  # the second run fails at the same row and scores nothing again
         scorer = FakeScorer()
-        assert work.refused(scorer) == (
+        assert work.refused(scorer, strict=True) == (
             f"{work.input}, row 7 (line 8): column 'text' is empty; fill it in or remove the row"
         )
         assert scorer.calls == calls
@@ -217,7 +195,9 @@ def test_a_partial_without_a_sound_meta_file_is_refused_unless_overwritten(work:
         work.meta.write_text(meta)
     problem = f"{work.meta.name}, which describes its inputs, is missing"
     if meta == "{}":
-        problem = "belongs to other work (input_sha256, model_digest, text_column, pair_column, top_k differ)"
+        problem = (
+            "belongs to other work (input_sha256, model_digest, text_column, pair_column, top_k, form, strict differ)"
+        )
     assert work.refused() == f"{work.partial}: {problem}; {work.way_out}"
     work.goes_on_at(0, overwrite=True)
 
@@ -369,3 +349,44 @@ def test_wrong_arguments_are_refused_before_anything_is_made(work: Work) -> None
     work.output, work.input = output, work.input.with_name("missing.csv")
     assert "missing.csv: no such file" in work.refused()
     assert work.names() == before
+
+
+def test_a_row_that_cannot_be_answered_has_an_error_in_its_place(work: Work) -> None:
+    lines = work.input.read_text().splitlines()
+    lines[2], lines[5], lines[8] = '{"text": " "}', "no JSON", '{"text": null}'
+    work.input.write_text("".join(line + "\n" for line in lines))
+    summary = work.predict()
+    assert (summary.rows, summary.errors) == (10, 3)
+    found = [json.loads(line) for line in work.output.read_text(encoding="utf-8").splitlines()]
+    assert [line["row"] for line in found] == [*range(10)]
+    assert [line["row"] for line in found if "error" in line] == [2, 5, 8]
+    assert found[2]["error"] == f"{work.input}, row 2 (line 3): column 'text' is empty; fill it in or remove the row"
+    assert found[5]["error"].startswith(f"{work.input}, row 5 (line 6): not valid JSON at column 1")
+    assert found[9]["prediction"] == predictions(work.texts[9])
+
+
+def test_errors_are_counted_across_an_interruption(work: Work) -> None:
+    work.write([" ", *work.texts[1:]])
+    work.interrupted(at_call=4)
+    assert work.predict().errors == 1
+
+
+class Refusing(FakeScorer):
+    """A scorer that refuses one text, as that of images does."""
+
+    def score(self, texts: Sequence[tuple[str, str | None]]) -> list[list[Prediction]]:
+        if any("5" in text for text, _ in texts):
+            raise InvalidRequest("`inputs` is no image")
+        return super().score(texts)
+
+
+def test_one_input_that_the_scorer_refuses_costs_only_its_own_row(work: Work) -> None:
+    summary = work.predict(Refusing(), chunk_rows=4)
+    found = [json.loads(line) for line in work.output.read_text(encoding="utf-8").splitlines()]
+    assert summary.errors == 1
+    assert found[5] == {"row": 5, "error": "`inputs` is no image"}
+    assert [line["prediction"] for line in found if "prediction" in line] == [
+        predictions(text) for number, text in enumerate(work.texts) if number != 5
+    ]
+    work.output.unlink()
+    assert work.refused(Refusing(), strict=True) == f"{work.input}, row 5 (line 6): `inputs` is no image"

@@ -1,12 +1,13 @@
 """Cautions about the rows of a run: what training on them cannot give, in numbers, and what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from bentune.quality.registry import QUALITIES
 from service.tasks.registry import TASKS
 from training.pipeline.results import DataResult, TokenCoverage
 from training.recipe.recipe import Recipe
 from training.tasks.registry import target_of
+from training.tasks.targets.alike import groups_alike, missing_values
 
 UNKNOWN = 0.05
 """Share of unknown tokens from which on a caution is given."""
@@ -22,11 +23,24 @@ def row_cautions(data: DataResult, recipe: Recipe) -> Iterator[str]:
     labelled, tested = data.rows_by_label["train"], data.rows_by_label["test"]
     without = sorted(label for label in labelled if not tested.get(label))
     if without:
-        named = ", ".join(f"{label[:NAME_CHARACTERS]!r} ({labelled[label]})" for label in without[:NAMED])
+        named = _counted(without[:NAMED], labelled)
         more = f" and {len(without) - NAMED} more" if len(without) > NAMED else ""
         yield (
             f"{len(without)} of {len(labelled)} labels have no test row, so nothing is known of their answers; labels "
             f"and training rows: {named}{more}. Add rows of them, or merge them into other labels with data.labels."
+        )
+    counts = {label: sum(part.get(label, 0) for part in data.rows_by_label.values()) for label in data.labels}
+    if groups := groups_alike(data.labels):
+        named = "; ".join(_counted(group, counts) for group in groups[:NAMED])
+        more = f" and {len(groups) - NAMED} more" if len(groups) > NAMED else ""
+        yield (
+            f"Labels look alike, with their rows: {named}{more}. If they are one label, set data.labels.merge to true, "
+            "or give new names in data.labels."
+        )
+    if missing := missing_values(data.labels):
+        yield (
+            f"Labels read like a missing value, with their rows: {_counted(missing[:NAMED], counts)}. If there is no "
+            "label, leave these rows out."
         )
     rows, settings = data.rows["test"], recipe.compare
     fewest = rows_to_compare(recipe, 0.0)
@@ -52,6 +66,10 @@ def token_cautions(tokens: TokenCoverage, recipe: Recipe) -> Iterator[str]:
             f"longest of {tokens.rows:,} has {tokens.longest:,} tokens, and the rest of a text is cut off: raise "
             "max_tokens as far as the model goes, or split the texts."
         )
+
+
+def _counted(labels: Sequence[str], counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{label[:NAME_CHARACTERS]!r} ({counts[label]:,})" for label in labels)
 
 
 def rows_to_compare(recipe: Recipe, changed: float) -> int | None:

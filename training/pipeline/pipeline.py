@@ -196,6 +196,7 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
     if stage.name == "train":
         # The stage itself does not depend on it, but the run would fail when all is trained.
         importlib.import_module("training.data.before_training").require_measurable(recipe, run.files(DataFiles))
+        importlib.import_module("training.preflight").preflight(recipe, run, report)
     worth_keeping = getattr(module, "worth_keeping", None)
     with (
         run.working(stage.name, key, keep=stage.resumable and not force, worth_keeping=worth_keeping) as work,

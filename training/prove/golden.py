@@ -13,13 +13,19 @@ GOLDEN_CHARACTERS = 700_000
 """Largest size of a golden row, because every pod loads it; photographs may be much larger."""
 
 
-def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float, target: Target) -> list[GoldenRow]:
+def golden_rows(
+    rows: Rows, stop: Stop, most: int, tolerance: float, target: Target, *, extremes: int = 0
+) -> list[GoldenRow]:
     """Choose up to `most` rows, with their fp32 scores.
+
+    The last rows, as many as there are `extremes`, are chosen where that leaves at least as many others.
 
     The predicted labels take turns. Rows longer than GOLDEN_CHARACTERS are left out; if all are, the shortest are
     chosen.
     """
-    sizes = np.array([len(text) for text in rows.texts])
+    own = len(rows) - extremes
+    forced = np.arange(own, len(rows)) if most >= 2 * extremes else np.arange(0)
+    sizes = np.array([len(text) for text in rows.texts[:own]])
     small = np.flatnonzero(sizes <= GOLDEN_CHARACTERS)
     kept = small if len(small) else np.argsort(sizes, kind="stable")[:most]
     scores = target.scores(stop.logits)
@@ -34,7 +40,7 @@ def golden_rows(rows: Rows, stop: Stop, most: int, tolerance: float, target: Tar
             scores={scores_key(FP32, CPU): rounded(scores[row])},
             tolerance=tolerance,
         )
-        for row in kept[np.lexsort((predicted, turns))[:most]]
+        for row in (*kept[np.lexsort((predicted, turns))[: most - len(forced)]], *forced)
     ]
 
 

@@ -32,7 +32,7 @@ from training.tasks.base.classifier import load_classifier
 from training.tasks.base.load import quiet
 from training.tasks.logits import token_ids, torch_logits
 from training.tasks.registry import task_of
-from training.tasks.rows import Rows, open_rows
+from training.tasks.rows import Rows, joined, open_rows
 from training.tasks.saved import config_labels, labels_of, processor_in, target_in, tokenizer_of
 from training.train.methods import load_tuned
 
@@ -50,6 +50,8 @@ def run(context: Context) -> VerifyResult:
     everything = open_rows(data.test)
     chosen = np.random.default_rng(recipe.seed).permutation(len(everything))[: recipe.verify.rows]
     rows = everything.take(np.sort(chosen))
+    extremes = _extremes(recipe, context.files(TrainFiles).directory, rows)
+    tested, rows = len(rows), joined([rows, extremes]) if len(extremes) else rows
     exported = context.files(ExportFiles).directory
     points = 5 if context.has(CalibrateFiles) else 4
     with context.report.task("verifying", points * len(rows)) as advance:
@@ -74,16 +76,22 @@ def run(context: Context) -> VerifyResult:
             batched = _onnx("fp32 ONNX in batches", predictor, recipe, exported, rows, probes, advance, BATCH_TOKENS)
     hops.append(judged("export", finished, alone, bounds.export_tolerance))
     hops.append(judged("batch", alone, batched, bounds.batch_tolerance))
-    write_json(files.parity, Parity(rows=len(rows), hops=hops))
+    write_json(files.parity, Parity(rows=tested, hops=hops))
     context.report.say(hop_table(hops))
     for hop in hops:
         if hop.problems:
             raise GateError(
                 hop.hop, f"verify: the hop `{hop.hop}` ({hop.before} -> {hop.after}): " + "; ".join(hop.problems)
             )
-    golden = golden_rows(rows, alone, bounds.golden_rows, bounds.golden_tolerance, target)
+    golden = golden_rows(rows, alone, bounds.golden_rows, bounds.golden_tolerance, target, extremes=len(extremes))
     files.golden.write_text("".join(row.model_dump_json() + "\n" for row in golden), encoding="utf-8")
-    return VerifyResult.model_validate({hop.hop: hop.largest_difference for hop in hops} | {"rows": len(rows)})
+    return VerifyResult.model_validate({hop.hop: hop.largest_difference for hop in hops} | {"rows": tested})
+
+
+def _extremes(recipe: Recipe, trained: Path, rows: Rows) -> Rows:
+    """Make rows of the longest and of the shortest input, which need not be among the test rows."""
+    texts = task_of(recipe).extremes(tokenizer_of(trained), recipe.max_tokens)
+    return Rows(texts, list(texts) if rows.paired else None, rows.labels[[0] * len(texts)])
 
 
 def served(exported: Path, recipe: Recipe, target: Target) -> Predictor:

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from bentune.bundle.rows.form import FileForm, Quoting
 from bentune.bundle.targets.target import NO_LABEL
 from training.recipe.section import Fraction, Section
 
@@ -110,9 +111,28 @@ class DataSettings(Section):
     )
     query: str | None = Field(default=None, min_length=1, description="SELECT on the database of sql:VARIABLE")
     config: str | None = Field(default=None, description="configuration of a hub data set")
+    encoding: str | None = Field(
+        default=None, description="encoding of text files, for example cp1252 or gbk; UTF-8 by default"
+    )
+    delimiter: str | None = Field(
+        default=None, description="character between the fields; that of the suffix by default"
+    )
+    quoting: Quoting | None = Field(
+        default=None,
+        description="minimal: quotes enclose a field; none: they belong to the texts; by default they enclose, and one "
+        "that swallows rows is an error",
+    )
+    header: tuple[str, ...] | None = Field(
+        default=None, description="names of the columns, for files whose first line is a row"
+    )
     columns: ColumnNames = ColumnNames()
     labels: Annotated[dict[str, LabelName], BeforeValidator(_texts)] = Field(
         default={}, description="new names for labels, old: new"
+    )
+    merge_labels: bool = Field(
+        default=False,
+        description="join labels that look alike (case, blanks, 5 and 5.0) under their lower-case form; also written "
+        "as `merge: true` in labels",
     )
     multi_label: bool = Field(default=False, description="rows have any number of labels: a list, or a text of several")
     label_separator: str | None = Field(
@@ -126,6 +146,16 @@ class DataSettings(Section):
     doubtful_labels: Literal["show", "remove", "off"] = Field(
         default="show", description="rows whose label is probably wrong; remove leaves such training rows out"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge(cls, values: Any) -> Any:
+        """Take `merge: true` out of the new names, where no label can be a truth value."""
+        labels = values.get("labels") if isinstance(values, dict) else None
+        if not isinstance(labels, dict) or not isinstance(labels.get("merge"), bool):
+            return values
+        rest = {name: new for name, new in labels.items() if name != "merge"}
+        return {**values, "labels": rest, "merge_labels": labels["merge"]}
 
     @field_validator("source")
     @classmethod
@@ -150,6 +180,20 @@ class DataSettings(Section):
         if len(queried) > 1:
             raise ValueError("only one source may be sql:VARIABLE, for there is one query")
         return self
+
+    @model_validator(mode="after")
+    def _readable(self) -> "DataSettings":
+        for name in ("encoding", "delimiter", "quoting", "header"):
+            try:
+                FileForm.model_validate({name: getattr(self, name)})
+            except ValidationError as error:
+                raise ValueError(f"{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        return self
+
+    @property
+    def form(self) -> FileForm:
+        """Return the form of the files."""
+        return FileForm(encoding=self.encoding, delimiter=self.delimiter, quoting=self.quoting, header=self.header)
 
     @property
     def sources(self) -> list[str]:

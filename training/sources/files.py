@@ -1,23 +1,17 @@
 """Labelled rows of files, folders of files or of classes, hub data sets and queries, read one at a time."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bentune.bundle.errors import InputError
-from bentune.bundle.rows import columns as file_columns
-from bentune.bundle.rows import read_rows
 from training.recipe.data import DataSettings
 from training.sources.database import SQL, Query
-from training.sources.locate import Location, locate_all, offline, why_not
+from training.sources.hub import hub_source, looks_like_hub, saved_source, was_saved
+from training.sources.locate import Location, locate_all
 from training.sources.raw import SLICES, Raw, Source, Wanted, raw_row, require_columns
+from training.sources.tables import IN_FOLDERS, digest_of, files_digest, several, table_source, tables_in
 
 MAX_TEXT_FILE_BYTES = 10_000_000
-TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
-PARQUET = ".parquet"
-SHOWN_SOURCES = 3
 
 
 def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:
@@ -53,32 +47,15 @@ def open_source(data: DataSettings, split: str, also: Sequence[str] = ()) -> Sou
 
 def _located(location: Location, data: DataSettings, split: str, wanted: Wanted) -> Source:
     path = location.path
-    if path is None or (path.is_dir() and _looks_like_hub(path)):
-        return _hub(location, data, split, wanted)
+    if path is not None and was_saved(path):
+        return saved_source(path, split, wanted)
+    if path is None or (path.is_dir() and looks_like_hub(path)):
+        return hub_source(location, data, split, wanted)
     _require_no_split(data, str(path))
     if path.is_dir():
         tables = tables_in(path)
-        return _together(path, tables, wanted) if tables else _folder(path, data, wanted)
-    return _file(path, wanted)
-
-
-def several(sources: Sequence[Source]) -> Source:
-    """Join sources into one, with a digest that does not depend on their order."""
-    shown = ", ".join(source.name for source in sources[:SHOWN_SOURCES])
-    more = len(sources) - SHOWN_SOURCES
-    names = Counter(Path(source.name).name for source in sources)
-
-    def read() -> Iterator[Raw]:
-        for source in sources:
-            alone = names[Path(source.name).name] == 1
-            for row in source.read():
-                yield row if alone else replace(row, origin=f"{source.name}, {row.origin}")
-
-    return Source(f"{shown} and {more} more" if more > 0 else shown, _digest_of(sources), read)
-
-
-def _digest_of(sources: Sequence[Source]) -> str:
-    return hashlib.sha256("".join(sorted(source.digest for source in sources)).encode()).hexdigest()
+        return _together(path, tables, data, wanted) if tables else _folder(path, data, wanted)
+    return table_source(path, data.form, wanted, str(path))
 
 
 def _require_no_split(data: DataSettings, where: str) -> None:
@@ -100,68 +77,15 @@ def _database(query: Query, wanted: Wanted) -> Source:
     return Source(name, query.digest(wanted.all), read)
 
 
-def tables_in(root: Path) -> list[Path]:
-    """List the files of rows directly in a folder, sorted by name.
-
-    A folder of classes has no such file.
-    """
-    if any(root.glob("*/*.txt")):
-        return []
-    found = (path for path in root.iterdir() if path.is_file() and not path.name.startswith((".", "_")))
-    return sorted(path for path in found if path.suffix.lower() in (*TEXT_SUFFIXES, PARQUET))
-
-
-def _together(root: Path, files: Sequence[Path], wanted: Wanted) -> Source:
+def _together(root: Path, files: Sequence[Path], data: DataSettings, wanted: Wanted) -> Source:
     """Join the files of a folder."""
-    sources = [_file(path, wanted) for path in files]
+    sources = [table_source(path, data.form, wanted, str(path)) for path in files]
 
     def read() -> Iterator[Raw]:
         for source in sources:
             yield from source.read()
 
-    return Source(str(root), _digest_of(sources), read)
-
-
-def _file(path: Path, wanted: Wanted) -> Source:
-    return _parquet(path, wanted) if path.suffix.lower() == PARQUET else _text_file(path, wanted)
-
-
-def _text_file(path: Path, wanted: Wanted) -> Source:
-    if path.suffix.lower() not in TEXT_SUFFIXES:
-        raise InputError(
-            f"data.source: {path} has the unknown suffix {path.suffix or 'none'!r}; "
-            f"give one of {', '.join((*TEXT_SUFFIXES, PARQUET))}, a folder of these, or one with a sub-folder per class"
-        )
-    require_columns(wanted, file_columns(path), path)
-
-    def read() -> Iterator[Raw]:
-        for row in read_rows(path):
-            yield raw_row(f"{path.name} line {row.line}", row.values, wanted)
-
-    return Source(str(path), files_digest([path]), read)
-
-
-def _parquet(path: Path, wanted: Wanted) -> Source:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"data.source: {path} is not a Parquet file: {_line(error)}") from error
-    require_columns(wanted, file.schema_arrow.names, path)
-
-    def read() -> Iterator[Raw]:
-        number = 0
-        try:
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=wanted.all):
-                for values in batch.to_pylist():
-                    yield raw_row(f"{path.name} row {number}", values, wanted)
-                    number += 1
-        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-            raise InputError(f"data.source: {path} cannot be read after row {number}: {_line(error)}") from error
-
-    return Source(str(path), files_digest([path]), read)
+    return Source(str(root), digest_of(sources), read)
 
 
 def _folder(root: Path, data: DataSettings, wanted: Wanted) -> Source:
@@ -174,7 +98,7 @@ def _folder(root: Path, data: DataSettings, wanted: Wanted) -> Source:
     )
     if not files:
         raise InputError(
-            f"data.source: {root} holds no file of rows ({', '.join((*TEXT_SUFFIXES, PARQUET))}) and no "
+            f"data.source: {root} holds no file of rows ({', '.join(IN_FOLDERS)}) and no "
             "<class>/<text>.txt; give a folder with one or the other"
         )
     if wanted.names.text_pair is not None:
@@ -204,81 +128,3 @@ def _folder(root: Path, data: DataSettings, wanted: Wanted) -> Source:
                 yield Raw(origin, None, None, path.parent.name, problem)
 
     return Source(str(root), files_digest(files), read)
-
-
-def _looks_like_hub(path: Path) -> bool:
-    # A hub repository has a card and data files. A folder of classes has folders of texts, a folder of rows no card.
-    if any(path.glob("*/*.txt")):
-        return False
-    return (path / "README.md").is_file() or (not tables_in(path) and any(path.glob("**/*.parquet")))
-
-
-def _hub(location: Location, data: DataSettings, split: str, wanted: Wanted) -> Source:
-    import datasets
-
-    local = location.path is not None
-    name = str(location.path or location.name)
-    datasets.disable_progress_bars()
-    if not local:
-        datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE or offline()
-    try:
-        # Streaming avoids the cache of datasets, which ignores changed files of a local repository.
-        table = datasets.load_dataset(name, data.config, split=split, streaming=local)
-        table = table._resolve_features() if local else table
-    except Exception as error:  # the hub, pyarrow, the file system and datasets share no base class
-        if not local and isinstance(error, ConnectionError | FileNotFoundError):
-            raise InputError(f"data.source: {location.name} could not be loaded: {why_not()}") from error
-        raise InputError(f"data.source: {name}, split {split!r}: {_line(error)}") from error
-    require_columns(wanted, table.column_names, location.name)
-    table = table.select_columns(wanted.all)
-    feature = table.features[wanted.names.label]
-    feature = getattr(feature, "feature", feature)  # a list's element
-    classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
-
-    def read() -> Iterator[Raw]:
-        number = -1
-        try:
-            for number, values in enumerate(table):
-                row = raw_row(f"{location.name} {split} row {number}", values, wanted)
-                yield row if classes is None else replace(row, label=_named(row.label, classes))
-        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-            raise InputError(f"data.source: {name} cannot be read after row {number}: {_line(error)}") from error
-
-    if location.path is not None:
-        digest = files_digest(_visible_files(location.path))
-    else:
-        # The cache fingerprint of datasets depends on the rows and the version on the hub.
-        digest = hashlib.sha256(str(table._fingerprint).encode()).hexdigest()
-    return Source(f"{location.name} ({split})", digest, read)
-
-
-def _named(label: object, classes: Sequence[str]) -> object:
-    """Replace a number, or each number in a list, by its class name."""
-    if isinstance(label, list):
-        return [_named(one, classes) for one in label]
-    return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
-
-
-def _visible_files(root: Path) -> list[Path]:
-    hidden = (".", "_")
-    return [
-        path
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not any(part.startswith(hidden) for part in path.relative_to(root).parts)
-    ]
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of an error's message, or of its cause's message."""
-    lines = str(error.__cause__ or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def files_digest(files: Iterable[Path]) -> str:
-    """Return a sha256 that changes with the contents, names and folders of the files."""
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").digest()
-        total.update(path.name.encode() + b"\0" + path.parent.name.encode() + b"\0" + content)
-    return total.hexdigest()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from bentune.bundle.errors import InputError
 from training.recipe.data import DataSettings
-from training.sources.files import files_digest, open_source, several, tables_in
+from training.sources.files import open_source
 from training.sources.image_files import MOST_BYTES, SUFFIXES, file_of, image_of
 from training.sources.locate import locate_all
 from training.sources.raw import SLICES, Raw, Source
+from training.sources.tables import files_digest, several, tables_in
 
 
 def source_digests(data: DataSettings, also: Sequence[str] = ()) -> list[str]:

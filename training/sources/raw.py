@@ -1,12 +1,12 @@
 """Raw rows of a source, before any check, and the columns to read."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.rows.row import nearest
 from training.recipe.data import ColumnNames
 
 SLICES = "evaluate.slices or compare.slices"
@@ -81,6 +81,4 @@ def require_columns(wanted: Wanted, present: Sequence[str], where: Path | str) -
     """
     for key, name in wanted.keyed:
         if name not in present:
-            close = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"{key}: {where} has no column {name!r}; it has {', '.join(map(repr, present))}{hint}")
+            raise InputError(f"{key}: {where} has no column {name!r}; {nearest(name, present)}")

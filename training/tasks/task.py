@@ -111,6 +111,11 @@ class Task(ABC):
         del processor
         return []
 
+    def extremes(self, processor: Any, max_tokens: int) -> list[str]:
+        """Return one input that must be cut and one of a single token; none where inputs have one size."""
+        del processor, max_tokens
+        return []
+
     @abstractmethod
     def digest(self, processor: Any) -> str:
         """Return the sha256 that identifies a processor."""

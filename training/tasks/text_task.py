@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from training.tasks.rows import RowFile, Rows
 
 ROWS_AT_ONCE = 1000
+SPECIAL = 8
+"""More special tokens than any tokenizer adds to a text."""
 PROBES = (
     *("a", "  blanks before and after  ", "lines\n\nand\ttabs\r\n", "CAPITALS and small", "it's 3.50, isn't it ?"),
     *(
@@ -126,6 +128,12 @@ class TextTask(Task):
         """
         special = [f"{token} before and after{token}" for token in processor.all_special_tokens]
         return [*PROBES, *special, " ".join(PROBES * 200)]
+
+    def extremes(self, processor: "PreTrainedTokenizerBase", max_tokens: int) -> list[str]:
+        """Return a text of more than `max_tokens` tokens, and a letter."""
+        text = " ".join(PROBES)
+        tokens = len(processor(text, truncation=False, verbose=False)["input_ids"])
+        return [" ".join([text] * (1 + max_tokens // max(1, tokens - SPECIAL))), "a"]
 
     def digest(self, processor: "PreTrainedTokenizerBase") -> str:
         """Return the digest of the tokenizer."""

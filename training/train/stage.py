@@ -20,7 +20,7 @@ from training.pipeline.results import DistilledFrom, Parameters, TrainResult, Tr
 from training.pipeline.stage import Context, Reporter
 from training.pipeline.workers import place, team
 from training.recipe.recipe import Recipe
-from training.tasks.base.load import base_digest, load_base, quiet
+from training.tasks.base.load import base_digest, load_base, pad_as_tokenizer, quiet
 from training.tasks.image.rows import ImageRows
 from training.tasks.logits import Processor
 from training.tasks.registry import task_of
@@ -119,6 +119,7 @@ def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs
         TrainFiles(work).tokenizer
     )  # before its first use, which changes its truncation and padding
     base = load_base(start, labels)
+    pad_as_tokenizer(base.model.config, tokenizer)
     digest = base_digest(start, base.model)
     used = UsedBase(source=recipe.model, sha256=digest, warm_start=start.model if recipe.warm else None)
     write_json(TrainFiles(work).base, used.model_dump(exclude_none=True))

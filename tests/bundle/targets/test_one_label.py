@@ -141,11 +141,11 @@ def test_served_answers_are_read_in_the_order_of_the_labels() -> None:
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        ([("cat", 0.5), ("dog", 0.5)], "has not a probability for each of its 3 labels"),
-        ([("cat", 0.9), ("dog", 0.9), ("5", 0.9)], "has not a probability"),
-        ([("cat", -0.5), ("dog", 1.0), ("5", 0.5)], "has not a probability"),
-        ([("cat", math.nan), ("dog", 1.0), ("5", 0.0)], "has not a probability"),
-        ([("fish", 1.0)], "is not a list of the labels"),
+        ([("cat", 0.5), ("dog", 0.5)], "does not have a probability for each of its 3 labels"),
+        ([("cat", 0.9), ("dog", 0.9), ("5", 0.9)], "does not have a probability"),
+        ([("cat", -0.5), ("dog", 1.0), ("5", 0.5)], "does not have a probability"),
+        ([("cat", math.nan), ("dog", 1.0), ("5", 0.0)], "does not have a probability"),
+        ([("fish", 1.0)], "is not a list of the target"),
     ],
 )
 def test_what_is_no_answer_is_refused(scores: list[tuple[str, float]], said: str) -> None:

@@ -37,7 +37,7 @@ def test_a_test_set_that_is_too_small_for_the_margin() -> None:
     few = result({"a": 400, "b": 400}, {"a": 180, "b": 180})
     assert [*row_cautions(few, recipe())] == [
         "360 test rows are too few for a margin of 1 points (compare.margin): a retrained version that is as good "
-        "needs at least 361, and 3,271 where 5% of the answers change. Give more rows, raise data.split.test, or widen "
+        "needs at least 361, and 3,262 where 5% of the answers change. Give more rows, raise data.split.test, or widen "
         "compare.margin."
     ]
     assert [*row_cautions(few, recipe(compare={"margin": 2}))] == []
@@ -69,3 +69,13 @@ def test_texts_that_are_cut() -> None:
         "rest of a text is cut off: raise max_tokens as far as the model goes, or split the texts."
     ]
     assert [*token_cautions(coverage(truncated=99), recipe())] == []
+
+
+def test_labels_that_look_alike_or_like_nothing_are_told_with_their_rows() -> None:
+    train = {"Good": 300, "good": 80, "5": 7, "5.0": 300, "nan": 12, "bad": 900}
+    test = {"Good": 200, "good": 20, "5": 3, "5.0": 100, "nan": 3, "bad": 100}
+    assert [*row_cautions(result(train, test), recipe())] == [
+        "Labels look alike, with their rows: 'Good' (500), 'good' (100); '5' (10), '5.0' (400). If they are one label, "
+        "set data.labels.merge to true, or give new names in data.labels.",
+        "Labels read like a missing value, with their rows: 'nan' (15). If there is no label, leave these rows out.",
+    ]

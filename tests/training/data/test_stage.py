@@ -425,6 +425,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
         "reading rows": [1000, 1000, 500],
         "looking for near duplicates": [1000, 1000, 500],
         "judging labels": [],
+        "reading tokens": [],
     }
 
 

@@ -107,12 +107,15 @@ def test_by_default_texts_are_not_changed(tmp_path: Path) -> None:
     assert summary_off["cleaned"] == {}
 
 
-def test_the_first_few_bad_rows_are_told_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "said"), [(40, "10 invalid rows"), (80, "the first 10 of 20 invalid rows"), (8, "2 invalid rows")]
+)
+def test_bad_rows_are_counted_and_the_first_ten_told_at_once(tmp_path: Path, rows: int, said: str) -> None:
     with pytest.raises(InputError) as caught:
-        run(tmp_path, [row(number, " " if number % 4 == 0 else "") for number in range(40)])
+        run(tmp_path, [row(number, " " if number % 4 == 0 else "") for number in range(rows)])
     assert str(caught.value) == (
-        f"{tmp_path / 'rows.jsonl'}: the first invalid rows:\n"
-        + "".join(f"  rows.jsonl line {line}: column 'text' is empty\n" for line in (1, 5, 9, 13, 17))
+        f"{tmp_path / 'rows.jsonl'}: {said}:\n"
+        + "".join(f"  rows.jsonl line {line}: column 'text' is empty\n" for line in range(1, rows, 4)[:10])
         + "fix them, or set data.invalid_rows to drop"
     )
 

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from rich.markup import escape
+
 from bentune.bundle.errors import InputError
 from bentune.bundle.seen_rows import row_key
 from training.data.reading.cleaning import clean
@@ -23,10 +25,14 @@ from training.tasks.targets.target import TrainingTarget
 from training.tasks.task import Task
 
 MOST_CHARACTERS = 100
-MOST_BAD_ROWS = 5
-ROWS_AFTER_BAD = 10_000
-"""Rows that are read after the first invalid one: one message reports several, without reading all of a large file."""
+SHOWN_BAD_ROWS = 10
 SURROGATE = re.compile("[\ud800-\udfff]")
+PLACE = re.compile(r"[:;,(]| at ")
+"""What begins the particulars of one row in a reader's message."""
+WRONG = re.compile("[\x80-\x9f\ufffd]")
+"""Control characters that no text has, and the sign for what could not be decoded."""
+MOST_WRONG, FEW_WRONG = 0.01, 2
+SAMPLE_CHARACTERS, DECODED_SAMPLES = 60, 3
 IN_BRACKETS = re.compile(r" \([^()]*\)$")
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
 TimeKind = Literal["date", "number"]
@@ -130,6 +136,8 @@ class _Reader:
     target: TrainingTarget
     given_labels: set[str] = field(default_factory=set)
     time_kind: TimeKind | None = None
+    wrong: int = 0
+    decoded: list[str] = field(default_factory=list)
 
     def checked(self, raw: Raw, number: int, tally: Tally) -> CheckedRow:
         """Check and clean a row. Raises _BadRow, _LeftOut."""
@@ -176,6 +184,7 @@ class _Reader:
             raise _BadRow(f"column {column!r} is empty")
         if SURROGATE.search(text):
             raise _BadRow(f"column {column!r} holds half of a surrogate pair")
+        self._look_at(text)
         rules = self.data.clean
         # Before the rules, which may be slow on huge texts.
         if rules.max_characters is not None and len(text) > rules.max_characters:
@@ -188,6 +197,15 @@ class _Reader:
         if rules.min_characters is not None and len(text) < rules.min_characters:
             raise _LeftOut(f"column {column!r} has fewer than {rules.min_characters} characters")
         return text
+
+    def _look_at(self, text: str) -> None:
+        """Count a text that looks wrongly decoded, and keep pieces of the first that show the encoding."""
+        if text.isascii():
+            return
+        self.wrong += WRONG.search(text) is not None
+        if len(self.decoded) < DECODED_SAMPLES:
+            first = next(place for place, letter in enumerate(text) if not letter.isascii())
+            self.decoded.append(text[max(0, first - SAMPLE_CHARACTERS // 2) :][:SAMPLE_CHARACTERS])
 
     def _time(self, column: str, given: object) -> float:
         try:
@@ -219,12 +237,15 @@ def read_sources(sources: Sequence[Source], data: DataSettings, task: Task, file
                     advance(CHUNK_ROWS)
         advance(len(writer) % CHUNK_ROWS)
         pool = writer.close()
+    _require_decoded(reader, sum(rows_read), [source.name for source in sources])
+    if data.encoding is not None:
+        report.say(escape(f"read as {data.encoding}, for example: {' | '.join(map(shown, reader.decoded)) or 'ASCII'}"))
     return Reading(pool, tallies, reader.given_labels, rows_read, reader.time_kind or "number")
 
 
 def _usable(source: Source, number: int, reader: _Reader, tally: Tally, rows_read: list[int]) -> Iterator[CheckedRow]:
     bad: list[str] = []
-    since = 0
+    count = 0
     for raw in source.read():
         rows_read[number] += 1
         try:
@@ -232,23 +253,48 @@ def _usable(source: Source, number: int, reader: _Reader, tally: Tally, rows_rea
         except _LeftOut as left_out:
             tally.left_out(str(left_out), raw.origin, raw.text)
         except _BadRow as problem:
-            tally.left_out(IN_BRACKETS.sub("", str(problem)), raw.origin, raw.text)
+            tally.left_out(_kind(raw, str(problem)), raw.origin, raw.text)
             if reader.data.invalid_rows == "error":
-                bad.append(f"{raw.origin}: {problem}")
+                count += 1
+                if len(bad) < SHOWN_BAD_ROWS:
+                    bad.append(f"{raw.origin}: {problem}")
         else:
             if not bad:
                 yield row
-        since += bool(bad)
-        if len(bad) == MOST_BAD_ROWS or since > ROWS_AFTER_BAD:
-            break
-    if len(bad) == 1:
+    if count == 1:
         raise InputError(f"{source.name}, {bad[0]}; fix the row, or set data.invalid_rows to drop")
     if bad:
+        shown = f"the first {len(bad)} of {count:,} invalid rows" if count > len(bad) else f"{count} invalid rows"
         raise InputError(
-            f"{source.name}: the first invalid rows:\n"
+            f"{source.name}: {shown}:\n"
             + "".join(f"  {line}\n" for line in bad)
             + "fix them, or set data.invalid_rows to drop"
         )
+
+
+def _kind(raw: Raw, problem: str) -> str:
+    """Return the kind of a problem, under which rows are counted, without places in the file."""
+    if raw.problem is not None:
+        return PLACE.split(problem, maxsplit=1)[0].strip()
+    return IN_BRACKETS.sub("", problem)
+
+
+def _require_decoded(reader: _Reader, rows: int, sources: Sequence[str]) -> None:
+    """Raise InputError where more than a few texts look wrongly decoded, and no rule fixes them."""
+    rules = reader.data.clean
+    fixed = {"fix", "off"} & {rules.control_characters, rules.mojibake}
+    if fixed or reader.wrong <= max(FEW_WRONG, MOST_WRONG * rows):
+        return
+    how = (
+        f"read as {reader.data.encoding}: give another data.encoding"
+        if reader.data.encoding is not None
+        else "in UTF-8: they were decoded wrongly when the file was made; read the original with data.encoding, or set "
+        "data.clean.mojibake to fix"
+    )
+    raise InputError(
+        f"{', '.join(sources[:1])}: {reader.wrong:,} of {rows:,} rows hold control characters "
+        f"(U+0080 to U+009F) or U+FFFD, {how}"
+    )
 
 
 def row_key_with_label(*parts: str) -> bytes:

@@ -63,13 +63,16 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     Raises InputError when the model has no tokenizer that can be served, or when max_tokens exceeds its maximum.
     """
     place, options = _place(recipe.model)
-    config = _config(recipe)
+    config = base_config(recipe)
     try:
         tokenizer = _tokenizer(place, options)
     except Exception as error:  # the Rust side raises bare Exception
         raise _missing(recipe.model, "tokenizer", error) from error
     if not tokenizer.is_fast:
         raise InputError(f"model: {recipe.model} has no tokenizer.json and none can be made from its files; add one")
+    if tokenizer.pad_token is None:
+        # As GPT-2 and Llama are tuned everywhere: padding is masked, so that any token does.
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise InputError(
             f"model: {recipe.model}: its tokenizer has no padding token; set one in its tokenizer_config.json"
@@ -104,7 +107,7 @@ def load_image_processor(recipe: Recipe) -> ImageProcessor:
     Raises InputError when it has no image processor that can be served.
     """
     place, options = _place(recipe.model)
-    config = _config(recipe)
+    config = base_config(recipe)
     if not loads(config, task_of(recipe)):
         raise InputError(
             f"model: {recipe.model} is a {config.model_type}, which classifies no images; choose another, such as ViT"
@@ -125,7 +128,7 @@ def load_base(recipe: Recipe, labels: Sequence[str]) -> Base:
     model cannot be loaded.
     """
     place, options = _place(recipe.model)
-    own, config = _config(recipe), _config(recipe)
+    own, config = base_config(recipe), base_config(recipe)
     config.id2label = dict(enumerate(labels))  # and with it the number of labels
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = target_of(recipe).problem_type
@@ -171,7 +174,7 @@ def class_names(recipe: Recipe) -> list[str]:
 
     Raises InputError when the model's config cannot be used.
     """
-    return _names(_config(recipe))
+    return _names(base_config(recipe))
 
 
 def _names(config: PretrainedConfig) -> list[str]:
@@ -213,7 +216,8 @@ def _require_weights(name: str, model: PreTrainedModel, missing: set[str], misma
         )
 
 
-def _config(recipe: Recipe) -> PretrainedConfig:
+def base_config(recipe: Recipe) -> PretrainedConfig:
+    """Load the base model's config. Raises InputError for one that this version would read wrongly."""
     place, options = _place(recipe.model)
     try:
         config = load_config(recipe.model, place, options)
@@ -227,6 +231,16 @@ def _config(recipe: Recipe) -> PretrainedConfig:
             "remove `_attn_implementation`"
         )
     return config
+
+
+def pad_as_tokenizer(config: PretrainedConfig, processor: Any) -> None:
+    """Give the model the tokenizer's padding token.
+
+    Decoders with a head for sequences find the last token of a text by it, and a config may have none or another.
+    """
+    padding = getattr(processor, "pad_token_id", None)
+    if padding is not None:
+        config.pad_token_id = padding
 
 
 def _positions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, task: Task) -> int:

@@ -17,7 +17,7 @@ from training.recipe.section import Section
 from training.recipe.train import TrainSettings
 from training.tasks.targets.one_label import OneLabelTraining, require_two_rows
 from training.tasks.targets.stratify import stratified
-from training.tasks.targets.target import LabelledRows, cannot_split, renamed
+from training.tasks.targets.target import LabelledRows, cannot_split
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ class ManyLabelsTraining(OneLabelTraining):
     def read(self, value: object) -> tuple[str, set[str]]:
         """Return all labels of the row as one text, and their names."""
         names = labels_of(value, self.data.label_separator)
-        return spelled(renamed(names, self.data.labels)), set(names)
+        return spelled(map(self.named, names)), set(names)
 
     def names(self, label: str) -> list[str]:
         """Return the labels in the text of `read`."""

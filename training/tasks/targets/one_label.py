@@ -13,6 +13,7 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.targets.target import Target
 from training.recipe.data import label_text
+from training.tasks.targets.alike import alike
 from training.tasks.targets.label_order import label_order
 from training.tasks.targets.target import LabelledRows, TrainingTarget, cannot_split
 
@@ -48,7 +49,12 @@ class OneLabelTraining(TrainingTarget):
         if SURROGATE.search(str(value)):
             raise ValueError("holds half of a surrogate pair")
         name = label_text(value)
-        return self.data.labels.get(name, name), {name}
+        return self.named(name), {name}
+
+    def named(self, name: str) -> str:
+        """Return the label under its new name, or under that of all labels that look alike where they are merged."""
+        renamed = self.data.labels.get(name, name)
+        return (alike(renamed) or renamed) if self.data.merge_labels else renamed
 
     def names(self, label: str) -> list[str]:
         """Return the label itself."""

@@ -12,7 +12,8 @@ from bentune.bundle.files import Frozen
 from training.pipeline.layout import TrainFiles
 from training.recipe.method import BiasMethod, FreezeMethod, FullMethod, HeadMethod, LoraMethod, Method, QloraMethod
 from training.recipe.recipe import Recipe
-from training.tasks.base.load import Base, base_digest, load_base
+from training.tasks.base.load import Base, base_digest, load_base, pad_as_tokenizer
+from training.tasks.saved import tokenizer_of
 from training.train.methods.bias import Bias
 from training.train.methods.freeze import Freeze
 from training.train.methods.full import Full
@@ -69,6 +70,7 @@ def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTra
         raise InputError(
             f"model: {tuned.model} has changed since it was tuned: run `bentune train` again, or restore its files"
         )
+    pad_as_tokenizer(model.config, tokenizer_of(directory))
     return model
 
 
