@@ -32,6 +32,7 @@ def exit_code_of(verdict: "Verdict", *, as_json: bool) -> int:
 
 def say_outcome(report: ConsoleReporter, outcome: "Outcome") -> None:
     """Print a stage's outcome for people."""
+    from training.data.cautions import cautions_of
     from training.pipeline.results import DataResult
 
     done = f"{outcome.seconds:.1f} s" if outcome.redone else "nothing changed"
@@ -49,7 +50,7 @@ def say_outcome(report: ConsoleReporter, outcome: "Outcome") -> None:
                 f"{tokens.unknown_share:.1%} unknown to the tokenizer; {tokens.truncated_share:.1%} of the texts are "
                 "longer than max_tokens"
             )
-        for caution in result.cautions:
+        for caution in cautions_of(result, outcome.recipe):
             report.say(f"  [yellow]![/] {escape(caution)}")
 
 
@@ -86,10 +87,16 @@ def _say_doubtful(report: ConsoleReporter, doubtful: "DoubtfulLabels", directory
 
 def outcome_json(outcome: "Outcome") -> dict[str, Any]:
     """Return a stage's outcome as JSON."""
-    return {
+    from training.data.cautions import cautions_of
+    from training.pipeline.results import DataResult
+
+    found = {
         "stage": outcome.stage,
         "directory": str(outcome.directory),
         "redone": outcome.redone,
         "seconds": round(outcome.seconds, 3),
         "summary": outcome.result.written(),
     }
+    if isinstance(outcome.result, DataResult):
+        found["cautions"] = cautions_of(outcome.result, outcome.recipe)
+    return found

@@ -5,7 +5,6 @@ is thus found in seconds, and not after the training.
 """
 
 import importlib
-import json
 import shutil
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from bentune.bundle.arrays import Ints
 from bentune.bundle.errors import BentuneError, InputError
@@ -23,7 +22,7 @@ from training.pipeline.fingerprints import base_files_digest
 from training.pipeline.follow import Silent
 from training.pipeline.layout import DataFiles
 from training.pipeline.provenance import tool_versions
-from training.pipeline.run_dir import DiskFull, RunDir
+from training.pipeline.run_dir import DiskFull, RunDir, explain_full_disk
 from training.pipeline.stage import MODULES, Context, Reporter
 from training.pipeline.workers import place
 from training.recipe.evaluate import CalibrateSettings
@@ -33,16 +32,16 @@ from training.tasks.base.load import base_config
 from training.tasks.registry import task_of
 from training.tasks.saved import labels_of
 
-FILE, WORK = "preflight.json", "preflight.partial"
+FILE, WORK = ".preflight.json", "preflight.partial"
+MOST_KEPT = 100
 STAGES = {"train": ("data",), "merge": ("train",), "export": ("merge",), "verify": ("data", "train", "merge", "export")}
 ROWS, BATCH = 16, 8
 
 
 class Passed(Frozen):
-    """preflight.json: the base model and settings that passed last, as a digest, and the seconds that it took."""
+    """What has passed in a directory of runs: digests of base models and settings, with the seconds of each."""
 
-    key: str
-    seconds: float
+    seconds: dict[str, float] = Field(default={})
 
 
 def preflight(recipe: Recipe, run: RunDir, report: Reporter) -> None:
@@ -53,15 +52,17 @@ def preflight(recipe: Recipe, run: RunDir, report: Reporter) -> None:
     if recipe.warm or place().world > 1:
         return
     data = run.files(DataFiles)
-    file, key = run.root.parent / FILE, _key(recipe, data)
-    if _passed(file) == key:
+    file, key = run.root.parents[1] / FILE, _key(recipe, data)
+    if key in _passed(file).seconds:
         return
     start, work = time.monotonic(), run.root / WORK
+    task_of(recipe).processor(recipe)  # its own messages say what is wrong
     shutil.rmtree(work, ignore_errors=True)
     try:
         with report.task("preflight: two steps, export, ONNX Runtime", None):
             require_exportable(recipe)
-            rehearse(recipe, data, work)
+            with explain_full_disk(run.root):
+                rehearse(recipe, data, work)
     except DiskFull:
         raise
     except Exception as error:  # of torch, PEFT, Optimum or ONNX Runtime, which have no common base
@@ -70,7 +71,8 @@ def preflight(recipe: Recipe, run: RunDir, report: Reporter) -> None:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     seconds = time.monotonic() - start
-    write_json(file, Passed(key=key, seconds=seconds))
+    known = [*_passed(file).seconds.items()][1 - MOST_KEPT :]
+    write_json(file, Passed(seconds={**dict(known), key: seconds}))
     report.say(f"[green]✓[/] [bold]preflight[/]  {seconds:.1f} s  two steps, export, ONNX Runtime, tokenizer")
 
 
@@ -180,8 +182,8 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else ""
 
 
-def _passed(file: Path) -> str | None:
+def _passed(file: Path) -> Passed:
     try:
-        return Passed.model_validate_json(file.read_bytes()).key
-    except (OSError, ValidationError, json.JSONDecodeError):
-        return None
+        return Passed.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return Passed()

@@ -1,7 +1,7 @@
 """Metrics of a classifier from its logits, with intervals over the rows.
 
 Point values are scikit-learn's, with zero_division=0, over every label of the label map. The intervals are percentile
-bootstrap, except for the areas under the ROC curve: see `bentune.quality.ranking`.
+bootstrap, except for the areas under the ROC curve: see `bentune.quality.statistics.ranking`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,18 @@ from bentune.bundle.arrays import Floats, Ints
 from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.one_label import softmax
-from bentune.quality.bootstrap import Counts, Interval, Scored, check_settings, count_whole, interval, resample
-from bentune.quality.calibration import Calibration, gap_of_each, reliability
 from bentune.quality.quality import Paired, Report
-from bentune.quality.ranking import of_classes
+from bentune.quality.statistics.bootstrap import (
+    Counts,
+    Interval,
+    Scored,
+    check_settings,
+    count_whole,
+    interval,
+    resample,
+)
+from bentune.quality.statistics.calibration import Calibration, gap_of_each, reliability
+from bentune.quality.statistics.ranking import of_classes
 
 BINS = 10
 MOST_CONFUSED = 100

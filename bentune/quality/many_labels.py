@@ -9,9 +9,9 @@ from bentune.bundle.arrays import Floats, Gold, Logits, Mask
 from bentune.bundle.targets.target import NO_LABEL, Target
 from bentune.bundle.verdict import Difference
 from bentune.quality import multi_label
-from bentune.quality.calibration import Bin, decision_ece_difference, decision_reliability
 from bentune.quality.one_label import METHOD, OneLabelQuality, exact
 from bentune.quality.quality import LABEL, Paired, Report, Words
+from bentune.quality.statistics.calibration import Bin, decision_ece_difference, decision_reliability
 
 SUBSET_ACCURACY = "subset accuracy"
 

@@ -5,7 +5,7 @@ rows whose predicted labels are exactly the gold ones (subset accuracy). A decis
 `hamming_loss` is the share of wrong decisions, and `log_loss`, `brier` and the calibration error are means over
 decisions. The confidence of a decision is the probability of its outcome. `average_precision` and `roc_auc` are means
 over the labels for which they are defined. Point values are scikit-learn's, with zero_division=0. Intervals are
-percentile bootstrap over the rows, except for the areas under the ROC curve: see `bentune.quality.ranking`.
+percentile bootstrap over the rows, except for the areas under the ROC curve: see `bentune.quality.statistics.ranking`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +16,10 @@ import numpy as np
 from bentune.bundle.arrays import Floats, Ints, Logits, Mask
 from bentune.bundle.errors import InputError
 from bentune.bundle.targets.many_labels import THRESHOLD, sigmoid
-from bentune.quality.bootstrap import Interval, check_settings, interval
-from bentune.quality.calibration import Calibration, decision_gaps, decision_reliability
 from bentune.quality.classification import BINS, Classification, ClassMetrics, PairedDifference, check_labels
-from bentune.quality.ranking import areas
+from bentune.quality.statistics.bootstrap import Interval, check_settings, interval
+from bentune.quality.statistics.calibration import Calibration, decision_gaps, decision_reliability
+from bentune.quality.statistics.ranking import areas
 
 _CELLS_PER_BLOCK = 1 << 21
 SUBSET, HAMMING, LOG_LOSS, BRIER = range(4)

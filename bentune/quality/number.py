@@ -18,8 +18,6 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.targets.number import FLIP, Number
 from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import CompareSettings, Difference
-from bentune.quality.bootstrap import Interval, check_settings, interval
-from bentune.quality.calibration import Bin
 from bentune.quality.groups import quarters
 from bentune.quality.quality import (
     Contest,
@@ -31,6 +29,8 @@ from bentune.quality.quality import (
     Words,
     Wrong,
 )
+from bentune.quality.statistics.bootstrap import Interval, check_settings, interval
+from bentune.quality.statistics.calibration import Bin
 
 CLOSE = 0.5
 """Largest error of a close answer, in standard deviations of the training rows' numbers."""

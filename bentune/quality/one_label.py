@@ -9,11 +9,11 @@ import numpy as np
 from bentune.bundle.arrays import Floats, Gold, Logits, Mask
 from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import CompareSettings, Difference
-from bentune.quality.bootstrap import Interval
-from bentune.quality.calibration import Bin, ece, ece_difference, reliability
 from bentune.quality.classification import Classification, PairedDifference, classification, paired
-from bentune.quality.noninferiority import interval, mcnemar, p_value, paired_loss, rows_for, rows_needed
 from bentune.quality.quality import LABEL, Contest, Metric, Paired, PairedTest, Quality, Report, Words, Wrong
+from bentune.quality.statistics.bootstrap import Interval
+from bentune.quality.statistics.calibration import Bin, ece, ece_difference, reliability
+from bentune.quality.statistics.noninferiority import interval, mcnemar, p_value, paired_loss, rows_for, rows_needed
 
 METHOD = (
     "non-inferiority by the score test of Tango (1998) for paired proportions, with a continuity correction; slices by "

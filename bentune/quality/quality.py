@@ -13,8 +13,8 @@ from bentune.bundle.arrays import Gold, Logits, Mask
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import CompareSettings, Difference
-from bentune.quality.bootstrap import Interval
-from bentune.quality.calibration import Bin
+from bentune.quality.statistics.bootstrap import Interval
+from bentune.quality.statistics.calibration import Bin
 
 LABEL = "label"
 

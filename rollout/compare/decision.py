@@ -13,9 +13,9 @@ from pydantic import Field
 
 from bentune.bundle.files import Frozen
 from bentune.bundle.verdict import CompareSettings, Decision, Difference, Judged, Verdict
-from bentune.quality.calibration import Bin
 from bentune.quality.quality import Contest, Metric, PairedTest, Words
 from bentune.quality.slices import SliceDifference
+from bentune.quality.statistics.calibration import Bin
 from rollout.compare.latency import Ratio, Speed
 
 SCHEMA_VERSION = 2

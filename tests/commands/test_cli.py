@@ -1,5 +1,6 @@
 """The command line: exit codes, one JSON object for machines, and what is refused before anything starts."""
 
+import csv
 import json
 import os
 import shutil
@@ -82,10 +83,27 @@ def test_data_says_what_was_left_out(bentune: Call, tiny_recipe: Path, tmp_path:
 def test_predict_checks_every_row_before_it_scores_one(bentune: Call, tiny_tag: str, tmp_path: Path) -> None:
     rows, output = tmp_path / "rows.csv", tmp_path / "out.jsonl"
     rows.write_text("text\n" + "a cat\n" * 2000 + '""\n')
-    code, _, err = bentune("predict", "--model", tiny_tag, "--input", rows, "--output", output)
+    code, _, err = bentune("predict", "--model", tiny_tag, "--input", rows, "--output", output, "--strict")
     assert code == 2
     assert "row 2000" in err
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_predict_answers_the_other_rows_and_counts_the_errors(bentune: Call, tiny_tag: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes("1;ein H\xfcndchen\n2;\n3;a cat\n".encode("latin-1"))
+    form = ("--encoding", "cp1252", "--delimiter", ";", "--header", "id,text")
+    given = ("predict", "--model", tiny_tag, "--input", tmp_path / "rows.csv", *form)
+    code, out, err = bentune(*given, "--output", tmp_path / "out.csv", "--json")
+    assert code == 0, err
+    assert (json.loads(out)["rows"], json.loads(out)["errors"]) == (3, 1)
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["id"], row["text"]) for row in found] == [("1", "ein H\xfcndchen"), ("2", ""), ("3", "a cat")]
+    assert [bool(row["predicted_label"]) for row in found] == [True, False, True]
+    for option, value in (("--encoding", "nonsense"), ("--delimiter", "::"), ("--header", "a,a")):
+        code, _, err = bentune(*given, option, value, "--output", tmp_path / "other.csv")
+        assert code == 2
+        assert option in err
 
 
 def test_predict_refuses_a_pair_column_for_single_texts(

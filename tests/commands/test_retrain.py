@@ -18,7 +18,7 @@ from apart import Apart
 from command import ask
 from comparisons import promote, stand_in
 from page import Page
-from tiny import sentences, write_csv, write_recipe
+from tiny import ANY, sentences, write_csv, write_recipe
 
 from bentune.bundle.manifest import Bundle, open_bundle
 from bentune.bundle.store import stored_at
@@ -182,7 +182,7 @@ def test_the_columns_that_are_compared_by_come_along(
         head, *rows = file.read_text().splitlines()
         regions = [f"{row},{'north' if number % 2 else 'south'}" for number, row in enumerate(rows)]
         file.write_text("\n".join([f"{head},region", *regions]))
-    given = ("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs", "--set", "train.epochs=1")
+    given = ("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs", "--set", "train.epochs=1", *ANY)
     wrong = ask(*given, "--set", 'compare.slices=["regoin"]')
     assert wrong.code == 2
     assert "has no column 'regoin'; the columns are 'text', 'label', 'region'; did you mean 'region'?" in wrong.err
@@ -201,7 +201,18 @@ def test_the_columns_that_are_compared_by_come_along(
 
 @pytest.mark.usefixtures("cleaned")
 def test_two_retrains_of_a_name_at_once_do_not_tread_on_each_other(grown: Path, tiny_tag: str, tmp_path: Path) -> None:
-    given = ("retrain", grown, "--from", tiny_tag, "--runs", tmp_path / "runs", "--json", "--set", "train.epochs=1")
+    given = (
+        "retrain",
+        grown,
+        "--from",
+        tiny_tag,
+        "--runs",
+        tmp_path / "runs",
+        "--json",
+        "--set",
+        "train.epochs=1",
+        *ANY,
+    )
     both = [Apart(tmp_path / name, *given, prepare=promote) for name in ("first", "second")]
     assert [command.code(500) for command in both] == [0, 0], [command.err for command in both]
     answers = [command.json for command in both]

@@ -8,8 +8,12 @@ import numpy as np
 import yaml
 from doc_pages import DOCS, ROOT, blocks, commands_of, defaults_of, files_of, run, shell, values_of
 
+from bentune.bundle.rows.form import FileForm
+from bentune.bundle.rows.read import PACKED, SUFFIXES
 from bentune.bundle.targets.target import NO_LABEL
+from bentune.commands.predict import predict
 from bentune.quality.classification import Classification
+from training.data.cautions import TRUNCATED, UNKNOWN
 from training.data.label_errors import FOLDS, LEAST_ACCURACY, MOST_ROWS
 from training.recipe.data import CleanSettings, NearDuplicateSettings
 from training.recipe.file import load_recipe
@@ -29,11 +33,31 @@ def test_your_data_page(tmp_path: Path) -> None:
     assert "✓ data" in output
 
 
+def test_files_page(tmp_path: Path) -> None:
+    """Its commands read its files, one of them in GBK; its table has the recipe's keys and the command's options."""
+    page = PAGES / "files.md"
+    for name, content in files_of(page).items():
+        (tmp_path / name).write_bytes(content.encode("gbk" if name.endswith(".csv") else "utf-8"))
+    outputs = [run(command, tmp_path) for command in commands_of(page)]
+    assert "read as gbk, for example: 水壶很好，烧水很快" in outputs[0]
+    assert "10 rows read, 10 used" in outputs[0]
+    assert "of the tokens are unknown to the base model's tokenizer" in " ".join(outputs[0].split())
+    assert "10 rows read, 10 used" in outputs[1]
+    rows = re.findall(r"^\| `data\.(\w+)` \| `--(\w+)` \|", page.read_text(), re.MULTILINE)
+    assert sorted(key for key, _ in rows) == sorted(FileForm.model_fields)
+    options = {option for parameter in predict.params for option in parameter.opts}
+    assert {f"--{option}" for _, option in rows} <= options
+    for number in (f"{UNKNOWN * 100:.0f} %", f"{TRUNCATED * 100:.0f} %"):
+        assert number in page.read_text()
+    cells = " ".join(re.findall(r"^\| (`\..*?) \|", page.read_text(), re.MULTILINE))
+    assert set(re.findall(r"`(\.\w+)", cells)) <= {*SUFFIXES, *PACKED}
+
+
 def test_cleaning_page(tmp_path: Path) -> None:
     page = PAGES / "cleaning.md"
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     output = "".join(run(command, tmp_path) for command in commands_of(page))
-    assert re.search(r"split 25% by customer_id.*\(31 ", output)
+    assert re.search(r"split 25% by customer_id, each of its 31 ", output)
     assert "2026-05-07T08:00:00+00:00" in output
     rules = defaults_of(CleanSettings) | defaults_of(NearDuplicateSettings)
     assert values_of(page).items() >= rules.items()

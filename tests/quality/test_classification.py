@@ -23,10 +23,10 @@ from sklearn.metrics import (
 )
 
 from bentune.bundle.errors import InputError
-from bentune.quality import bootstrap
 from bentune.quality import classification as quality
-from bentune.quality.bootstrap import Interval
 from bentune.quality.classification import Classification, PairedDifference
+from bentune.quality.statistics import bootstrap
+from bentune.quality.statistics.bootstrap import Interval
 
 Logits = npt.NDArray[np.float32]
 Gold = npt.NDArray[np.int64]

@@ -7,10 +7,10 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from bentune.bundle.targets.many_labels import ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.verdict import CompareSettings
-from bentune.quality.calibration import decision_reliability, ece
 from bentune.quality.many_labels import ManyLabelsQuality
 from bentune.quality.one_label import OneLabelQuality, Proportions
 from bentune.quality.registry import QUALITIES, quality_of
+from bentune.quality.statistics.calibration import decision_reliability, ece
 
 TARGET, QUALITY = ManyLabels(labels=["a", "b"]), ManyLabelsQuality()
 

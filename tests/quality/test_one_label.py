@@ -7,8 +7,8 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.verdict import CompareSettings
-from bentune.quality.noninferiority import interval, p_value, paired_loss, rows_needed
 from bentune.quality.one_label import OneLabelQuality, Proportions
+from bentune.quality.statistics.noninferiority import interval, p_value, paired_loss, rows_needed
 
 TARGET, QUALITY = OneLabel(labels=["a", "b", "c"]), OneLabelQuality()
 

@@ -21,6 +21,7 @@ from bentune.bundle.manifest import Bundle, open_bundle, seal
 from bentune.bundle.targets.many_labels import ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.verdict import CompareSettings, Decision
+from bentune.quality.many_labels import ManyLabelsQuality
 from rollout.compare.compare import compare
 from rollout.compare.decision import Comparison
 from rollout.compare.models import BundleScorer
@@ -213,7 +214,7 @@ def test_a_comparison_is_of_rows_that_are_right_as_a_whole(bundle: Bundle, tmp_p
     assert found.verdict.metric == "subset accuracy"
     assert {one.value for one in found.slices if one.by == "label"} == {*LABELS, "(none)"}
     assert Comparison.model_validate_json((tmp_path / "out/comparison.json").read_bytes()) == found
-    assert "none too many" in (tmp_path / "out/comparison.html").read_text()
+    assert ManyLabelsQuality.words.note in (tmp_path / "out/comparison.html").read_text()
     bad = compare(str(relabelled(bundle, tmp_path / "bad")), str(bundle.root), data, report=Quiet(), settings=SETTINGS)
     assert bad.verdict.decision is Decision.HOLD
     # Rows without a label and with all three are right in both; that is a quarter of them.

@@ -2,7 +2,7 @@
 
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.plan import CPU, FP32
-from bentune.quality.bootstrap import Interval
+from bentune.quality.statistics.bootstrap import Interval
 from training.pipeline.results import (
     CalibrateResult,
     DataResult,

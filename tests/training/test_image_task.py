@@ -78,8 +78,10 @@ def test_what_is_served_is_what_was_trained(
 def test_a_row_that_is_no_image_is_named(image_bundle: Path, tmp_path: Path) -> None:
     scorer: Any = BundleScorer(open_bundle(image_bundle))
     (tmp_path / "rows.jsonl").write_text('{"image": "aGVsbG8="}\n')
-    with pytest.raises(InputError, match=r"rows\.jsonl, rows from 0 on: input 0 is no PNG and no JPEG image"):
-        predict_file(scorer, tmp_path / "rows.jsonl", tmp_path / "o", text_column="image", progress=lambda _: None)
+    options: dict[str, Any] = {"text_column": "image", "progress": lambda _: None}
+    with pytest.raises(InputError, match=r"rows\.jsonl, row 0 \(line 1\): input 0 is no PNG and no JPEG image"):
+        predict_file(scorer, tmp_path / "rows.jsonl", tmp_path / "o", strict=True, **options)
+    assert predict_file(scorer, tmp_path / "rows.jsonl", tmp_path / "p", **options).errors == 1
 
 
 def test_another_image_processor_is_found_out(

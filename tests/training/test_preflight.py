@@ -82,7 +82,7 @@ def test_an_error_names_the_model_and_leaves_nothing_behind(
             f"model: {recipe.model} did not pass the preflight, before any training: export: Optimum could not export "
         )
         assert not (run.root / module.WORK).exists()
-        assert not (run.root.parent / module.FILE).exists()
+        assert not (tmp_path / module.FILE).exists()
 
 
 def test_an_architecture_that_optimum_does_not_export_is_named(recipe: Recipe, tmp_path: Path) -> None:

@@ -18,6 +18,11 @@ CHANGED = 0.05
 NAMED, NAME_CHARACTERS = 5, 40
 
 
+def cautions_of(data: DataResult, recipe: Recipe) -> list[str]:
+    """Return all cautions about the rows of a run."""
+    return [*row_cautions(data, recipe), *(token_cautions(data.tokens, recipe) if data.tokens is not None else ())]
+
+
 def row_cautions(data: DataResult, recipe: Recipe) -> Iterator[str]:
     """Yield a caution for labels without test rows, and for a test set too small for the recipe's margin."""
     labelled, tested = data.rows_by_label["train"], data.rows_by_label["test"]
@@ -45,11 +50,11 @@ def row_cautions(data: DataResult, recipe: Recipe) -> Iterator[str]:
     rows, settings = data.rows["test"], recipe.compare
     fewest = rows_to_compare(recipe, 0.0)
     if fewest is not None and rows < fewest:
-        usual = rows_to_compare(recipe, CHANGED)
+        usual, margin = rows_to_compare(recipe, CHANGED), f"{settings.margin:g} point{'s' * (settings.margin != 1)}"
         yield (
-            f"{rows:,} test rows are too few for a margin of {settings.margin:g} points (compare.margin): a retrained "
-            f"version that is as good needs at least {fewest:,}, and {usual:,} where {CHANGED:.0%} of the answers "
-            "change. Give more rows, raise data.split.test, or widen compare.margin."
+            f"{rows:,} test rows are too few for compare.margin ({margin}): a retrained version that is as good needs "
+            f"at least {fewest:,}, and {usual:,} where {CHANGED:.0%} of the answers change. Give more rows, raise "
+            "data.split.test, or widen the margin."
         )
 
 

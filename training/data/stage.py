@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,6 @@ from bentune.bundle.errors import BentuneError, InputError
 from bentune.bundle.files import write_json
 from bentune.bundle.manifest import Bundle
 from bentune.bundle.seen_rows import RowFilter, SeenRows
-from training.data.cautions import row_cautions, token_cautions
 from training.data.duplicates.exact import same_texts
 from training.data.duplicates.near import NO_ROW, Near, find_near, sketch
 from training.data.label_errors import find_label_errors
@@ -26,7 +24,7 @@ from training.data.split.split import Known, Split, require_training_rows, split
 from training.data.summary import SAME_AS_TRAINING, RowReport
 from training.pipeline.layout import DataFiles
 from training.pipeline.previous_version import open_parent, require_alike, require_labels
-from training.pipeline.results import DataResult, LabelsPerRow, ParentRows
+from training.pipeline.results import DataResult, LabelsPerRow, ParentRows, TokenCoverage
 from training.pipeline.stage import Context, Reporter
 from training.recipe.data import DataSettings
 from training.recipe.recipe import Recipe
@@ -112,25 +110,20 @@ def run(context: Context) -> DataResult:
     if parent is not None:
         result = result.model_copy(update={"parent": _continued(parent, split, recipe.compare.max_rows)})
     result = doubtful.without_removed(result)
-    return result.model_copy(update=_cautions(result, files, context))
+    tokens = _tokens(files, context)
+    return result if tokens is None else result.model_copy(update={"tokens": tokens})
 
 
-def _cautions(result: DataResult, files: DataFiles, context: Context) -> dict[str, Any]:
-    """Return the result's entries about tokens and cautions."""
+def _tokens(files: DataFiles, context: Context) -> TokenCoverage | None:
+    """Count unknown tokens and truncated rows; None for images, and where the tokenizer cannot be read."""
     recipe, task = context.recipe, task_of(context.recipe)
-    cautions = [*row_cautions(result, recipe)]
     try:
         with context.report.task("reading tokens", None):
-            processor = task.processor(recipe)
-            tokens = task.coverage(open_rows(files.train), processor, recipe.max_tokens, recipe.seed)
+            return task.coverage(open_rows(files.train), task.processor(recipe), recipe.max_tokens, recipe.seed)
     except BentuneError as error:
-        # The rows may be looked at without the model; `train` refuses what it cannot read. The message may name a
-        # directory of this machine, and cautions travel with the bundle.
+        # The rows may be looked at without the model; `train` refuses what it cannot read.
         context.report.say(escape(f"tokens are not counted: {error}"))
-        return {"cautions": [*cautions, "Tokens were not counted: the base model's tokenizer could not be read."]}
-    if tokens is None:
-        return {"cautions": cautions}
-    return {"tokens": tokens, "cautions": [*cautions, *token_cautions(tokens, recipe)]}
+        return None
 
 
 def fingerprint(keys: Iterable[bytes]) -> str:

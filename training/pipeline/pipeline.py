@@ -61,7 +61,10 @@ STAGES = (
     Stage(
         "data",
         (),
-        ("data", "seed", "task", "model", "max_tokens", "parent", "compare", "evaluate.slices"),
+        (
+            *("data", "seed", "task", "model", "max_tokens", "parent", "evaluate.slices"),
+            *("compare.slices", "compare.frozen", "compare.max_rows"),
+        ),
         layout=7,
     ),
     Stage(
@@ -114,6 +117,7 @@ class Outcome:
     redone: bool
     seconds: float
     result: Result
+    recipe: Recipe
 
 
 def identity(recipe: Recipe) -> str:
@@ -189,7 +193,7 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
         and _still_there(stage, directory, report)
     ):
         known = record.result(RESULTS[stage.name])
-        return Outcome(stage.name, directory, redone=False, seconds=record.seconds, result=known)
+        return Outcome(stage.name, directory, redone=False, seconds=record.seconds, result=known, recipe=recipe)
     module = stage.load(report)
     start = time.monotonic()
     inputs = {earlier: run.stage(earlier) for earlier in _reads(stage, recipe)}
@@ -207,7 +211,7 @@ def _run(stage: Stage, recipe: Recipe, run: RunDir, report: Reporter, *, force: 
         result: Result = module.run(Context(recipe, work, inputs, report))
         seconds = time.monotonic() - start
         run.finish(key, result, seconds)
-    return Outcome(stage.name, directory, redone=True, seconds=seconds, result=result)
+    return Outcome(stage.name, directory, redone=True, seconds=seconds, result=result, recipe=recipe)
 
 
 def _still_there(stage: Stage, directory: Path, report: Reporter) -> bool:

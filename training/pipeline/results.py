@@ -15,7 +15,7 @@ from bentune.bundle.files import Frozen
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.manifest import FileEntry
 from bentune.bundle.plan import Entry
-from bentune.quality.bootstrap import Interval
+from bentune.quality.statistics.bootstrap import Interval
 from training.pipeline.layout import RECORD
 
 VALIDATED = "eval_"
@@ -174,7 +174,6 @@ class DataResult(Result):
     doubtful_labels: DoubtfulLabels
     parent: ParentRows | None = None
     tokens: TokenCoverage | None = None
-    cautions: list[str] = Field(default=[])
 
 
 class Parameters(Frozen):

@@ -10,11 +10,11 @@ from rich.markup import escape
 from bentune.bundle.arrays import Logits
 from bentune.bundle.files import write_json
 from bentune.bundle.targets.target import Target
-from bentune.quality.calibration import Calibration
 from bentune.quality.groups import by_column
 from bentune.quality.minimum import minimum_of
 from bentune.quality.quality import Quality, Report
 from bentune.quality.registry import quality_of
+from bentune.quality.statistics.calibration import Calibration
 from training.pipeline.layout import CalibrateFiles, DataFiles, EvaluateFiles, TrainFiles
 from training.pipeline.results import EvaluateResult, Temperature
 from training.pipeline.stage import Context
@@ -92,7 +92,8 @@ def run(context: Context) -> EvaluateResult:
     headline = {"base": evaluation.base, "tuned": tuned}
     headline |= {name: one.metrics for name, one in evaluation.compressed.items()}
     values = {name: found.metrics[evaluation.headline] for name, found in headline.items()}
-    return EvaluateResult(rows=len(rows), problem=minimum.problem(quality.words), **values)
+    result = EvaluateResult(rows=len(rows), **values)
+    return result if minimum.reached else result.model_copy(update={"problem": minimum.problem(quality.words)})
 
 
 def _temperature(context: Context) -> Temperature | None:

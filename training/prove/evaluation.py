@@ -6,11 +6,11 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from bentune.bundle.files import Frozen
 from bentune.bundle.verdict import Difference
-from bentune.quality.bootstrap import Interval
-from bentune.quality.calibration import Calibration
 from bentune.quality.minimum import Minimum
 from bentune.quality.quality import Paired, Report
 from bentune.quality.registry import QUALITIES
+from bentune.quality.statistics.bootstrap import Interval
+from bentune.quality.statistics.calibration import Calibration
 
 EXCERPT = 300
 """Characters of a text that are kept, because the file goes into the bundle."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from bentune.quality.bootstrap import Interval
 from bentune.quality.classification import ClassMetrics
 from bentune.quality.quality import Report
+from bentune.quality.statistics.bootstrap import Interval
 from training.prove.evaluation import SMALL, Changed, Evaluation, Slice
 
 

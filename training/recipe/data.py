@@ -122,7 +122,7 @@ class DataSettings(Section):
         description="minimal: quotes enclose a field; none: they belong to the texts; by default they enclose, and one "
         "that swallows rows is an error",
     )
-    header: tuple[str, ...] | None = Field(
+    header: list[str] | None = Field(
         default=None, description="names of the columns, for files whose first line is a row"
     )
     columns: ColumnNames = ColumnNames()

@@ -15,8 +15,8 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.files import Frozen
 from bentune.bundle.plan import Plan
 from bentune.bundle.verdict import Verdict
-from bentune.quality.bootstrap import Interval
 from bentune.quality.quality import Paired, Report
+from bentune.quality.statistics.bootstrap import Interval
 from training.data.report import DataReport, DoubtfulRow
 from training.pipeline.layout import DataFiles, EvaluateFiles, File, PlanFiles, StageFiles, VerifyFiles
 from training.pipeline.results import DataResult, PackageResult, Result, StageRecord, TrainResult

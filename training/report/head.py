@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bentune.bundle.hardware import Cpu
 from bentune.bundle.plan import FP32, Plan
+from training.data.cautions import cautions_of as cautions_about
 from training.pipeline.results import TrainResult
 from training.plan.contention import MAX_CONTENTION
 from training.plan.report import short_provider
@@ -56,7 +57,7 @@ def tiles_of(facts: Facts) -> list[Tile]:
 
 def cautions_of(facts: Facts, missing: Sequence[str], revision: str) -> list[str]:
     """List the cautions about a run, a sentence each."""
-    cautions = [*facts.data.cautions] if facts.data else []
+    cautions = cautions_about(facts.data, facts.recipe) if facts.data else []
     cautions += facts.training.warnings if facts.training else []
     if facts.parity:
         cautions += [f"hop {hop.hop}: {problem}" for hop in facts.parity.hops for problem in hop.problems]

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bentune.bundle.errors import InputError
-from bentune.quality.bootstrap import Interval
 from bentune.quality.registry import QUALITIES
+from bentune.quality.statistics.bootstrap import Interval
+from training.data.cautions import cautions_of
 from training.pipeline.results import DataResult, TrainResult
 from training.prove.evaluation import Evaluation
 from training.prove.evaluation_table import per_class
@@ -148,7 +149,7 @@ def _data(data: DataResult, recipe: Recipe) -> Iterator[str]:
             f"In a sample of {tokens.rows:,} training rows {tokens.unknown_share:.1%} of the tokens are unknown to the "
             f"tokenizer, and {tokens.truncated_share:.1%} of the texts are longer than the model reads."
         )
-    for caution in data.cautions:
+    for caution in cautions_of(data, recipe):
         yield f"> {escaped(caution)}"
 
 

@@ -10,8 +10,8 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bentune.quality.calibration import Calibration
 from bentune.quality.registry import QUALITIES
+from bentune.quality.statistics.calibration import Calibration
 from training.data.report import DataReport
 from training.plan.report import CHECK_COLUMNS, ENTRY_COLUMNS, check_cells, entry_cells, verdict
 from training.prove.evaluation import Evaluation

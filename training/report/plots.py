@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from bentune.bundle.plan import Plan
-from bentune.quality.calibration import Bin
+from bentune.quality.statistics.calibration import Bin
 from training.data.report import DataReport
 from training.pipeline.results import CurvePoint
 from training.plan.report import pareto_front, pareto_points, short_provider

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bentune.quality.bootstrap import Interval
+from bentune.quality.statistics.bootstrap import Interval
 from training.data.report import DataReport, Pair
 from training.pipeline.results import DataResult, TrainResult
 from training.prove.evaluation import Evaluation

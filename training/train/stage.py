@@ -119,9 +119,11 @@ def prepare_training(context: Context, ask: Ask = ask_teacher) -> TrainingInputs
         TrainFiles(work).tokenizer
     )  # before its first use, which changes its truncation and padding
     base = load_base(start, labels)
-    pad_as_tokenizer(base.model.config, tokenizer)
+    padding = pad_as_tokenizer(base.model.config, tokenizer)
     digest = base_digest(start, base.model)
-    used = UsedBase(source=recipe.model, sha256=digest, warm_start=start.model if recipe.warm else None)
+    used = UsedBase(
+        source=recipe.model, sha256=digest, warm_start=start.model if recipe.warm else None, pad_token_id=padding
+    )
     write_json(TrainFiles(work).base, used.model_dump(exclude_none=True))
     if base.head:
         context.report.say(base.head)

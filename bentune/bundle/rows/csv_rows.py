@@ -16,6 +16,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = (";", "\t")
 """Delimiters that a .csv has where its header has no comma; spreadsheets write them in many countries."""
 WITHOUT_QUOTES = "quoting none (data.quoting in a recipe, --quoting for a command)"
+SHOWN_LINES = 10
 
 QUOTING: dict[str, Literal[0, 3]] = {"minimal": csv.QUOTE_MINIMAL, "none": csv.QUOTE_NONE}
 
@@ -29,7 +30,7 @@ def csv_rows(lines: Lines, suffix: str, form: FileForm, label: str | None) -> It
     would be lost: for a quote that is never closed, and one that swallows rows.
     """
     delimiter = form.delimiter or _delimiter(lines, DELIMITERS[suffix])
-    records = _records(lines, delimiter, form)
+    records = _records(lines, suffix, delimiter, form)
     names: Sequence[str] = form.header or _header(lines, records)
     named = [place for place, name in enumerate(names) if name]
     swallowed = Swallowed(delimiter, names, label) if form.quoting is None else None
@@ -47,8 +48,8 @@ def csv_rows(lines: Lines, suffix: str, form: FileForm, label: str | None) -> It
     if swallowed is not None and (line := swallowed.found()) is not None:
         raise lines.error(
             f"a quote that opens in this line encloses {line.rows:,} lines that look like rows of their own; with "
-            f"quotes the file gives {number + 1:,} rows. Where quotes belong to the texts, give {WITHOUT_QUOTES}; "
-            "where the field is right, quoting minimal",
+            f"quotes the file gives {number + 1:,} rows. Where quotes belong to the texts, give {WITHOUT_QUOTES}: "
+            f"{_without_quotes(lines, suffix, form)}. Where the field is right, give quoting minimal",
             line.number,
         )
 
@@ -92,7 +93,7 @@ def _wrong_number(fields: int, columns: int, delimiter: str) -> str:
     )
 
 
-def _records(lines: Lines, delimiter: str, form: FileForm) -> Iterator[list[str] | str]:
+def _records(lines: Lines, suffix: str, delimiter: str, form: FileForm) -> Iterator[list[str] | str]:
     """Yield the fields of each row, the header's included, except blank lines; or why it cannot be read."""
     # Strict, because the csv module otherwise takes a quote that is never closed for one huge field.
     reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=QUOTING[form.quoting or "minimal"])
@@ -101,7 +102,7 @@ def _records(lines: Lines, delimiter: str, form: FileForm) -> Iterator[list[str]
             with _large_fields():
                 found: list[str] | str | None = next(reader, None)
         except csv.Error as error:
-            found = _problem(lines, error)
+            found = _problem(lines, error, suffix, form)
         except BrokenLine as broken:
             if lines.several:  # inside a quoted field, whose other lines are lost with it
                 raise lines.error(str(broken)) from None
@@ -127,12 +128,13 @@ def _large_fields() -> Iterator[None]:
             csv.field_size_limit(before)
 
 
-def _problem(lines: Lines, error: csv.Error) -> str:
+def _problem(lines: Lines, error: csv.Error, suffix: str, form: FileForm) -> str:
     """Return why one line cannot be read; raise InputError where several lines would be lost."""
     if lines.ended:
         raise lines.error(
-            "a quote is opened in the row that starts here and never closed; close it, and write a quote that "
-            f'belongs to a quoted text twice (""), or give {WITHOUT_QUOTES}',
+            "a quote is opened in the row that starts here and never closed; close it, and write a quote that belongs "
+            f'to a quoted text twice (""). Where quotes belong to the texts, give {WITHOUT_QUOTES}: '
+            f"{_without_quotes(lines, suffix, form)}",
             lines.row_line,
         ) from None
     if "new-line character" in str(error):
@@ -142,8 +144,32 @@ def _problem(lines: Lines, error: csv.Error) -> str:
         ) from None
     problem = (
         f"a closing quote with text after it, in the row that starts at line {lines.row_line}; put quotes around the "
-        f'whole field, and write a quote that belongs to the text twice (""), or give {WITHOUT_QUOTES}'
+        'whole field, and write a quote that belongs to the text twice ("")'
     )
     if lines.several:
-        raise lines.error(problem) from None
-    return problem
+        raise lines.error(
+            f"{problem}. Where quotes belong to the texts, give {WITHOUT_QUOTES}: "
+            f"{_without_quotes(lines, suffix, form)}"
+        ) from None
+    return f"{problem}, or give {WITHOUT_QUOTES}"
+
+
+def _without_quotes(lines: Lines, suffix: str, form: FileForm) -> str:
+    """Return, in words, what the file gives without quoting, and in which lines a field begins with a quote."""
+    rows = broken = 0
+    with lines.again() as file:
+        again = Lines(lines.path, file, form.encoding, lines.again)
+        for row in csv_rows(again, suffix, form.model_copy(update={"quoting": "none"}), None):
+            rows += 1
+            broken += row.problem is not None
+    quoted: list[int] = []
+    with lines.again() as file:
+        again = Lines(lines.path, file, form.encoding, lines.again)
+        delimiter = form.delimiter or _delimiter(again, DELIMITERS[suffix])
+        for line in again:
+            if any(field.startswith('"') for field in line.split(delimiter)):
+                quoted.append(again.number)
+            again.start_row()
+    shown = ", ".join(map(str, quoted[:SHOWN_LINES])) + (", ..." if len(quoted) > SHOWN_LINES else "")
+    unreadable = f", {broken:,} of them unreadable" if broken else ""
+    return f"that gives {rows:,} rows{unreadable}; lines with a field that begins with a quote: {shown}"

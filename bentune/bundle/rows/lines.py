@@ -44,7 +44,7 @@ class Lines:
         self._ahead: str | None = None
         self._offset = 0  # of the first byte not yet handed out
         self._row_bytes = 0
-        self._again = again
+        self.again = again
         self._advised = False
 
     def __iter__(self) -> "Lines":
@@ -128,7 +128,7 @@ class Lines:
         if self._advised:
             return ""
         self._advised = True
-        with self._again() as file:
+        with self.again() as file:
             data = file.read(SAMPLE_BYTES)
             if self._offset > SAMPLE_BYTES:
                 file.seek(self._offset - SAMPLE_BYTES // 2)

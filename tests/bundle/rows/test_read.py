@@ -67,7 +67,7 @@ def test_rows_have_their_values_numbers_and_lines(
 
 
 QUOTED = "put quotes around a field that holds a"
-NO_QUOTES = "or give quoting none (data.quoting in a recipe, --quoting for a command)"
+NO_QUOTES = "Where quotes belong to the texts, give quoting none (data.quoting in a recipe, --quoting for a command)"
 ENCODING = "(data.encoding in a recipe, --encoding for a command)"
 OTHERS = re.compile(r" \(or [a-z0-9_ ]+\)")
 CP1252 = f"; it may be cp1252: give the encoding {ENCODING}, and look at the rows that are shown then"
@@ -98,13 +98,15 @@ BROKEN = [
         "a.csv",
         f'label,text\n1,{SECRET}\n2,"{SECRET}\n3,x\n',
         "$path, line 3: a quote is opened in the row that starts here and never closed; close it, and write a quote "
-        f'that belongs to a quoted text twice (""), {NO_QUOTES}',
+        f'that belongs to a quoted text twice (""). {NO_QUOTES}: that gives 3 rows; lines with a field that begins '
+        "with a quote: 3",
     ),
     (
         "a.csv",
         f'label,text\n2,"{SECRET}\nx"{SECRET}\n',
         "$path, line 3: a closing quote with text after it, in the row that starts at line 2; put quotes around the "
-        f'whole field, and write a quote that belongs to the text twice (""), {NO_QUOTES}',
+        f'whole field, and write a quote that belongs to the text twice (""). {NO_QUOTES}: that gives 2 rows, 1 of '
+        "them unreadable; lines with a field that begins with a quote: 2",
     ),
     (
         "a.csv",

@@ -77,7 +77,7 @@ def test_need_more_rows_says_how_many() -> None:
 def test_hold_when_it_is_worse_for_sure() -> None:
     decision, said, needed = judge(2, 30, 500)
     assert (decision, needed) == (Decision.HOLD, None)
-    assert "it alone is wrong in 30 rows, what is served alone in 2 (McNemar's exact p < 0.0001)" in said
+    assert "it alone is wrong in 30 rows, the served model alone in 2 (McNemar's exact p < 0.0001)" in said
 
 
 def test_few_rows_that_are_worse_by_chance_are_not_the_end() -> None:

@@ -130,13 +130,13 @@ def test_what_is_no_info(service: Service, address: str, info: Any, said: str) -
     ("answer", "said"),
     [
         ({}, "not a list of the same length"),
-        ([[]], "has not a probability for each"),
-        ([[{"label": "animal", "score": 1.0}]], "has not a probability for each"),
-        ([[{"label": name, "score": 0.9} for name in ("animal", "food", "tool")]], "has not a probability"),
-        ([[{"label": "fish", "score": 1.0}]], "not a list of the labels"),
-        ([[{"label": ["animal"], "score": 1.0}]], "not a list of the labels"),
-        ([None], "not a list of the labels"),
-        ([[{"label": "animal", "score": "x"}]], "not a list of the labels"),
+        ([[]], "does not have a probability for each"),
+        ([[{"label": "animal", "score": 1.0}]], "does not have a probability for each"),
+        ([[{"label": name, "score": 0.9} for name in ("animal", "food", "tool")]], "does not have a probability"),
+        ([[{"label": "fish", "score": 1.0}]], "not a list of the target"),
+        ([[{"label": ["animal"], "score": 1.0}]], "not a list of the target"),
+        ([None], "not a list of the target"),
+        ([[{"label": "animal", "score": "x"}]], "not a list of the target"),
     ],
 )
 def test_what_is_no_answer(service: Service, address: str, answer: Any, said: str) -> None:

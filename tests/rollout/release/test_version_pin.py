@@ -110,7 +110,7 @@ def test_the_overlays_namespace_is_where_it_goes(overlay: Path) -> None:
     (overlay / "kustomization.yaml").write_text(USER + "namespace: news\n")
     assert OverlayTarget(overlay, Kubectl()).kubectl.namespace == "news"
     assert OverlayTarget(overlay, Kubectl(namespace="news")).kubectl.namespace == "news"
-    with pytest.raises(InputError, match="--namespace other: .* says news"):
+    with pytest.raises(InputError, match="--namespace other: .* sets news"):
         OverlayTarget(overlay, Kubectl(namespace="other"))
 
 

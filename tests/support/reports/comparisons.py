@@ -10,10 +10,10 @@ from typing import Any
 from bentune.bundle.files import write_json
 from bentune.bundle.store import find_bundle
 from bentune.bundle.verdict import CompareSettings, Decision, Difference, Judged, Verdict
-from bentune.quality.calibration import Bin
 from bentune.quality.one_label import OneLabelQuality
 from bentune.quality.quality import Metric, PairedTest
 from bentune.quality.slices import SliceDifference
+from bentune.quality.statistics.calibration import Bin
 from rollout.compare.decision import Comparison, Flip, Flips, LeftOut, SideReport
 from rollout.compare.latency import Ratio, Speed
 

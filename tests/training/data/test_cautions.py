@@ -36,9 +36,9 @@ def test_labels_without_test_rows_are_named_with_their_training_rows() -> None:
 def test_a_test_set_that_is_too_small_for_the_margin() -> None:
     few = result({"a": 400, "b": 400}, {"a": 180, "b": 180})
     assert [*row_cautions(few, recipe())] == [
-        "360 test rows are too few for a margin of 1 points (compare.margin): a retrained version that is as good "
+        "360 test rows are too few for compare.margin (1 point): a retrained version that is as good "
         "needs at least 361, and 3,262 where 5% of the answers change. Give more rows, raise data.split.test, or widen "
-        "compare.margin."
+        "the margin."
     ]
     assert [*row_cautions(few, recipe(compare={"margin": 2}))] == []
     assert len([*row_cautions(result({"a": 9, "b": 9}, {"a": 50, "b": 50}), recipe(MANY))]) == 1

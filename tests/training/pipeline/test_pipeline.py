@@ -71,6 +71,8 @@ class Watched:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fake]:
     made = {name: Fake(name) for name in NAMES}
+    monkeypatch.setattr("training.data.before_training.require_measurable", lambda *_: None)
+    monkeypatch.setattr("training.preflight.preflight", lambda *_: None)
     monkeypatch.setattr(Stage, "load", lambda self, _: made[self.name])
     return made
 
@@ -116,7 +118,7 @@ MATRIX = {
     "data.doubtful_labels=remove": NAMES,
     "data.query=null": (),
     "train.warm_start=true": AFTER_DATA,
-    "max_tokens=16": AFTER_DATA,
+    "max_tokens=16": NAMES,
     "method=full": AFTER_DATA,
     "method.rank=4": AFTER_DATA,
     "method.dropout=0.2": AFTER_DATA,

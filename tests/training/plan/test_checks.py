@@ -12,7 +12,7 @@ from bentune.bundle.plan import Check
 from bentune.bundle.processor import ProcessorSettings
 from bentune.bundle.targets.many_labels import ManyLabels
 from bentune.bundle.targets.one_label import OneLabel
-from bentune.quality.noninferiority import paired_loss
+from bentune.quality.statistics.noninferiority import paired_loss
 from service.tasks.tokenizer import Tokens, pad
 from training.plan.checks import Sample, batch_dependence, check, logits_alone
 from training.recipe.recipe import PlanSettings

@@ -35,7 +35,9 @@ def test_what_is_written(asked: Any, lora_run: Path) -> None:
     file = asked.work / "model/fp32.onnx"
     assert summary == {"onnx_sha256": sha256_file(file), "onnx_bytes": file.stat().st_size}
     settings = ProcessorSettings.model_validate_json((asked.work / "processor/settings.json").read_bytes())
-    assert settings == ProcessorSettings(pad_id=0, pad_type_id=0, padding_side="right", truncation_side="right")
+    assert settings == ProcessorSettings(
+        pad_id=0, pad_type_id=0, padding_side="right", truncation_side="right", unknown_id=1
+    )
     assert json.loads((asked.work / "config.json").read_text())["id2label"] == {"0": "animal", "1": "food", "2": "tool"}
     tokenizer = json.loads((asked.work / "processor/tokenizer.json").read_text())
     merged = json.loads((lora_run / "merge/model/tokenizer.json").read_text())
@@ -63,7 +65,9 @@ def test_rows_and_tokens_are_free_and_answers_are_those_of_torch(asked: Any, lor
 
 
 def test_sides_and_padding_are_those_of_the_tokenizer(asked: Any, lora_run: Path, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(lora_run / "merge/model", padding_side="left", truncation_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(
+        lora_run / "merge/model", padding_side="left", truncation_side="left", unknown_id=1
+    )
     tokenizer.pad_token = "[MASK]"
     tokenizer.save_pretrained(tmp_path / "other")
     (tmp_path / "processor").mkdir()
@@ -71,7 +75,9 @@ def test_sides_and_padding_are_those_of_the_tokenizer(asked: Any, lora_run: Path
     (tmp_path / "exported/tokenizer.json").write_text("{}")
     TextClassification().write_processor(processor_in(tmp_path / "other"), tmp_path / "exported", tmp_path)
     written = ProcessorSettings.model_validate_json((tmp_path / "processor/settings.json").read_bytes())
-    assert written == ProcessorSettings(pad_id=4, pad_type_id=0, padding_side="left", truncation_side="left")
+    assert written == ProcessorSettings(
+        pad_id=4, pad_type_id=0, padding_side="left", truncation_side="left", unknown_id=1
+    )
 
 
 def test_an_exporter_that_fails_is_named(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from bentune.bundle.verdict import Difference
-from bentune.quality.bootstrap import Interval
 from bentune.quality.classification import ClassMetrics
+from bentune.quality.statistics.bootstrap import Interval
 from training.pipeline.pipeline import STAGES
 from training.prove.evaluation import Compressed, Scaled
 from training.recipe.file import load_recipe

@@ -11,7 +11,7 @@ from page import Page
 from row_report import row_report
 
 from bentune.bundle.verdict import Difference
-from bentune.quality.bootstrap import Interval
+from bentune.quality.statistics.bootstrap import Interval
 from rollout.compare.tables import notes, numbers, slice_numbers
 from training.data.report import DataReport, DoubtfulRow
 from training.pipeline.pipeline import STAGES
@@ -433,7 +433,10 @@ def test_what_to_mind_comes_first(facts: Facts) -> None:
         "Not in this report: package",
     ):
         assert words in first
-    assert "Mind this" not in rendered(facts.model_copy(update={"plan": None})).text
+    assert facts.data
+    assert "60 test rows are too few for compare.margin" in first
+    large = facts.data.model_copy(update={"rows": {"train": 1600, "test": 400}, "tokens": None})
+    assert "Mind this" not in rendered(facts.model_copy(update={"plan": None, "data": large})).text
 
 
 def test_the_same_facts_give_the_same_bytes(facts: Facts, page: Page) -> None:

@@ -6,7 +6,7 @@ import pytest
 from page import Page
 from row_report import row_report
 
-from bentune.quality.calibration import Bin
+from bentune.quality.statistics.calibration import Bin
 from training.pipeline.results import CurvePoint
 from training.report.plots import COLOURS, Plot, curves, heat_map, lengths, reliability
 

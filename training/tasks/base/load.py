@@ -35,6 +35,7 @@ from training.tasks.task import Task
 
 MERGE_FIRST = "merge it into its base model first, and give the merged model"
 STUDENT_LAYERS = "distill.student_layers"
+TOKEN_TYPES = "token_type_ids"  # noqa: S105
 NEWER_TOKENIZER = "TokenizersBackend"
 
 
@@ -86,6 +87,11 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     most = min(tokenizer.model_max_length, _positions(config, tokenizer, task_of(recipe)))
     if recipe.max_tokens > most:
         raise InputError(f"max_tokens: {recipe.max_tokens} is more than the maximum of {recipe.model}, {most}")
+    if not getattr(config, "type_vocab_size", 0) and TOKEN_TYPES in tokenizer.model_input_names:
+        # A generic tokenizer gives them to every model: GPT-2 adds a word's embedding for them, MPNet refuses them, and
+        # the exported graph takes none.
+        names = [name for name in tokenizer.model_input_names if name != TOKEN_TYPES]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
@@ -233,14 +239,15 @@ def base_config(recipe: Recipe) -> PretrainedConfig:
     return config
 
 
-def pad_as_tokenizer(config: PretrainedConfig, processor: Any) -> None:
-    """Give the model the tokenizer's padding token.
+def pad_as_tokenizer(config: PretrainedConfig, processor: Any) -> int | None:
+    """Give the model the tokenizer's padding token and return it; None for images.
 
     Decoders with a head for sequences find the last token of a text by it, and a config may have none or another.
     """
-    padding = getattr(processor, "pad_token_id", None)
+    padding: int | None = getattr(processor, "pad_token_id", None)
     if padding is not None:
         config.pad_token_id = padding
+    return padding
 
 
 def _positions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, task: Task) -> int:

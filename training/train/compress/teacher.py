@@ -15,6 +15,7 @@ from service.engine.predictor import Predictor, Session, batches_by_length
 from service.tasks.registry import task_class
 from training.pipeline.fingerprints import TEACHER_KEY, teacher_bundle
 from training.recipe.recipe import Recipe
+from training.tasks.base.head import match_labels
 from training.tasks.base.load import class_names, load_base, load_tokenizer
 from training.tasks.logits import torch_logits
 from training.tasks.rows import Rows
@@ -33,12 +34,13 @@ class Teacher:
     answer: Callable[[Rows, _Advance], Logits]
 
     def logits(self, rows: Rows, labels: Sequence[str], advance: _Advance) -> Logits:
-        """Compute logits in the order of the given labels, matched by name.
+        """Compute logits in the order of the given labels, matched by name or spelling.
 
         The logits are float32 [rows, labels]. Labels that only the teacher has are left out, as if their probability
         were 0. Raises InputError when the teacher lacks a given label, or when its logits are not finite.
         """
-        if missing := [label for label in labels if label not in self.labels]:
+        match = match_labels(labels, self.labels)
+        if missing := [label for number, label in enumerate(labels) if number not in match.rows]:
             raise InputError(
                 f"{TEACHER_KEY}: the teacher lacks the label {_shown(missing)} of the data; it has "
                 f"{_shown(self.labels)}: rename the data's labels with data.labels, or give a teacher of the same "
@@ -47,7 +49,7 @@ class Teacher:
         logits = self.answer(rows, advance)
         if not np.isfinite(logits).all():
             raise InputError(f"{TEACHER_KEY}: the teacher gives logits that are not finite: give another one")
-        return logits[:, [self.labels.index(label) for label in labels]]
+        return logits[:, [match.rows[number] for number in range(len(labels))]]
 
 
 def open_teacher(recipe: Recipe) -> Teacher:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from bentune.bundle.errors import InputError
 from training.recipe.method import LoraMethod, QloraMethod
@@ -64,7 +65,7 @@ class Lora:
         linear = [
             name
             for name, module in base.model.named_modules()
-            if isinstance(module, torch.nn.Linear) and not within(name, whole)
+            if isinstance(module, torch.nn.Linear | Conv1D) and not within(name, whole)
         ]
         targets = self.settings.target_modules
         if targets == "auto":

@@ -12,8 +12,7 @@ from bentune.bundle.files import Frozen
 from training.pipeline.layout import TrainFiles
 from training.recipe.method import BiasMethod, FreezeMethod, FullMethod, HeadMethod, LoraMethod, Method, QloraMethod
 from training.recipe.recipe import Recipe
-from training.tasks.base.load import Base, base_digest, load_base, pad_as_tokenizer
-from training.tasks.saved import tokenizer_of
+from training.tasks.base.load import Base, base_digest, load_base
 from training.train.methods.bias import Bias
 from training.train.methods.freeze import Freeze
 from training.train.methods.full import Full
@@ -24,11 +23,15 @@ from training.train.methods.tuning import Tuning
 
 
 class UsedBase(Frozen):
-    """base.json: the base model that was tuned, with its digest; `warm_start` is a directory of the parent's run."""
+    """base.json: the base model that was tuned, with its digest; `warm_start` is a directory of the parent's run.
+
+    `pad_token_id` is the tokenizer's padding token, which the config may lack.
+    """
 
     source: str
     sha256: str
     warm_start: str | None = None
+    pad_token_id: int | None = None
 
 
 def prepare(base: Base, method: Method) -> torch.nn.Module:
@@ -70,7 +73,8 @@ def load_same_base(recipe: Recipe, labels: list[str], directory: Path) -> PreTra
         raise InputError(
             f"model: {tuned.model} has changed since it was tuned: run `bentune train` again, or restore its files"
         )
-    pad_as_tokenizer(model.config, tokenizer_of(directory))
+    if base.pad_token_id is not None:
+        model.config.pad_token_id = base.pad_token_id
     return model
 
 

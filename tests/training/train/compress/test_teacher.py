@@ -57,6 +57,7 @@ def test_labels_are_found_by_name(tiny_recipe: Path, tiny_tag: str, saved: Path,
     expected = teacher.logits(rows, LABELS, nothing)
     np.testing.assert_array_equal(teacher.logits(rows, ["tool", "animal", "food"], nothing), expected[:, [2, 0, 1]])
     np.testing.assert_array_equal(teacher.logits(rows, ["tool", "food"], nothing), expected[:, [2, 1]])
+    np.testing.assert_array_equal(teacher.logits(rows, ["Tool", "ANIMAL", "food"], nothing), expected[:, [2, 0, 1]])
     change_config(saved, id2label={"0": "tool", "1": "food", "2": "animal"})
     other = open_teacher(recipe_with(tiny_recipe, saved))
     np.testing.assert_allclose(other.logits(rows, LABELS, nothing), expected[:, [2, 1, 0]], atol=1e-4)

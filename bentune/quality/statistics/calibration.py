@@ -12,7 +12,7 @@ from bentune.bundle.arrays import Floats, Ints, Mask
 from bentune.bundle.files import Frozen
 from bentune.bundle.targets.many_labels import THRESHOLD
 from bentune.bundle.verdict import Difference
-from bentune.quality.bootstrap import Interval
+from bentune.quality.statistics.bootstrap import Interval
 
 _CELLS_PER_BLOCK = 1 << 22
 

@@ -11,7 +11,15 @@ from scipy import stats
 from scipy.optimize import minimize_scalar
 from statsmodels.stats.proportion import proportion_confint
 
-from bentune.quality.noninferiority import CORRECTION, interval, mcnemar, p_value, paired_loss, rows_needed, statistic
+from bentune.quality.statistics.noninferiority import (
+    CORRECTION,
+    interval,
+    mcnemar,
+    p_value,
+    paired_loss,
+    rows_needed,
+    statistic,
+)
 
 MARGIN, ALPHA, POWER = 0.01, 0.05, 0.8
 Z = stats.norm.ppf(1 - ALPHA)

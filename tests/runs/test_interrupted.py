@@ -94,13 +94,14 @@ def test_a_run_that_another_process_uses_is_refused(tiny_run: Path, tiny_recipe:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A file system of its own, of 3 MB."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of its own, of 3 MB, which a preflight would fill before the training does."""
+    monkeypatch.setattr("training.preflight.preflight", lambda *_: None)
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root may mount a small disk: unshare -rm pytest tests/training/test_interrupted.py")
+        pytest.skip("only root may mount a small disk: unshare -rm pytest tests/runs/test_interrupted.py")
     yield place
     subprocess.run(["umount", "-l", place], check=True)  # libraries keep files of it mapped
 

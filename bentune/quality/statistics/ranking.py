@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bentune.bundle.arrays import Floats, Mask
-from bentune.quality.bootstrap import Interval
+from bentune.quality.statistics.bootstrap import Interval
 
 
 def areas(scores: Floats, gold: Mask, confidence: float) -> tuple[Interval | None, list[Interval | None]]:

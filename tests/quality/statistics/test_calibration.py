@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from bentune.quality.calibration import decision_ece_difference, decision_reliability, ece, ece_difference, reliability
+from bentune.quality.statistics.calibration import (
+    decision_ece_difference,
+    decision_reliability,
+    ece,
+    ece_difference,
+    reliability,
+)
 
 
 def scores_of(confidence: list[float]) -> np.ndarray:
@@ -34,7 +40,7 @@ def test_a_difference_is_of_the_same_rows() -> None:
 
 
 def test_the_same_answers_differ_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bentune.quality.calibration._CELLS_PER_BLOCK", 40)  # many blocks
+    monkeypatch.setattr("bentune.quality.statistics.calibration._CELLS_PER_BLOCK", 40)  # many blocks
     scores, gold = scores_of([0.6, 0.7, 0.9, 0.9]), np.array([0, 1, 0, 0])
     found = ece_difference(scores, scores, gold, bins=10, resamples=100, confidence=0.9, seed=0)
     assert (found.value, found.low, found.high) == (0, 0, 0)

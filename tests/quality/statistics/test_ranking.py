@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bentune.quality.ranking import areas, of_classes
+from bentune.quality.statistics.ranking import areas, of_classes
 
 
 def test_an_area_by_hand() -> None:
