@@ -6,6 +6,7 @@ with the message that its users get.
 
 import csv
 import random
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ MORE: dict[str, dict[str, Any]] = {
     "esm": {"mask_token_id": 4},
     "gemma": {"head_dim": 16, "num_key_value_heads": 2},
     "gemma2": {"head_dim": 16, "num_key_value_heads": 2, "query_pre_attn_scalar": 16},
+    "gpt_neo": {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]},
+    "gptj": {"rotary_dim": 8},
     "longformer": {"attention_window": 8},
     "llama": {"num_key_value_heads": 2},
     "mistral": {"num_key_value_heads": 2},
@@ -61,6 +64,7 @@ MORE: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "qwen2": {"num_key_value_heads": 2},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 16},
+    "qwen3_moe": {"num_key_value_heads": 2, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
     "phi": {"num_key_value_heads": 2, "partial_rotary_factor": 0.5},
     "phi3": {"num_key_value_heads": 2},
     "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
@@ -191,7 +195,8 @@ def markdown(found: list[Family]) -> str:
 
 def _line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].partition("before any training: ")[2] or lines[0]
+    line = lines[0].partition("before any training: ")[2] or lines[0]
+    return re.sub(r"/\S*family-\S+", "the model", line).removesuffix(".")
 
 
 @click.command()

@@ -45,8 +45,8 @@ def measure(source: Path, rows: int, work: Path, model: str, *overrides: str) ->
     Raises BentuneError when it fails.
     """
     recipe = recipe_for(source, work)
-    watched("data", recipe, work, *LITTLE, *overrides, set_model)
     set_model = f"model={model}"
+    watched("data", recipe, work, *LITTLE, *overrides, set_model)
     summary, seconds, peak_mb = watched(
         "train", recipe, work, *LITTLE, *overrides, set_model, f"train.epochs={STEPS / rows}", new=False
     )
