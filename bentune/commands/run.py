@@ -80,8 +80,8 @@ def _run_stage(
     with RunDir.open(runs, loaded.recipe.name, new=new) as directory:
         outcome = run_stage(name, loaded.recipe, directory, report, force=force)
     say_outcome(report, outcome)
-    report.result(outcome_json(outcome))
     outcome.result.require_passed()
+    report.result(outcome_json(outcome))
 
 
 @click.command()

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command import ask
 from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_absolute_error
 from tiny import sentences
@@ -213,3 +215,29 @@ def test_texts_are_no_slices(column: str, tiny_recipe: Path) -> None:
 def test_a_column_that_is_not_there_is_named(tiny_recipe: Path, context: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match=r"evaluate.slices .*no column 'lable'.*did you mean 'label'"):
         data.run(context(load_recipe(tiny_recipe, ["evaluate.slices=[lable]"]).recipe))
+
+
+def test_a_model_below_the_minimum_ends_the_run_and_is_not_packaged(
+    tiny_run: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "runs/tiny" / tiny_run.name)
+    given = (
+        tiny_recipe,
+        "--runs",
+        tmp_path / "runs",
+        "--json",
+        "--set",
+        "evaluate.minimum={macro_f1: 1.0, log_loss: 0.0}",
+    )
+    for command in ("evaluate", "run", "package"):
+        answer = ask(command, *given)
+        assert (answer.code, answer.json["gate"]) == (1, "minimum")
+        assert "evaluate: on 60 test rows the model misses the minimum of its recipe: " in answer.json["error"]
+        assert "log_loss is only known to be" in answer.json["error"]
+    # What was measured stays, for the report and for another look.
+    evaluation = json.loads((tmp_path / "runs/tiny" / tiny_run.name / "evaluate/evaluation.json").read_text())
+    assert [bound["metric"] for bound in evaluation["minimum"]["bounds"]] == ["macro_f1", "log_loss"]
+    assert not evaluation["minimum"]["bounds"][1]["reached"]
+    reached = json.loads((tiny_run / "evaluate/evaluation.json").read_text())["minimum"]
+    assert reached["bounds"] == []
+    assert reached["gain"]["low"] > 0.3
