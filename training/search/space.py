@@ -1,6 +1,7 @@
 """Search space: draws of a trial's values, and their insertion into the recipe."""
 
 import json
+import math
 from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
@@ -43,7 +44,9 @@ def own_values(recipe: Recipe) -> dict[str, Any] | None:
         low, high = _ends(span)
         if not isinstance(value, int | float) or not low <= value <= high:
             return None
-        if span.step is not None and not float((value - low) / span.step).is_integer():
+        steps = (value - low) / span.step if span.step is not None else 0.0
+        # (0.3 - 0.1) / 0.1 is a little less than 2.
+        if not math.isclose(steps, round(steps), abs_tol=1e-9):
             return None
         found[key] = value
     return found

@@ -71,3 +71,5 @@ def test_the_recipes_own_values_where_they_are_among_those_searched() -> None:
     assert own_values(recipe(values | {"method.rank": [4, 8]})) is None
     assert own_values(recipe({"train.batch_size": {"low": 4, "high": 20, "step": 8}})) is None
     assert own_values(recipe({"train.batch_size": {"low": 8, "high": 24, "step": 8}})) == {"train.batch_size": 16}
+    spread = {"train.warmup_ratio": {"low": 0.1, "high": 0.5, "step": 0.1}}
+    assert own_values(recipe(spread, train={"warmup_ratio": 0.3})) == {"train.warmup_ratio": 0.3}

@@ -257,7 +257,9 @@ def _usable(source: Source, number: int, reader: _Reader, tally: Tally, rows_rea
             if reader.data.invalid_rows == "error":
                 count += 1
                 if len(bad) < SHOWN_BAD_ROWS:
-                    bad.append(f"{raw.origin}: {problem}")
+                    # What to do is said once, with the first.
+                    said = str(problem) if not bad or raw.problem is None else raw.problem.partition(";")[0]
+                    bad.append(f"{raw.origin}: {said}")
         else:
             if not bad:
                 yield row
