@@ -15,7 +15,7 @@ from bentune.bundle.rows.swallowed import Swallowed
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = (";", "\t")
 """Delimiters that a .csv has where its header has no comma; spreadsheets write them in many countries."""
-WITHOUT_QUOTES = "quoting none (data.quoting in a recipe, --quoting for a command)"
+WITHOUT_QUOTES = "quoting none (data.quoting in a recipe, --quoting for `bentune predict`)"
 SHOWN_LINES = 10
 
 QUOTING: dict[str, Literal[0, 3]] = {"minimal": csv.QUOTE_MINIMAL, "none": csv.QUOTE_NONE}

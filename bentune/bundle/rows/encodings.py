@@ -7,6 +7,7 @@ ALONE = 0.5
 """Share of the bytes above 127 that stand alone, from which on a text is taken for a Western one: its accents, quotes
 and euro signs are single, where the letters of other scripts come in pairs of bytes or in words."""
 MOST = 3
+WHERE = "(data.encoding in a recipe, --encoding for `bentune predict`)"
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -35,12 +36,9 @@ def advice(data: bytes) -> str:
     """Return, in words, what to do with a file that is not UTF-8."""
     names = guessed(data)
     if not names:
-        return "give its encoding (data.encoding in a recipe, --encoding for a command), or convert the file to UTF-8"
+        return f"give its encoding {WHERE}, or convert the file to UTF-8"
     others = f" (or {' or '.join(names[1:])})" if len(names) > 1 else ""
-    return (
-        f"it may be {names[0]}{others}: give the encoding (data.encoding in a recipe, --encoding for a command), and "
-        "look at the rows that are shown then"
-    )
+    return f"it may be {names[0]}{others}: give the encoding {WHERE}, and look at the rows that are shown then"
 
 
 def _alone(data: bytes) -> float:

@@ -29,7 +29,8 @@ def require_columns(path: Path, wanted: Iterable[tuple[str, str]], form: FileFor
     if form.header is None and looks_like_a_row(names, path, form):
         raise InputError(
             f"{key}: {path} has no column {name!r}, and its first line looks like a row of {len(names)} fields: where "
-            "the file has no header, name its columns in their order (data.header in a recipe, --header for a command)"
+            "the file has no header, name its columns in their order (data.header in a recipe, --header for "
+            "`bentune predict`)"
         )
     raise InputError(f"{key}: {path} has no column {name!r}; {nearest(name, names)}")
 

@@ -119,7 +119,7 @@ class Lines:
             self.number += 1
             raise BrokenLine(
                 f"a NUL byte at byte offset {start + line.index(0)}: this is no text file, or it is UTF-16; then give "
-                "the encoding (data.encoding in a recipe, --encoding for a command)"
+                "the encoding (data.encoding in a recipe, --encoding for `bentune predict`)"
             )
         return text
 

@@ -39,7 +39,8 @@ def test_the_first_row_of_a_file_without_a_header_is_not_shown(tmp_path: Path, c
     found = message(tmp_path, content)
     assert found == (
         "data.columns.text: rows.csv has no column 'text', and its first line looks like a row of 2 fields: where "
-        "the file has no header, name its columns in their order (data.header in a recipe, --header for a command)"
+        "the file has no header, name its columns in their order (data.header in a recipe, --header for `bentune "
+        "predict`)"
     )
 
 

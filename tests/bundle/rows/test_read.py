@@ -67,8 +67,10 @@ def test_rows_have_their_values_numbers_and_lines(
 
 
 QUOTED = "put quotes around a field that holds a"
-NO_QUOTES = "Where quotes belong to the texts, give quoting none (data.quoting in a recipe, --quoting for a command)"
-ENCODING = "(data.encoding in a recipe, --encoding for a command)"
+NO_QUOTES = (
+    "Where quotes belong to the texts, give quoting none (data.quoting in a recipe, --quoting for `bentune predict`)"
+)
+ENCODING = "(data.encoding in a recipe, --encoding for `bentune predict`)"
 OTHERS = re.compile(r" \(or [a-z0-9_ ]+\)")
 CP1252 = f"; it may be cp1252: give the encoding {ENCODING}, and look at the rows that are shown then"
 
