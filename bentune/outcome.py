@@ -1,11 +1,12 @@
 """Outcome of a stage as text for people and as JSON for scripts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from bentune.bundle.errors import GateError
+from bentune.bundle.errors import GateError, InputError
 from bentune.console import ConsoleReporter
 from bentune.tables.data import lines as data_lines
 
@@ -44,13 +45,15 @@ def say_outcome(report: ConsoleReporter, outcome: "Outcome") -> None:
         if result.parent is not None:
             _say_continued(report, result.parent, result.rows["test"])
         _say_doubtful(report, result.doubtful_labels, outcome.directory)
+        for name, joined in result.joined.items():
+            report.say(escape(f"  label {name!r} joined with {joined!r}"))
         if (tokens := result.tokens) is not None:
             report.say(
                 f"  {tokens.tokens / tokens.rows:,.0f} tokens a text (of {tokens.rows:,} training rows), "
                 f"{tokens.unknown_share:.1%} unknown to the tokenizer; {tokens.truncated_share:.1%} of the texts are "
                 "longer than max_tokens"
             )
-        for caution in cautions_of(result, outcome.recipe):
+        for caution in (*cautions_of(result, outcome.recipe), *_in_vain(outcome)):
             report.say(f"  [yellow]![/] {escape(caution)}")
 
 
@@ -85,6 +88,17 @@ def _say_doubtful(report: ConsoleReporter, doubtful: "DoubtfulLabels", directory
         report.say(escape(f"    {row.origin}: {row.label}, looks like {row.suggested}"))
 
 
+def _in_vain(outcome: "Outcome") -> Iterator[str]:
+    """Yield why a training on these rows is bound to be refused."""
+    from training.data.before_training import require_measurable
+    from training.pipeline.layout import DataFiles
+
+    try:
+        require_measurable(outcome.recipe, DataFiles(outcome.directory))
+    except InputError as error:
+        yield str(error)
+
+
 def outcome_json(outcome: "Outcome") -> dict[str, Any]:
     """Return a stage's outcome as JSON."""
     from training.data.cautions import cautions_of
@@ -98,5 +112,5 @@ def outcome_json(outcome: "Outcome") -> dict[str, Any]:
         "summary": outcome.result.written(),
     }
     if isinstance(outcome.result, DataResult):
-        found["cautions"] = cautions_of(outcome.result, outcome.recipe)
+        found["cautions"] = [*cautions_of(outcome.result, outcome.recipe), *_in_vain(outcome)]
     return found

@@ -50,11 +50,12 @@ class Scorer(Protocol):
 class PredictSummary:
     """Rows of the output, rows that an earlier run had finished, and wall seconds of this run.
 
-    `errors` of the rows have an error in place of a prediction.
+    `errors` of the rows have an error in place of a prediction; `first_error` is this run's first one, or empty.
     """
 
     rows: int
     errors: int
+    first_error: str
     resumed_at: int
     seconds: float
 
@@ -122,13 +123,14 @@ def predict_file(
     with _locked(partial_path) as partial:
         _refuse_finished(output_path, overwrite)  # again: the former holder of the lock may have finished it
         resumed_at, errors = _resume(partial, partial_path, meta_path, guard, overwrite)
-        done = resumed_at
+        done, first_error = resumed_at, ""
         progress(done)
         for _ in islice(rows, done):
             pass
         while chunk := list(islice(rows, chunk_rows)):
             answers = _answers(scorer, chunk, columns, input_path, strict=strict)
-            errors += sum(isinstance(answer, str) for answer in answers)
+            said = [answer for answer in answers if isinstance(answer, str)]
+            first_error, errors = first_error or next(iter(said), ""), errors + len(said)
             lines = b"".join(_line(row.number, answer, top_k) for row, answer in zip(chunk, answers, strict=True))
             with _writing(partial_path):
                 _append(partial, lines)
@@ -142,7 +144,7 @@ def predict_file(
                 partial_path.unlink()
             meta_path.unlink(missing_ok=True)
             sync_directory(output_path.parent)
-    return PredictSummary(done, errors, resumed_at, time.monotonic() - started)
+    return PredictSummary(done, errors, first_error, resumed_at, time.monotonic() - started)
 
 
 def _answers(

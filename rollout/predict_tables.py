@@ -21,7 +21,7 @@ Writer: TypeAlias = Callable[[Sequence[str], Iterable[Row], Path, Path], None]
 def table_writer(output: Path) -> Writer | None:
     """Return the writer of a table by the suffix of the output; None for JSON lines.
 
-    Raises InputError where the package that writes it is not installed.
+    Raises InputError for another suffix, and where the package that writes it is not installed.
     """
     match output.suffix.lower():
         case ".csv":
@@ -32,7 +32,9 @@ def table_writer(output: Path) -> Writer | None:
             except ImportError:
                 raise InputError(f"{output}: Parquet is written by pyarrow: pip install pyarrow") from None
             return _write_parquet
-    return None
+        case "" | ".jsonl" | ".ndjson" | ".json":
+            return None
+    raise InputError(f"{output}: the output is JSON lines (.jsonl), .csv or .parquet; give one of these suffixes")
 
 
 def _write_csv(columns: Sequence[str], rows: Iterable[Row], partial: Path, output: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from bentune.bundle.errors import InputError
 from bentune.console import ConsoleReporter
@@ -47,8 +48,10 @@ def predict(
 ) -> None:
     """Score a file offline with the service's own predictor.
 
-    A row without a text gets an error in its place. After an interruption the same command resumes.
+    A row without a text gets an error in its place, and a text that is too long for the model is cut. After an
+    interruption the same command resumes.
     """
+    from bentune.bundle.rows.encodings import too_many_wrong, wrongly_decoded
     from bentune.bundle.rows.header import require_columns
     from bentune.bundle.rows.read import every_row, read_rows
     from bentune.bundle.rows.row import text_of
@@ -64,11 +67,17 @@ def predict(
     wanted = [("--text-column", text), *([("--pair-column", pair)] if pair is not None else [])]
     require_columns(input_path, wanted, how)
     # Checked before any scoring: an invalid row at the end of a long file would waste the work before it.
-    rows = 0
+    rows = wrong = 0
     for row in (read_rows if strict else every_row)(input_path, how):
         for _, column in wanted if strict else ():
             text_of(row, column, input_path)
         rows += 1
+        wrong += wrongly_decoded(row.values.get(text))
+    if too_many_wrong(wrong, rows):
+        raise InputError(
+            f"{input_path}: {wrong:,} of {rows:,} texts hold control characters (U+0080 to U+009F) or U+FFFD, as "
+            "wrongly decoded texts do: give another --encoding, or convert the original to UTF-8"
+        )
     with report.progress("scoring", rows) as finished:
         summary = predict_file(
             BundleScorer(bundle),
@@ -85,6 +94,7 @@ def predict(
     report.say(f"{summary.rows} rows in {output_path} ({summary.seconds:.1f} s, started at row {summary.resumed_at})")
     if summary.errors:
         report.say(f"[yellow]![/] {summary.errors} of them have an error and no label; --strict stops at the first")
+        report.say(escape(summary.first_error))
     report.result(
         {
             "output": output_path,

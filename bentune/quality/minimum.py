@@ -16,7 +16,10 @@ from bentune.bundle.targets.target import Target
 from bentune.bundle.verdict import Difference
 from bentune.quality.quality import Quality, Report, Words
 
-HOW = "look at the labels, the rows and train.learning_rate, or set what is enough in evaluate.minimum"
+HOW = (
+    "look at the labels, the rows and train.learning_rate, or set what is enough in evaluate.minimum, for rare labels "
+    "a bound on macro_f1 or mcc"
+)
 
 
 class Bound(Frozen):
@@ -44,9 +47,14 @@ class Minimum(Frozen):
     bounds: list[Bound] = Field(default=[])
 
     @property
+    def useless(self) -> bool:
+        """Return whether the model is not shown to be better than the constant answer."""
+        return self.gain.low <= 0
+
+    @property
     def reached(self) -> bool:
         """Return whether the model may be packaged and released."""
-        return all(one.reached for one in self.bounds) if self.bounds else self.gain.low > 0
+        return all(one.reached for one in self.bounds) if self.bounds else not self.useless
 
     def against_constant(self, words: Words) -> str:
         """Return the gain over the constant answer, in words."""

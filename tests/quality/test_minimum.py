@@ -64,7 +64,7 @@ def test_the_message_has_the_numbers() -> None:
     assert problem(ONE, [0] * 60 + [0] * 38 + [1] * 2, GOLD) == (
         "the model is not shown to be better than a constant answer: against the constant answer 'ham', accuracy "
         "changed by +2.0 points [-2.7, +7.7]; look at the labels, the rows and train.learning_rate, or set what is "
-        "enough in evaluate.minimum"
+        "enough in evaluate.minimum, for rare labels a bound on macro_f1 or mcc"
     )
 
 

@@ -45,7 +45,7 @@ def row_cautions(data: DataResult, recipe: Recipe) -> Iterator[str]:
     if missing := missing_values(data.labels):
         yield (
             f"Labels read like a missing value, with their rows: {_counted(missing[:NAMED], counts)}. If there is no "
-            "label, leave these rows out."
+            "label, leave these rows out of the file."
         )
     rows, settings = data.rows["test"], recipe.compare
     fewest = rows_to_compare(recipe, 0.0)

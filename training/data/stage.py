@@ -18,6 +18,7 @@ from bentune.bundle.seen_rows import RowFilter, SeenRows
 from training.data.duplicates.exact import same_texts
 from training.data.duplicates.near import NO_ROW, Near, find_near, sketch
 from training.data.label_errors import find_label_errors
+from training.data.reading.merge import joined_labels
 from training.data.reading.pool import POOL, PoolRows
 from training.data.reading.reading import Reading, read_sources
 from training.data.split.split import Known, Split, require_training_rows, split_afresh, split_onward
@@ -56,6 +57,9 @@ def run(context: Context) -> DataResult:
         require_alike(parent, recipe)
     sources = task.sources(data, recipe.carried)
     where = sources[0].name
+    joined = joined_labels(sources, data, target, parent.manifest.labels if parent is not None else ())
+    data = data.model_copy(update={"labels": data.labels | joined})
+    target = task.target(data)
     seen = parent.rows() if parent is not None else None
     reading = read_sources(sources, data, task, work / POOL_FILE, context.report)
     pool = reading.pool
@@ -110,8 +114,7 @@ def run(context: Context) -> DataResult:
     if parent is not None:
         result = result.model_copy(update={"parent": _continued(parent, split, recipe.compare.max_rows)})
     result = doubtful.without_removed(result)
-    tokens = _tokens(files, context)
-    return result if tokens is None else result.model_copy(update={"tokens": tokens})
+    return result.model_copy(update={"tokens": _tokens(files, context)} | ({"joined": joined} if joined else {}))
 
 
 def _tokens(files: DataFiles, context: Context) -> TokenCoverage | None:

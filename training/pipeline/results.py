@@ -157,6 +157,7 @@ class DataResult(Result):
 
     `fingerprint` is the sha256 over the rows' keys. `labels_a_row` is None where each row has one label. `parent` is
     set where this version continues another. `tokens` is None for images, and where the tokenizer could not be read.
+    `joined` has the labels that looked like another one, with the name that they were joined under.
     """
 
     stage = "data"
@@ -174,6 +175,7 @@ class DataResult(Result):
     doubtful_labels: DoubtfulLabels
     parent: ParentRows | None = None
     tokens: TokenCoverage | None = None
+    joined: dict[str, str] = Field(default={})
 
 
 class Parameters(Frozen):

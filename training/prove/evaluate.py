@@ -85,7 +85,8 @@ def run(context: Context) -> EvaluateResult:
     )
     write_json(EvaluateFiles(context.work).evaluation, evaluation)
     context.report.say(metrics_table(evaluation))
-    context.report.say(escape(f"minimum: {minimum.against_constant(quality.words)}"))
+    mark = "[yellow]![/] no better than a constant: " if minimum.useless else "minimum: "
+    context.report.say(mark + escape(minimum.against_constant(quality.words)))
     if evaluation.slices:
         context.report.say(slices_table(evaluation.slices))
     context.report.say(changed_table(evaluation.changed))

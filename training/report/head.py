@@ -59,6 +59,8 @@ def cautions_of(facts: Facts, missing: Sequence[str], revision: str) -> list[str
     """List the cautions about a run, a sentence each."""
     cautions = cautions_about(facts.data, facts.recipe) if facts.data else []
     cautions += facts.training.warnings if facts.training else []
+    if facts.evaluation and facts.evaluation.minimum and facts.evaluation.minimum.useless:
+        cautions.append("The model is not shown to be better than a constant answer: see its minimum.")
     if facts.parity:
         cautions += [f"hop {hop.hop}: {problem}" for hop in facts.parity.hops for problem in hop.problems]
     if facts.plan and facts.plan.taken > MAX_CONTENTION:

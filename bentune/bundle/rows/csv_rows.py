@@ -87,6 +87,8 @@ def _header(lines: Lines, records: Iterator[list[str] | str]) -> list[str]:
 
 def _wrong_number(fields: int, columns: int, delimiter: str) -> str:
     separator = {",": "comma", "\t": "tab", ";": "semicolon"}.get(delimiter, repr(delimiter))
+    if columns == 1:
+        return f"fields in this row: {fields}, in the header: 1; is there another delimiter (data.delimiter)?"
     return (
         f"fields in this row: {fields}, in the header: {columns}; "
         f"put quotes around a field that holds a {separator} or a newline, and leave no field out"

@@ -1,12 +1,16 @@
 """Guess of a file's encoding from its bytes. It goes into advice only: no file is read by a guess."""
 
 import codecs
+import re
 
 SAMPLE_BYTES = 200_000
 ALONE = 0.5
 """Share of the bytes above 127 that stand alone, from which on a text is taken for a Western one: its accents, quotes
 and euro signs are single, where the letters of other scripts come in pairs of bytes or in words."""
 MOST = 3
+MOST_ZEROS = 0.3
+WRONG = re.compile("[\x80-\x9f\ufffd]")
+MOST_WRONG, FEW_WRONG = 0.01, 2
 WHERE = "(data.encoding in a recipe, --encoding for `bentune predict`)"
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -22,6 +26,9 @@ def guessed(data: bytes) -> list[str]:
         if data.startswith(mark):
             return [name]
     data = data.removeprefix(codecs.BOM_UTF8)
+    for name, zeros in (("utf-16-le", data[1::2]), ("utf-16-be", data[0::2])):
+        if zeros.count(0) > MOST_ZEROS * len(zeros):  # letters of Western texts, in UTF-16 without a mark
+            return [name]
     try:
         from charset_normalizer import from_bytes
     except ImportError:  # it comes with bentoml's own clients; without it there is no advice
@@ -38,7 +45,20 @@ def advice(data: bytes) -> str:
     if not names:
         return f"give its encoding {WHERE}, or convert the file to UTF-8"
     others = f" (or {' or '.join(names[1:])})" if len(names) > 1 else ""
-    return f"it may be {names[0]}{others}: give the encoding {WHERE}, and look at the rows that are shown then"
+    return (
+        f"it may be {names[0]}{others}: give the encoding {WHERE} and look at the rows that are shown then, or convert "
+        "the file to UTF-8"
+    )
+
+
+def wrongly_decoded(text: object) -> bool:
+    """Return True for a text with control characters that no text has, or with the sign for what was not decoded."""
+    return isinstance(text, str) and not text.isascii() and WRONG.search(text) is not None
+
+
+def too_many_wrong(wrong: int, rows: int) -> bool:
+    """Return True where more than a few of the rows are wrongly decoded: more than two, and than one in a hundred."""
+    return wrong > max(FEW_WRONG, MOST_WRONG * rows)
 
 
 def _alone(data: bytes) -> float:

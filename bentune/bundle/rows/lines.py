@@ -85,8 +85,8 @@ class Lines:
     def _read(self) -> str:
         try:
             line = self._file.readline(MAX_ROW_BYTES + 1)
-        except UnicodeDecodeError as error:
-            raise self.error(f"not {self._encoding}: {error.reason}{self._advice()}", self.number + 1) from None
+        except UnicodeError as error:  # without a BOM it is no UnicodeDecodeError
+            raise self.error(f"not {self._encoding}: {error}{self._advice()}", self.number + 1) from None
         self._row_bytes += len(line)
         if not line:
             self.ended = True

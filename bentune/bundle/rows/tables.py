@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,9 @@ def _parquet(path: Path) -> Any:
 
 
 def excel_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
-    """Yield the rows of the first sheet; `line` is that of the sheet. Empty rows are left out, empty cells are None.
+    """Yield the rows of the only sheet that is not empty; `line` is that of the sheet.
 
-    Raises InputError.
+    Empty rows are left out, empty cells are None. Raises InputError.
     """
     try:
         from python_calamine import CalamineError, CalamineWorkbook
@@ -97,11 +98,18 @@ def excel_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
     if size > MAX_SHEET_BYTES:
         raise InputError(f"{path}: more than {MAX_SHEET_BYTES // 1_000_000} MB once unpacked; save it as CSV UTF-8")
     try:
-        sheet = CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0)
+        book = CalamineWorkbook.from_path(str(path))
+        filled = [name for name in book.sheet_names if (one := book.get_sheet_by_name(name)).height and one.width]
+        if len(filled) > 1:
+            raise InputError(
+                f"{path}: {len(filled)} of its sheets are not empty, and one is read: remove the others, or save the "
+                "one with the rows as CSV UTF-8"
+            )
+        sheet = book.get_sheet_by_name(filled[0]) if filled else book.get_sheet_by_index(0)
         names = list(header) if header is not None else None
         number = 0
         for line, cells in enumerate(sheet.iter_rows(), sheet.start[0] + 1 if sheet.start else 1):
-            values = [None if cell == "" else cell for cell in cells]
+            values = [_cell(cell) for cell in cells]
             if all(value is None for value in values):
                 continue
             if names is None:
@@ -111,6 +119,18 @@ def excel_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
             number += 1
     except (CalamineError, OSError) as error:
         raise InputError(f"{path} cannot be read: {_line(error)}") from error
+
+
+def _cell(value: object) -> object:
+    """Return a cell's value: None for an empty one, whole numbers as such, dates in ISO format.
+
+    Excel has one type of numbers, which is read as float.
+    """
+    if value == "":
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def _line(error: Exception) -> str:

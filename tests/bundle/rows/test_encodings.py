@@ -23,6 +23,8 @@ JAPANESE = "このやかんはとても便利です。また買います。\n" *
         (CHINESE, "gbk", "gb18030"),
         (JAPANESE, "shift_jis", "cp932"),
         (ENGLISH, "utf-16", "utf-16"),
+        (ENGLISH, "utf-16-le", "utf-16-le"),
+        (ENGLISH, "utf-16-be", "utf-16-be"),
     ],
 )
 def test_the_encoding_is_among_those_advised(text: str, encoding: str, expected: str) -> None:

@@ -72,7 +72,10 @@ NO_QUOTES = (
 )
 ENCODING = "(data.encoding in a recipe, --encoding for `bentune predict`)"
 OTHERS = re.compile(r" \(or [a-z0-9_ ]+\)")
-CP1252 = f"; it may be cp1252: give the encoding {ENCODING}, and look at the rows that are shown then"
+CP1252 = (
+    f"; it may be cp1252: give the encoding {ENCODING} and look at the rows that are shown then, or convert the file "
+    "to UTF-8"
+)
 
 BROKEN = [
     ("a.csv", "", "$path: the file is empty; add rows"),

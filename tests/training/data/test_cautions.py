@@ -77,5 +77,6 @@ def test_labels_that_look_alike_or_like_nothing_are_told_with_their_rows() -> No
     assert [*row_cautions(result(train, test), recipe())] == [
         "Labels look alike, with their rows: 'Good' (500), 'good' (100); '5' (10), '5.0' (400). If they are one label, "
         "set data.labels.merge to true, or give new names in data.labels.",
-        "Labels read like a missing value, with their rows: 'nan' (15). If there is no label, leave these rows out.",
+        "Labels read like a missing value, with their rows: 'nan' (15). If there is no label, leave these rows out of "
+        "the file.",
     ]

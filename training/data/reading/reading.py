@@ -14,6 +14,8 @@ from typing import Literal
 from rich.markup import escape
 
 from bentune.bundle.errors import InputError
+from bentune.bundle.rows.csv_rows import WITHOUT_QUOTES
+from bentune.bundle.rows.encodings import too_many_wrong, wrongly_decoded
 from bentune.bundle.seen_rows import row_key
 from training.data.reading.cleaning import clean
 from training.data.reading.pool import CHUNK_ROWS, CheckedRow, Pool, PoolWriter
@@ -29,9 +31,6 @@ SHOWN_BAD_ROWS = 10
 SURROGATE = re.compile("[\ud800-\udfff]")
 PLACE = re.compile(r"[:;,(]| at ")
 """What begins the particulars of one row in a reader's message."""
-WRONG = re.compile("[\x80-\x9f\ufffd]")
-"""Control characters that no text has, and the sign for what could not be decoded."""
-MOST_WRONG, FEW_WRONG = 0.01, 2
 SAMPLE_CHARACTERS, DECODED_SAMPLES = 60, 3
 IN_BRACKETS = re.compile(r" \([^()]*\)$")
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
@@ -202,7 +201,7 @@ class _Reader:
         """Count a text that looks wrongly decoded, and keep pieces of the first that show the encoding."""
         if text.isascii():
             return
-        self.wrong += WRONG.search(text) is not None
+        self.wrong += wrongly_decoded(text)
         if len(self.decoded) < DECODED_SAMPLES:
             first = next(place for place, letter in enumerate(text) if not letter.isascii())
             self.decoded.append(text[max(0, first - SAMPLE_CHARACTERS // 2) :][:SAMPLE_CHARACTERS])
@@ -239,7 +238,9 @@ def read_sources(sources: Sequence[Source], data: DataSettings, task: Task, file
         pool = writer.close()
     _require_decoded(reader, sum(rows_read), [source.name for source in sources])
     if data.encoding is not None:
-        report.say(escape(f"read as {data.encoding}, for example: {' | '.join(map(shown, reader.decoded)) or 'ASCII'}"))
+        report.say(
+            escape(f"read as {data.encoding}, for example: {' | '.join(map(shown, reader.decoded)) or 'only ASCII'}")
+        )
     return Reading(pool, tallies, reader.given_labels, rows_read, reader.time_kind or "number")
 
 
@@ -270,6 +271,7 @@ def _usable(source: Source, number: int, reader: _Reader, tally: Tally, rows_rea
         raise InputError(
             f"{source.name}: {shown}:\n"
             + "".join(f"  {line}\n" for line in bad)
+            + (f"give {WITHOUT_QUOTES}, " if WITHOUT_QUOTES in bad[0] else "")
             + "fix them, or set data.invalid_rows to drop"
         )
 
@@ -285,7 +287,7 @@ def _require_decoded(reader: _Reader, rows: int, sources: Sequence[str]) -> None
     """Raise InputError where more than a few texts look wrongly decoded, and no rule fixes them."""
     rules = reader.data.clean
     fixed = {"fix", "off"} & {rules.control_characters, rules.mojibake}
-    if fixed or reader.wrong <= max(FEW_WRONG, MOST_WRONG * rows):
+    if fixed or not too_many_wrong(reader.wrong, rows):
         return
     how = (
         f"read as {reader.data.encoding}: give another data.encoding"

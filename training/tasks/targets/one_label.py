@@ -13,7 +13,6 @@ from bentune.bundle.errors import InputError
 from bentune.bundle.targets.one_label import OneLabel
 from bentune.bundle.targets.target import Target
 from training.recipe.data import label_text
-from training.tasks.targets.alike import alike
 from training.tasks.targets.label_order import label_order
 from training.tasks.targets.target import LabelledRows, TrainingTarget, cannot_split
 
@@ -52,9 +51,8 @@ class OneLabelTraining(TrainingTarget):
         return self.named(name), {name}
 
     def named(self, name: str) -> str:
-        """Return the label under its new name, or under that of all labels that look alike where they are merged."""
-        renamed = self.data.labels.get(name, name)
-        return (alike(renamed) or renamed) if self.data.merge_labels else renamed
+        """Return the label under its new name."""
+        return self.data.labels.get(name, name)
 
     def names(self, label: str) -> list[str]:
         """Return the label itself."""

@@ -4,7 +4,6 @@ import pytest
 
 from training.recipe.data import DataSettings
 from training.tasks.targets.alike import alike, groups_alike, missing_values
-from training.tasks.targets.many_labels import ManyLabelsTraining
 from training.tasks.targets.one_label import OneLabelTraining
 
 
@@ -36,20 +35,8 @@ def test_what_programs_write_for_nothing() -> None:
     assert missing_values(["NaN", "good", "N/A", "none", "Nones"]) == ["NaN", "N/A", "none"]
 
 
-def test_they_are_merged_where_the_recipe_says_so() -> None:
+def test_merge_is_a_key_of_labels_and_no_label() -> None:
     merged = DataSettings.model_validate({"source": "s", "labels": {"merge": True, "great": "Good"}})
     assert (merged.merge_labels, merged.labels) == (True, {"great": "Good"})
-    target = OneLabelTraining(merged)
-    assert [target.read(given)[0] for given in ("Good", "good ", "great", "5.0", 5)] == [
-        "good",
-        "good",
-        "good",
-        "5",
-        "5",
-    ]
-    assert target.read("Good") == ("good", {"Good"})
-    many = ManyLabelsTraining(merged.model_copy(update={"multi_label": True}))
-    assert many.read(["Good", "good", "Bad"])[0] == '["bad", "good"]'
     plain = OneLabelTraining(DataSettings.model_validate({"source": "s", "labels": {"merge": "join"}}))
     assert plain.read("merge")[0] == "join"
-    assert plain.read("Good")[0] == "Good"
