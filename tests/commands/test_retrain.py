@@ -196,7 +196,7 @@ def test_the_columns_that_are_compared_by_come_along(
     assert set(rows[0]) == {"text", "label", "set", "region"}
     assert {row["region"] for row in rows} == {"north", "south"}
     assert {row["set"] for row in rows} == {"reference", "fresh"}
-    assert "compared on 50 of them" in answer.err
+    assert "the comparison uses 50 of them" in answer.err
 
 
 @pytest.mark.usefixtures("cleaned")
