@@ -40,7 +40,7 @@ LONGEST = (
     "k8s/test_canary",
     "commands/test_retrain",
     "training/pipeline/test_workers",
-    "runs/test_interrupted",
+    "training/test_interrupted",
     "containers/test_training_image",
 )
 

@@ -101,7 +101,7 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pyte
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root may mount a small disk: unshare -rm pytest tests/runs/test_interrupted.py")
+        pytest.skip("only root may mount a small disk: unshare -rm pytest tests/training/test_interrupted.py")
     yield place
     subprocess.run(["umount", "-l", place], check=True)  # libraries keep files of it mapped
 
