@@ -39,7 +39,7 @@ ROWS, BATCH = 16, 8
 
 
 class Passed(Frozen):
-    """What has passed in a directory of runs: digests of base models and settings, with the seconds of each."""
+    """Preflights that passed in a directory of runs: digests of base models and settings, with the seconds of each."""
 
     seconds: dict[str, float] = Field(default={})
 

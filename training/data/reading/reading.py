@@ -30,7 +30,7 @@ MOST_CHARACTERS = 100
 SHOWN_BAD_ROWS = 10
 SURROGATE = re.compile("[\ud800-\udfff]")
 PLACE = re.compile(r"[:;,(]| at ")
-"""What begins the particulars of one row in a reader's message."""
+"""Start of the particulars of one row in a reader's message."""
 SAMPLE_CHARACTERS, DECODED_SAMPLES = 60, 3
 IN_BRACKETS = re.compile(r" \([^()]*\)$")
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?")
 MISSING = frozenset({"nan", "none", "null", "n/a", "na", "nil", "#n/a", "-", "?"})
-"""What programs write where there is no value, in lower case."""
+"""Words that programs write where there is no value, in lower case."""
 
 
 def alike(label: str) -> str:
