@@ -131,7 +131,7 @@ class DataSettings(Section):
     )
     merge_labels: bool = Field(
         default=False,
-        description="join labels that look alike (case, blanks, 5 and 5.0) under their lower-case form; also written "
+        description="join labels that look alike (case, blanks, 5 and 5.0) under the commonest spelling; also written "
         "as `merge: true` in labels",
     )
     multi_label: bool = Field(default=False, description="rows have any number of labels: a list, or a text of several")
