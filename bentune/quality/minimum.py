@@ -33,6 +33,7 @@ class Bound(Frozen):
     bound: float
     found: float | None
     reached: bool
+    reached_by_constant: bool = False
 
 
 class Minimum(Frozen):
@@ -50,6 +51,11 @@ class Minimum(Frozen):
     def useless(self) -> bool:
         """Return whether the model is not shown to be better than the constant answer."""
         return self.gain.low <= 0
+
+    @property
+    def proves_nothing(self) -> bool:
+        """Return whether the constant answer would reach all bounds, and the model is not shown to be better."""
+        return self.useless and all(one.reached_by_constant for one in self.bounds)
 
     @property
     def reached(self) -> bool:
@@ -89,10 +95,11 @@ def minimum_of(
     """
     constant = quality.commonest(gold, target)
     always = certain(np.repeat(constant[None], len(gold), axis=0), target)
+    plain = quality.measure(always, gold, target, resamples=1)
     return Minimum(
         constant=target.spell(constant),
         gain=quality.contest(logits, always, gold, target).difference((1 - report.confidence) / 2),
-        bounds=[_bound(report, metric, bound) for metric, bound in required.items()],
+        bounds=[_bound(report, metric, bound, plain) for metric, bound in required.items()],
     )
 
 
@@ -123,13 +130,18 @@ def certain(answers: Gold, target: Target) -> Logits:
     return target.logits(target.certain(answers))
 
 
-def _bound(report: Report, metric: str, bound: float) -> Bound:
-    found = report.metrics.get(metric)
+def _bound(report: Report, metric: str, bound: float, constant: Report) -> Bound:
+    less = metric in type(report).lower_is_better
+
+    def held(value: float) -> bool:
+        return value <= bound if less else value >= bound
+
+    found, plain = report.metrics.get(metric), constant.metrics.get(metric)
+    by_constant = plain is not None and held(plain.value)
     if found is None:
-        return Bound(metric=metric, bound=bound, found=None, reached=False)
-    if metric in type(report).lower_is_better:
-        return Bound(metric=metric, bound=bound, found=found.high, reached=found.high <= bound)
-    return Bound(metric=metric, bound=bound, found=found.low, reached=found.low >= bound)
+        return Bound(metric=metric, bound=bound, found=None, reached=False, reached_by_constant=by_constant)
+    limit = found.high if less else found.low
+    return Bound(metric=metric, bound=bound, found=limit, reached=held(limit), reached_by_constant=by_constant)
 
 
 def _from_recall(tuned: Mapping[str, Any]) -> Minimum | None:

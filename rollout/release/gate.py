@@ -50,6 +50,7 @@ def may_release(
         )
     if verdict is None:
         if first:
+            _require_proof(bundle)
             return "none, the first version"
         other = f"compared with {verdicts[-1].served.tag}, but {before.tag} is served" if before and verdicts else ""
         raise GateError(
@@ -67,6 +68,16 @@ def may_release(
             f"{margin:g} (compare.margin): compare it again without --margin; {ANYWAY}",
         )
     return word
+
+
+def _require_proof(bundle: Bundle) -> None:
+    """Raise GateError where a constant answer would reach the minimum too, and the model is no better than it."""
+    minimum = minimum_in(bundle.evidence().get("evaluation", {}))
+    if minimum is not None and minimum.proves_nothing:
+        said = minimum.against_constant(quality_of(bundle.manifest.target).words)
+        raise GateError(
+            "minimum", f"{bundle.tag} may not be released: a constant answer reaches its minimum, too: {said}; {ANYWAY}"
+        )
 
 
 def require_minimum(bundle: Bundle) -> None:

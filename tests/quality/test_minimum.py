@@ -142,3 +142,11 @@ def test_every_metric_of_a_report_has_a_direction(target: Target, gold: Any, opt
     assert set(quality.metrics) <= kind.higher_is_better | kind.lower_is_better
     assert not kind.higher_is_better & kind.lower_is_better
     assert QUALITIES[target.kind] is quality
+
+
+def test_a_bound_that_the_constant_reaches_proves_nothing() -> None:
+    always = [0] * 100
+    assert found(ONE, always, GOLD, accuracy=0.4).proves_nothing
+    assert not found(ONE, always, GOLD, macro_f1=0.6).proves_nothing
+    assert not found(ONE, GOLD, GOLD, accuracy=0.4).proves_nothing
+    assert found(NUMBER, [4.0] * 100, STARS, mean_absolute_error=3.0).proves_nothing

@@ -96,3 +96,15 @@ def test_evidence_without_a_minimum_is_read_from_the_recall_of_each_label_or_ref
         word(with_minimum(bundle, tuned(0.3)), None, first=True)
     with pytest.raises(GateError, match="does not show that it is better than a constant answer: make it anew"):
         word(with_minimum(bundle, {"tuned": {"accuracy": {"value": 0.9}}}), None, first=True)
+
+
+def test_a_bound_that_a_constant_answer_reaches_lets_no_first_version_out(bundle: Bundle) -> None:
+    known = bundle.evidence()["evaluation"]
+    gain = {"value": 0.0, "low": -0.1, "high": 0.1}
+    bound = {"metric": "accuracy", "bound": 0.0, "found": 0.3, "reached": True, "reached_by_constant": True}
+    useless = with_minimum(bundle, known | {"minimum": known["minimum"] | {"gain": gain, "bounds": [bound]}})
+    with pytest.raises(GateError, match="a constant answer reaches its minimum, too: against the constant"):
+        word(useless, None, first=True)
+    macro = bound | {"metric": "macro_f1", "bound": 0.6, "found": 0.7, "reached_by_constant": False}
+    useful = with_minimum(bundle, known | {"minimum": known["minimum"] | {"gain": gain, "bounds": [macro]}})
+    assert word(useful, None, first=True) == "none, the first version"
